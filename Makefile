@@ -1,0 +1,54 @@
+# Every command a developer or an operator needs. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export PORT ?= 8000
+export WS_PORT ?= 8001
+export CLOUD_PORT ?= 4566
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test check bench package clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamp is written last and the folder is made anew without it, so a half-made environment heals itself.
+$(READY): requirements.txt requirements-dev.txt infra/layer-requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Tidemark needs Python 3.11 to 3.13, and '$(PYTHON)' is not on the PATH. Install it, or name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "Tidemark needs Python 3.11 to 3.13; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name another: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "'$(PYTHON)' cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "Preparing $(VENV) (once; a minute or so) ..."
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $(READY)
+
+setup: $(READY) ## make the virtual environment
+
+run: $(READY) ## start everything here: cloud, REST, WebSocket (Ctrl-C stops it)
+	@exec $(BIN)/python -m localcloud run
+
+demo: $(READY) ## send realistic traffic to the running stack and compare the numbers (RATE=50 SECONDS=60)
+	@$(BIN)/python -m demo
+
+test: $(READY) ## unit and end-to-end tests
+	@$(BIN)/pytest
+
+check: $(READY) ## what CI runs: format, lint, types, import layers, tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/pytest
+
+bench: $(READY) ## measure the stages, as ratios in one run
+	@$(BIN)/python -m benchmarks
+
+package: $(READY) ## build the production package and check what is in it
+	@$(BIN)/python -m infra.package
+
+clean: ## remove the virtual environment and build output (state of the local cloud too)
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m localcloud forget; fi
+	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
