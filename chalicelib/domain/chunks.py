@@ -1,0 +1,118 @@
+"""Messages and chunks: how events travel through the queue and lie in the hot store.
+
+A message is what one request put on the queue: events of one project. A chunk is the share of one user in one
+message, and one item of the events table. Its key depends only on what the client sent, so a redelivered
+message or a retried request rewrites the same item.
+"""
+
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import orjson
+
+from chalicelib.domain.events import StoredEvent, user_of
+from chalicelib.domain.time_windows import HOUR_MS, iso_ms, parse_ms
+
+MAX_MESSAGE_BYTES = 1024 * 1024  # SQS, since August 2025
+MAX_CHUNK_BYTES = 350 * 1024  # DynamoDB allows items of 400 KB, names and keys included
+COMPRESSION_LEVEL = 1  # zlib: level 6 takes three times as long for a tenth less
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Events of one project, received together. `received_ms` is epoch milliseconds."""
+
+    project: str
+    received_ms: int
+    events: list[StoredEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One user's events of one message. `user` is None for events that name nobody."""
+
+    project: str
+    user: str | None
+    sort_key: str
+    received_ms: int
+    count: int
+    body: bytes  # see pack_events
+
+    @property
+    def partition_key(self) -> str:
+        """`project#user`; chunks of nobody are spread over 256 partitions."""
+        return f"{self.project}#{self.user}" if self.user else f"{self.project}#?{self.sort_key[-2:]}"
+
+
+def encode_message(message: Message) -> list[str]:
+    """The message as texts that each fit the queue; almost always one."""
+    document = {"project": message.project, "received_at": message.received_ms, "events": message.events}
+    text = b64encode(zlib.compress(orjson.dumps(document), COMPRESSION_LEVEL)).decode()
+    if len(text) <= MAX_MESSAGE_BYTES:
+        return [text]
+    middle = len(message.events) // 2
+    halves = message.events[:middle], message.events[middle:]
+    return [text for half in halves for text in encode_message(Message(message.project, message.received_ms, half))]
+
+
+def decode_message(text: str) -> Message:
+    """The inverse of `encode_message`; raises ValueError for what is no message."""
+    try:
+        document = orjson.loads(zlib.decompress(b64decode(text, validate=True)))
+        return Message(document["project"], document["received_at"], document["events"])
+    except (ValueError, KeyError, TypeError, zlib.error) as error:
+        raise ValueError(f"not a message of ours: {error!r}") from error
+
+
+def chunks_of(message: Message) -> Iterator[Chunk]:
+    """The message's events by user."""
+    by_user: dict[str | None, list[StoredEvent]] = {}
+    for event in message.events:
+        by_user.setdefault(user_of(event), []).append(event)
+    for user, events in by_user.items():
+        yield from _chunks_of_user(message, user, events)
+
+
+def pack_events(events: list[StoredEvent]) -> bytes:
+    """Events as compressed JSON."""
+    return zlib.compress(orjson.dumps(events), COMPRESSION_LEVEL)
+
+
+def unpack_events(body: bytes) -> list[StoredEvent]:
+    """The inverse of `pack_events`; raises ValueError for what is no chunk."""
+    try:
+        events: list[StoredEvent] = orjson.loads(zlib.decompress(body))
+    except (ValueError, zlib.error) as error:
+        raise ValueError(f"not a chunk of ours: {error!r}") from error
+    return events
+
+
+def _chunks_of_user(message: Message, user: str | None, events: list[StoredEvent]) -> Iterator[Chunk]:
+    body = pack_events(events)
+    if len(body) > MAX_CHUNK_BYTES and len(events) > 1:
+        middle = len(events) // 2
+        yield from _chunks_of_user(message, user, events[:middle])
+        yield from _chunks_of_user(message, user, events[middle:])
+        return
+    yield Chunk(
+        project=message.project,
+        user=user,
+        sort_key=_sort_key(events, message.received_ms),
+        received_ms=message.received_ms,
+        count=len(events),
+        body=body,
+    )
+
+
+def _sort_key(events: list[StoredEvent], received_ms: int) -> str:
+    """First client time, then a hash of the ids.
+
+    Events without a client time stand under the hour of receipt, so that a retry within the hour finds its item.
+    """
+    times = [parse_ms(event["timestamp"]) for event in events if "timestamp" in event]
+    first_ms = min(times, default=received_ms - received_ms % HOUR_MS)
+    ids = "\0".join(sorted(event["event_id"] for event in events))
+    return f"{iso_ms(first_ms)}#{blake2b(ids.encode(), digest_size=12).hexdigest()}"

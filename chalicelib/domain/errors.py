@@ -1,0 +1,49 @@
+"""The errors that a caller can do something about; each has a code, which app.py alone maps to an HTTP status."""
+
+
+class TidemarkError(Exception):
+    """A refusal with a stable `code` and a `message` that states the problem, the value and the limit."""
+
+    code = "internal"
+
+    def __init__(self, message: str, *, code: str | None = None, details: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.code
+        self.details = details or {}
+
+
+class InvalidRequest(TidemarkError):
+    """The request as a whole cannot be used."""
+
+    code = "invalid_request"
+
+
+class PayloadTooLarge(TidemarkError):
+    """The body, or what it inflates to, is over the limit."""
+
+    code = "payload_too_large"
+
+
+class Unauthenticated(TidemarkError):
+    """No key, or one that is not known."""
+
+    code = "invalid_key"
+
+
+class Forbidden(TidemarkError):
+    """The key is known and lacks the scope."""
+
+    code = "missing_scope"
+
+
+class NotFound(TidemarkError):
+    """What was named does not exist in this project."""
+
+    code = "not_found"
+
+
+class Unavailable(TidemarkError):
+    """A store does not answer; nothing was acknowledged, and the caller may send the same again."""
+
+    code = "unavailable"

@@ -1,0 +1,169 @@
+"""Mergeable summaries: distinct counts (HyperLogLog) and quantiles (logarithmic buckets).
+
+Both are written in plain Python so that the functions which serve REST can read them without numpy;
+docs/decisions has the measurements behind that choice.
+"""
+
+import math
+from collections.abc import Iterable
+from hashlib import blake2b
+
+PRECISION = 11
+REGISTERS = 1 << PRECISION
+UNIQUES_STANDARD_ERROR = 1.04 / math.sqrt(REGISTERS)  # Flajolet et al. 2007: 2.3 % at 2,048 registers
+EXACT_LIMIT = 256  # distinct hashes kept whole: below it the count is exact and the bytes are no more than a sketch's
+HASH_BYTES = 8
+
+QUANTILE_ERROR = 0.01  # relative; Masson, Rim, Lee 2019 (DDSketch): buckets grow by (1 + e) / (1 - e)
+_GAMMA = (1 + QUANTILE_ERROR) / (1 - QUANTILE_ERROR)
+_LOG_GAMMA = math.log(_GAMMA)
+ZERO_BUCKET = -10_000  # for values under 1e-9, which no bucket of ours distinguishes from zero
+SMALLEST = 1e-9
+
+
+def hash_user(user: str) -> bytes:
+    """Eight bytes that stand for a user in every sketch."""
+    return blake2b(user.encode(), digest_size=HASH_BYTES).digest()
+
+
+class Uniques:
+    """A set of users, of which only the size is wanted: exact up to 256, then within 2.3 % (one standard error).
+
+    Merging is associative, commutative and idempotent, whichever form either side has.
+    """
+
+    __slots__ = ("hashes", "registers")
+
+    def __init__(self, hashes: Iterable[bytes] = (), registers: bytearray | None = None) -> None:
+        self.hashes: set[bytes] = set(hashes)
+        self.registers = registers
+        self._condense()
+
+    def add(self, hashed: bytes) -> None:
+        """Count a user by the bytes of `hash_user`."""
+        if self.registers is None:
+            self.hashes.add(hashed)
+            if len(self.hashes) > EXACT_LIMIT:
+                self._condense()
+        else:
+            _register(self.registers, hashed)
+
+    def merge(self, other: "Uniques") -> None:
+        """Take in the users of another set."""
+        if other.registers is not None:
+            if self.registers is None:
+                self.registers = bytearray(REGISTERS)
+            self.registers = bytearray(map(max, self.registers, other.registers))
+        self.hashes |= other.hashes
+        self._condense()
+
+    def estimate(self) -> int:
+        """How many distinct users there are."""
+        if self.registers is None:
+            return len(self.hashes)
+        return round(_estimate(self.registers))
+
+    def to_bytes(self) -> bytes:
+        """One form byte, then the sorted hashes or the registers."""
+        if self.registers is None:
+            return b"\x00" + b"".join(sorted(self.hashes))
+        return b"\x01" + bytes(self.registers)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Uniques":
+        """The inverse of `to_bytes`."""
+        if data[:1] == b"\x01":
+            return cls(registers=bytearray(data[1:]))
+        return cls(data[i : i + HASH_BYTES] for i in range(1, len(data), HASH_BYTES))
+
+    def _condense(self) -> None:
+        if self.registers is None:
+            if len(self.hashes) <= EXACT_LIMIT:
+                return
+            self.registers = bytearray(REGISTERS)
+        for hashed in self.hashes:
+            _register(self.registers, hashed)
+        self.hashes = set()
+
+
+def _register(registers: bytearray, hashed: bytes) -> None:
+    bits = int.from_bytes(hashed, "big")
+    index = bits >> (64 - PRECISION)
+    rest = bits & ((1 << (64 - PRECISION)) - 1)
+    rank = 64 - PRECISION - rest.bit_length() + 1
+    if rank > registers[index]:
+        registers[index] = rank
+
+
+def _estimate(registers: bytearray) -> float:
+    """Ertl 2017, "New cardinality estimation algorithms for HyperLogLog sketches", algorithm 6: no bias tables."""
+    width = 64 - PRECISION
+    counts = [0] * (width + 2)
+    for rank in registers:
+        counts[rank] += 1
+    z = REGISTERS * _tau(1 - counts[width + 1] / REGISTERS)
+    for rank in range(width, 0, -1):
+        z = 0.5 * (z + counts[rank])
+    z += REGISTERS * _sigma(counts[0] / REGISTERS)
+    return REGISTERS * REGISTERS / (2 * math.log(2) * z)
+
+
+def _sigma(x: float) -> float:
+    if x == 1:
+        return math.inf
+    y, z = 1.0, x
+    while True:
+        x *= x
+        before = z
+        z += x * y
+        y += y
+        if z == before:
+            return z
+
+
+def _tau(x: float) -> float:
+    if x in (0, 1):
+        return 0
+    y, z = 1.0, 1 - x
+    while True:
+        x = math.sqrt(x)
+        before = z
+        y *= 0.5
+        z -= (1 - x) ** 2 * y
+        if z == before:
+            return z / 3
+
+
+def bucket_of(value: float) -> int:
+    """The quantile bucket of a value: k covers (g^(k-1), g^k]; negative values mirror the positive ones."""
+    size = abs(value)
+    if size < SMALLEST:
+        return ZERO_BUCKET
+    index = math.ceil(math.log(size) / _LOG_GAMMA)
+    # Indexes of positive values lie between -2,000 and 36,000; the mirror is kept apart by an offset.
+    return index if value > 0 else -100_000 - index
+
+
+def _bucket_value(bucket: int) -> float:
+    if bucket == ZERO_BUCKET:
+        return 0.0
+    if bucket < -50_000:
+        return -_bucket_value(-100_000 - bucket)
+    return 2 * math.exp(bucket * _LOG_GAMMA) / (_GAMMA + 1)
+
+
+def quantile(buckets: dict[int, int], q: float) -> float | None:
+    """The q-quantile of the counted values, within 1 % of its true size; None of nothing.
+
+    `buckets` maps `bucket_of` to counts. The rank is the lower one, floor(q * (n - 1)), as in DDSketch.
+    """
+    total = sum(buckets.values())
+    if not total:
+        return None
+    rank = math.floor(q * (total - 1))
+    seen = 0
+    for value, count in sorted((_bucket_value(bucket), count) for bucket, count in buckets.items()):
+        seen += count
+        if seen > rank:
+            return value
+    raise AssertionError("unreachable: the counts add up to the total")

@@ -1,0 +1,90 @@
+"""Confines an analyst's SQL to the rows of one project, by the query's scope tree and not by its text."""
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.optimizer.scope import traverse_scope
+
+from chalicelib.domain.errors import InvalidRequest
+
+TABLE = "events"
+COLUMNS = (
+    "event_id",
+    "event_type",
+    "user_id",
+    "anonymous_id",
+    "session_id",
+    "occurred_at",
+    "received_at",
+    "client_timestamp",
+    "properties",
+    "context",
+    "dt",
+    "hr",
+)
+MAX_SQL_LENGTH = 65_536  # Athena's own limit is 262,144 bytes
+
+
+def confine(sql: str, *, project: str, lake_table: str) -> str:
+    """The same query with every reference to `events` replaced by the project's rows of `lake_table`.
+
+    Raises InvalidRequest for anything but one SELECT (CTEs and set operations included) on `events` alone.
+    """
+    if len(sql) > MAX_SQL_LENGTH:
+        raise InvalidRequest(f"the query has {len(sql)} characters; the limit is {MAX_SQL_LENGTH}", code="invalid_sql")
+    try:
+        statements = [s for s in sqlglot.parse(sql, read="athena") if s is not None]
+    except (SqlglotError, RecursionError) as error:
+        raise InvalidRequest(f"the query cannot be parsed: {str(error)[:500]}", code="invalid_sql") from error
+    if len(statements) != 1:
+        raise InvalidRequest(f"the text has {len(statements)} statements; send one", code="invalid_sql")
+    query = statements[0]
+    if not isinstance(query, exp.Query):
+        raise InvalidRequest(f"only SELECT is answered, and this is {query.key.upper()}", code="invalid_sql")
+    for forbidden in (exp.Into, exp.Lock, exp.Command, exp.DML, exp.DDL):
+        if any(node is not query and not isinstance(node, exp.Query) for node in query.find_all(forbidden)):
+            raise InvalidRequest(
+                f"only SELECT is answered, and this holds {forbidden.__name__.upper()}", code="invalid_sql"
+            )
+
+    try:
+        scopes = traverse_scope(query)
+    except (SqlglotError, RecursionError) as error:
+        raise InvalidRequest(f"the query cannot be resolved: {str(error)[:500]}", code="invalid_sql") from error
+    # What a scope does not resolve to a CTE or a subquery of the query itself is a real table.
+    real = {
+        id(source): source for scope in scopes for source in scope.sources.values() if isinstance(source, exp.Table)
+    }
+    own = {
+        id(node)
+        for scope in scopes
+        for name, node in scope.references
+        if not isinstance(scope.sources.get(name), exp.Table)
+    }
+    for table in list(query.find_all(exp.Table)):
+        if id(table) in own and id(table) not in real:
+            continue
+        _require_events(table)
+        table.replace(_rows_of(project, lake_table, alias=table.alias or TABLE, original=table))
+    return query.sql(dialect="athena")
+
+
+def _require_events(table: exp.Table) -> None:
+    plain = isinstance(table.this, exp.Identifier) and not table.args.get("db") and not table.args.get("catalog")
+    if not plain or table.name.lower() != TABLE:
+        raise InvalidRequest(
+            f"{table.sql(dialect='athena')[:200]!r} is no table here; there is one, {TABLE}", code="invalid_sql"
+        )
+
+
+def _rows_of(project: str, lake_table: str, *, alias: str, original: exp.Table) -> exp.Expression:
+    rows = (
+        exp.select(*(exp.column(name, quoted=True) for name in COLUMNS))
+        .from_(exp.to_table(lake_table, dialect="athena"))
+        .where(exp.column("project", quoted=True).eq(exp.Literal.string(project)))
+        .subquery(alias)
+    )
+    for kept in ("joins", "laterals", "pivots", "sample"):
+        if original.args.get(kept):
+            rows.set(kept, original.args[kept])
+    return rows

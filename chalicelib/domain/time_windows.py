@@ -1,0 +1,79 @@
+"""Times as the pipeline counts them: epoch milliseconds, UTC hours, and the zone of a question."""
+
+import math
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MINUTE_MS = 60_000
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+SKEW_MS = MINUTE_MS  # a client clock that is off by less is within what networks and queues delay anyway
+MAX_EPOCH_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last instant of datetime
+
+
+def to_ms(moment: datetime) -> int:
+    """An aware datetime as epoch milliseconds."""
+    return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+def from_ms(ms: int) -> datetime:
+    """Epoch milliseconds as an aware UTC datetime."""
+    return EPOCH + timedelta(milliseconds=ms)
+
+
+def iso_ms(ms: int) -> str:
+    """Epoch milliseconds as `2026-11-21T10:05:00.123Z`."""
+    return from_ms(ms).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+
+
+def parse_ms(value: object) -> int:
+    """Epoch milliseconds of an RFC 3339 text (UTC when it names no zone) or of a number of milliseconds.
+
+    Raises ValueError, naming the value.
+    """
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value[:64]!r} is not an RFC 3339 time such as 2026-11-21T10:05:00Z") from None
+        if moment.tzinfo is None:
+            return to_ms(moment.replace(tzinfo=UTC))
+        try:
+            return to_ms(moment.astimezone(UTC))
+        except OverflowError:
+            raise ValueError(f"{value[:64]!r} lies outside the years 1 to 9999") from None
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if 0 <= value <= MAX_EPOCH_MS:
+            return int(value)
+        raise ValueError(f"{value} is not a number of epoch milliseconds from 0 to {MAX_EPOCH_MS}")
+    raise ValueError(f"{value!r:.64} is neither an RFC 3339 time nor a number of epoch milliseconds")
+
+
+def correct_skew(client_ms: int | None, sent_ms: int | None, received_ms: int) -> int:
+    """When the event occurred, by our clock.
+
+    A client whose clock is off by at least a minute is corrected by whole minutes, so that a retry of the
+    same event lands on the same time. What lies in the future is clamped to the moment of receipt.
+    """
+    if client_ms is None:
+        return received_ms
+    occurred_ms = client_ms
+    if sent_ms is not None and abs(skew := received_ms - sent_ms) >= SKEW_MS:
+        occurred_ms += int(skew / MINUTE_MS) * MINUTE_MS
+    return min(occurred_ms, received_ms)
+
+
+def hour_of(ms: int) -> str:
+    """The UTC hour that holds the instant, as `2026-11-21T10`."""
+    return from_ms(ms).strftime("%Y-%m-%dT%H")
+
+
+def hour_start_ms(hour: str) -> int:
+    """The first instant of an hour written as `2026-11-21T10`."""
+    return to_ms(datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC))
+
+
+def hours_between(start_ms: int, end_ms: int) -> list[str]:
+    """The UTC hours that the half-open range touches, in order."""
+    first = start_ms - start_ms % HOUR_MS
+    return [hour_of(ms) for ms in range(first, end_ms, HOUR_MS)]

@@ -1,0 +1,77 @@
+"""The environment as one frozen value. Which stage sets what stands in .chalice/config.json."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+UNRECORDED = "unrecorded"
+
+
+class MissingSetting(RuntimeError):
+    """An environment variable that a function needs is not set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the decorators of app.py name. Every Chalice command imports the app, so each has a default."""
+
+    events_queue: str
+    events_stream_arn: str
+    rollups_stream_arn: str
+    data_bucket: str
+    archive_window_seconds: int  # how long tail files gather; 0 to 300
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Sources":
+        """Read what is there; a stream's ARN is known only once its table exists, and then recorded."""
+        stage = environ.get("STAGE", "dev")
+        stream = f"arn:aws:dynamodb:us-east-1:000000000000:table/tidemark-{stage}-{{}}/stream/{UNRECORDED}"
+        return cls(
+            events_queue=environ.get("EVENTS_QUEUE", f"tidemark-{stage}-events"),
+            events_stream_arn=environ.get("EVENTS_STREAM_ARN", stream.format("events")),
+            rollups_stream_arn=environ.get("ROLLUPS_STREAM_ARN", stream.format("rollups")),
+            data_bucket=environ.get("DATA_BUCKET", f"tidemark-{stage}-data-000000000000"),
+            archive_window_seconds=int(environ.get("ARCHIVE_WINDOW_SECONDS", "60")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the stages need to find their stores."""
+
+    stage: str
+    events_table: str
+    rollups_table: str
+    control_table: str
+    events_queue_url: str
+    data_bucket: str
+    athena_database: str
+    athena_workgroup: str
+    websocket_url: str  # where dashboards connect
+    websocket_management_url: str  # of the management API; empty: derived from each connection's own domain
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
+        """Raises MissingSetting, naming the variable and the command that records it."""
+
+        def need(name: str) -> str:
+            try:
+                return environ[name]
+            except KeyError:
+                stage = environ.get("STAGE", "<stage>")
+                raise MissingSetting(
+                    f"{name} is not set. It belongs in .chalice/config.json under the stage's environment_variables; "
+                    f"`make outputs STAGE={stage}` records it from the stack's outputs."
+                ) from None
+
+        return cls(
+            stage=need("STAGE"),
+            events_table=need("EVENTS_TABLE"),
+            rollups_table=need("ROLLUPS_TABLE"),
+            control_table=need("CONTROL_TABLE"),
+            events_queue_url=need("EVENTS_QUEUE_URL"),
+            data_bucket=need("DATA_BUCKET"),
+            athena_database=need("ATHENA_DATABASE"),
+            athena_workgroup=need("ATHENA_WORKGROUP"),
+            websocket_url=need("WEBSOCKET_URL"),
+            websocket_management_url=environ.get("WEBSOCKET_MANAGEMENT_URL", ""),
+        )

@@ -1,0 +1,56 @@
+"""The hot store: one item per chunk, kept for 30 days."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.chunks import Chunk
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.events import MAX_AGE_DAYS
+
+MAX_BATCH_ITEMS = 25  # BatchWriteItem limit
+MAX_ATTEMPTS = 8  # with doubling pauses from 50 ms: some 6 s, within the function's 10 s
+FIRST_PAUSE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class EventsTable:
+    """Writes chunks; writing one again rewrites the same item."""
+
+    client: Any
+    name: str
+    sleep: Callable[[float], None] = time.sleep
+
+    def write(self, chunks: Iterable[Chunk]) -> None:
+        """Store every chunk, retrying what the table throttles; raises Unavailable when some remain."""
+        items = {
+            (chunk.partition_key, chunk.sort_key): _item(chunk) for chunk in chunks
+        }  # one call may not name a key twice
+        requests = [{"PutRequest": {"Item": item}} for item in items.values()]
+        for start in range(0, len(requests), MAX_BATCH_ITEMS):
+            self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
+
+    def _write_batch(self, requests: list[dict[str, Any]]) -> None:
+        pause_seconds = FIRST_PAUSE_SECONDS
+        for _ in range(MAX_ATTEMPTS):
+            answer = self.client.batch_write_item(RequestItems={self.name: requests})
+            requests = answer.get("UnprocessedItems", {}).get(self.name, [])
+            if not requests:
+                return
+            self.sleep(pause_seconds)
+            pause_seconds *= 2
+        raise Unavailable(f"{len(requests)} chunks were still refused after {MAX_ATTEMPTS} attempts")
+
+
+def _item(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "pk": {"S": chunk.partition_key},
+        "sk": {"S": chunk.sort_key},
+        "project": {"S": chunk.project},
+        **({"user": {"S": chunk.user}} if chunk.user else {}),
+        "events": {"N": str(chunk.count)},
+        "received_at": {"N": str(chunk.received_ms)},
+        "expires_at": {"N": str(chunk.received_ms // 1000 + MAX_AGE_DAYS * 86_400)},
+        "body": {"B": chunk.body},
+    }
