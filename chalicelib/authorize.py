@@ -1,0 +1,50 @@
+"""Every request first: from its key to the project it may act for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from chalicelib.domain.access import Credential, Project, Scope, key_of
+from chalicelib.domain.errors import Forbidden, Unauthenticated
+from chalicelib.storage.control_table import ControlTable
+
+CACHE_SECONDS = 60  # a revoked key stops working within this time
+MAX_CACHED = 10_000  # keys; then the cache starts anew, so that made-up keys cannot fill the memory
+
+
+@dataclass(frozen=True, slots=True)
+class Authorizer:
+    """Looks keys up, at most once a minute each."""
+
+    control: ControlTable
+    clock: Callable[[], float]
+    cache: dict[str, tuple[float, Credential]] = field(default_factory=dict)
+
+    def project(self, headers: Mapping[str, str], scope: Scope) -> Project:
+        """The project of the key in the headers; raises Unauthenticated or Forbidden."""
+        return self.project_of_key(key_of(headers), scope)
+
+    def project_of_key(self, key: str | None, scope: Scope) -> Project:
+        """The same for a key that came in another place."""
+        if not key:
+            raise Unauthenticated(
+                "no API key: send it as x-api-key, as a bearer token or as the user name of Basic credentials",
+                code="missing_key",
+            )
+        credential = self._credential(key)
+        if credential is None:
+            raise Unauthenticated("the API key is not known")
+        if scope not in credential.scopes:
+            raise Forbidden(f"the key has the scopes {sorted(credential.scopes)}; this needs {scope.value!r}")
+        return credential.project
+
+    def _credential(self, key: str) -> Credential | None:
+        now = self.clock()
+        cached = self.cache.get(key)
+        if cached and cached[0] > now:
+            return cached[1]
+        credential = self.control.credential(key)
+        if credential is not None:
+            if len(self.cache) >= MAX_CACHED:
+                self.cache.clear()
+            self.cache[key] = (now + CACHE_SECONDS, credential)
+        return credential

@@ -1,0 +1,55 @@
+"""Second stage: messages from the queue become chunks in the hot store."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.domain.chunks import Chunk, chunks_of, decode_message
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.partitions import unreadable_key
+from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.objects import DataBucket
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """Stores what the queue delivers, as often as it delivers it."""
+
+    events: EventsTable
+    bucket: DataBucket
+
+    def process(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Store the chunks of every message; returns the ids of the messages to deliver again.
+
+        A message that cannot be read is kept in quarantine and counts as done: delivering it again cannot help.
+        """
+        chunks: list[Chunk] = []
+        readable: list[str] = []
+        failed: list[str] = []
+        for record in records:
+            message_id = record["messageId"]
+            try:
+                chunks.extend(chunks_of(decode_message(record["body"])))
+                readable.append(message_id)
+            except ValueError as error:
+                log.warning("message unreadable", extra={"message_id": message_id, "reason": str(error)})
+                if not self._keep_unreadable(record):
+                    failed.append(message_id)
+        try:
+            self.events.write(chunks)
+        except (Unavailable, BotoCoreError, ClientError) as error:
+            log.warning("chunks not stored", extra={"messages": len(readable), "reason": str(error)})
+            return failed + readable
+        return failed
+
+    def _keep_unreadable(self, record: Mapping[str, Any]) -> bool:
+        try:
+            self.bucket.put(unreadable_key(record["messageId"]), record["body"].encode())
+        except Unavailable:
+            return False
+        return True
