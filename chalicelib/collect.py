@@ -95,6 +95,16 @@ def read_segment(body: bytes, kind: str) -> Request:
     return Request([segment.to_native(document, kind=kind)], None, len(data), _text(write_key))
 
 
+def read_object(body: bytes) -> dict[str, Any]:
+    """A JSON object, such as the body of a query."""
+    document = _parse(inflate(body))
+    if not isinstance(document, dict):
+        raise InvalidRequest(
+            f"the body is a JSON object, and this is {type(document).__name__}", code="invalid_envelope"
+        )
+    return document
+
+
 def inflate(body: bytes) -> bytes:
     """The body, unpacked if it is gzip, whatever its headers say; never more than the limit is unpacked."""
     if len(body) > MAX_BODY_BYTES:
@@ -174,7 +184,7 @@ def _load(schema: Schema, document: Any) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = schema.load(document)
     except ValidationError as error:
-        messages = error.normalized_messages()
+        messages = error.messages_dict
         first = next(iter(messages.values()))
         text = first[0] if isinstance(first, list) else str(first)
         name = next(iter(messages))

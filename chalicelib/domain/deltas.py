@@ -21,6 +21,16 @@ class Delta:
     written_at: int
     rollups: Rollups
 
+    @property
+    def frame_id(self) -> str:
+        """Unique among a project's deltas: a batch writes one delta of the same id into each hour it touches."""
+        return frame_id(self.hour, self.id)
+
+
+def frame_id(hour: str, delta_id: str) -> str:
+    """What dashboards know a delta by."""
+    return f"{hour}/{delta_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Merged:

@@ -61,9 +61,10 @@ class Athena:
         for number, page in enumerate(pages):
             info = page["ResultSet"]["ResultSetMetadata"]["ColumnInfo"]
             columns = [{"name": column["Name"], "type": column["Type"]} for column in info]
-            data = page["ResultSet"]["Rows"]
-            for row in data[1:] if number == 0 else data:  # a SELECT's first row repeats the names
-                rows.append([_value(cell, column["type"]) for cell, column in zip(row["Data"], columns, strict=True)])
+            data = page["ResultSet"]["Rows"][number == 0 :]  # a SELECT's first row repeats the names
+            rows += [
+                [_value(cell, column["Type"]) for cell, column in zip(row["Data"], info, strict=True)] for row in data
+            ]
         return columns, rows
 
 

@@ -102,32 +102,18 @@ class RollupsTable:
         False when a delta has changed since it was read: nothing is written, and the next run tries again.
         """
         first = deltas[0]
-        now = int(self.clock())
-        puts: list[dict[str, Any]] = [
-            {
-                "Item": {
-                    "pk": {"S": f"{first.project}#live#{first.hour}"},
-                    "sk": {"S": f"m#{merged.minute}#{first.id}"},
-                    "absorbed": {"SS": sorted(merged.absorbed)},
-                    "merged_at": {"N": str(merged.merged_at)},
-                    "body": {"B": encode(merged.rollups)},
-                },
-                "ConditionExpression": "attribute_not_exists(pk)",
-            }
-        ]
-        for delta in deltas:
-            puts.append(
-                {
-                    "Item": {
-                        **_delta_key(delta.project, delta.hour, delta.id),
-                        "tidemark": {"S": _sequence(delta.last)},
-                        "expires_at": {"N": str(now + TOMBSTONE_SECONDS)},
-                    },
-                    "ConditionExpression": "attribute_not_exists(tidemark) AND #last = :last",
-                    "ExpressionAttributeNames": {"#last": "last"},
-                    "ExpressionAttributeValues": {":last": {"S": _sequence(delta.last)}},
-                }
-            )
+        expires_at = int(self.clock()) + TOMBSTONE_SECONDS
+        merged_put = {
+            "Item": {
+                "pk": {"S": f"{first.project}#live#{first.hour}"},
+                "sk": {"S": f"m#{merged.minute}#{first.id}"},
+                "absorbed": {"SS": sorted(merged.absorbed)},
+                "merged_at": {"N": str(merged.merged_at)},
+                "body": {"B": encode(merged.rollups)},
+            },
+            "ConditionExpression": "attribute_not_exists(pk)",
+        }
+        puts = [merged_put, *(_tombstone_put(delta, expires_at) for delta in deltas)]
         try:
             self.client.transact_write_items(TransactItems=[{"Put": {"TableName": self.name, **put}} for put in puts])
         except self.client.exceptions.TransactionCanceledException:
@@ -147,6 +133,20 @@ class RollupsTable:
 
 def _delta_key(project: str, hour: str, delta_id: str) -> dict[str, Any]:
     return {"pk": {"S": f"{project}#live#{hour}"}, "sk": {"S": f"d#{delta_id}"}}
+
+
+def _tombstone_put(delta: Delta, expires_at: int) -> dict[str, Any]:
+    """In the delta's place, on condition that it is still the one that was read."""
+    return {
+        "Item": {
+            **_delta_key(delta.project, delta.hour, delta.id),
+            "tidemark": {"S": _sequence(delta.last)},
+            "expires_at": {"N": str(expires_at)},
+        },
+        "ConditionExpression": "attribute_not_exists(tidemark) AND #last = :last",
+        "ExpressionAttributeNames": {"#last": "last"},
+        "ExpressionAttributeValues": {":last": {"S": _sequence(delta.last)}},
+    }
 
 
 def _sequence(number: int) -> str:

@@ -1,0 +1,226 @@
+"""Tidemark's Chalice app: every route, socket, queue, stream, bucket and schedule; each parses, calls a stage, returns."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from chalice import Chalice, Rate, Response
+from chalice.app import DynamoDBEvent, Request, S3Event, SQSEvent, WebsocketEvent
+
+from chalicelib import __version__, collect, wiring
+from chalicelib.domain.access import Project, Scope, key_of
+from chalicelib.domain.errors import (
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    TidemarkError,
+    Unauthenticated,
+    Unavailable,
+)
+from chalicelib.domain.events import Admission
+from chalicelib.domain.questions import read_question
+from chalicelib.domain.segment import KINDS
+from chalicelib.domain.time_windows import to_ms
+from chalicelib.settings import Sources
+
+app = Chalice(app_name="tidemark")
+app.experimental_feature_flags.update(["WEBSOCKETS"])
+app.api.binary_types.append("*/*")  # bodies arrive as they were sent, so that gzip survives under any content type
+app.api.cors = True
+sources = Sources.from_environment(os.environ)
+
+# Text as browsers' beacons send it, and what one SDK calls its gzip bodies.
+BODY_TYPES = ["application/json", "text/plain", "application/x-www-form-urlencoded", "application/gzip"]
+STATUS = {
+    InvalidRequest: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    PayloadTooLarge: 413,
+    Unavailable: 503,
+}
+RETRY_SECONDS = "5"
+DASHBOARD_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self' ws: wss:; img-src data:"
+
+
+def now() -> datetime:
+    """The clock that handlers hand to the stages."""
+    return datetime.now(UTC)
+
+
+def answer(document: Mapping[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON response."""
+    body = orjson.dumps(document).decode()
+    return Response(body, status_code=status, headers={"Content-Type": "application/json", **(headers or {})})
+
+
+@app.middleware("http")
+def errors(event: Request, get_response: Callable[[Request], Response]) -> Response:
+    """Domain errors become their status; each error body has a `code` and a `message`."""
+    try:
+        return get_response(event)
+    except TidemarkError as error:
+        app.log.info("refused", extra={"code": error.code})
+        headers = {"Retry-After": RETRY_SECONDS} if isinstance(error, Unavailable) else {}
+        return answer({"code": error.code, "message": error.message}, STATUS[type(error)], headers)
+
+
+def request() -> Request:
+    """The request being served."""
+    return app.current_request
+
+
+def project(scope: Scope) -> Project:
+    """The project that the request's key stands for."""
+    return wiring.authorizer().project(request().headers, scope)
+
+
+def parameters() -> dict[str, str]:
+    """The query string; of a repeated parameter the last counts."""
+    return dict(request().query_params or {})
+
+
+# REST: events in
+
+
+@app.route("/events", methods=["POST"], content_types=BODY_TYPES)
+def post_events() -> Response:
+    owner = project(Scope.WRITE)
+    admission = wiring.collector().collect(collect.read_native(request().raw_body), owner, to_ms(now()))
+    return answer(verdicts(admission), 202 if admission.event_ids else 400)
+
+
+@app.route("/v1/{kind}", methods=["POST"], content_types=BODY_TYPES)
+def post_segment(kind: str) -> Response:
+    if kind != "batch" and kind not in KINDS:
+        raise NotFound(f"/v1/{kind[:32]} does not exist; there are batch, {', '.join(sorted(KINDS))}")
+    read = collect.read_segment(request().raw_body, kind)
+    key = key_of(request().headers) or read.write_key
+    owner = wiring.authorizer().project_of_key(key, Scope.WRITE)
+    admission = wiring.collector().collect(read, owner, to_ms(now()))
+    return answer({"success": True, **verdicts(admission)})  # anything but 200 makes some SDKs send all of it again
+
+
+def verdicts(admission: Admission) -> dict[str, Any]:
+    """What a client is told of its events."""
+    body: dict[str, Any] = {
+        "accepted": len(admission.event_ids),
+        "rejected": [rejection.answer() for rejection in admission.rejections],
+        "event_ids": admission.event_ids,
+    }
+    if not admission.event_ids:
+        body |= {"code": "nothing_accepted", "message": "none of the events was accepted; see rejected for each reason"}
+    return body | ({"warnings": admission.warnings} if admission.warnings else {})
+
+
+# REST: numbers out
+
+
+@app.route("/analytics", methods=["GET"])
+def get_analytics() -> Response:
+    owner = project(Scope.READ)
+    return answer(wiring.reporter().analytics(owner.id, read_question(parameters()), to_ms(now())))
+
+
+@app.route("/realtime/metrics", methods=["GET"])
+def get_realtime_metrics() -> Response:
+    return answer(wiring.reporter().realtime(project(Scope.READ).id, to_ms(now())))
+
+
+@app.route("/realtime/tickets", methods=["POST"], content_types=[*BODY_TYPES, "*/*"])
+def post_ticket() -> Response:
+    return answer(wiring.subscriber().issue_ticket(project(Scope.READ).id, now()), 201)
+
+
+@app.route("/query", methods=["POST"], content_types=BODY_TYPES)
+def post_query() -> Response:
+    owner = project(Scope.READ)
+    found = wiring.analyst().run(collect.read_object(request().raw_body).get("sql"), owner.id, now())
+    return answer(found, 200 if "rows" in found else 202)
+
+
+@app.route("/query/{query_id}", methods=["GET"])
+def get_query(query_id: str) -> Response:
+    found = wiring.analyst().answer(query_id, project(Scope.READ).id)
+    return answer(found, 200 if "rows" in found else 202)
+
+
+@app.route("/dashboard", methods=["GET"])
+def get_dashboard() -> Response:
+    page = (wiring.ROOT / "dashboard" / "index.html").read_text()
+    headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": DASHBOARD_POLICY}
+    return Response(page, headers=headers)
+
+
+@app.route("/health", methods=["GET"])
+def get_health() -> Response:
+    return answer({"status": "ok", "version": __version__, "stage": os.environ.get("STAGE", "dev")})
+
+
+# WebSocket
+
+
+@app.on_ws_connect(name="socket_connect")
+def socket_connect(event: WebsocketEvent) -> dict[str, Any]:
+    ticket = (event.to_dict().get("queryStringParameters") or {}).get("ticket")
+    try:
+        wiring.subscriber().connect(event.connection_id, event.domain_name, event.stage, ticket, now())
+    except Unauthenticated:
+        return {"statusCode": 401}
+    return {"statusCode": 200}
+
+
+@app.on_ws_message(name="socket_message")
+def socket_message(event: WebsocketEvent) -> dict[str, Any]:
+    wiring.subscriber().message(event.connection_id, event.body, now())
+    return {"statusCode": 200}
+
+
+@app.on_ws_disconnect(name="socket_disconnect")
+def socket_disconnect(event: WebsocketEvent) -> dict[str, Any]:
+    wiring.subscriber().disconnect(event.connection_id)
+    return {"statusCode": 200}
+
+
+# Queue, streams, bucket and schedule
+
+
+@app.on_sqs_message(queue=sources.events_queue, batch_size=10, name="process")
+def process(event: SQSEvent) -> dict[str, Any]:
+    failed = wiring.processor().process(event.to_dict()["Records"])
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+
+@app.on_dynamodb_record(sources.events_stream_arn, batch_size=1000, starting_position="TRIM_HORIZON", name="aggregate")
+def aggregate(event: DynamoDBEvent) -> None:
+    wiring.aggregator().aggregate(event.to_dict()["Records"], int(time.time()))
+
+
+@app.on_dynamodb_record(
+    sources.events_stream_arn,
+    batch_size=5000,
+    starting_position="TRIM_HORIZON",
+    maximum_batching_window_in_seconds=sources.archive_window_seconds,
+    name="archive",
+)
+def archive(event: DynamoDBEvent) -> None:
+    wiring.archiver().archive(event.to_dict()["Records"])
+
+
+@app.on_dynamodb_record(sources.rollups_stream_arn, batch_size=100, starting_position="TRIM_HORIZON", name="live")
+def live(event: DynamoDBEvent) -> None:
+    wiring.pusher().push(event.to_dict()["Records"], int(time.time()))
+
+
+@app.on_s3_event(bucket=sources.data_bucket, events=["s3:ObjectCreated:*"], prefix="spill/", name="reinject")
+def reinject(event: S3Event) -> None:
+    wiring.collector().reinject(event.key)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="compact")
+def compact(_event: object) -> None:
+    wiring.compactor().compact(int(time.time()))

@@ -1,0 +1,105 @@
+"""Last stage: deltas from the rollups table's stream are pushed to the dashboards that subscribed.
+
+Running twice pushes a delta twice, which a client takes as the same: an id replaces what it brought before. What
+cannot be pushed ends the connection, whose client then comes back for a snapshot: a number is late, never wrong.
+"""
+
+import logging
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chalicelib.domain.access import Connection
+from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.deltas import Delta
+from chalicelib.domain.frames import STALE_SECONDS, delta_frames, delta_json
+from chalicelib.domain.rollups import decode
+from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.sockets import Gone, PushFailed, Sockets
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Pacer:
+    """Keeps pushes apart: what comes in the meantime travels together, so a busy project costs no more messages."""
+
+    interval_seconds: float
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    next_at: float = field(default=0.0)
+
+    def wait(self) -> None:
+        """Return once the interval since the last return is over; at once when it is."""
+        now = self.clock()
+        if now < self.next_at:
+            self.sleep(self.next_at - now)
+            now = self.next_at
+        self.next_at = now + self.interval_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Pusher:
+    """Sends each connection its share of a stream batch."""
+
+    control: ControlTable
+    sockets: Sockets
+    contracts: Contracts
+    pacer: Pacer
+
+    def push(self, records: Iterable[Mapping[str, Any]], now: int) -> int:
+        """Push the batch's deltas and return the number of frames sent; `now` is epoch seconds.
+
+        Raises PushFailed when a connection can neither be pushed to nor ended: the batch then comes again.
+        """
+        by_project: dict[str, dict[str, Delta]] = {}
+        for record in records:
+            delta = read_delta(record)
+            if delta is not None:
+                by_project.setdefault(delta.project, {})[delta.frame_id] = (
+                    delta  # of a delta that grew, the last counts
+                )
+        sent = 0
+        for project, deltas in by_project.items():
+            connections = [c for c in self.control.connections(project) if c.topics]
+            if connections:
+                self.pacer.wait()
+                fresh = [delta for delta in deltas.values() if delta.written_at > now - STALE_SECONDS]
+                for connection in connections:
+                    sent += self._push_to(connection, fresh, complete=len(fresh) == len(deltas))
+        return sent
+
+    def _push_to(self, connection: Connection, deltas: list[Delta], *, complete: bool) -> int:
+        try:
+            if not complete:
+                raise PushFailed("a delta is too old to be told apart from what the snapshot holds")
+            wanted = [d for d in deltas if d.hour >= connection.since]
+            shown = [delta_json(delta, connection.topics, self.contracts) for delta in wanted]
+            frames = delta_frames(delta for delta in shown if delta["metrics"])
+            for frame in frames:
+                self.sockets.push(connection, frame)
+        except Gone:
+            self.control.forget_connection(connection.id)
+            return 0
+        except PushFailed as error:
+            log.warning("connection ended", extra={"connection_id": connection.id, "reason": str(error)})
+            self.sockets.end(connection)
+            self.control.forget_connection(connection.id)
+            return 0
+        return len(frames)
+
+
+def read_delta(record: Mapping[str, Any]) -> Delta | None:
+    """The delta of a stream record; None of merged items, tombstones and indexes."""
+    image = record["dynamodb"].get("NewImage")
+    if image is None or not image["sk"]["S"].startswith("d#") or "body" not in image:
+        return None
+    return Delta(
+        project=image["project"]["S"],
+        hour=image["hour"]["S"],
+        id=image["sk"]["S"].removeprefix("d#"),
+        last=int(image["last"]["S"]),
+        written_at=int(image["written_at"]["N"]),
+        rollups=decode(b64decode(image["body"]["B"])),
+    )

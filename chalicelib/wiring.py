@@ -1,0 +1,158 @@
+"""Puts the stages together: lazy clients and stores, made once per container."""
+
+import os
+import secrets
+import time
+import uuid
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from chalicelib.aggregate import Aggregator
+from chalicelib.authorize import Authorizer
+from chalicelib.collect import Collector
+from chalicelib.compact import Compactor
+from chalicelib.domain.access import Connection
+from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.events import Admitter
+from chalicelib.live import Pacer, Pusher
+from chalicelib.process import Processor
+from chalicelib.report import Reporter
+from chalicelib.settings import Settings
+from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.queue import EventQueue
+from chalicelib.storage.rollups_table import RollupsTable
+from chalicelib.storage.sockets import Sockets
+from chalicelib.subscribe import Subscriber
+
+if TYPE_CHECKING:
+    from chalicelib.archive import Archiver
+    from chalicelib.query import Analyst
+
+ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
+PUSH_INTERVAL_SECONDS = (
+    0.5  # docs/decisions/0007: one second would keep one event in twenty waiting for longer than one
+)
+
+# The SDK's own retries are bounded so that a handler fails within its time-out and the trigger takes over.
+CLIENT_CONFIG = Config(
+    connect_timeout=2, read_timeout=5, retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=32
+)
+
+
+def new_event_id(received_ms: int) -> str:
+    """A UUID version 7 (RFC 9562): time-ordered, 74 random bits."""
+    random_bits = secrets.randbits(74)
+    high, low = random_bits >> 62, random_bits & ((1 << 62) - 1)
+    return str(uuid.UUID(int=received_ms << 80 | 7 << 76 | high << 64 | 2 << 62 | low))
+
+
+@cache
+def settings() -> Settings:
+    return Settings.from_environment(os.environ)
+
+
+@cache
+def client(service: str) -> Any:
+    """A boto3 client; threads may share it."""
+    return boto3.client(service, config=CLIENT_CONFIG)
+
+
+@cache
+def management_client(endpoint_url: str) -> Any:
+    """The management API of one WebSocket endpoint."""
+    return boto3.client("apigatewaymanagementapi", endpoint_url=endpoint_url, config=CLIENT_CONFIG)
+
+
+@cache
+def contracts() -> Contracts:
+    return Contracts.load(ROOT / "schemas")
+
+
+@cache
+def control_table() -> ControlTable:
+    return ControlTable(client("dynamodb"), settings().control_table)
+
+
+@cache
+def rollups_table() -> RollupsTable:
+    return RollupsTable(client("dynamodb"), settings().rollups_table)
+
+
+@cache
+def data_bucket() -> DataBucket:
+    return DataBucket(client("s3"), settings().data_bucket)
+
+
+@cache
+def sockets() -> Sockets:
+    def client_of(connection: Connection) -> Any:
+        fixed = settings().websocket_management_url
+        return management_client(fixed or f"https://{connection.domain}/{connection.stage}")
+
+    return Sockets(client_of)
+
+
+@cache
+def authorizer() -> Authorizer:
+    return Authorizer(control_table(), time.monotonic)
+
+
+@cache
+def collector() -> Collector:
+    queue = EventQueue(client("sqs"), settings().events_queue_url)
+    return Collector(Admitter(contracts(), new_event_id), queue, data_bucket())
+
+
+@cache
+def processor() -> Processor:
+    return Processor(EventsTable(client("dynamodb"), settings().events_table), data_bucket())
+
+
+@cache
+def aggregator() -> Aggregator:
+    return Aggregator(contracts(), rollups_table(), data_bucket())
+
+
+@cache
+def archiver() -> "Archiver":
+    # Imported here because pyarrow is in the layer of this function only, and takes longer to load than all else.
+    from chalicelib.archive import Archiver
+    from chalicelib.storage.lake import Lake
+
+    return Archiver(Lake(data_bucket()))
+
+
+@cache
+def compactor() -> Compactor:
+    return Compactor(rollups_table())
+
+
+@cache
+def reporter() -> Reporter:
+    return Reporter(contracts(), rollups_table())
+
+
+@cache
+def analyst() -> "Analyst":
+    # Imported here because the SQL parser would double the cold start of every other route.
+    from chalicelib.query import Analyst
+    from chalicelib.storage.athena import Athena
+
+    athena = Athena(client("athena"), settings().athena_database, settings().athena_workgroup)
+    return Analyst(athena, control_table())
+
+
+@cache
+def subscriber() -> Subscriber:
+    return Subscriber(control_table(), rollups_table(), sockets(), contracts(), settings().websocket_url)
+
+
+@cache
+def pusher() -> Pusher:
+    return Pusher(control_table(), sockets(), contracts(), Pacer(PUSH_INTERVAL_SECONDS, time.monotonic, time.sleep))
