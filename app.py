@@ -1,4 +1,7 @@
-"""Tidemark's Chalice app: every route, socket, queue, stream, bucket and schedule; each parses, calls a stage, returns."""
+"""Tidemark's Chalice app: every route, socket, queue, stream, bucket and schedule.
+
+Each handler parses, calls one stage and returns; the business logic is in chalicelib.
+"""
 
 import os
 import time
@@ -7,8 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from chalice import Chalice, Rate, Response
-from chalice.app import DynamoDBEvent, Request, S3Event, SQSEvent, WebsocketEvent
+from chalice.app import Chalice, DynamoDBEvent, Rate, Request, Response, S3Event, SQSEvent, WebsocketEvent
 
 from chalicelib import __version__, collect, wiring
 from chalicelib.domain.access import Project, Scope, key_of
@@ -44,7 +46,10 @@ STATUS = {
     Unavailable: 503,
 }
 RETRY_SECONDS = "5"
-DASHBOARD_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self' ws: wss:; img-src data:"
+DASHBOARD_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self' ws: wss:; img-src data:"
+)
 
 
 def now() -> datetime:
@@ -71,17 +76,20 @@ def errors(event: Request, get_response: Callable[[Request], Response]) -> Respo
 
 def request() -> Request:
     """The request being served."""
-    return app.current_request
+    served = app.current_request
+    assert served is not None, "called outside of a request"
+    return served
+
+
+def raw_body() -> bytes:
+    """The request's body as it was sent."""
+    body = request().raw_body
+    return body.encode() if isinstance(body, str) else body
 
 
 def project(scope: Scope) -> Project:
     """The project that the request's key stands for."""
     return wiring.authorizer().project(request().headers, scope)
-
-
-def parameters() -> dict[str, str]:
-    """The query string; of a repeated parameter the last counts."""
-    return dict(request().query_params or {})
 
 
 # REST: events in
@@ -90,7 +98,7 @@ def parameters() -> dict[str, str]:
 @app.route("/events", methods=["POST"], content_types=BODY_TYPES)
 def post_events() -> Response:
     owner = project(Scope.WRITE)
-    admission = wiring.collector().collect(collect.read_native(request().raw_body), owner, to_ms(now()))
+    admission = wiring.collector().collect(collect.read_native(raw_body()), owner, to_ms(now()))
     return answer(verdicts(admission), 202 if admission.event_ids else 400)
 
 
@@ -98,7 +106,7 @@ def post_events() -> Response:
 def post_segment(kind: str) -> Response:
     if kind != "batch" and kind not in KINDS:
         raise NotFound(f"/v1/{kind[:32]} does not exist; there are batch, {', '.join(sorted(KINDS))}")
-    read = collect.read_segment(request().raw_body, kind)
+    read = collect.read_segment(raw_body(), kind)
     key = key_of(request().headers) or read.write_key
     owner = wiring.authorizer().project_of_key(key, Scope.WRITE)
     admission = wiring.collector().collect(read, owner, to_ms(now()))
@@ -123,7 +131,7 @@ def verdicts(admission: Admission) -> dict[str, Any]:
 @app.route("/analytics", methods=["GET"])
 def get_analytics() -> Response:
     owner = project(Scope.READ)
-    return answer(wiring.reporter().analytics(owner.id, read_question(parameters()), to_ms(now())))
+    return answer(wiring.reporter().analytics(owner.id, read_question(request().query_params or {}), to_ms(now())))
 
 
 @app.route("/realtime/metrics", methods=["GET"])
@@ -139,7 +147,7 @@ def post_ticket() -> Response:
 @app.route("/query", methods=["POST"], content_types=BODY_TYPES)
 def post_query() -> Response:
     owner = project(Scope.READ)
-    found = wiring.analyst().run(collect.read_object(request().raw_body).get("sql"), owner.id, now())
+    found = wiring.analyst().run(collect.read_object(raw_body()).get("sql"), owner.id, now())
     return answer(found, 200 if "rows" in found else 202)
 
 
@@ -152,8 +160,9 @@ def get_query(query_id: str) -> Response:
 @app.route("/dashboard", methods=["GET"])
 def get_dashboard() -> Response:
     page = (wiring.ROOT / "dashboard" / "index.html").read_text()
-    headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": DASHBOARD_POLICY}
-    return Response(page, headers=headers)
+    return Response(
+        page, headers={"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": DASHBOARD_POLICY}
+    )
 
 
 @app.route("/health", methods=["GET"])

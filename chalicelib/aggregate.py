@@ -35,7 +35,10 @@ class Aggregator:
     bucket: DataBucket
 
     def aggregate(self, records: Sequence[Mapping[str, Any]], now: int) -> None:
-        """Write the batch's deltas; `now` is epoch seconds. Raises when a store does not answer: the batch comes again."""
+        """Write the batch's deltas; `now` is epoch seconds.
+
+        Raises when a store does not answer: the batch then comes again.
+        """
         chunks, bad = read_chunks(records)
         keep_bad(self.bucket, bad)
         if chunks:
