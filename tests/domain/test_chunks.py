@@ -1,0 +1,94 @@
+import base64
+import os
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.domain.chunks import (
+    MAX_CHUNK_BYTES,
+    MAX_MESSAGE_BYTES,
+    Message,
+    chunks_of,
+    decode_message,
+    encode_message,
+    unpack_events,
+)
+
+RECEIVED = 1_795_226_700_123
+
+
+def event(number: int, user: str | None = "u1", **more: Any) -> dict[str, Any]:
+    found = {"event_id": f"e{number}", "event_type": "click", "occurred_at": RECEIVED, **more}
+    return {**found, "user_id": user} if user else found
+
+
+def keys(message: Message) -> set[tuple[str, str]]:
+    return {(chunk.partition_key, chunk.sort_key) for chunk in chunks_of(message)}
+
+
+def test_a_retried_request_has_the_same_keys_whenever_it_is_received() -> None:
+    events = [event(1, timestamp="2026-11-21T01:00:00Z"), event(2, "u2", timestamp="2026-11-21T01:00:01Z")]
+
+    first = keys(Message("demo", RECEIVED, events))
+    retried = keys(Message("demo", RECEIVED + 86_400_000, events[::-1]))
+
+    assert first == retried
+    assert len(first) == 2
+
+
+def test_without_client_times_a_retry_within_the_hour_has_the_same_keys() -> None:
+    assert keys(Message("demo", RECEIVED, [event(1)])) == keys(Message("demo", RECEIVED + 60_000, [event(1)]))
+
+
+def test_ids_with_a_long_common_prefix_are_told_apart() -> None:
+    prefix = "x" * 200
+
+    one = keys(Message("demo", RECEIVED, [event(1) | {"event_id": prefix + "1"}]))
+    two = keys(Message("demo", RECEIVED, [event(1) | {"event_id": prefix + "2"}]))
+
+    assert one != two
+
+
+def test_events_of_nobody_are_spread_and_keep_their_project() -> None:
+    partitions = {key for i in range(400) for key, _ in keys(Message("demo", RECEIVED, [event(i, None)]))}
+
+    assert len(partitions) > 100
+    assert all(key.startswith("demo#?") for key in partitions)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), max_size=30))
+def test_every_event_is_in_exactly_one_chunk(items: list[tuple[int, int]]) -> None:
+    events = [event(number, f"u{user}") for number, user in items]
+
+    stored = [e for chunk in chunks_of(Message("demo", RECEIVED, events)) for e in unpack_events(chunk.body)]
+
+    assert sorted(e["event_id"] for e in stored) == sorted(e["event_id"] for e in events)
+
+
+def test_a_chunk_that_would_not_fit_an_item_is_split_the_same_way_each_time() -> None:
+    noise = base64.b64encode(os.urandom(150_000)).decode()
+    message = Message("demo", RECEIVED, [event(i, properties={"noise": noise}) for i in range(4)])
+
+    chunks = list(chunks_of(message))
+
+    assert all(len(chunk.body) <= MAX_CHUNK_BYTES for chunk in chunks)
+    assert sum(chunk.count for chunk in chunks) == 4
+    assert keys(message) == {(chunk.partition_key, chunk.sort_key) for chunk in chunks}
+
+
+def test_a_message_that_would_not_fit_the_queue_is_split() -> None:
+    noise = base64.b64encode(os.urandom(200_000)).decode()
+    message = Message("demo", RECEIVED, [event(i, properties={"noise": noise}) for i in range(6)])
+
+    texts = encode_message(message)
+
+    assert all(len(text) <= MAX_MESSAGE_BYTES for text in texts)
+    assert [e for text in texts for e in decode_message(text).events] == message.events
+
+
+@pytest.mark.parametrize("text", ["", "hello", "aGVsbG8=", encode_message(Message("demo", 1, []))[0][:-8]])
+def test_what_is_no_message_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a message of ours"):
+        decode_message(text)

@@ -1,0 +1,113 @@
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chalicelib.domain.rollups import (
+    MAX_DIMENSION_VALUES,
+    MAX_ITEM_BYTES,
+    MAX_TYPES,
+    OTHER,
+    Rollups,
+    RollupSpec,
+    decode,
+    encode,
+    fold_event,
+    merge_all,
+)
+from chalicelib.domain.sketches import hash_user
+
+SPEC = RollupSpec(dimensions=("path",), measures=("latency_ms",))
+
+events = st.builds(
+    lambda kind, minute, user, path, latency: (
+        {
+            "event_type": kind,
+            "occurred_at": minute * 60_000,
+            "properties": {"path": path, "latency_ms": latency},
+        },
+        hash_user(user),
+    ),
+    st.sampled_from(["page_view", "click"]),
+    st.integers(0, 59),
+    st.text(max_size=2),
+    st.sampled_from(["/", "/a", None]),
+    st.integers(-5, 5),
+)
+
+
+def fold(items: list[tuple[dict[str, Any], bytes]]) -> Rollups:
+    rollups: Rollups = {}
+    for event, user_hash in items:
+        fold_event(rollups, event, user_hash, SPEC)
+    return rollups
+
+
+@settings(max_examples=60)
+@given(st.lists(events), st.lists(events), st.lists(events))
+def test_merging_parts_in_any_order_is_folding_the_whole(a: list[Any], b: list[Any], c: list[Any]) -> None:
+    whole = encode(fold(a + b + c))
+
+    assert encode(merge_all([fold(a), fold(b), fold(c)])) == whole
+    assert encode(merge_all([fold(c), merge_all([fold(b), fold(a)])])) == whole
+
+
+@settings(max_examples=30)
+@given(st.lists(events))
+def test_rollups_survive_being_bytes(items: list[Any]) -> None:
+    data = encode(fold(items))
+
+    assert encode(decode(data)) == data
+
+
+def test_merging_leaves_the_parts_as_they_were() -> None:
+    part = fold([({"event_type": "click", "occurred_at": 0, "properties": {"path": "/"}}, hash_user("a"))])
+    before = encode(part)
+
+    merge_all([part, part, part])
+
+    assert encode(part) == before
+
+
+def test_values_beyond_the_bound_are_counted_together() -> None:
+    many = MAX_DIMENSION_VALUES + 500
+    rollups = fold(
+        [
+            ({"event_type": "click", "occurred_at": 0, "properties": {"path": f"/{i}"}}, hash_user("a"))
+            for i in range(many)
+        ]
+    )
+
+    paths = rollups["click"].dimensions["path"]
+
+    assert paths[OTHER] == 500
+    assert sum(paths.values()) == many == rollups["click"].count
+
+
+def test_made_up_types_cannot_grow_an_item_without_bound() -> None:
+    rollups = fold([({"event_type": f"t{i}", "occurred_at": 0}, hash_user("a")) for i in range(MAX_TYPES + 50)])
+
+    assert len(rollups) == MAX_TYPES + 1
+    assert rollups[OTHER].count == 50
+
+
+def test_an_item_fits_however_long_the_values_are() -> None:
+    rollups = fold(
+        [
+            (
+                {
+                    "event_type": f"t{i % 50}",
+                    "occurred_at": 0,
+                    "properties": {"path": hash_user(str(i)).hex() * 8},
+                },
+                hash_user(str(i)),
+            )
+            for i in range(30_000)
+        ]
+    )
+
+    data = encode(rollups)
+
+    assert len(data) <= MAX_ITEM_BYTES
+    assert sum(r.count for r in decode(data).values()) == 30_000
+    assert all(sum(r.dimensions["path"].values()) == r.count for r in decode(data).values())

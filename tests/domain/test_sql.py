@@ -1,0 +1,51 @@
+import pytest
+
+from chalicelib.domain.errors import InvalidRequest
+from chalicelib.domain.sql import confine
+
+CONFINED = [
+    "SELECT count(*) FROM events",
+    'SELECT * FROM "events" e JOIN EVENTS f ON e.event_id = f.event_id',
+    "WITH a AS (SELECT event_id FROM events) SELECT * FROM a UNION ALL SELECT event_id FROM events",
+    "WITH events AS (SELECT * FROM events) SELECT * FROM events",
+    "SELECT * FROM events WHERE user_id IN (SELECT user_id FROM events LIMIT 3)",
+    "SELECT (SELECT max(occurred_at) FROM events) FROM events CROSS JOIN UNNEST(ARRAY[1]) AS t(x)",
+]
+REFUSED = [
+    "WITH a AS (SELECT * FROM secrets), secrets AS (SELECT 1) SELECT * FROM a",
+    "SELECT * FROM read_parquet('x')",
+    "SELECT * FROM 's3://bucket/lake/*.parquet'",
+    "SELECT (SELECT max(occurred_at) FROM other.events)",
+    'SELECT * FROM "tidemark_dev"."events"',
+    "SELECT * FROM awsdatacatalog.tidemark_dev.events",
+    "SELECT 1; SELECT 2",
+    "DROP TABLE events",
+    "INSERT INTO events SELECT 1",
+    "SELECT * FROM LATERAL (SELECT * FROM secrets) x",
+    "WITH t AS (SELECT 1 AS x) SELECT * FROM t WHERE x IN (SELECT x FROM t, secrets)",
+    "TABLE secrets",
+    "SHOW TABLES",
+    "EXPLAIN SELECT 1",
+    "",
+    "SELECT FROM WHERE",
+    "(" * 3000,
+]
+
+
+@pytest.mark.parametrize("sql", CONFINED)
+def test_every_reference_to_events_is_confined_to_the_project(sql: str) -> None:
+    confined = confine(sql, project="demo", lake_table="tidemark_dev.events")
+
+    assert confined.count("tidemark_dev.events") == confined.count("\"project\" = 'demo'") > 0
+
+
+@pytest.mark.parametrize("sql", REFUSED)
+def test_anything_else_is_refused(sql: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        confine(sql, project="demo", lake_table="tidemark_dev.events")
+
+    assert refusal.value.code == "invalid_sql"
+
+
+def test_a_query_of_no_table_is_left_as_it_is() -> None:
+    assert confine("SELECT 1", project="demo", lake_table="tidemark_dev.events") == "SELECT 1"
