@@ -1,0 +1,38 @@
+"""Loads the Chalice app as `chalice local` does, for the processes that serve its functions and its REST API."""
+
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+from chalice.cli.factory import CLIFactory
+from chalice.config import Config
+
+from localcloud.environment import SETTINGS_VARIABLE
+from localcloud.places import PROJECT, STAGE
+
+
+def load_app() -> tuple[Any, Config]:
+    """The app object and its stage's configuration; the environment is the stage's, then the local cloud's."""
+    _show_errors()
+    factory = CLIFactory(str(PROJECT), environ=os.environ)
+    config = factory.create_config_obj(STAGE)
+    variables: dict[str, str] = dict(config.environment_variables)
+    for name in config.scope(STAGE, "api_handler").environment_variables:
+        variables[name] = config.scope(STAGE, "api_handler").environment_variables[name]
+    variables |= json.loads(os.environ.get(SETTINGS_VARIABLE, "{}"))
+    return factory.load_chalice_app(variables), config
+
+
+def _show_errors() -> None:
+    """Standard output is the log; errors go to standard error too, which the supervisor shows in the terminal."""
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    everything = logging.StreamHandler(sys.stdout)
+    errors = logging.StreamHandler(sys.stderr)
+    errors.setLevel(logging.ERROR)
+    for handler in (everything, errors):
+        handler.setFormatter(form)
+    everything.addFilter(lambda record: record.levelno < logging.ERROR)  # the supervisor copies the rest to the log
+    logging.basicConfig(level=logging.INFO, handlers=[everything, errors])
+    logging.getLogger("botocore").setLevel(logging.WARNING)

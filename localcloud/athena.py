@@ -1,0 +1,204 @@
+"""Answers Athena's queries with DuckDB, on the very Parquet files of the tables, linked into a folder per query.
+
+MiniStack keeps the API (workgroups, executions, result pages); its runner is replaced, for it copies every object of
+a table and runs the text as it is. The links make a table one consistent listing, and are all that a query can read.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import duckdb
+from sqlglot import exp
+
+from localcloud.athena_dialect import MACROS, named_tables, only_projects, to_duckdb
+from localcloud.athena_values import as_athena, athena_type
+
+log = logging.getLogger("localcloud.athena")
+
+QUERY_SECONDS = 120.0
+ATTEMPTS = 5  # at a listing, which an object deleted meanwhile makes old
+DUCKDB_TYPES = {
+    "string": "VARCHAR",
+    "varchar": "VARCHAR",
+    "char": "VARCHAR",
+    "boolean": "BOOLEAN",
+    "tinyint": "TINYINT",
+    "smallint": "SMALLINT",
+    "int": "INTEGER",
+    "integer": "INTEGER",
+    "bigint": "BIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "date": "DATE",
+    "timestamp": "TIMESTAMP",  # Parquet's are UTC; Athena shows them as plain timestamps
+    "binary": "BLOB",
+}
+
+
+class QueryFailed(Exception):
+    """The query's StateChangeReason."""
+
+
+def install(scratch: Path) -> None:
+    """Answer Athena's queries from now on; `scratch` is on the file system of the objects."""
+    from ministack.services import athena
+
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+
+    async def run_duckdb(query: str, database: str, _catalog: str | None = None) -> dict[str, Any]:
+        statement, tables = to_duckdb(query), named_tables(query)
+        folder = scratch / uuid.uuid4().hex
+        try:
+            # Tables are found here, on the loop, where MiniStack knows whose request it is.
+            sources = [_Source.find(name, table_database or database, query) for table_database, name in tables]
+            return await asyncio.to_thread(_run, statement, database, [s for s in sources if s], folder)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    athena._run_duckdb = run_duckdb
+
+
+class _Source:
+    """A Glue table and the files it stands for."""
+
+    def __init__(self, database: str, table: dict[str, Any], bucket: str, prefix: str, folders: list[str]) -> None:
+        from ministack.services import s3
+
+        self.database = database
+        self.name: str = table["Name"]
+        self.columns = [(c["Name"], c["Type"]) for c in table["StorageDescriptor"].get("Columns", [])]
+        self.partitions = [c["Name"] for c in table.get("PartitionKeys", [])]
+        self.prefix = prefix
+        self._folders = folders
+        self._bucket = bucket
+        self._objects = (s3._buckets.get(bucket) or {"objects": {}})["objects"]
+        self._root = Path(s3.DATA_DIR) / s3.get_account_id() / bucket
+
+    @classmethod
+    def find(cls, name: str, database: str, query: str) -> "_Source | None":
+        """None for a name that Glue does not know: DuckDB then says so."""
+        from ministack.services import glue
+
+        table = glue._tables.get(f"{database}/{name}")
+        location = ((table or {}).get("StorageDescriptor") or {}).get("Location")
+        if not location:
+            return None
+        parts = urlsplit(location)
+        prefix = parts.path.strip("/") + "/"
+        projects = only_projects(query, name)
+        folders = [prefix] if projects is None else [f"{prefix}project={project}/" for project in sorted(projects)]
+        return cls(database, table, parts.netloc, prefix, folders)
+
+    def link(self, folder: Path) -> list[Path]:
+        """Link the table's files below `folder` as they are now, and return the links."""
+        for _ in range(ATTEMPTS):
+            target = folder / uuid.uuid4().hex
+            try:
+                return [self._link_one(key, target) for key in self._keys()]
+            except FileNotFoundError:
+                continue  # deleted since it was listed
+        raise QueryFailed("HIVE_CANNOT_OPEN_SPLIT: the table's files keep changing")
+
+    def _keys(self) -> Iterable[str]:
+        for key in list(self._objects):
+            if key.endswith(".parquet") and any(key.startswith(folder) for folder in self._folders):
+                yield key
+
+    def _link_one(self, key: str, target: Path) -> Path:
+        link = target / key.removeprefix(self.prefix)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        os.link(self._root / key, link)
+        return link
+
+    def view(self, connection: duckdb.DuckDBPyConnection, files: list[Path]) -> str:
+        """The statement that makes the table a view with Glue's columns, whatever each file has of them."""
+        kinds = [(name, _duckdb_type(kind)) for name, kind in self.columns]
+        kinds += [(name, "VARCHAR") for name in self.partitions]
+        name = f"{_quoted(self.database)}.{_quoted(self.name)}"
+        if not files:
+            empty = ", ".join(f"CAST(NULL AS {kind}) AS {_quoted(column)}" for column, kind in kinds)
+            return f"CREATE VIEW {name} AS SELECT {empty} WHERE false"
+        listed = ", ".join(_literal(str(path)) for path in files)
+        relation = (
+            f"read_parquet([{listed}], hive_partitioning = true, hive_types_autocast = false, union_by_name = true)"
+        )
+        there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
+        columns = ", ".join(
+            f"CAST({_quoted(column) if column in there else 'NULL'} AS {kind}) AS {_quoted(column)}"
+            for column, kind in kinds
+        )
+        return f"CREATE VIEW {name} AS SELECT {columns} FROM {relation}"
+
+
+def _run(statement: exp.Expr, database: str, sources: list[_Source], folder: Path) -> dict[str, Any]:
+    folder.mkdir(parents=True)
+    linked = [(source, source.link(folder)) for source in sources]
+    with duckdb.connect(":memory:") as connection:
+        for setting in (
+            f"SET allowed_directories = [{_literal(str(folder))}]",
+            "SET enable_external_access = false",
+            "SET TimeZone = 'UTC'",
+            "SET integer_division = true",
+            "SET threads = 2",
+            "SET memory_limit = '1GB'",
+            "SET default_null_order = 'nulls_last'",
+        ):
+            connection.execute(setting)
+        for macro in MACROS:
+            connection.execute(macro)
+        for schema in sorted({database, *(source.database for source in sources)}):
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
+        for source, files in linked:
+            connection.execute(source.view(connection, files))
+        connection.execute(f"USE {_quoted(database)}")
+        connection.execute("SET lock_configuration = true")
+        return _answer(connection, statement.sql(dialect="duckdb"))
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    timer = threading.Timer(QUERY_SECONDS, connection.interrupt)
+    timer.start()
+    try:
+        result = connection.execute(sql)
+        description = result.description or []
+        rows = result.fetchall()
+    except duckdb.InterruptException as error:
+        raise QueryFailed(f"Query timeout: it ran for more than {QUERY_SECONDS:.0f} s") from error
+    except duckdb.Error as error:
+        raise QueryFailed(f"{type(error).__name__}: {error}") from error
+    finally:
+        timer.cancel()
+    kinds = [str(column[1]) for column in description]
+    return {
+        "columns": [column[0] for column in description],
+        "column_types": [athena_type(kind) for kind in kinds],
+        # Text, as the API gives it; and MiniStack saves its executions as JSON.
+        "rows": [[as_athena(value) for value in row] for row in rows],
+    }
+
+
+def _duckdb_type(kind: str) -> str:
+    plain = kind.lower().partition("(")[0].strip()
+    if plain == "decimal":
+        return kind.upper()
+    try:
+        return DUCKDB_TYPES[plain]
+    except KeyError:
+        raise QueryFailed(f"the local Athena knows no columns of type {kind}") from None
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

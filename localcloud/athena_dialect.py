@@ -1,0 +1,86 @@
+"""From Athena's SQL to DuckDB's: sqlglot does most of it, and this the rest."""
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+from sqlglot.optimizer.scope import traverse_scope
+
+# What Athena has and DuckDB has not, in DuckDB's words.
+MACROS = (
+    # Joda's letters, as far as a date needs them.
+    """CREATE MACRO format_datetime(moment, pattern) AS strftime(moment,
+        replace(replace(replace(replace(replace(replace(replace(pattern, 'yyyy', '%Y'), 'MM', '%m'), 'dd', '%d'),
+        'HH', '%H'), 'mm', '%M'), 'ss', '%S'), 'EEE', '%a'))""",
+    """CREATE MACRO to_iso8601(moment) AS CASE
+        WHEN typeof(moment) = 'DATE' THEN strftime(CAST(moment AS TIMESTAMP), '%Y-%m-%d')
+        WHEN typeof(moment) = 'TIMESTAMP WITH TIME ZONE'
+            THEN strftime(CAST(moment AS TIMESTAMP), '%Y-%m-%dT%H:%M:%S.%gZ')
+        ELSE strftime(CAST(moment AS TIMESTAMP), '%Y-%m-%dT%H:%M:%S.%g') END""",
+    "CREATE MACRO at_timezone(moment, zone) AS timezone(zone, CAST(moment AS TIMESTAMPTZ))",
+    "CREATE MACRO from_iso8601_timestamp(text) AS CAST(text AS TIMESTAMPTZ)",
+    "CREATE MACRO from_iso8601_date(text) AS CAST(text AS DATE)",
+)
+
+
+class QueryRefused(Exception):
+    """The text is no query that Athena would run."""
+
+
+def to_duckdb(query: str) -> exp.Expr:
+    """The query's tree, ready to be written in DuckDB's dialect; raises QueryRefused."""
+    tree = _parse(query)
+    return tree.transform(_replace)
+
+
+def named_tables(query: str) -> list[tuple[str, str]]:
+    """The real tables, as (database or "", table): what a scope resolves to a CTE or a subquery is none."""
+    found = {(table.db, table.name) for scope in traverse_scope(_parse(query)) for table in _tables(scope)}
+    return sorted(found)
+
+
+def only_projects(query: str, table: str) -> set[str] | None:
+    """The projects whose files are enough: every reference to the table has `project = '...'` beside it. Else None."""
+    projects = set()
+    for scope in traverse_scope(_parse(query)):
+        references = [found for found in _tables(scope) if found.name == table]
+        if not references:
+            continue
+        where = scope.expression.args.get("where")
+        condition = where.this if where else None
+        conjuncts = list(condition.flatten()) if isinstance(condition, exp.And) else [condition]
+        named = {name for conjunct in conjuncts if (name := _named_project(conjunct)) is not None}
+        if len(named) != 1 or len(references) != 1 or len(scope.selected_sources) != 1:
+            return None
+        projects |= named
+    return projects or None
+
+
+def _named_project(node: object) -> str | None:
+    match node:
+        case exp.EQ(this=exp.Column(name="project"), expression=exp.Literal(is_string=True, name=name)):
+            return str(name)
+    return None
+
+
+def _tables(scope: object) -> list[exp.Table]:
+    return [source for source in scope.sources.values() if isinstance(source, exp.Table)]  # type: ignore[attr-defined]
+
+
+def _parse(query: str) -> exp.Query:
+    try:
+        statements = [statement for statement in sqlglot.parse(query, read="athena") if statement is not None]
+    except SqlglotError as error:
+        raise QueryRefused(f"SYNTAX_ERROR: {error}") from error
+    if len(statements) != 1 or not isinstance(statements[0], exp.Query):
+        raise QueryRefused("SYNTAX_ERROR: the local Athena answers one SELECT")
+    return statements[0]
+
+
+def _replace(node: exp.Expr) -> exp.Expr:
+    if isinstance(node, exp.DateDiff):  # Athena counts whole units; DuckDB's date_diff counts boundaries
+        unit = node.args.get("unit")
+        name = exp.Literal.string((unit.name if unit else "day").lower())
+        return exp.Anonymous(this="datesub", expressions=[name, node.expression, node.this])
+    if isinstance(node, exp.AtTimeZone):  # of a plain timestamp, which is UTC; DuckDB would read it as the zone's own
+        return exp.AtTimeZone(this=exp.cast(node.this, "timestamptz"), zone=node.args["zone"])
+    return node

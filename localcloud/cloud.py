@@ -1,0 +1,137 @@
+"""The cloud process: the AWS services, the resources, the triggers, the WebSocket gateway and Athena's answers."""
+
+import os
+import queue
+import socket
+import time
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from localcloud.child import commands, report
+from localcloud.emulator import Emulator, log_to_terminal
+from localcloud.gateway import FRAME_BYTES, Gateway
+from localcloud.places import PROJECT, REGION, STAGE, LocalCloudError, Places, Ports
+from localcloud.seeds import seed
+from localcloud.server import AsgiServer
+from localcloud.stack import ensure_stack
+from localcloud.triggers import Triggers
+from localcloud.wire import CloudApi, FunctionsApi
+
+DRAIN_SECONDS = 10.0
+LAST_DELIVERIES_SECONDS = 5.0
+SAVE_EVERY_SECONDS = 60.0  # when something changed; a save stops the services while it is made
+SAVE_SHARE = 0.02  # of the time at most: a large state is saved less often
+
+
+def serve_cloud(places: Places) -> int:
+    """Serve until told to stop; then deliver what is under way, and save."""
+    log_to_terminal()
+    return Cloud(places, Ports.from_environment(os.environ)).run()
+
+
+class Cloud:
+    """Puts the parts together, and saves them from time to time."""
+
+    def __init__(self, places: Places, ports: Ports) -> None:
+        self.places = places
+        self.ports = ports
+        self.received = commands()
+        self.emulator = Emulator(places, ports.cloud)
+        from localcloud import athena  # it needs MiniStack's modules, whose import needs the environment
+
+        athena.install(places.root / "athena")
+        self.server = AsgiServer(self.emulator.app, _inherited("LOCALCLOUD_CLOUD_SOCKET"), "services")
+        self._await_services()
+        self.checkpoints = self.server.call(self.emulator.restore_streams())
+        self.outputs = ensure_stack(self._client("cloudformation"), PROJECT / "infra" / "template.yaml", places.stack)
+        self._s3 = self._client("s3")
+        seed(self._client("dynamodb"), self.outputs["ControlTable"])
+        functions = FunctionsApi(int(os.environ["LOCALCLOUD_FUNCTIONS_PORT"]))
+        self.gateway = Gateway(functions, f"127.0.0.1:{ports.websocket}", STAGE)
+        self.gateway_server = AsgiServer(
+            self.gateway.app, _inherited("LOCALCLOUD_WEBSOCKET_SOCKET"), "gateway", max_message_bytes=4 * FRAME_BYTES
+        )
+        self.triggers = Triggers(CloudApi(ports.cloud), functions, self.checkpoints, self._notify_bucket)
+        self.emulator.wake(self.triggers.waker.notify)
+        self.saved_changes, self.saved_at, self.save_seconds = 0, time.monotonic(), 0.0
+
+    def run(self) -> int:
+        """The process's life."""
+        self.save()
+        report(ready=True, outputs=self.outputs)
+        hurry = False
+        while True:
+            try:
+                command = self.received.get(timeout=1.0)
+            except queue.Empty:
+                self._save_when_due()
+                continue
+            if "triggers" in command:
+                self.triggers.configure(command["triggers"])
+            if "hurry" in command:
+                hurry = True
+            if "stop" in command:
+                break
+        self._end(hurry)
+        return 0
+
+    def save(self) -> None:
+        """Save everything as of one moment."""
+        changes = self.emulator.changes
+        self.save_seconds = self.server.call(self.emulator.save(self.checkpoints, self.triggers.oldest_needed))
+        self.saved_changes, self.saved_at = changes, time.monotonic()
+
+    def _save_when_due(self) -> None:
+        wait = max(SAVE_EVERY_SECONDS, self.save_seconds / SAVE_SHARE)
+        if self.emulator.changes != self.saved_changes and time.monotonic() - self.saved_at >= wait:
+            self.save()
+            self.server.call(self.emulator.trim_streams(self.triggers.oldest_needed))
+
+    def _end(self, hurry: bool) -> None:
+        def hurried() -> bool:
+            try:
+                return hurry or "hurry" in self.received.get_nowait()
+            except queue.Empty:
+                return False
+
+        if self.triggers.pumps() and not self.triggers.drain(DRAIN_SECONDS, hurried):
+            print("not everything could be delivered in time; it is kept for the next start", flush=True)
+        self.triggers.stop(LAST_DELIVERIES_SECONDS)
+        self.gateway_server.call(self.gateway.close_all())
+        self.gateway_server.stop()
+        self.save()
+        self.server.stop()
+
+    def _await_services(self) -> None:
+        # The socket listens before the server does, so the first connection waits for it.
+        with socket.create_connection(("127.0.0.1", self.ports.cloud), timeout=30) as probe:
+            probe.sendall(b"GET /_ministack/health HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n")
+            if b" 200" not in probe.recv(64):
+                raise LocalCloudError(f"the services do not answer at {self.ports.cloud_url}")
+
+    def _client(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.ports.cloud_url,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(retries={"mode": "standard", "max_attempts": 3}, s3={"addressing_style": "path"}),
+        )
+
+    def _notify_bucket(self, trigger: dict[str, Any], queue_arn: str) -> None:
+        rules = [{"Name": name, "Value": trigger[name]} for name in ("prefix", "suffix") if trigger[name]]
+        configuration = {"Id": trigger["function"], "QueueArn": queue_arn, "Events": trigger["events"]}
+        if rules:
+            configuration["Filter"] = {"Key": {"FilterRules": rules}}
+        current = self._s3.get_bucket_notification_configuration(Bucket=trigger["bucket"])
+        others = [entry for entry in current.get("QueueConfigurations", []) if entry.get("Id") != trigger["function"]]
+        self._s3.put_bucket_notification_configuration(
+            Bucket=trigger["bucket"], NotificationConfiguration={"QueueConfigurations": [*others, configuration]}
+        )
+
+
+def _inherited(variable: str) -> socket.socket:
+    return socket.socket(fileno=int(os.environ[variable]))

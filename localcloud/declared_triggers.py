@@ -1,0 +1,75 @@
+"""Reads what triggers which function: from app.py's decorators, and infra/triggers.json for what those cannot say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from chalice.app import DynamoDBEventConfig, S3EventConfig, ScheduledEventConfig, SQSEventConfig
+
+from localcloud.places import LocalCloudError
+
+# Of Lambda's event source mappings; an entry that is not known here would be ignored in silence.
+KNOWN = {
+    "FunctionResponseTypes",
+    "MaximumRetryAttempts",
+    "BisectBatchOnFunctionError",
+    "FilterCriteria",
+    "ParallelizationFactor",
+    "MaximumRecordAgeInSeconds",
+    "DestinationConfig",
+    "ScalingConfig",
+}
+
+
+def read_triggers(app: Any, mappings_file: Path) -> list[dict[str, Any]]:
+    """One dictionary for each event source, with `type` and `function`; raises LocalCloudError for an unknown kind."""
+    mappings = json.loads(mappings_file.read_text()) if mappings_file.exists() else {}
+    for function, mapping in mappings.items():
+        if unknown := mapping.keys() - KNOWN:
+            raise LocalCloudError(f"{mappings_file}: {function} has {sorted(unknown)}, which the local cloud cannot do")
+    return [_trigger(source, mappings.get(source.name, {})) for source in app.event_sources]
+
+
+def _trigger(source: Any, mapping: dict[str, Any]) -> dict[str, Any]:
+    partial_results = "ReportBatchItemFailures" in mapping.get("FunctionResponseTypes", [])
+    match source:
+        case SQSEventConfig():
+            return {
+                "type": "queue",
+                "function": source.name,
+                "queue": source.queue or str(source.queue_arn).rpartition(":")[2],
+                "batch_size": source.batch_size,
+                "window_seconds": source.maximum_batching_window_in_seconds,
+                "concurrency": source.maximum_concurrency,
+                "partial_results": partial_results,
+            }
+        case DynamoDBEventConfig():
+            return {
+                "type": "stream",
+                "function": source.name,
+                "stream_arn": source.stream_arn,
+                "batch_size": source.batch_size,
+                "window_seconds": source.maximum_batching_window_in_seconds,
+                "starting_position": source.starting_position,
+                "maximum_retries": mapping.get("MaximumRetryAttempts", -1),
+                "bisect": mapping.get("BisectBatchOnFunctionError", False),
+                "partial_results": partial_results,
+                "patterns": [
+                    json.loads(entry["Pattern"]) for entry in mapping.get("FilterCriteria", {}).get("Filters", [])
+                ],
+            }
+        case S3EventConfig():
+            return {
+                "type": "bucket",
+                "function": source.name,
+                "bucket": source.bucket,
+                "events": source.events,
+                "prefix": source.prefix,
+                "suffix": source.suffix,
+            }
+        case ScheduledEventConfig():
+            expression = source.schedule_expression
+            text = expression if isinstance(expression, str) else expression.to_string()
+            return {"type": "schedule", "function": source.name, "expression": text}
+        case _:
+            raise LocalCloudError(f"the local cloud has no trigger for {type(source).__name__} ({source.name})")

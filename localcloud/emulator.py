@@ -1,0 +1,151 @@
+"""MiniStack, embedded: how it is configured, what wakes the triggers, and how its state is saved and restored.
+
+Everything that reaches into MiniStack's inside is here and in athena.py, for the one release that is pinned.
+"""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from types import ModuleType
+from typing import Any
+
+import orjson
+
+from localcloud.places import ACCOUNT, HOST, REGION, Places
+
+log = logging.getLogger("localcloud.emulator")
+
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+KEPT_QUERIES = 200  # Athena's executions with their results are part of the state
+READING = ("Get", "Describe", "List", "Query", "Scan", "Receive", "BatchGet", "Head")
+
+
+class Emulator:
+    """The AWS services as an ASGI app."""
+
+    def __init__(self, places: Places, port: int) -> None:
+        for folder in (places.services, places.objects):
+            folder.mkdir(parents=True, exist_ok=True)
+        os.environ.update(
+            {
+                "GATEWAY_PORT": str(port),
+                "MINISTACK_HOST": HOST,
+                "BIND_HOST": HOST,
+                "MINISTACK_REGION": REGION,
+                "MINISTACK_ACCOUNT_ID": ACCOUNT,
+                "S3_PERSIST": "1",
+                "S3_DATA_DIR": str(places.objects),
+                "PERSIST_STATE": "1",
+                "STATE_DIR": str(places.services),
+                "IOT_MTLS_ENABLED": "0",
+                "SFTP_ENABLED": "0",
+                "LOG_LEVEL": "WARNING",
+                "DOCKER_HOST": "unix:///nonexistent",  # it would look for containers of its own there
+            }
+        )
+        # Before its import, which would send its log to standard error, where the supervisor shows it.
+        logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+        import ministack.app
+        from ministack.core import concurrency, persistence
+        from ministack.services import dynamodb
+
+        self._app: ModuleType = ministack.app
+        self._dynamodb: ModuleType = dynamodb
+        self._persistence: ModuleType = persistence
+        self._written: threading.Event = concurrency.esm_wake
+        self._streams_file = places.streams
+        self.changes = 0
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """MiniStack's app; counts what may change the state."""
+        if scope["type"] == "http" and _writes(scope):
+            self.changes += 1
+        await self._app.app(scope, receive, send)
+
+    def wake(self, notify: Callable[[], None]) -> None:
+        """Call `notify` after writes to queues and streams, from a thread of its own."""
+
+        def watch() -> None:
+            while True:
+                self._written.wait()
+                self._written.clear()
+                notify()
+
+        threading.Thread(target=watch, name="waker", daemon=True).start()
+
+    # State
+
+    async def save(self, checkpoints: dict[str, str], needed: Callable[[str], str]) -> float:
+        """Save all but S3, which is on disk at once; runs on the server's loop, so between two requests.
+
+        `needed` gives the sequence number that all triggers of a stream have passed. Returns the seconds it took.
+        """
+        started = time.monotonic()
+        self._forget_old_queries()
+        self._persistence.save_all(self._app._build_persistence_save_dict())
+        self._save_streams(checkpoints, needed)
+        return time.monotonic() - started
+
+    def _save_streams(self, checkpoints: dict[str, str], needed: Callable[[str], str]) -> None:
+        """MiniStack forgets stream records when it ends; those that a trigger still waits for are kept here."""
+        waiting: dict[str, list[Any]] = {}
+        for (account, region, table), records in self._dynamodb._stream_records.all_items():
+            if account == ACCOUNT and region == REGION and records:
+                passed = needed(records[-1]["eventSourceARN"])
+                kept = [record for record in records if record["dynamodb"]["SequenceNumber"] > passed]
+                if kept:
+                    waiting[table] = kept
+        draft = self._streams_file.with_suffix(".draft")
+        draft.write_bytes(orjson.dumps({"checkpoints": checkpoints, "records": waiting}))
+        draft.replace(self._streams_file)
+
+    async def restore_streams(self) -> dict[str, str]:
+        """Put back what `save` kept, and return the checkpoints; after the services have loaded their own state."""
+        if not self._streams_file.exists():
+            return {}
+        saved = orjson.loads(self._streams_file.read_bytes())
+        for table, records in saved["records"].items():
+            if self._dynamodb._tables.get_scoped(ACCOUNT, REGION, table) is not None:
+                self._dynamodb._stream_records.set_scoped(ACCOUNT, REGION, table, records)
+        checkpoints: dict[str, str] = saved["checkpoints"]
+        return checkpoints
+
+    async def trim_streams(self, needed: Callable[[str], str]) -> None:
+        """Drop records that every trigger has passed: nothing else reads them, and each holds an item's image."""
+        for (account, region, table), records in list(self._dynamodb._stream_records.all_items()):
+            if account != ACCOUNT or region != REGION or not records:
+                continue
+            passed = needed(records[-1]["eventSourceARN"])
+            count = 0
+            while count < len(records) and records[count]["dynamodb"]["SequenceNumber"] <= passed:
+                count += 1
+            if count:
+                del records[:count]
+                trimmed = self._dynamodb._stream_trimmed
+                trimmed.set_scoped(account, region, table, trimmed.get_scoped(account, region, table, 0) + count)
+
+    def _forget_old_queries(self) -> None:
+        athena = sys.modules.get("ministack.services.athena")
+        if athena is not None:
+            executions = athena._executions._data
+            for key in list(executions)[:-KEPT_QUERIES]:
+                del executions[key]
+
+
+def _writes(scope: Any) -> bool:
+    for name, value in scope["headers"]:
+        if name.lower() == b"x-amz-target":
+            return not value.decode("latin-1").rpartition(".")[2].startswith(READING)
+    return scope["method"] not in ("GET", "HEAD")
+
+
+def log_to_terminal() -> None:
+    """Warnings of the local cloud's own go to standard error, which the supervisor shows and logs."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    own = logging.getLogger("localcloud")
+    own.addHandler(handler)
+    own.propagate = False

@@ -1,0 +1,44 @@
+"""The environment of each child process."""
+
+import json
+import os
+import re
+
+from localcloud.places import HOST, REGION, Places, Ports
+
+SETTINGS_VARIABLE = "LOCALCLOUD_SETTINGS"  # JSON: what takes precedence over the stage's variables in config.json
+
+
+def cloud_environment(ports: Ports, places: Places) -> dict[str, str]:
+    """What every child sees: the developer's own AWS settings are none of the local cloud's business."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    loopback = ",".join(filter(None, [own.get("NO_PROXY") or own.get("no_proxy"), HOST]))
+    return {
+        **own,
+        "NO_PROXY": loopback,
+        "no_proxy": loopback,
+        "PORT": str(ports.rest),
+        "WS_PORT": str(ports.websocket),
+        "CLOUD_PORT": str(ports.cloud),
+        "TIDEMARK_STATE": str(places.root),
+        "AWS_ENDPOINT_URL": ports.cloud_url,
+        "PYTHONPYCACHEPREFIX": str(places.bytecode),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def app_environment(ports: Ports, outputs: dict[str, str]) -> dict[str, str]:
+    """What the app's processes see besides: the stack's outputs, and addresses that follow the chosen ports."""
+    settings = {variable(name): value for name, value in outputs.items()}
+    settings |= {
+        "AWS_ENDPOINT_URL": ports.cloud_url,
+        "AWS_DEFAULT_REGION": REGION,
+        "WEBSOCKET_URL": f"ws://{HOST}:{ports.websocket}",
+        "WEBSOCKET_MANAGEMENT_URL": f"http://{HOST}:{ports.websocket}",
+    }
+    return {SETTINGS_VARIABLE: json.dumps(settings)}
+
+
+def variable(output: str) -> str:
+    """The variable of a stack output: EventsStreamArn -> EVENTS_STREAM_ARN."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", output).upper()

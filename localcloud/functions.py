@@ -1,0 +1,126 @@
+"""The functions process: every handler of app.py but REST's, invoked over loopback HTTP as Lambda's Invoke API."""
+
+import logging
+import os
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+from chalice.local import LambdaContext
+
+from localcloud.application import load_app
+from localcloud.child import commands, report
+from localcloud.declared_triggers import read_triggers
+from localcloud.places import HOST, PROJECT
+
+log = logging.getLogger("localcloud.functions")
+
+DEFAULT_TIMEOUT_SECONDS = 60  # Chalice's own default
+LAST_INVOCATIONS_SECONDS = 5.0  # for those in progress when the process is to end
+
+Handler = Callable[[Any, Any], Any]
+
+
+class Functions(ThreadingHTTPServer):
+    """Serves POST /2015-03-31/functions/<name>/invocations and GET /triggers."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, handlers: dict[str, Handler], timeouts: dict[str, int], triggers: list[Any], port: int) -> None:
+        self.handlers = handlers
+        self.timeouts = timeouts
+        self.triggers = triggers
+        self.active = 0
+        self.active_lock = threading.Lock()
+        super().__init__((HOST, port), Endpoint)
+
+    def server_bind(self) -> None:
+        """The supervisor holds the port with a socket that never listens; this one does."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+    def invoke(self, name: str, payload: bytes) -> tuple[bool, bytes]:
+        """Whether the handler returned, and its value or its error as JSON."""
+        context = LambdaContext(name, 1024, self.timeouts.get(name, DEFAULT_TIMEOUT_SECONDS) * 1000)
+        with self.active_lock:
+            self.active += 1
+        try:
+            return True, orjson.dumps(self.handlers[name](orjson.loads(payload or b"null"), context))
+        except Exception as error:
+            log.exception("%s failed", name)
+            trace = traceback.format_exception(error)
+            return False, orjson.dumps(
+                {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": trace}
+            )
+        finally:
+            with self.active_lock:
+                self.active -= 1
+
+    def finish(self) -> None:
+        """Take no further connection and wait for what is in progress, for a while."""
+        self.shutdown()
+        self.server_close()
+        until = time.monotonic() + LAST_INVOCATIONS_SECONDS
+        while self.active and time.monotonic() < until:
+            time.sleep(0.01)
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """One connection of the triggers or of the gateway, kept open."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Functions
+
+    def do_GET(self) -> None:
+        if self.path == "/triggers":
+            self._answer(200, orjson.dumps(self.server.triggers))
+        else:
+            self._answer(404, b"{}")
+
+    def do_POST(self) -> None:
+        payload = self.rfile.read(int(self.headers.get("content-length", "0")))
+        prefix, _, rest = self.path.partition("/functions/")
+        name, _, action = unquote(rest).partition("/")
+        if prefix != "/2015-03-31" or action != "invocations" or name not in self.server.handlers:
+            message = {"Type": "User", "Message": f"Function not found: {name}"}
+            self._answer(404, orjson.dumps(message), {"x-amzn-ErrorType": "ResourceNotFoundException"})
+            return
+        returned, body = self.server.invoke(name, payload)
+        self._answer(200, body, {} if returned else {"X-Amz-Function-Error": "Unhandled"})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        lines = [f"HTTP/1.1 {status} -", "content-type: application/json", f"content-length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        self.wfile.write("\r\n".join([*lines, "", ""]).encode() + body)  # in one packet
+
+    def log_message(self, *_values: Any) -> None:
+        """The handlers log; their invocations need no line each."""
+
+
+def serve_functions() -> int:
+    """Serve until told to stop, then finish what is in progress."""
+    received = commands()
+    app, config = load_app()
+    handlers = {name: handler for name, handler in app.handler_map.items() if name != "api_handler"}
+    timeouts = {name: config.scope(config.chalice_stage, name).lambda_timeout for name in handlers}
+    triggers = read_triggers(app, PROJECT / "infra" / "triggers.json")
+    server = Functions(
+        handlers,
+        {name: seconds for name, seconds in timeouts.items() if seconds},
+        triggers,
+        int(os.environ.get("LOCALCLOUD_FUNCTIONS_PORT", "0")),
+    )
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    report(ready=True, triggers=triggers, port=server.server_address[1])
+    while "stop" not in received.get():
+        continue
+    server.finish()
+    return 0

@@ -1,0 +1,47 @@
+"""Serves an ASGI app on a socket of its own thread and loop."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+T = TypeVar("T")
+
+KEEP_ALIVE_SECONDS = 75
+
+
+class AsgiServer:
+    """Starts at once; `stop` ends it gracefully, the app's lifespan included."""
+
+    def __init__(self, app: Any, listener: socket.socket, name: str, *, max_message_bytes: int | None = None) -> None:
+        config = Config()
+        config.bind = [f"fd://{listener.detach()}"]
+        config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+        config.graceful_timeout = 1.0
+        config.loglevel = "WARNING"
+        config.backlog = 1024
+        config.include_server_header = False
+        if max_message_bytes is not None:
+            config.websocket_max_message_size = max_message_bytes
+        self.loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._ended: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(app, config), name=name, daemon=True)
+        self._thread.start()
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run something on the server's own loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def stop(self) -> None:
+        """Returns when the app has shut down."""
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self, app: Any, config: Config) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(serve(app, config, shutdown_trigger=self._stop.wait))

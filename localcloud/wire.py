@@ -1,0 +1,157 @@
+"""Calls the cloud's JSON APIs and the app's functions over kept-alive loopback connections, one per thread.
+
+The pumps poll often and hand records on unchanged, so they take the bytes of the wire: a stream record is, there, what
+Lambda gives to a function.
+"""
+
+import http.client
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from localcloud.places import HOST, REGION
+
+CALL_SECONDS = 30.0
+# MiniStack reads the access key and the region from it, and checks no signature.
+AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential=test/20250101/{REGION}/{{}}/aws4_request, SignedHeaders=host, Signature=0"
+CONTENT_TYPES = {"sqs": "application/x-amz-json-1.0", "dynamodb": "application/x-amz-json-1.0"}
+
+
+class ApiError(Exception):
+    """The cloud refused a call; `code` is AWS's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class Unreachable(Exception):
+    """Nothing listens: the request was not delivered."""
+
+
+class FunctionFailed(Exception):
+    """The function raised, ran out of time, or was lost with its process."""
+
+
+class _Connections(threading.local):
+    def __init__(self) -> None:
+        self.connection: http.client.HTTPConnection | None = None
+
+
+class Endpoint:
+    """POSTs to one port."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._local = _Connections()
+
+    def post(self, path: str, body: bytes, headers: dict[str, str], seconds: float) -> tuple[int, Any, bytes]:
+        """Status, headers and body; raises Unreachable, or OSError or HTTPException when the connection is lost."""
+        connection = self._connection(seconds)
+        try:
+            connection.request("POST", path, body, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        if self._local.connection is not None:
+            self._local.connection.close()
+            self._local.connection = None
+
+    def connect(self, seconds: float) -> http.client.HTTPConnection:
+        """This thread's connection, open; raises Unreachable."""
+        return self._connection(seconds)
+
+    def _connection(self, seconds: float) -> http.client.HTTPConnection:
+        connection = self._local.connection
+        if connection is not None and connection.sock is not None:
+            # Readable while nothing is awaited means that the other side closed it.
+            if not select.select([connection.sock], [], [], 0)[0]:
+                connection.sock.settimeout(seconds)
+                return connection
+            self.close()
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=seconds)
+        try:
+            connection.connect()
+        except OSError as error:
+            raise Unreachable(f"nothing listens at port {self.port}") from error
+        self._local.connection = connection
+        return connection
+
+
+class CloudApi:
+    """The cloud's SQS and DynamoDB Streams."""
+
+    def __init__(self, port: int) -> None:
+        self._endpoint = Endpoint(port)
+
+    def sqs(self, action: str, **parameters: Any) -> dict[str, Any]:
+        """One SQS call."""
+        return self._call("sqs", f"AmazonSQS.{action}", parameters)
+
+    def streams(self, action: str, **parameters: Any) -> dict[str, Any]:
+        """One DynamoDB Streams call."""
+        return self._call("dynamodb", f"DynamoDBStreams_20120810.{action}", parameters)
+
+    def _call(self, service: str, target: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        headers = {
+            "x-amz-target": target,
+            "content-type": CONTENT_TYPES[service],
+            "authorization": AUTHORIZATION.format(service),
+        }
+        status, _, body = self._endpoint.post("/", orjson.dumps(parameters), headers, CALL_SECONDS)
+        answer: dict[str, Any] = orjson.loads(body or b"{}")
+        if status != 200:
+            code = str(answer.get("__type") or answer.get("code") or status).rpartition("#")[2]
+            raise ApiError(code, str(answer.get("message") or answer.get("Message") or ""))
+        return answer
+
+
+class FunctionsApi:
+    """The functions process, which is away for a moment at every change of the source."""
+
+    def __init__(self, port: int, timeout_seconds: float = 65.0) -> None:
+        self._endpoint = Endpoint(port)
+        self._timeout_seconds = timeout_seconds  # a function's own limit and some
+
+    def invoke(self, name: str, payload: bytes) -> Any:
+        """The function's value; raises FunctionFailed, or Unreachable when it was not called."""
+        path = f"/2015-03-31/functions/{name}/invocations"
+        try:
+            status, headers, body = self._endpoint.post(
+                path, payload, {"content-type": "application/json"}, self._timeout_seconds
+            )
+        except TimeoutError as error:
+            raise FunctionFailed(f"{name} did not answer within {self._timeout_seconds:.0f} s") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise FunctionFailed(f"{name} was lost with its process ({type(error).__name__})") from error
+        answer: Any = orjson.loads(body) if body else None
+        if status == 404:
+            raise FunctionFailed(f"there is no function {name}")
+        if headers.get("X-Amz-Function-Error") and isinstance(answer, dict):
+            raise FunctionFailed(f"{name} raised {answer.get('errorType')}: {answer.get('errorMessage')}")
+        return answer
+
+    def reachable(self) -> bool:
+        """Whether the process listens."""
+        try:
+            self._endpoint.connect(1.0)
+        except Unreachable:
+            return False
+        return True
+
+    def wait_reachable(self, give_up: Callable[[], bool]) -> bool:
+        """Wait until the process listens; False when `give_up` says so first."""
+        while not self.reachable():
+            if give_up():
+                return False
+            time.sleep(0.05)
+        return True
