@@ -1,0 +1,63 @@
+import pytest
+
+from chalicelib.domain.errors import InvalidRequest
+from chalicelib.domain.questions import read_question
+from chalicelib.domain.time_windows import HOUR_MS, parse_ms
+
+BASE = {"metric": "page_views", "start": "2026-11-20", "end": "2026-11-21"}
+
+
+def test_dates_stand_for_whole_days() -> None:
+    question = read_question(BASE)
+
+    assert question.start_ms == parse_ms("2026-11-20T00:00:00Z")
+    assert question.end_ms == parse_ms("2026-11-22T00:00:00Z")
+    assert (question.interval, question.agg) == ("hour", "count")
+
+
+def test_days_are_those_of_the_time_zone_also_when_clocks_change() -> None:
+    question = read_question(
+        {**BASE, "start": "2026-10-24", "end": "2026-10-26", "interval": "day", "timezone": "Europe/Berlin"}
+    )
+
+    starts = [*question.buckets(), question.end_ms]
+
+    assert [(b - a) // HOUR_MS for a, b in zip(starts, starts[1:], strict=False)] == [24, 25, 24]
+    assert question.show(starts[2]) == "2026-10-26T00:00:00+01:00"
+
+
+def test_an_interval_is_also_understood_as_group_by() -> None:
+    question = read_question({**BASE, "group_by": "day"})
+
+    assert (question.interval, question.group_by) == ("day", None)
+
+
+def test_a_plus_sign_that_was_not_escaped_is_understood() -> None:
+    question = read_question({**BASE, "start": "2026-11-20T02:00:00 02:00"})
+
+    assert question.start_ms == parse_ms("2026-11-20T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"start": "soon"}, r"start: .*date such as.*'soon'"),
+        ({"end": "2026-13-01"}, r"end: .*'2026-13-01'"),
+        ({"end": "2026-11-19"}, r"end: .*not after"),
+        ({"interval": "week"}, r"interval: .*minute, hour, day.*'week'"),
+        ({"agg": "median"}, r"agg: .*p99"),
+        ({"agg": "p95"}, "measure: .*needs a measure"),
+        ({"timezone": "Mars/Olympus"}, "timezone: .*IANA"),
+        ({"timezone": "../etc"}, "timezone: .*IANA"),
+        ({"metrics": "x"}, "metrics: Unknown field.*known are metric"),
+        ({"start": "2020-01-01", "interval": "minute"}, "interval: .*limit is 10000"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_its_value_and_what_is_allowed(change: dict[str, str], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        read_question({**BASE, **change})
+
+
+def test_a_missing_parameter_is_named() -> None:
+    with pytest.raises(InvalidRequest, match=r"metric: Missing"):
+        read_question({"start": "2026-11-20", "end": "2026-11-21"})

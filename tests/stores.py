@@ -1,0 +1,101 @@
+"""Real storage classes on moto's tables, bucket and queue, for the tests of the stages."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from moto import mock_aws
+
+from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.queue import EventQueue
+from chalicelib.storage.rollups_table import RollupsTable
+
+KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+OPEN_INDEX = {
+    "IndexName": "open",
+    "KeySchema": [{"AttributeName": "open", "KeyType": "HASH"}, {"AttributeName": "written_at", "KeyType": "RANGE"}],
+    "Projection": {"ProjectionType": "KEYS_ONLY"},
+}
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Every store, empty."""
+
+    events: EventsTable
+    rollups: RollupsTable
+    control: ControlTable
+    bucket: DataBucket
+    queue: EventQueue
+
+    def objects(self, prefix: str = "") -> list[str]:
+        """The keys in the data bucket."""
+        listed = self.bucket.client.list_objects_v2(Bucket=self.bucket.name, Prefix=prefix)
+        return [item["Key"] for item in listed.get("Contents", [])]
+
+    def items(self, table: str) -> list[dict[str, Any]]:
+        """Every item of a table."""
+        items: list[dict[str, Any]] = self.events.client.scan(TableName=table)["Items"]
+        return items
+
+    def messages(self) -> list[str]:
+        """The bodies on the queue, up to ten."""
+        received = self.queue.client.receive_message(QueueUrl=self.queue.url, MaxNumberOfMessages=10)
+        return [message["Body"] for message in received.get("Messages", [])]
+
+
+@contextmanager
+def empty_stores() -> Iterator[Stores]:
+    """Stores that vanish afterwards."""
+    os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
+    with mock_aws():
+        dynamodb, s3, sqs = boto3.client("dynamodb"), boto3.client("s3"), boto3.client("sqs")
+        _create_table(dynamodb, "events")
+        _create_table(dynamodb, "control")
+        _create_table(dynamodb, "rollups", OPEN_INDEX)
+        s3.create_bucket(Bucket="data")
+        url = sqs.create_queue(QueueName="events", Attributes={"MaximumMessageSize": "1048576"})["QueueUrl"]
+        yield Stores(
+            events=EventsTable(dynamodb, "events", sleep=lambda _: None),
+            rollups=RollupsTable(dynamodb, "rollups"),
+            control=ControlTable(dynamodb, "control"),
+            bucket=DataBucket(s3, "data"),
+            queue=EventQueue(sqs, url),
+        )
+
+
+def _create_table(dynamodb: Any, name: str, index: dict[str, Any] | None = None) -> None:
+    attributes = {"pk": "S", "sk": "S", **({"open": "S", "written_at": "N"} if index else {})}
+    dynamodb.create_table(
+        TableName=name,
+        KeySchema=KEYS,
+        AttributeDefinitions=[{"AttributeName": n, "AttributeType": t} for n, t in attributes.items()],
+        BillingMode="PAY_PER_REQUEST",
+        **({"GlobalSecondaryIndexes": [index]} if index else {}),
+    )
+
+
+def stream_record(chunk: Any, number: int, *, name: str = "INSERT") -> dict[str, Any]:
+    """A record of the events table's stream as a trigger hands it over; `number` is its place in the shard."""
+    from base64 import b64encode
+
+    image: dict[str, Any] = {
+        "pk": {"S": chunk.partition_key},
+        "sk": {"S": chunk.sort_key},
+        "project": {"S": chunk.project},
+        "events": {"N": str(chunk.count)},
+        "received_at": {"N": str(chunk.received_ms)},
+        "body": {"B": b64encode(chunk.body).decode()},
+    }
+    if chunk.user:
+        image["user"] = {"S": chunk.user}
+    return {
+        "eventID": f"r{number:06d}",
+        "eventName": name,
+        "dynamodb": {"SequenceNumber": str(100_000 + number), "NewImage": image, "Keys": {}},
+    }
