@@ -205,12 +205,16 @@ def test_without_the_tombstone_condition_records_are_counted_twice(
                 **{k: v for k, v in arguments.items() if k != "ConditionExpression"}
             )
 
-    mutant = Stores(stores.events, RollupsTable(Unconditional(), "rollups"), stores.control, stores.bucket, stores.queue)
+    mutant = Stores(
+        stores.events, RollupsTable(Unconditional(), "rollups"), stores.control, stores.bucket, stores.queue
+    )
 
     assert breaks(mutant, "put")
 
 
 def test_a_reader_that_ignores_what_was_absorbed_counts_twice(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HourView, "of", classmethod(lambda cls, hour, deltas, merged: cls(hour, list(deltas), list(merged))))
+    monkeypatch.setattr(
+        HourView, "of", classmethod(lambda cls, hour, deltas, merged: cls(hour, list(deltas), list(merged)))
+    )
 
     assert breaks(stores, "read")

@@ -99,15 +99,18 @@ class Admitter:
         sent_at: object,
         check_sizes: bool,
     ) -> None:
+        sent = raw  # a rejection keeps the event as it was sent
+
         def reject(code: str, message: str, path: str = "") -> None:
-            event_id = raw.get("event_id") if isinstance(raw, dict) else None
+            event_id = sent.get("event_id") if isinstance(sent, dict) else None
             shown = event_id if isinstance(event_id, str) else None
-            admission.rejections.append(Rejection(index, shown, code, message, path, raw))
+            admission.rejections.append(Rejection(index, shown, code, message, path, sent))
 
         if not isinstance(raw, dict):
             return reject("not_an_object", f"an event is a JSON object, and this is {type(raw).__name__}")
-        if raw.get("properties") is None or raw.get("context") is None:
-            raw = {**raw, "properties": raw.get("properties") or {}, "context": raw.get("context") or {}}
+        for name in ("properties", "context"):
+            if raw.get(name) is None:
+                raw = {**raw, name: {}}
         event_type = raw.get("event_type")
         violation = self.contracts.validator(event_type).violation(raw)
         if violation:
@@ -125,8 +128,8 @@ class Admitter:
         try:
             client_ms = None if raw.get("timestamp") is None else parse_ms(raw["timestamp"])
             field_name = "sent_at"
-            sent = raw.get("sent_at", sent_at)
-            sent_ms = None if sent is None else parse_ms(sent)
+            its_sent_at = raw.get("sent_at", sent_at)
+            sent_ms = None if its_sent_at is None else parse_ms(its_sent_at)
         except ValueError as error:
             return reject("invalid_time", str(error), f"/{field_name}")
         occurred_ms = correct_skew(client_ms, sent_ms, received_ms)

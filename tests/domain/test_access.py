@@ -18,6 +18,8 @@ def test_a_key_is_found_wherever_clients_send_it(headers: dict[str, str]) -> Non
     assert key_of(headers) == "k1"
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": "Basic ???"}, {"authorization": "Digest x"}, {"x-api-key": ""}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"authorization": "Basic ???"}, {"authorization": "Digest x"}, {"x-api-key": ""}]
+)
 def test_without_a_key_there_is_none(headers: dict[str, str]) -> None:
     assert key_of(headers) is None

@@ -35,7 +35,9 @@ def test_a_number_is_epoch_milliseconds() -> None:
     assert iso_ms(parse_ms(1_795_226_700_123)) == "2026-11-21T02:05:00.123Z"
 
 
-@pytest.mark.parametrize("value", ["yesterday", "", None, True, -1, 1e300, float("nan"), [], "0001-01-01T00:00:00+14:00"])
+@pytest.mark.parametrize(
+    "value", ["yesterday", "", None, True, -1, 1e300, float("nan"), [], "0001-01-01T00:00:00+14:00"]
+)
 def test_what_is_no_time_is_refused_by_name(value: object) -> None:
     with pytest.raises(ValueError, match="RFC 3339|epoch milliseconds|years"):
         parse_ms(value)

@@ -1,0 +1,76 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib.aggregate import Aggregator
+from chalicelib.domain.chunks import Message, chunks_of
+from chalicelib.domain.contracts import Contracts
+from tests.stores import Stores, empty_stores, stream_record
+
+NINE = 1_795_251_600_000
+HOUR = "2026-11-21T09"
+
+
+@pytest.fixture
+def stores() -> Iterator[Stores]:
+    with empty_stores() as found:
+        yield found
+
+
+def aggregator(stores: Stores) -> Aggregator:
+    return Aggregator(Contracts({}), stores.rollups, stores.bucket)
+
+
+def records(project: str, *occurred: int, first: int = 0) -> list[dict[str, Any]]:
+    events = [{"event_id": f"e{at}", "event_type": "click", "user_id": f"u{at}", "occurred_at": at} for at in occurred]
+    return [stream_record(chunk, first + n) for n, chunk in enumerate(chunks_of(Message(project, NINE, events)))]
+
+
+def count(stores: Stores, project: str, hour: str = HOUR) -> int:
+    return sum(rollup.count for rollup in stores.rollups.read_hour(project, hour).total().values())
+
+
+def test_late_and_out_of_order_events_count_in_the_hour_they_occurred_in(stores: Stores) -> None:
+    aggregator(stores).aggregate(records("demo", NINE + 1, NINE - 50 * 3_600_000, NINE), now=1)
+
+    assert count(stores, "demo") == 2
+    assert count(stores, "demo", "2026-11-19T07") == 1
+    assert stores.rollups.hours("demo", "2026-11-01T00", HOUR) == ["2026-11-19T07", HOUR]
+
+
+def test_a_rewritten_chunk_counts_nothing(stores: Stores) -> None:
+    [record] = records("demo", NINE)
+
+    aggregator(stores).aggregate([record, {**record, "eventName": "MODIFY", "eventID": "x"}], now=1)
+    aggregator(stores).aggregate([{**record, "eventName": "REMOVE"}], now=1)
+
+    assert count(stores, "demo") == 1
+
+
+def test_projects_are_counted_apart(stores: Stores) -> None:
+    aggregator(stores).aggregate(records("demo", NINE) + records("other", NINE, NINE + 1, first=5), now=1)
+
+    assert (count(stores, "demo"), count(stores, "other")) == (1, 2)
+
+
+def test_an_unreadable_record_is_kept_and_does_not_block_its_shard(stores: Stores) -> None:
+    good = records("demo", NINE)
+    broken = {
+        "eventID": "bad",
+        "eventName": "INSERT",
+        "dynamodb": {"SequenceNumber": "1", "NewImage": {"pk": {"S": "x"}}},
+    }
+
+    for _ in range(2):
+        aggregator(stores).aggregate([broken, *good], now=1)
+
+    assert count(stores, "demo") == 1
+    assert stores.objects() == ["quarantine/unreadable/bad"]
+
+
+def test_the_types_and_users_of_a_project_are_known(stores: Stores) -> None:
+    aggregator(stores).aggregate(records("demo", NINE, NINE + 1), now=1)
+
+    assert stores.rollups.event_types("demo") == ["click"]
+    assert stores.rollups.read_hour("demo", HOUR).total()["click"].users.estimate() == 2

@@ -1,0 +1,73 @@
+import io
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+import pytest
+
+from chalicelib.archive import Archiver
+from chalicelib.domain.chunks import Message, chunks_of
+from chalicelib.storage.lake import SCHEMA, Lake
+from tests.stores import Stores, empty_stores, stream_record
+
+NINE = 1_795_251_600_000  # 2026-11-21T09:00:00Z
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def stores() -> Iterator[Stores]:
+    with empty_stores() as found:
+        yield found
+
+
+def records(project: str, *occurred: int) -> list[dict[str, object]]:
+    events = [
+        {"event_id": f"e{at}", "event_type": "click", "user_id": f"u{at}", "occurred_at": at, "properties": {"x": "ü"}}
+        for at in occurred
+    ]
+    return [stream_record(chunk, n) for n, chunk in enumerate(chunks_of(Message(project, NINE, events)))]
+
+
+def rows(stores: Stores, key: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = pq.read_table(io.BytesIO(stores.bucket.get(key) or b"")).to_pylist()
+    return found
+
+
+def test_events_lie_in_the_hour_they_occurred_in(stores: Stores) -> None:
+    count = Archiver(Lake(stores.bucket)).archive(records("demo", NINE, NINE - 1, NINE + 1))
+
+    assert count == 3
+    assert stores.objects("lake/") == [
+        "lake/project=demo/dt=2026-11-21/hr=08/tail-r000000.parquet",
+        "lake/project=demo/dt=2026-11-21/hr=09/tail-r000000.parquet",
+    ]
+
+
+def test_a_row_holds_what_was_stored(stores: Stores) -> None:
+    Archiver(Lake(stores.bucket)).archive(records("demo", NINE))
+
+    [key] = stores.objects("lake/")
+    [row] = rows(stores, key)
+    assert pq.read_schema(io.BytesIO(stores.bucket.get(key) or b"")).equals(SCHEMA)
+    assert row["properties"] == '{"x":"ü"}'
+    assert row["session_id"] is None
+    assert str(row["occurred_at"]) == "2026-11-21 09:00:00+00:00"
+
+
+def test_a_retried_batch_that_grew_rewrites_its_file(stores: Stores) -> None:
+    batch = records("demo", NINE, NINE + 1, NINE + 2)
+    archiver = Archiver(Lake(stores.bucket))
+
+    archiver.archive(batch[:2])
+    archiver.archive(batch)
+
+    [key] = stores.objects("lake/")
+    assert [row["event_id"] for row in rows(stores, key)] == [f"e{NINE + i}" for i in range(3)]
+
+
+def test_rewritten_chunks_and_unreadable_records_add_no_rows(stores: Stores) -> None:
+    [record] = records("demo", NINE)
+    rewritten = {**record, "eventName": "MODIFY"}
+    broken = {**record, "dynamodb": {"SequenceNumber": "9", "NewImage": {}}}
+
+    assert Archiver(Lake(stores.bucket)).archive([broken, rewritten, record]) == 1
+    assert Archiver(Lake(stores.bucket)).archive([broken, rewritten]) == 0

@@ -1,0 +1,160 @@
+import gzip
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from chalicelib.collect import MAX_BODY_BYTES, MAX_EVENTS, Collector, inflate, read_native, read_segment
+from chalicelib.domain.access import Project
+from chalicelib.domain.chunks import decode_message
+from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge, Unavailable
+from chalicelib.domain.events import Admitter, Mode
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.queue import EventQueue
+from tests.stores import Stores, empty_stores
+
+DEMO = Project("demo", Mode.INFER)
+RECEIVED = 1_795_226_700_123
+
+
+@pytest.fixture
+def stores() -> Iterator[Stores]:
+    with empty_stores() as found:
+        yield found
+
+
+class Refusing:
+    """A store that is down."""
+
+    def send(self, text: str) -> None:
+        raise Unavailable("down")
+
+    def put(self, key: str, content: bytes) -> None:
+        raise Unavailable("down")
+
+
+def collector(stores: Stores, queue: Any = None, bucket: Any = None) -> Collector:
+    admitter = Admitter(Contracts({}), new_id=lambda _: "made")
+    return Collector(admitter, queue or stores.queue, bucket or stores.bucket)
+
+
+def request(*events: Any) -> bytes:
+    return orjson.dumps({"events": list(events)})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"event_type": "click"}',
+        b'[{"event_type": "click"}]',
+        b'{"events": [{"event_type": "click"}]}',
+        gzip.compress(b'[{"event_type": "click"}]'),
+    ],
+)
+def test_one_event_an_array_and_an_envelope_are_read_alike(body: bytes) -> None:
+    assert read_native(body).events == [{"event_type": "click"}]
+
+
+def test_a_segment_batch_is_read_with_its_key_and_context() -> None:
+    read = read_segment(
+        b'{"batch": [{"type": "track", "event": "x"}], "sentAt": "t", "writeKey": "k", "context": {"a": 1}}', "batch"
+    )
+
+    assert (read.write_key, read.sent_at) == ("k", "t")
+    assert read.events[0]["context"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "malformed_json"),
+        (b"", "malformed_json"),
+        (b'{"a": NaN}', "malformed_json"),
+        (b'"\xff"', "malformed_json"),
+        (b'{"events": 7}', "invalid_envelope"),
+        (b'{"events": []}', "invalid_envelope"),
+        (b"[]", "invalid_envelope"),
+        (b"7", "invalid_envelope"),
+        (orjson.dumps([{}] * (MAX_EVENTS + 1)), "invalid_envelope"),
+        (gzip.compress(b"{}")[:-4], "malformed_gzip"),
+        (b"\x1f\x8bjunk", "malformed_gzip"),
+    ],
+)
+def test_a_body_that_cannot_be_used_says_why(body: bytes, code: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        read_native(body)
+
+    assert refusal.value.code == code
+
+
+def test_sizes_are_limited_on_the_wire_and_inflated() -> None:
+    bomb = gzip.compress(bytes(200_000_000))
+    assert len(bomb) < MAX_BODY_BYTES
+
+    with pytest.raises(PayloadTooLarge, match=r"has 1048577 bytes; the limit is 1048576"):
+        inflate(bytes(MAX_BODY_BYTES + 1))
+    with pytest.raises(PayloadTooLarge, match=r"inflates to more than the limit of 4194304"):
+        inflate(bomb)
+
+
+def test_what_is_accepted_is_on_the_queue(stores: Stores) -> None:
+    body = request({"event_type": "click", "event_id": "a"}, {"event_type": "click", "event_id": "b"})
+
+    admission = collector(stores).collect(read_native(body), DEMO, RECEIVED)
+
+    [text] = stores.messages()
+    message = decode_message(text)
+    assert admission.event_ids == ["a", "b"]
+    assert (message.project, message.received_ms) == ("demo", RECEIVED)
+    assert [e["event_id"] for e in message.events] == ["a", "b"]
+
+
+def test_rejected_events_are_kept_with_their_reasons_once_however_often_they_are_sent(stores: Stores) -> None:
+    body = request({"event_type": "click", "event_id": "a"}, {"event_type": 7, "event_id": "b"})
+
+    for attempt in range(2):
+        collector(stores).collect(read_native(body), DEMO, RECEIVED + attempt)
+
+    [key] = stores.objects("quarantine/")
+    lines = [orjson.loads(line) for line in gzip.decompress(stores.bucket.get(key) or b"").splitlines()]
+    assert key.startswith("quarantine/project=demo/dt=2026-11-21/")
+    assert lines[1]["code"] == "contract_violation"
+    assert lines[1]["event"] == {"event_type": 7, "event_id": "b"}
+
+
+def test_when_the_queue_is_down_the_batch_is_spilled_and_comes_back(stores: Stores) -> None:
+    body = request({"event_type": "click", "event_id": "a"})
+    collector(stores, queue=Refusing()).collect(read_native(body), DEMO, RECEIVED)
+    [key] = stores.objects("spill/")
+
+    for _ in range(2):
+        collector(stores).reinject(key)
+
+    [text] = stores.messages()
+    assert decode_message(text).events[0]["event_id"] == "a"
+    assert stores.objects("spill/") == []
+
+
+def test_while_the_queue_stays_down_a_spilled_batch_stays(stores: Stores) -> None:
+    collector(stores, queue=Refusing()).collect(read_native(request({"event_type": "click"})), DEMO, RECEIVED)
+    [key] = stores.objects("spill/")
+
+    with pytest.raises(Unavailable):
+        collector(stores, queue=Refusing()).reinject(key)
+
+    assert stores.objects("spill/") == [key]
+
+
+@pytest.mark.parametrize("event", [{"event_type": "click"}, {"event_type": 7}])
+def test_when_nothing_is_durable_nothing_is_acknowledged(stores: Stores, event: dict[str, Any]) -> None:
+    with pytest.raises(Unavailable):
+        collector(stores, queue=Refusing(), bucket=Refusing()).collect(read_native(request(event)), DEMO, RECEIVED)
+
+
+def test_a_queue_that_does_not_exist_is_a_queue_that_is_down(stores: Stores) -> None:
+    with pytest.raises(Unavailable, match="did not take"):
+        EventQueue(stores.queue.client, stores.queue.url + "x").send("text")
+    with pytest.raises(Unavailable, match="did not take"):
+        DataBucket(stores.bucket.client, "missing").put("key", b"")

@@ -1,0 +1,96 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.chunks import Message, encode_message
+from chalicelib.process import Processor
+from chalicelib.storage.events_table import MAX_ATTEMPTS, EventsTable
+from tests.stores import Stores, empty_stores
+
+RECEIVED = 1_795_226_700_123
+
+
+@pytest.fixture
+def stores() -> Iterator[Stores]:
+    with empty_stores() as found:
+        yield found
+
+
+def record(message_id: str, *ids: str, users: int = 1, received: int = RECEIVED) -> dict[str, str]:
+    events = [
+        {"event_id": e, "event_type": "click", "user_id": f"u{i % users}", "timestamp": 1, "occurred_at": received}
+        for i, e in enumerate(ids)
+    ]
+    [text] = encode_message(Message("demo", received, events))
+    return {"messageId": message_id, "body": text}
+
+
+def test_a_message_becomes_a_chunk_per_user(stores: Stores) -> None:
+    failed = Processor(stores.events, stores.bucket).process([record("m", *"abcdef", users=3)])
+
+    items = stores.items("events")
+    assert failed == []
+    assert sorted(item["pk"]["S"] for item in items) == ["demo#u0", "demo#u1", "demo#u2"]
+    assert {item["events"]["N"] for item in items} == {"2"}
+
+
+def test_redelivery_and_retried_requests_rewrite_the_same_items(stores: Stores) -> None:
+    processor = Processor(stores.events, stores.bucket)
+    again = record("m3", "a", "b", received=RECEIVED + 5_000)
+
+    processor.process([record("m1", "a", "b"), record("m2", "a", "b")])
+    processor.process([record("m1", "a", "b"), again])
+
+    assert len(stores.items("events")) == 1
+
+
+def test_a_message_that_cannot_be_read_is_kept_and_blocks_nothing(stores: Stores) -> None:
+    failed = Processor(stores.events, stores.bucket).process(
+        [{"messageId": "bad", "body": "junk"}, record("good", "a")]
+    )
+
+    assert failed == []
+    assert stores.bucket.get("quarantine/unreadable/bad") == b"junk"
+    assert len(stores.items("events")) == 1
+
+
+class Throttling:
+    """A client that refuses the last of each batch a number of times."""
+
+    def __init__(self, client: Any, times: int) -> None:
+        self.client, self.times = client, times
+
+    def batch_write_item(self, RequestItems: dict[str, list[Any]]) -> Any:
+        if self.times == 0:
+            return self.client.batch_write_item(RequestItems=RequestItems)
+        self.times -= 1
+        [(table, requests)] = RequestItems.items()
+        if requests[:-1]:
+            self.client.batch_write_item(RequestItems={table: requests[:-1]})
+        return {"UnprocessedItems": {table: requests[-1:]}}
+
+
+def test_chunks_that_the_table_throttles_are_written_again(stores: Stores) -> None:
+    pauses: list[float] = []
+    table = EventsTable(Throttling(stores.events.client, 3), "events", sleep=pauses.append)
+
+    failed = Processor(table, stores.bucket).process([record("m", *map(str, range(30)), users=30)])
+
+    assert failed == []
+    assert len(stores.items("events")) == 30
+    assert pauses == [0.05, 0.1, 0.2]
+
+
+def test_messages_whose_chunks_stay_refused_are_delivered_again(stores: Stores) -> None:
+    table = EventsTable(Throttling(stores.events.client, MAX_ATTEMPTS), "events", sleep=lambda _: None)
+
+    failed = Processor(table, stores.bucket).process([record("m1", "a"), record("m2", "b")])
+
+    assert failed == ["m1", "m2"]
+
+
+def test_when_even_quarantine_is_down_an_unreadable_message_is_delivered_again(stores: Stores) -> None:
+    stores.bucket.client.delete_bucket(Bucket="data")
+
+    assert Processor(stores.events, stores.bucket).process([{"messageId": "bad", "body": "junk"}]) == ["bad"]
