@@ -192,9 +192,7 @@ def breaks(stores: Stores, name: str, seeds: int = 15) -> bool:
     return False
 
 
-def test_without_the_tombstone_condition_records_are_counted_twice(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_tombstone_condition_records_are_counted_twice(stores: Stores) -> None:
     real = stores.rollups.client
 
     class Unconditional:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from chalicelib.domain.errors import InvalidRequest
@@ -22,7 +24,7 @@ def test_days_are_those_of_the_time_zone_also_when_clocks_change() -> None:
 
     starts = [*question.buckets(), question.end_ms]
 
-    assert [(b - a) // HOUR_MS for a, b in zip(starts, starts[1:], strict=False)] == [24, 25, 24]
+    assert [(b - a) // HOUR_MS for a, b in pairwise(starts)] == [24, 25, 24]
     assert question.show(starts[2]) == "2026-10-26T00:00:00+01:00"
 
 

@@ -39,7 +39,7 @@ def test_a_number_is_epoch_milliseconds() -> None:
     "value", ["yesterday", "", None, True, -1, 1e300, float("nan"), [], "0001-01-01T00:00:00+14:00"]
 )
 def test_what_is_no_time_is_refused_by_name(value: object) -> None:
-    with pytest.raises(ValueError, match="RFC 3339|epoch milliseconds|years"):
+    with pytest.raises(ValueError, match=r"RFC 3339|epoch milliseconds|years"):
         parse_ms(value)
 
 
