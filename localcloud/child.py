@@ -118,8 +118,11 @@ def commands() -> "queue.SimpleQueue[dict[str, Any]]":
     received: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # its put() is safe in a signal handler
 
     def read() -> None:
-        for line in sys.stdin.buffer:
-            received.put(json.loads(line))
+        rest = b""
+        while chunk := os.read(0, 65536):  # unbuffered: an object with a lock would be in the way at the exit
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                received.put(json.loads(line))
         received.put({"stop": True})
 
     signal.signal(signal.SIGTERM, lambda *_: received.put({"stop": True}))

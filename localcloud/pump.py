@@ -90,9 +90,10 @@ def settled(pumps: Callable[[], list[Pump]], seconds: float, give_up: Callable[[
     while time.monotonic() < until and not give_up():
         watched = pumps()
         before = [(pump.turns, pump.deliveries) for pump in watched]
-        if watched:
-            watched[0].waker.notify()
-        time.sleep(0.15)
+        for _ in range(2):  # a turn that began before the last write may not have seen it; the next one does
+            if watched:
+                watched[0].waker.notify()
+            time.sleep(0.1)
         if all(
             pump.turns > turns + 1 and pump.deliveries == deliveries and not pump.busy
             for pump, (turns, deliveries) in zip(watched, before, strict=True)

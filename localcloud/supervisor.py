@@ -183,24 +183,25 @@ class Supervisor:
             cloud.send(triggers=message["triggers"])
         if self.state == "starting" and all(slot.child and slot.child.ready for slot in self.slots.values()):
             threading.Thread(target=self._await_health, daemon=True).start()
-        elif child.name != "cloud":
+        elif self.state == "ready":
             self._say(f"{child.name} is ready again")
 
     def _await_health(self) -> None:
-        until = time.monotonic() + (HEALTH_SECONDS if self.rest else 0)
-        while time.monotonic() < until:
-            try:
-                with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                    f"http://{HOST}:{self.ports.rest}/health", timeout=5
-                ) as response:
-                    if response.status == 200:
-                        break
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
-        else:
-            if self.rest:
+        until = time.monotonic() + HEALTH_SECONDS
+        while self.rest and not self._healthy():
+            if time.monotonic() > until:
                 self._say(f"GET /health does not answer 200; see {self.places.logs / 'rest.log'}")
+                break
+            time.sleep(0.1)
         self.events.put(("healthy", None))
+
+    def _healthy(self) -> bool:
+        request = urllib.request.Request(f"http://{HOST}:{self.ports.rest}/health", headers={"Accept": "*/*"})
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
+                return bool(response.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
 
     def _ready(self) -> None:
         self.state = "ready"
