@@ -1,0 +1,75 @@
+from collections.abc import Iterator
+from hashlib import sha256
+
+import pytest
+
+from chalicelib.authorize import CACHE_SECONDS, MAX_CACHED, Authorizer
+from chalicelib.domain.access import Project, Scope
+from chalicelib.domain.errors import Forbidden, Unauthenticated
+from chalicelib.domain.events import Mode
+from tests.stores import Stores, empty_stores
+
+
+@pytest.fixture
+def stores() -> Iterator[Stores]:
+    with empty_stores() as found:
+        put_key(found, "k-write", "write")
+        found.events.client.put_item(
+            TableName="control",
+            Item={"pk": {"S": "project#demo"}, "sk": {"S": "project"}, "project": {"S": "demo"}, "mode": {"S": "warn"}},
+        )
+        yield found
+
+
+def put_key(stores: Stores, key: str, scope: str) -> None:
+    stores.events.client.put_item(
+        TableName="control",
+        Item={
+            "pk": {"S": "key#" + sha256(key.encode()).hexdigest()},
+            "sk": {"S": "key"},
+            "project": {"S": "demo"},
+            "scopes": {"L": [{"S": scope}]},
+        },
+    )
+
+
+def test_a_key_stands_for_its_project(stores: Stores) -> None:
+    authorizer = Authorizer(stores.control, lambda: 0)
+
+    assert authorizer.project({"x-api-key": "k-write"}, Scope.WRITE) == Project("demo", Mode.WARN)
+
+
+def test_without_a_key_or_with_a_wrong_one_nobody_is_let_in(stores: Stores) -> None:
+    authorizer = Authorizer(stores.control, lambda: 0)
+
+    with pytest.raises(Unauthenticated, match="no API key"):
+        authorizer.project({}, Scope.WRITE)
+    with pytest.raises(Unauthenticated, match="not known"):
+        authorizer.project({"x-api-key": "k-writ"}, Scope.WRITE)
+
+
+def test_a_key_without_the_scope_is_refused_by_name(stores: Stores) -> None:
+    with pytest.raises(Forbidden, match=r"has the scopes \['write'\]; this needs 'read'"):
+        Authorizer(stores.control, lambda: 0).project({"x-api-key": "k-write"}, Scope.READ)
+
+
+def test_a_revoked_key_stops_working_within_a_minute(stores: Stores) -> None:
+    now = [0.0]
+    authorizer = Authorizer(stores.control, lambda: now[0])
+    authorizer.project({"x-api-key": "k-write"}, Scope.WRITE)
+    key = {"pk": {"S": "key#" + sha256(b"k-write").hexdigest()}, "sk": {"S": "key"}}
+    stores.events.client.delete_item(TableName="control", Key=key)
+
+    now[0] = CACHE_SECONDS
+
+    with pytest.raises(Unauthenticated):
+        authorizer.project({"x-api-key": "k-write"}, Scope.WRITE)
+
+
+def test_made_up_keys_do_not_fill_the_memory(stores: Stores) -> None:
+    authorizer = Authorizer(stores.control, lambda: 0)
+    authorizer.cache.update({str(i): (1.0, None) for i in range(MAX_CACHED)})  # type: ignore[misc]
+
+    authorizer.project({"x-api-key": "k-write"}, Scope.WRITE)
+
+    assert len(authorizer.cache) == 1
