@@ -15,17 +15,19 @@ from localcloud.places import PROJECT, STAGE
 
 def load_app() -> tuple[Any, Config]:
     """The app object and its stage's configuration; the environment is the stage's, then the local cloud's."""
-    _show_errors()
+    errors = _show_errors()
     factory = CLIFactory(str(PROJECT), environ=os.environ)
     config = factory.create_config_obj(STAGE)
     variables: dict[str, str] = dict(config.environment_variables)
     for name in config.scope(STAGE, "api_handler").environment_variables:
         variables[name] = config.scope(STAGE, "api_handler").environment_variables[name]
     variables |= json.loads(os.environ.get(SETTINGS_VARIABLE, "{}"))
-    return factory.load_chalice_app(variables), config
+    app = factory.load_chalice_app(variables)
+    app.log.addHandler(errors)  # which does not propagate
+    return app, config
 
 
-def _show_errors() -> None:
+def _show_errors() -> logging.Handler:
     """Standard output is the log; errors go to standard error too, which the supervisor shows in the terminal."""
     form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     everything = logging.StreamHandler(sys.stdout)
@@ -36,3 +38,4 @@ def _show_errors() -> None:
     everything.addFilter(lambda record: record.levelno < logging.ERROR)  # the supervisor copies the rest to the log
     logging.basicConfig(level=logging.INFO, handlers=[everything, errors])
     logging.getLogger("botocore").setLevel(logging.WARNING)
+    return errors

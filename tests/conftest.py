@@ -1,0 +1,17 @@
+"""Fixtures of all tests: `stack` is the whole product, as `make run` starts it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.localcloud.running import Stack, start_stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A running local cloud with functions and REST on free ports and a state folder of its own."""
+    running = start_stack(tmp_path_factory.mktemp("state"))
+    try:
+        yield running
+    finally:
+        running.stop()

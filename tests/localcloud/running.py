@@ -1,0 +1,130 @@
+"""Starts the local cloud as `make run` does, for tests, and sees to it that nothing of it stays."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from localcloud.places import PROJECT, alive
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 45.0
+
+
+@dataclass
+class Stack:
+    """A running local cloud."""
+
+    process: "subprocess.Popen[str]"
+    state: Path
+    rest_port: int
+    websocket_port: int
+    cloud_port: int
+
+    @property
+    def rest_url(self) -> str:
+        return f"http://127.0.0.1:{self.rest_port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.websocket_port}"
+
+    @property
+    def cloud_url(self) -> str:
+        return f"http://127.0.0.1:{self.cloud_port}"
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The supervisor and its children as of now."""
+        running = json.loads((self.state / "running.json").read_text())
+        children: dict[str, int] = running["children"]
+        return {"supervisor": running["pid"], **children}
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the cloud."""
+        return self.session().client(service, endpoint_url=self.cloud_url)
+
+    def session(self) -> Any:
+        """A boto3 session with the local keys."""
+        return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+
+    def kill(self, name: str) -> int:
+        """SIGKILL one process, "rest" or "functions" for instance; returns the pid it had."""
+        pid = self.pids[name]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def output(self) -> str:
+        """What the terminal shows."""
+        return (self.state / "terminal.txt").read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop it and return the exit code; every process it had is gone then."""
+        pids = self.pids if self.process.poll() is None else {}
+        self.process.send_signal(number)
+        code = self.process.wait(STOP_SECONDS)
+        wait_for(lambda: not any(alive(pid) for pid in pids.values()), 5, f"some of {pids} still run")
+        return code
+
+
+def start_stack(state: Path, *arguments: str, ready: bool = True, **environ: str) -> Stack:
+    """Start `python -m localcloud run` on free ports, and wait until it is ready."""
+    rest_port, websocket_port, cloud_port = free_ports(3)
+    ports = {"PORT": str(rest_port), "WS_PORT": str(websocket_port), "CLOUD_PORT": str(cloud_port)}
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "terminal.txt").open("a") as terminal:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "localcloud", "run", *arguments],
+            cwd=PROJECT,
+            env={**os.environ, "TIDEMARK_STATE": str(state), **ports, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=terminal,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    stack = Stack(process, state, rest_port, websocket_port, cloud_port)
+    if ready:
+        try:
+            wait_for(lambda: process.poll() is not None or _state(state) == "ready", READY_SECONDS, "it is not ready")
+            assert process.poll() is None, f"it ended with {process.returncode}"
+        except AssertionError as error:
+            process.terminate()
+            process.wait(STOP_SECONDS)
+            raise AssertionError(f"the local cloud did not start: {error}\n{stack.output()}") from None
+    return stack
+
+
+def _state(state: Path) -> str:
+    try:
+        text: str = json.loads((state / "running.json").read_text())["state"]
+    except FileNotFoundError:
+        return "none"
+    return text
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Return as soon as the condition holds; AssertionError after `seconds`."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{what}, after {seconds} s"
+        time.sleep(0.02)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing uses now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports: list[int] = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
