@@ -77,7 +77,8 @@ def demonstrate(options: argparse.Namespace) -> int:
         shown(started_at - timedelta(days=LATE_DAYS, hours=1)),
         shown(now + timedelta(seconds=options.seconds, hours=1)),
     )
-    types = {kind for batch in batches(run, options.seconds) for kind in batch.event_types.values()}
+    plan = [batch.event_types for batch in batches(run, options.seconds) if not batch.duplicate]
+    types = {kind for event_types in plan for kind in event_types.values()}
     counts.steady()
     # Ids of a new run are new: only of a repeated one the stack may hold events already.
     known = counts.known(run.id_prefix) if options.run_id else Counter[str]()
@@ -86,7 +87,7 @@ def demonstrate(options: argparse.Namespace) -> int:
     print(
         f"run {run_id}, seed {run.seed}: {run.rate:g} events/s for {options.seconds:g} s to {options.url}", flush=True
     )
-    outcome = send(run, options)
+    outcome = send(run, options, planned=sum(map(len, plan)))
     sent = Counter(outcome.acknowledged.values())
     print("Waiting for the counts ...", flush=True)
     rows = counts.settled(sent, known, before, patience_seconds=options.settle)
@@ -119,9 +120,8 @@ def reach(url: str) -> Client:
     return client
 
 
-def send(run: Run, options: argparse.Namespace) -> Outcome:
+def send(run: Run, options: argparse.Namespace, *, planned: int) -> Outcome:
     """Send all of the run under a line that shows how far it is."""
-    planned = sum(len(batch.event_types) for batch in batches(run, options.seconds) if not batch.duplicate)
     with tqdm(total=planned, unit=" events", desc="sent", dynamic_ncols=True, mininterval=0.2) as line:
         sender = Sender(options.url, options.key, threads=options.threads, progress=show(line))
         outcome = sender.send(batches(run, options.seconds))

@@ -1,4 +1,4 @@
-"""A small HTTP client that keeps its connection; the standard library's, so that the demo needs nothing of the app's."""
+"""A small HTTP client that keeps its connection, of the standard library: the demo needs nothing of the app's."""
 
 import http.client
 from dataclasses import dataclass

@@ -92,12 +92,14 @@ class Sender:
                 problem = f"no answer ({error!r})"
             else:
                 if answer.status not in RETRIED:
-                    return self._settle(batch, answer)
+                    self._settle(batch, answer)
+                    return
                 problem = f"status {answer.status}"
                 asked_seconds = retry_after_seconds(answer.headers.get("retry-after"), datetime.now(UTC))
             pause = wait_seconds * self.jitter.uniform(0.5, 1) if asked_seconds is None else asked_seconds
             if self.clock() + pause > give_up_at:
-                return self._give_up(batch, f"{problem} for {self.patience_seconds:g} s")
+                self._give_up(batch, f"{problem} for {self.patience_seconds:g} s")
+                return
             with self.lock:
                 self.outcome.retries += 1
                 self.progress(self.outcome, 0)
@@ -113,7 +115,8 @@ class Sender:
             return
         rejected = _rejected(answer)
         if rejected is None:
-            return self._give_up(batch, f"status {answer.status}: {_message(answer)}")
+            self._give_up(batch, f"status {answer.status}: {_message(answer)}")
+            return
         with self.lock:
             taken = {event_id: kind for event_id, kind in batch.event_types.items() if event_id not in rejected}
             before = len(self.outcome.acknowledged)
