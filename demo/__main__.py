@@ -8,6 +8,7 @@ import secrets
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 from tqdm import tqdm
@@ -70,28 +71,25 @@ def demonstrate(options: argparse.Namespace) -> int:
     run_id = options.run_id or f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     started_at = start_of(run_id, now)
     run = Run(options.seed, run_id, options.rate, int(started_at.timestamp() * 1000))
-    reader = reach(options.url)
-    counts = Counts(
-        reader,
-        options.read_key,
-        shown(started_at - timedelta(days=LATE_DAYS, hours=1)),
-        shown(now + timedelta(seconds=options.seconds, hours=1)),
-    )
-    plan = [batch.event_types for batch in batches(run, options.seconds) if not batch.duplicate]
-    types = {kind for event_types in plan for kind in event_types.values()}
-    counts.steady()
-    # Ids of a new run are new: only of a repeated one the stack may hold events already.
-    known = counts.known(run.id_prefix) if options.run_id else Counter[str]()
-    before = counts.by_type(types)
+    with closing(reach(options.url)) as reader:
+        counts = Counts(
+            reader,
+            options.read_key,
+            shown(started_at - timedelta(days=LATE_DAYS, hours=1)),
+            shown(now + timedelta(seconds=options.seconds, hours=1)),
+        )
+        plan = [batch.event_types for batch in batches(run, options.seconds) if not batch.duplicate]
+        counts.steady()
+        # Ids of a new run are new: only of a repeated one the stack may hold events already.
+        known = counts.known(run.id_prefix) if options.run_id else Counter[str]()
+        before = counts.by_type({kind for event_types in plan for kind in event_types.values()})
 
-    print(
-        f"run {run_id}, seed {run.seed}: {run.rate:g} events/s for {options.seconds:g} s to {options.url}", flush=True
-    )
-    outcome = send(run, options, planned=sum(map(len, plan)))
-    sent = Counter(outcome.acknowledged.values())
-    print("Waiting for the counts ...", flush=True)
-    rows = counts.settled(sent, known, before, patience_seconds=options.settle)
-    reader.close()
+        told = f"{run.rate:g} events/s for {options.seconds:g} s to {options.url}"
+        print(f"run {run_id}, seed {run.seed}: {told}", flush=True)
+        outcome = send(run, options, planned=sum(map(len, plan)))
+        print("Waiting for the counts ...", flush=True)
+        sent = Counter(outcome.acknowledged.values())
+        rows = counts.settled(sent, known, before, patience_seconds=options.settle)
     print(f"\n{table(rows)}\n")
     return verdict(rows, outcome, options)
 

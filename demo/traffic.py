@@ -13,6 +13,7 @@ from demo.visits import Event, Visit, api_request, email_opened
 
 LATE_DAYS = 3  # the longest that a device stays offline
 DUPLICATES = 0.04  # of the requests are delivered again, byte by byte
+DUPLICATE_SECONDS = (0.05, 4.0)  # how much later
 LATE = 0.2  # of the apps' requests hold a visit of hours or days ago
 SOURCES = (("browser", 17), ("app", 3), ("server", 1))  # requests; they hold about 2, 12 and 30 events
 UNKNOWN_TYPES = frozenset({"wishlist_add", "video_play", "email_opened"})  # types without a contract
@@ -59,7 +60,7 @@ def batches(run: Run, seconds: float) -> Iterator[Batch]:
         sent_events += len(batch.event_types)
         number += 1
         if traffic.random.random() < DUPLICATES:
-            later = at_seconds + traffic.random.uniform(0.05, 4)
+            later = at_seconds + traffic.random.uniform(*DUPLICATE_SECONDS)
             heappush(again, (later, number, Batch(later, batch.body, batch.event_types, duplicate=True)))
     while again:
         yield heappop(again)[2]

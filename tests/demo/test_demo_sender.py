@@ -23,6 +23,7 @@ def collector(reply: Callable[[int, bytes], Reply]) -> Iterator[tuple[str, list[
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
