@@ -28,6 +28,11 @@ class QueuePump(Pump):
         self.cloud = cloud
         self.url = queue_url(cloud, trigger["queue"])
 
+    def close(self) -> None:
+        """Close what the pump's thread opened."""
+        super().close()
+        self.cloud.close()
+
     def turn(self) -> bool:
         """Receive a batch, invoke, and delete what was done; what was not comes again by its visibility time-out."""
         messages = self._receive(self.trigger["batch_size"])
@@ -114,7 +119,7 @@ class NotificationPump(QueuePump):
                     again = attempt < ASYNC_ATTEMPTS
                     level = logging.WARNING if again else logging.ERROR
                     log.log(level, "%s: %s; %s", self.name, error, "it comes again" if again else "it is given up")
-                    self.pause(BACKOFF_SECONDS[attempt] if again else 0)
+                    self.pause(BACKOFF_SECONDS[attempt + 1] if again else 0)
         return messages
 
 

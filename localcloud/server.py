@@ -29,7 +29,6 @@ class AsgiServer:
             config.websocket_max_message_size = max_message_bytes
         self.loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        self._ended: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(app, config), name=name, daemon=True)
         self._thread.start()
 
@@ -44,4 +43,8 @@ class AsgiServer:
 
     def _run(self, app: Any, config: Config) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(serve(app, config, shutdown_trigger=self._stop.wait))
+        try:
+            self.loop.run_until_complete(serve(app, config, shutdown_trigger=self._stop.wait))
+        finally:
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.close()

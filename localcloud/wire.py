@@ -93,6 +93,10 @@ class CloudApi:
     def __init__(self, port: int) -> None:
         self._endpoint = Endpoint(port)
 
+    def close(self) -> None:
+        """Close this thread's connection."""
+        self._endpoint.close()
+
     def sqs(self, action: str, **parameters: Any) -> dict[str, Any]:
         """One SQS call."""
         return self._call("sqs", f"AmazonSQS.{action}", parameters)
@@ -121,6 +125,10 @@ class FunctionsApi:
     def __init__(self, port: int, timeout_seconds: float = 65.0) -> None:
         self._endpoint = Endpoint(port)
         self._timeout_seconds = timeout_seconds  # a function's own limit and some
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        self._endpoint.close()
 
     def invoke(self, name: str, payload: bytes) -> Any:
         """The function's value; raises FunctionFailed, or Unreachable when it was not called."""

@@ -1,0 +1,109 @@
+"""The parts of the local cloud one by one: the services in this process, functions made up by each test."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+import pytest
+
+from localcloud.emulator import Emulator
+from localcloud.functions import Functions
+from localcloud.places import Places
+from localcloud.pump import Pump, Waker
+from localcloud.server import AsgiServer
+from localcloud.wire import CloudApi, FunctionsApi
+
+
+@dataclass
+class Services:
+    """MiniStack on a port of its own."""
+
+    port: int
+    emulator: Emulator
+    server: AsgiServer
+    waker: Waker
+    api: CloudApi
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of it."""
+        return boto3.client(
+            service,
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """The AWS services, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("S3_PERSIST", "1")  # what the emulator sets is taken back at the end
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        port = listener.getsockname()[1]
+        places = Places(tmp_path_factory.mktemp("services"))
+        emulator = Emulator(places, port)
+        from localcloud import athena
+
+        athena.install(places.root / "athena")
+        server = AsgiServer(emulator.app, listener, "services")
+        waker = Waker()
+        emulator.wake(waker.notify)
+        api = CloudApi(port)
+        yield Services(port, emulator, server, waker, api)
+        server.stop()
+        api.close()
+
+
+@dataclass
+class Recorder:
+    """A functions process whose one function does what the test says, and remembers what it got."""
+
+    behave: Callable[[dict[str, Any], int], Any] = field(default=lambda _event, _number: None)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    server: Functions | None = None
+    port: int = 0
+    apis: list[FunctionsApi] = field(default_factory=list)
+
+    def __call__(self, event: dict[str, Any], _context: Any) -> Any:
+        self.events.append(event)
+        return self.behave(event, len(self.events))
+
+    def start(self) -> FunctionsApi:
+        """Listen; again after `stop`, at the same port."""
+        self.server = Functions({"worker": self}, {}, [], self.port)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.apis.append(FunctionsApi(self.port, timeout_seconds=5))
+        return self.apis[-1]
+
+    def stop(self) -> None:
+        """Refuse connections from now on."""
+        for api in self.apis:
+            api.close()
+        if self.server is not None:
+            self.server.finish()
+            self.server = None
+
+
+@pytest.fixture
+def function() -> Iterator[Recorder]:
+    """A function named worker."""
+    recorder = Recorder()
+    yield recorder
+    recorder.stop()
+
+
+@pytest.fixture
+def pumps() -> Iterator[list[Pump]]:
+    """Pumps put here end with the test."""
+    started: list[Pump] = []
+    yield started
+    for pump in started:
+        pump.stop()
+    for pump in started:
+        pump.thread.join(10)
