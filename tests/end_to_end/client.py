@@ -1,0 +1,130 @@
+"""What the end-to-end tests do to a running stack: send, ask, watch."""
+
+import asyncio
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import websockets
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, headers (lower case) and body of a response."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass(frozen=True)
+class Api:
+    """The REST API of a running stack."""
+
+    url: str
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = None,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """One request; an error status is an answer like any other."""
+        sent = {"Content-Type": "application/json", **({"x-api-key": key} if key else {}), **(headers or {})}
+        request = urllib.request.Request(self.url + path, data=body, headers=sent, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return _answer(response.status, response.headers, response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return _answer(error.code, error.headers, error.read())
+
+    def post(self, events: list[dict[str, Any]], key: str = "demo-write") -> Answer:
+        """POST /events."""
+        return self.call("POST", "/events", key=key, body=json.dumps({"events": events}).encode())
+
+    def total(self, metric: str, key: str = "demo-read", **more: str) -> int:
+        """The total of GET /analytics over yesterday, today and tomorrow."""
+        now = datetime.now(UTC)
+        start, end = now - timedelta(days=1), now + timedelta(days=1)
+        query = "&".join(f"{k}={v}" for k, v in {"metric": metric, **more}.items())
+        answer = self.call("GET", f"/analytics?{query}&start={start:%Y-%m-%d}&end={end:%Y-%m-%d}", key=key)
+        if answer.status == 404:
+            return 0  # no event of the type has arrived yet
+        assert answer.status == 200, answer
+        total: int = answer.body["total"]
+        return total
+
+    def sql(self, text: str, key: str = "demo-read") -> list[list[Any]]:
+        """The rows of POST /query."""
+        answer = self.call("POST", "/query", key=key, body=json.dumps({"sql": text}).encode())
+        assert answer.status == 200, answer
+        rows: list[list[Any]] = answer.body["rows"]
+        return rows
+
+
+def _answer(status: int, headers: Any, body: bytes) -> Answer:
+    lower = {name.lower(): value for name, value in headers.items()}
+    return Answer(status, lower, json.loads(body) if "json" in lower.get("content-type", "") else body)
+
+
+def eventually(found: Callable[[], Any], expected: Any, *, seconds: float) -> None:
+    """Wait until `found()` equals what is expected; fails with both when it does not within the time."""
+    deadline = time.monotonic() + seconds
+    while (last := found()) != expected:
+        assert time.monotonic() < deadline, f"after {seconds} s: {last}, expected {expected}"
+        time.sleep(0.2)
+
+
+@dataclass
+class Watcher:
+    """A dashboard: follows the client's rule, and remembers when each count was reached."""
+
+    api: Api
+    topic: str
+    key: str = "demo-read"
+    totals: dict[str, int] = field(default_factory=dict)
+    deltas: dict[str, dict[str, int]] = field(default_factory=dict)
+    absorbed: set[str] = field(default_factory=set)
+    reached: list[tuple[float, int]] = field(default_factory=list)
+
+    async def watch(
+        self, done: Callable[[int], bool], *, ready: asyncio.Event | None = None, seconds: float = 60
+    ) -> int:
+        """Subscribe and follow until `done(total)`; returns the last total."""
+        answer = await asyncio.to_thread(self.api.call, "POST", "/realtime/tickets", key=self.key)
+        async with asyncio.timeout(seconds):
+            async with websockets.connect(answer.body["url"]) as socket:
+                await socket.send(json.dumps({"action": "subscribe", "topics": [self.topic]}))
+                async for text in socket:
+                    frame = json.loads(text)
+                    self.take(frame)
+                    self.reached.append((time.monotonic(), self.total))
+                    if ready is not None and frame["type"] == "snapshot" and frame["part"] == frame["parts"]:
+                        ready.set()
+                    if done(self.total):
+                        break
+        return self.total
+
+    def take(self, frame: dict[str, Any]) -> None:
+        """Apply a frame."""
+        assert frame["type"] in ("snapshot", "delta"), frame
+        for name, metric in frame.get("totals", {}).items():
+            self.totals[name] = self.totals.get(name, 0) + metric["count"]
+        self.absorbed.update(frame.get("absorbed", []))
+        for delta in frame["deltas"]:
+            self.deltas[delta["id"]] = {name: metric["count"] for name, metric in delta["metrics"].items()}
+
+    @property
+    def total(self) -> int:
+        """What the dashboard shows."""
+        live = sum(sum(counts.values()) for name, counts in self.deltas.items() if name not in self.absorbed)
+        return sum(self.totals.values()) + live

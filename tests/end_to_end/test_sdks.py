@@ -1,0 +1,42 @@
+"""Unmodified clients of other products deliver to the running stack."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from segment.analytics.client import Client
+
+from tests.end_to_end.client import Api, eventually
+from tests.localcloud.running import Stack
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Client]:
+    errors: list[object] = []
+    found = Client("demo-write", host=stack.rest_url, on_error=lambda error, _: errors.append(error), sync_mode=False)
+    yield found
+    found.shutdown()
+    assert errors == []
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_segment_for_python_delivers_each_event_once(stack: Stack, client: Client, compressed: bool) -> None:
+    api = Api(stack.rest_url)
+    name = f"Order {uuid.uuid4().hex[:12]}"
+    kind = name.lower().replace(" ", "_")
+    client.gzip = compressed
+
+    for n in range(250):
+        client.track(f"user-{n % 7}", name, {"revenue": n})
+    client.flush()
+
+    eventually(lambda: api.total(kind), 250, seconds=30)
+    assert api.total(kind, agg="users") == 7
+    eventually(
+        lambda: api.sql(
+            "SELECT count(*), sum(CAST(json_extract_scalar(properties, '$.revenue') AS DOUBLE)) "
+            f"FROM events WHERE event_type = '{kind}'"
+        ),
+        [[250, float(sum(range(250)))]],
+        seconds=30,
+    )
