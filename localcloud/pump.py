@@ -67,17 +67,7 @@ class Pump:
         while not self.stopping and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.05))
 
-    def close(self) -> None:
-        """Close what the pump's thread opened."""
-        self.functions.close()
-
     def _run(self) -> None:
-        try:
-            self._poll()
-        finally:
-            self.close()
-
-    def _poll(self) -> None:
         failures = 0
         while not self.stopping:
             seen = self.waker.written

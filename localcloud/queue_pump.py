@@ -28,11 +28,6 @@ class QueuePump(Pump):
         self.cloud = cloud
         self.url = queue_url(cloud, trigger["queue"])
 
-    def close(self) -> None:
-        """Close what the pump's thread opened."""
-        super().close()
-        self.cloud.close()
-
     def turn(self) -> bool:
         """Receive a batch, invoke, and delete what was done; what was not comes again by its visibility time-out."""
         messages = self._receive(self.trigger["batch_size"])

@@ -51,11 +51,6 @@ class StreamPump(Pump):
         self.limit: int = trigger["batch_size"]
         self.bisected_through = ""
 
-    def close(self) -> None:
-        """Close what the pump's thread opened."""
-        super().close()
-        self.cloud.close()
-
     def turn(self) -> bool:
         """Read on, and deliver a batch when there is one."""
         found = self._read()

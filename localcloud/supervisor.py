@@ -285,6 +285,7 @@ def banner(ports: Ports, places: Places) -> str:
     """What a developer needs to begin with."""
     rest = f"http://{HOST}:{ports.rest}"
     day = datetime.now(UTC).date()
+    question = f"metric=page_views&start={day}T00:00:00Z&end={day + timedelta(days=1)}T00:00:00Z"
     event = '{"event_type": "page_view", "user_id": "ada", "properties": {"path": "/"}}'
     return f"""
   Tidemark runs.
@@ -296,7 +297,7 @@ def banner(ports: Ports, places: Places) -> str:
 
   Send an event and read it back:
     curl -X POST {rest}/events -H 'x-api-key: demo-write' -H 'content-type: application/json' -d '{event}'
-    curl '{rest}/analytics?metric=page_views&start={day}T00:00:00Z&end={day + timedelta(days=1)}T00:00:00Z' -H 'x-api-key: demo-read'
+    curl '{rest}/analytics?{question}' -H 'x-api-key: demo-read'
 
   State and logs: {places.root}  (python -m localcloud forget removes them)
   A change of the source restarts the app. Ctrl-C stops everything and keeps the state.

@@ -37,9 +37,14 @@ class FunctionFailed(Exception):
     """The function raised, ran out of time, or was lost with its process."""
 
 
-class _Connections(threading.local):
-    def __init__(self) -> None:
-        self.connection: http.client.HTTPConnection | None = None
+class _Held:
+    """A thread's connection, which is closed when the thread is gone."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.close()
 
 
 class Endpoint:
@@ -47,43 +52,32 @@ class Endpoint:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self._local = _Connections()
+        self._local = threading.local()
 
     def post(self, path: str, body: bytes, headers: dict[str, str], seconds: float) -> tuple[int, Any, bytes]:
         """Status, headers and body; raises Unreachable, or OSError or HTTPException when the connection is lost."""
-        connection = self._connection(seconds)
+        connection = self.connect(seconds)
         try:
             connection.request("POST", path, body, headers)
             response = connection.getresponse()
             return response.status, response.headers, response.read()
         except BaseException:
-            self.close()
+            self._local.held = None
             raise
-
-    def close(self) -> None:
-        """Close this thread's connection."""
-        if self._local.connection is not None:
-            self._local.connection.close()
-            self._local.connection = None
 
     def connect(self, seconds: float) -> http.client.HTTPConnection:
         """This thread's connection, open; raises Unreachable."""
-        return self._connection(seconds)
-
-    def _connection(self, seconds: float) -> http.client.HTTPConnection:
-        connection = self._local.connection
-        if connection is not None and connection.sock is not None:
-            # Readable while nothing is awaited means that the other side closed it.
-            if not select.select([connection.sock], [], [], 0)[0]:
-                connection.sock.settimeout(seconds)
-                return connection
-            self.close()
+        held: _Held | None = getattr(self._local, "held", None)
+        # Readable while nothing is awaited means that the other side closed it.
+        if held and held.connection.sock and not select.select([held.connection.sock], [], [], 0)[0]:
+            held.connection.sock.settimeout(seconds)
+            return held.connection
         connection = http.client.HTTPConnection(HOST, self.port, timeout=seconds)
         try:
             connection.connect()
         except OSError as error:
             raise Unreachable(f"nothing listens at port {self.port}") from error
-        self._local.connection = connection
+        self._local.held = _Held(connection)
         return connection
 
 
@@ -92,10 +86,6 @@ class CloudApi:
 
     def __init__(self, port: int) -> None:
         self._endpoint = Endpoint(port)
-
-    def close(self) -> None:
-        """Close this thread's connection."""
-        self._endpoint.close()
 
     def sqs(self, action: str, **parameters: Any) -> dict[str, Any]:
         """One SQS call."""
@@ -125,10 +115,6 @@ class FunctionsApi:
     def __init__(self, port: int, timeout_seconds: float = 65.0) -> None:
         self._endpoint = Endpoint(port)
         self._timeout_seconds = timeout_seconds  # a function's own limit and some
-
-    def close(self) -> None:
-        """Close this thread's connection."""
-        self._endpoint.close()
 
     def invoke(self, name: str, payload: bytes) -> Any:
         """The function's value; raises FunctionFailed, or Unreachable when it was not called."""

@@ -26,16 +26,19 @@ class Services:
     server: AsgiServer
     waker: Waker
     api: CloudApi
+    clients: dict[str, Any] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:
         """A boto3 client of it."""
-        return boto3.client(
-            service,
-            endpoint_url=f"http://127.0.0.1:{self.port}",
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
+        if service not in self.clients:
+            self.clients[service] = boto3.client(
+                service,
+                endpoint_url=f"http://127.0.0.1:{self.port}",
+                region_name="us-east-1",
+                aws_access_key_id="test",
+                aws_secret_access_key="test",
+            )
+        return self.clients[service]
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +56,11 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         server = AsgiServer(emulator.app, listener, "services")
         waker = Waker()
         emulator.wake(waker.notify)
-        api = CloudApi(port)
-        yield Services(port, emulator, server, waker, api)
+        services = Services(port, emulator, server, waker, CloudApi(port))
+        yield services
+        for client in services.clients.values():
+            client.close()
         server.stop()
-        api.close()
 
 
 @dataclass
@@ -67,7 +71,6 @@ class Recorder:
     events: list[dict[str, Any]] = field(default_factory=list)
     server: Functions | None = None
     port: int = 0
-    apis: list[FunctionsApi] = field(default_factory=list)
 
     def __call__(self, event: dict[str, Any], _context: Any) -> Any:
         self.events.append(event)
@@ -78,13 +81,10 @@ class Recorder:
         self.server = Functions({"worker": self}, {}, [], self.port)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-        self.apis.append(FunctionsApi(self.port, timeout_seconds=5))
-        return self.apis[-1]
+        return FunctionsApi(self.port, timeout_seconds=5)
 
     def stop(self) -> None:
         """Refuse connections from now on."""
-        for api in self.apis:
-            api.close()
         if self.server is not None:
             self.server.finish()
             self.server = None
