@@ -4,9 +4,11 @@ Each handler parses, calls one stage and returns; the business logic is in chali
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Any
 
 import orjson
@@ -31,11 +33,11 @@ from chalicelib.settings import Sources
 
 app = Chalice(app_name="tidemark")
 app.experimental_feature_flags.update(["WEBSOCKETS"])
-app.api.binary_types.append("*/*")  # bodies arrive as they were sent, so that gzip survives under any content type
+app.api.binary_types.append("application/x-www-form-urlencoded")  # what one SDK calls its gzip bodies
 app.api.cors = True
 sources = Sources.from_environment(os.environ)
 
-# Text as browsers' beacons send it, and what one SDK calls its gzip bodies.
+# JSON under any of the names that browsers' beacons and SDKs give it.
 BODY_TYPES = ["application/json", "text/plain", "application/x-www-form-urlencoded", "application/gzip"]
 STATUS = {
     InvalidRequest: 400,
@@ -64,14 +66,28 @@ def answer(document: Mapping[str, Any], status: int = 200, headers: dict[str, st
 
 
 @app.middleware("http")
-def errors(event: Request, get_response: Callable[[Request], Response]) -> Response:
-    """Domain errors become their status; each error body has a `code` and a `message`."""
-    try:
-        return get_response(event)
-    except TidemarkError as error:
-        app.log.info("refused", extra={"code": error.code})
-        headers = {"Retry-After": RETRY_SECONDS} if isinstance(error, Unavailable) else {}
-        return answer({"code": error.code, "message": error.message}, STATUS[type(error)], headers)
+def framework_errors(event: Request, get_response: Callable[[Request], Response]) -> Response:
+    """Chalice's own errors in the form of ours: each error body has a `code` and a `message`."""
+    response = get_response(event)
+    if isinstance(response.body, dict) and "Code" in response.body:
+        code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", response.body["Code"].removesuffix("Error")).lower()
+        response.body = {"code": code, "message": response.body["Message"]}
+    return response
+
+
+def refusals(view: Callable[..., Response]) -> Callable[..., Response]:
+    """Answer domain errors with their status. Around each route, because Chalice makes a 500 of what escapes one."""
+
+    @wraps(view)
+    def answered(**arguments: str) -> Response:
+        try:
+            return view(**arguments)
+        except TidemarkError as error:
+            app.log.info("refused", extra={"code": error.code})
+            headers = {"Retry-After": RETRY_SECONDS} if isinstance(error, Unavailable) else {}
+            return answer({"code": error.code, "message": error.message}, STATUS[type(error)], headers)
+
+    return answered
 
 
 def request() -> Request:
@@ -96,6 +112,7 @@ def project(scope: Scope) -> Project:
 
 
 @app.route("/events", methods=["POST"], content_types=BODY_TYPES)
+@refusals
 def post_events() -> Response:
     owner = project(Scope.WRITE)
     admission = wiring.collector().collect(collect.read_native(raw_body()), owner, to_ms(now()))
@@ -103,6 +120,7 @@ def post_events() -> Response:
 
 
 @app.route("/v1/{kind}", methods=["POST"], content_types=BODY_TYPES)
+@refusals
 def post_segment(kind: str) -> Response:
     if kind != "batch" and kind not in KINDS:
         raise NotFound(f"/v1/{kind[:32]} does not exist; there are batch, {', '.join(sorted(KINDS))}")
@@ -129,22 +147,26 @@ def verdicts(admission: Admission) -> dict[str, Any]:
 
 
 @app.route("/analytics", methods=["GET"])
+@refusals
 def get_analytics() -> Response:
     owner = project(Scope.READ)
     return answer(wiring.reporter().analytics(owner.id, read_question(request().query_params or {}), to_ms(now())))
 
 
 @app.route("/realtime/metrics", methods=["GET"])
+@refusals
 def get_realtime_metrics() -> Response:
     return answer(wiring.reporter().realtime(project(Scope.READ).id, to_ms(now())))
 
 
 @app.route("/realtime/tickets", methods=["POST"], content_types=[*BODY_TYPES, "*/*"])
+@refusals
 def post_ticket() -> Response:
     return answer(wiring.subscriber().issue_ticket(project(Scope.READ).id, now()), 201)
 
 
 @app.route("/query", methods=["POST"], content_types=BODY_TYPES)
+@refusals
 def post_query() -> Response:
     owner = project(Scope.READ)
     found = wiring.analyst().run(collect.read_object(raw_body()).get("sql"), owner.id, now())
@@ -152,12 +174,14 @@ def post_query() -> Response:
 
 
 @app.route("/query/{query_id}", methods=["GET"])
+@refusals
 def get_query(query_id: str) -> Response:
     found = wiring.analyst().answer(query_id, project(Scope.READ).id)
     return answer(found, 200 if "rows" in found else 202)
 
 
 @app.route("/dashboard", methods=["GET"])
+@refusals
 def get_dashboard() -> Response:
     page = (wiring.ROOT / "dashboard" / "index.html").read_text()
     return Response(
@@ -166,6 +190,7 @@ def get_dashboard() -> Response:
 
 
 @app.route("/health", methods=["GET"])
+@refusals
 def get_health() -> Response:
     return answer({"status": "ok", "version": __version__, "stage": os.environ.get("STAGE", "dev")})
 

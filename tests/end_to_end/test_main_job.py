@@ -15,6 +15,7 @@ from tests.localcloud.running import Stack
 
 BATCHES, BATCH_SIZE, CLIENTS = 100, 100, 8
 REPEATED = 0.05
+BUCKET = "tidemark-dev-data-000000000000"
 
 
 @pytest.fixture
@@ -157,11 +158,9 @@ def test_rejected_events_are_in_quarantine_with_their_reason(api: Api, stack: St
     [rejection] = answer.body["rejected"]
     assert (rejection["index"], rejection["code"]) == (1, "contract_violation")
     assert rejection["path"] == "/properties/latency_ms"
-    s3 = stack.session().client("s3")
-    keys = [
-        o["Key"] for o in s3.list_objects_v2(Bucket=stack.data_bucket, Prefix="quarantine/project=demo/")["Contents"]
-    ]
-    assert any(marker in _read(s3, stack.data_bucket, key) for key in keys)
+    s3 = stack.client("s3")
+    keys = [o["Key"] for o in s3.list_objects_v2(Bucket=BUCKET, Prefix="quarantine/project=demo/")["Contents"]]
+    assert any(marker in _read(s3, BUCKET, key) for key in keys)
 
 
 def _read(s3: Any, bucket: str, key: str) -> str:
