@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
@@ -33,7 +33,9 @@ class Functions(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, handlers: dict[str, Handler], timeouts: dict[str, int], triggers: list[Any], port: int) -> None:
+    def __init__(
+        self, handlers: Mapping[str, Handler], timeouts: Mapping[str, int], triggers: list[Any], port: int
+    ) -> None:
         self.handlers = handlers
         self.timeouts = timeouts
         self.triggers = triggers

@@ -45,7 +45,7 @@ class Pump:
         self.busy = False  # something was taken from the source and is not delivered yet
         self.turns = 0
         self.deliveries = 0
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread: threading.Thread | None = None
 
     def turn(self) -> bool:
         """Look once and deliver; whether there was anything."""
@@ -53,13 +53,19 @@ class Pump:
 
     def start(self) -> "Pump":
         """Start polling."""
-        self.thread.start()
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
         return self
 
     def stop(self) -> None:
-        """End after the delivery in progress; `thread.join` waits for that."""
+        """End after the delivery in progress; `join` waits for that."""
         self.stopping = True
         self.waker.notify()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end, for a while."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def pause(self, seconds: float) -> None:
         """Sleep, unless asked to end."""

@@ -51,7 +51,7 @@ class Triggers:
         for pump in gone:
             pump.stop()
         for pump in gone:
-            pump.thread.join(timeout=70)  # a function's time-out and some: its batch must not be read twice
+            pump.join(70)  # a function's time-out and some: its batch must not be read twice
         self.stream_triggers = [trigger for trigger in triggers if trigger["type"] == "stream"]
         for key, trigger in wanted.items():
             if key not in self._running:
@@ -75,7 +75,7 @@ class Triggers:
         for pump in pumps:
             pump.stop()
         for pump in pumps:
-            pump.thread.join(seconds)
+            pump.join(seconds)
 
     def oldest_needed(self, stream_arn: str) -> str:
         """The sequence number that every trigger of a stream has passed; empty when one has not begun."""

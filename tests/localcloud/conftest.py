@@ -106,4 +106,4 @@ def pumps() -> Iterator[list[Pump]]:
     for pump in started:
         pump.stop()
     for pump in started:
-        pump.thread.join(10)
+        pump.join(10)

@@ -183,7 +183,7 @@ def test_a_new_pump_goes_on_after_the_checkpoint(function: Recorder, table: Tabl
     pump, checkpoints = start()
     wait_for(lambda: checkpoints.get(pump.key) == pump.read_through != "", 5, "the checkpoint")
     pump.stop()
-    pump.thread.join(5)
+    pump.join(5)
     function.stop()
     function.events.clear()
 
