@@ -1,0 +1,125 @@
+"""Writes .chalice/policy-<function>-<stage>.json: what each function may do, declared once for all stages.
+
+Chalice adds nothing to a policy file: also the permission to read a trigger's source stands here.
+`python -m infra.policies` writes the files; they are in the repository because `chalice deploy` reads them.
+"""
+
+import json
+from typing import Any
+
+from infra.project import CHALICE, STAGES
+
+Statement = dict[str, Any]
+
+ACCOUNT = "${aws:PrincipalAccount}"  # IAM allows it in the resource part of an ARN only
+
+
+def statements(stage: str) -> dict[str, list[Statement]]:
+    """The statements of every function of a stage, by Chalice's name of the function."""
+    app = f"tidemark-{stage}"
+    events, rollups, control = (f"arn:aws:dynamodb:*:*:table/{app}-{name}" for name in ("events", "rollups", "control"))
+    queue = f"arn:aws:sqs:*:*:{app}-events"
+    data, results = f"arn:aws:s3:::{app}-data-{ACCOUNT}", f"arn:aws:s3:::{app}-results-{ACCOUNT}"
+    sockets = f"arn:aws:execute-api:*:*:*/{stage}"
+    database = f"tidemark_{stage}"
+
+    def push(*methods: str) -> Statement:
+        return allow("execute-api:ManageConnections", *(f"{sockets}/{method}/@connections/*" for method in methods))
+
+    def stream(table: str) -> list[Statement]:
+        reading = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"]
+        return [allow(reading, f"{table}/stream/*"), allow("dynamodb:ListStreams", "*")]
+
+    query = [
+        allow(
+            ["athena:GetQueryExecution", "athena:GetQueryResults", "athena:StartQueryExecution"],
+            f"arn:aws:athena:*:*:workgroup/{app}",
+        ),
+        # What Athena does in the caller's name.
+        allow(
+            ["glue:GetDatabase", "glue:GetTable"],
+            "arn:aws:glue:*:*:catalog",
+            f"arn:aws:glue:*:*:database/{database}",
+            f"arn:aws:glue:*:*:table/{database}/events",
+        ),
+        allow("s3:GetObject", f"{data}/lake/*"),
+        allow(["s3:GetBucketLocation", "s3:ListBucket"], data, results),
+        allow(
+            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"],
+            f"{results}/athena/*",
+        ),
+    ]
+    return {
+        "api_handler": [
+            allow(["dynamodb:GetItem", "dynamodb:PutItem"], control),
+            allow("dynamodb:Query", rollups),
+            allow("sqs:SendMessage", queue),
+            allow("s3:PutObject", f"{data}/quarantine/*", f"{data}/spill/*"),
+            *query,
+        ],
+        "websocket_connect": [allow(["dynamodb:DeleteItem", "dynamodb:PutItem"], control)],
+        "websocket_message": [
+            allow(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], control),
+            allow("dynamodb:Query", rollups),
+            push("POST"),
+        ],
+        "websocket_disconnect": [allow(["dynamodb:DeleteItem", "dynamodb:GetItem"], control)],
+        "process": [
+            allow(["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], queue),
+            allow("dynamodb:BatchWriteItem", events),
+            allow("s3:PutObject", f"{data}/quarantine/*"),
+        ],
+        "aggregate": [
+            *stream(events),
+            allow(["dynamodb:GetItem", "dynamodb:PutItem"], rollups),
+            allow("s3:PutObject", f"{data}/quarantine/*"),
+        ],
+        "archive": [*stream(events), allow("s3:PutObject", f"{data}/lake/*")],
+        "live": [
+            *stream(rollups),
+            allow(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:Query"], control),
+            push("DELETE", "POST"),
+        ],
+        "reinject": [
+            allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/spill/*"),
+            allow("s3:ListBucket", data),  # without it, S3 answers 403 instead of 404 for an object that is gone
+            allow("sqs:SendMessage", queue),
+        ],
+        "compact": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), allow("dynamodb:PutItem", rollups)],
+    }
+
+
+def allow(actions: str | list[str], *resources: str) -> Statement:
+    """One statement; everything not allowed is denied."""
+    return {
+        "Effect": "Allow",
+        "Action": [actions] if isinstance(actions, str) else sorted(actions),
+        "Resource": list(resources),
+    }
+
+
+def documents(stage: str) -> dict[str, dict[str, Any]]:
+    """The policy document of every function, by file name; each function also writes its own log, and no other."""
+    made = {}
+    for function, own in statements(stage).items():
+        name = f"tidemark-{stage}" if function == "api_handler" else f"tidemark-{stage}-{function}"
+        log = allow(["logs:CreateLogStream", "logs:PutLogEvents"], f"arn:aws:logs:*:*:log-group:/aws/lambda/{name}:*")
+        made[f"policy-{function}-{stage}.json"] = {"Version": "2012-10-17", "Statement": [*own, log]}
+    return made
+
+
+def render(document: dict[str, Any]) -> str:
+    """The text of a policy file."""
+    return json.dumps(document, indent=2) + "\n"
+
+
+def main() -> None:
+    """Write the files of every stage that is deployed."""
+    for stage in STAGES:
+        for name, document in documents(stage).items():
+            (CHALICE / name).write_text(render(document))
+            print(f"wrote .chalice/{name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Names and places that the operator's commands share, and Chalice's two files: its configuration and what it deployed."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+ROOT = Path(__file__).resolve().parent.parent
+CHALICE = ROOT / ".chalice"
+CONFIG = CHALICE / "config.json"
+BUILD = ROOT / "build"
+STAGES = ("staging", "prod")  # dev is the local cloud and is never deployed
+LAYERED = ("archive",)  # the functions that import pyarrow
+
+
+class OperatorError(Exception):
+    """Something the operator can put right; its message says how, and is all that is shown."""
+
+
+def stack_name(stage: str) -> str:
+    """The stack of infra/template.yaml."""
+    return f"tidemark-{stage}"
+
+
+def client(service: str) -> Any:
+    """A client with the operator's own credentials and region."""
+    return boto3.client(service, config=Config(retries={"mode": "standard", "max_attempts": 8}))
+
+
+def read_config(path: Path = CONFIG) -> dict[str, Any]:
+    """Chalice's configuration."""
+    config: dict[str, Any] = json.loads(path.read_text())
+    return config
+
+
+def write_config(config: dict[str, Any], path: Path = CONFIG) -> bool:
+    """Replace the file in one step, and only when it would differ; whether it did."""
+    text = json.dumps(config, indent=2) + "\n"
+    if path.exists() and path.read_text() == text:
+        return False
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(path)
+    return True
+
+
+def deployed(stage: str, chalice: Path = CHALICE) -> dict[str, dict[str, Any]]:
+    """What `chalice deploy` says it made, by resource name; empty before the first deploy."""
+    path = chalice / "deployed" / f"{stage}.json"
+    if not path.exists():
+        return {}
+    return {resource["name"]: resource for resource in json.loads(path.read_text())["resources"]}
+
+
+def variable(output: str) -> str:
+    """The variable of a stack output: EventsStreamArn -> EVENTS_STREAM_ARN."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", output).upper()
+
+
+def stage_argument(description: str) -> argparse.ArgumentParser:
+    """The command line that every command here has."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--stage", required=True, choices=STAGES)
+    return parser
+
+
+def run(command: Callable[[], int]) -> None:
+    """Run a command; what the operator can put right is one line on standard error, and exit code 1."""
+    try:
+        code = command()
+    except (OperatorError, BotoCoreError, ClientError) as error:
+        hint = "" if _has_region() else " (no region: set AWS_REGION or AWS_DEFAULT_REGION)"
+        print(f"error: {error}{hint}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def _has_region() -> bool:
+    return bool(os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or boto3.session.Session().region_name)
