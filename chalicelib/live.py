@@ -5,9 +5,10 @@ cannot be pushed ends the connection, whose client then comes back for a snapsho
 """
 
 import logging
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.access import Connection
@@ -21,24 +22,6 @@ from chalicelib.storage.sockets import Gone, PushFailed, Sockets
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Pacer:
-    """Keeps pushes apart: what comes in the meantime travels together, so a busy project costs no more messages."""
-
-    interval_seconds: float
-    clock: Callable[[], float]
-    sleep: Callable[[float], None]
-    next_at: float = field(default=0.0)
-
-    def wait(self) -> None:
-        """Return once the interval since the last return is over; at once when it is."""
-        now = self.clock()
-        if now < self.next_at:
-            self.sleep(self.next_at - now)
-            now = self.next_at
-        self.next_at = now + self.interval_seconds
-
-
 @dataclass(frozen=True, slots=True)
 class Pusher:
     """Sends each connection its share of a stream batch."""
@@ -46,7 +29,8 @@ class Pusher:
     control: ControlTable
     sockets: Sockets
     contracts: Contracts
-    pacer: Pacer
+    pause_seconds: float  # between pushes: what comes meanwhile travels together, so a busy project costs no more
+    sleep: Callable[[float], None] = time.sleep
 
     def push(self, records: Iterable[Mapping[str, Any]], now: int) -> int:
         """Push the batch's deltas and return the number of frames sent; `now` is epoch seconds.
@@ -64,10 +48,12 @@ class Pusher:
         for project, deltas in by_project.items():
             connections = [c for c in self.control.connections(project) if c.topics]
             if connections:
-                self.pacer.wait()
                 fresh = [delta for delta in deltas.values() if delta.written_at > now - STALE_SECONDS]
                 for connection in connections:
                     sent += self._push_to(connection, fresh, complete=len(fresh) == len(deltas))
+        if sent:
+            # After the push, not before it: the next batch then holds all that came, and goes out at once.
+            self.sleep(self.pause_seconds)
         return sent
 
     def _push_to(self, connection: Connection, deltas: list[Delta], *, complete: bool) -> int:

@@ -18,7 +18,7 @@ from chalicelib.compact import Compactor
 from chalicelib.domain.access import Connection
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.events import Admitter
-from chalicelib.live import Pacer, Pusher
+from chalicelib.live import Pusher
 from chalicelib.process import Processor
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
@@ -155,4 +155,4 @@ def subscriber() -> Subscriber:
 
 @cache
 def pusher() -> Pusher:
-    return Pusher(control_table(), sockets(), contracts(), Pacer(PUSH_INTERVAL_SECONDS, time.monotonic, time.sleep))
+    return Pusher(control_table(), sockets(), contracts(), PUSH_PAUSE_SECONDS)

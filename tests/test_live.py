@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import Unauthenticated
-from chalicelib.live import Pacer, Pusher
+from chalicelib.live import Pusher
 from chalicelib.storage.sockets import PushFailed, Sockets
 from chalicelib.subscribe import TICKET_SECONDS, Subscriber
 from tests.stores import Stores, empty_stores, stream_record
@@ -60,9 +60,8 @@ class World:
     def __post_init__(self) -> None:
         sockets = Sockets(lambda _: self.gateway)
         contracts = Contracts({})
-        pacer = Pacer(0, lambda: 0.0, lambda _: None)
         self.subscriber = Subscriber(self.stores.control, self.stores.rollups, sockets, contracts, "ws://x")
-        self.pusher = Pusher(self.stores.control, sockets, contracts, pacer)
+        self.pusher = Pusher(self.stores.control, sockets, contracts, pause_seconds=0)
         self.aggregator = Aggregator(contracts, self.stores.rollups, self.stores.bucket)
         self.compactor = Compactor(self.stores.rollups)
 
@@ -267,22 +266,16 @@ def test_a_large_snapshot_comes_in_parts_that_fit(world: World) -> None:
     assert shown(frames) == world.accepted
 
 
-def test_pushes_are_kept_apart() -> None:
-    time = [100.0]
-    slept: list[float] = []
+def test_pushes_are_kept_apart_and_silence_costs_no_time(world: World) -> None:
+    pauses: list[float] = []
+    pusher = replace(world.pusher, pause_seconds=0.5, sleep=pauses.append)
+    record = world.aggregate(world.events(1))
 
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        time[0] += seconds
+    pusher.push([record], world.seconds)
+    world.connect()
+    pusher.push([record], world.seconds)
 
-    pacer = Pacer(0.5, lambda: time[0], sleep)
-    pacer.wait()
-    time[0] += 0.2
-    pacer.wait()
-    time[0] += 3
-    pacer.wait()
-
-    assert slept == [pytest.approx(0.3)]
+    assert pauses == [0.5]
 
 
 def test_a_connection_ends_with_both_of_its_items(world: World) -> None:
