@@ -48,12 +48,12 @@ class Cloud:
         self.outputs = ensure_stack(self._client("cloudformation"), PROJECT / "infra" / "template.yaml", places.stack)
         self._s3 = self._client("s3")
         seed(self._client("dynamodb"), self.outputs["ControlTable"])
-        functions = FunctionsApi(int(os.environ["LOCALCLOUD_FUNCTIONS_PORT"]))
-        self.gateway = Gateway(functions, f"127.0.0.1:{ports.websocket}", STAGE)
+        self.functions = FunctionsApi(int(os.environ["LOCALCLOUD_FUNCTIONS_PORT"]))
+        self.gateway = Gateway(self.functions, f"127.0.0.1:{ports.websocket}", STAGE)
         self.gateway_server = AsgiServer(
             self.gateway.app, _inherited("LOCALCLOUD_WEBSOCKET_SOCKET"), "gateway", max_message_bytes=4 * FRAME_BYTES
         )
-        self.triggers = Triggers(CloudApi(ports.cloud), functions, self.checkpoints, self._notify_bucket)
+        self.triggers = Triggers(CloudApi(ports.cloud), self.functions, self.checkpoints, self._notify_bucket)
         self.emulator.wake(self.triggers.waker.notify)
         self.saved_changes, self.saved_at, self.save_seconds = 0, time.monotonic(), 0.0
 
@@ -69,6 +69,7 @@ class Cloud:
                 self._save_when_due()
                 continue
             if "triggers" in command:
+                self.functions.timeouts = command["timeouts"]
                 self.triggers.configure(command["triggers"])
             if "hurry" in command:
                 hurry = True

@@ -39,7 +39,8 @@ class Functions(ThreadingHTTPServer):
         self.handlers = handlers
         self.timeouts = timeouts
         self.triggers = triggers
-        self.active = 0
+        self.ending = False
+        self.active = 0  # invocations that are not answered yet
         self.active_lock = threading.Lock()
         super().__init__((HOST, port), Endpoint)
 
@@ -51,8 +52,6 @@ class Functions(ThreadingHTTPServer):
     def invoke(self, name: str, payload: bytes) -> tuple[bool, bytes]:
         """Whether the handler returned, and its value or its error as JSON."""
         context = LambdaContext(name, 1024, self.timeouts.get(name, DEFAULT_TIMEOUT_SECONDS) * 1000)
-        with self.active_lock:
-            self.active += 1
         try:
             return True, orjson.dumps(self.handlers[name](orjson.loads(payload or b"null"), context))
         except Exception as error:
@@ -61,12 +60,10 @@ class Functions(ThreadingHTTPServer):
             return False, orjson.dumps(
                 {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": trace}
             )
-        finally:
-            with self.active_lock:
-                self.active -= 1
 
     def finish(self) -> None:
-        """Take no further connection and wait for what is in progress, for a while."""
+        """Take no further request and wait for what is in progress, for a while."""
+        self.ending = True
         self.shutdown()
         self.server_close()
         until = time.monotonic() + LAST_INVOCATIONS_SECONDS
@@ -95,8 +92,15 @@ class Endpoint(BaseHTTPRequestHandler):
             message = {"Type": "User", "Message": f"Function not found: {name}"}
             self._answer(404, orjson.dumps(message), {"x-amzn-ErrorType": "ResourceNotFoundException"})
             return
-        returned, body = self.server.invoke(name, payload)
-        self._answer(200, body, {} if returned else {"X-Amz-Function-Error": "Unhandled"})
+        with self.server.active_lock:
+            self.server.active += 1
+        try:
+            returned, body = self.server.invoke(name, payload)
+            self._answer(200, body, {} if returned else {"X-Amz-Function-Error": "Unhandled"})
+        finally:
+            with self.server.active_lock:
+                self.server.active -= 1
+        self.close_connection = self.close_connection or self.server.ending
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         lines = [f"HTTP/1.1 {status} -", "content-type: application/json", f"content-length: {len(body)}"]
@@ -113,15 +117,11 @@ def serve_functions() -> int:
     app, config = load_app()
     handlers = {name: handler for name, handler in app.handler_map.items() if name != "api_handler"}
     timeouts = {name: config.scope(config.chalice_stage, name).lambda_timeout for name in handlers}
+    timeouts = {name: seconds or DEFAULT_TIMEOUT_SECONDS for name, seconds in timeouts.items()}
     triggers = read_triggers(app, PROJECT / "infra" / "triggers.json")
-    server = Functions(
-        handlers,
-        {name: seconds for name, seconds in timeouts.items() if seconds},
-        triggers,
-        int(os.environ.get("LOCALCLOUD_FUNCTIONS_PORT", "0")),
-    )
+    server = Functions(handlers, timeouts, triggers, int(os.environ.get("LOCALCLOUD_FUNCTIONS_PORT", "0")))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    report(ready=True, triggers=triggers, port=server.server_address[1])
+    report(ready=True, triggers=triggers, timeouts=timeouts)
     while "stop" not in received.get():
         continue
     server.finish()

@@ -24,6 +24,7 @@ class Handler(ChaliceRequestHandler):
 
     disable_nagle_algorithm = True  # headers and body are two writes: else each answer waits for the client's ACK
     active = 0
+    ending = False
     lock = threading.Lock()
 
     def _generic_handle(self) -> None:
@@ -32,6 +33,7 @@ class Handler(ChaliceRequestHandler):
         try:
             super()._generic_handle()
         finally:
+            self.close_connection = self.close_connection or Handler.ending
             with Handler.lock:
                 Handler.active -= 1
 
@@ -55,6 +57,7 @@ def serve_rest() -> int:
     report(ready=True)
     while "stop" not in received.get():
         continue
+    Handler.ending = True
     server.shutdown()
     until = time.monotonic() + LAST_REQUESTS_SECONDS
     while Handler.active and time.monotonic() < until:

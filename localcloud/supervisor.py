@@ -181,7 +181,7 @@ class Supervisor:
         if child.name == "functions":
             cloud = self.slots["cloud"].child
             assert cloud is not None
-            cloud.send(triggers=message["triggers"])
+            cloud.send(triggers=message["triggers"], timeouts=message["timeouts"])
         if self.state == "starting" and all(slot.child and slot.child.ready for slot in self.slots.values()):
             threading.Thread(target=self._await_health, daemon=True).start()
         elif self.state == "ready":

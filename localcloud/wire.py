@@ -112,19 +112,19 @@ class CloudApi:
 class FunctionsApi:
     """The functions process, which is away for a moment at every change of the source."""
 
-    def __init__(self, port: int, timeout_seconds: float = 65.0) -> None:
+    def __init__(self, port: int, timeout_seconds: float = 60.0) -> None:
         self._endpoint = Endpoint(port)
-        self._timeout_seconds = timeout_seconds  # a function's own limit and some
+        self._timeout_seconds = timeout_seconds
+        self.timeouts: dict[str, float] = {}  # of the functions that have their own
 
     def invoke(self, name: str, payload: bytes) -> Any:
         """The function's value; raises FunctionFailed, or Unreachable when it was not called."""
+        seconds = self.timeouts.get(name, self._timeout_seconds)
         path = f"/2015-03-31/functions/{name}/invocations"
         try:
-            status, headers, body = self._endpoint.post(
-                path, payload, {"content-type": "application/json"}, self._timeout_seconds
-            )
+            status, headers, body = self._endpoint.post(path, payload, {"content-type": "application/json"}, seconds)
         except TimeoutError as error:
-            raise FunctionFailed(f"{name} did not answer within {self._timeout_seconds:.0f} s") from error
+            raise FunctionFailed(f"{name} did not answer within {seconds:.0f} s") from error
         except (OSError, http.client.HTTPException) as error:
             raise FunctionFailed(f"{name} was lost with its process ({type(error).__name__})") from error
         answer: Any = orjson.loads(body) if body else None
