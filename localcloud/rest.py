@@ -23,6 +23,7 @@ class Handler(ChaliceRequestHandler):
     """Chalice's handler, which counts what is in progress and writes its access lines to the log only."""
 
     disable_nagle_algorithm = True  # headers and body are two writes: else each answer waits for the client's ACK
+    close_connection: bool
     active = 0
     ending = False
     lock = threading.Lock()
