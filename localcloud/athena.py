@@ -170,14 +170,17 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
     try:
         result = connection.execute(sql)
         description = result.description or []
-        rows = result.fetchall()
+        kinds = [str(column[1]) for column in description]
+        if any("TIME ZONE" in kind for kind in kinds):  # fetchall would need pytz for these
+            rows = list(zip(*(column.to_pylist() for column in result.to_arrow_table().columns), strict=True))
+        else:
+            rows = result.fetchall()
     except duckdb.InterruptException as error:
         raise QueryFailed(f"Query timeout: it ran for more than {QUERY_SECONDS:.0f} s") from error
     except duckdb.Error as error:
         raise QueryFailed(f"{type(error).__name__}: {error}") from error
     finally:
         timer.cancel()
-    kinds = [str(column[1]) for column in description]
     return {
         "columns": [column[0] for column in description],
         "column_types": [athena_type(kind) for kind in kinds],

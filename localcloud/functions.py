@@ -39,6 +39,7 @@ class Functions(ThreadingHTTPServer):
         self.handlers = handlers
         self.timeouts = timeouts
         self.triggers = triggers
+        self.last_failure: dict[str, list[str]] = {}
         self.ending = False
         self.active = 0  # invocations that are not answered yet
         self.active_lock = threading.Lock()
@@ -55,8 +56,10 @@ class Functions(ThreadingHTTPServer):
         try:
             return True, orjson.dumps(self.handlers[name](orjson.loads(payload or b"null"), context))
         except Exception as error:
-            log.exception("%s failed", name)
             trace = traceback.format_exception(error)
+            if self.last_failure.get(name) != trace:  # a batch that comes again and again fills no terminal
+                log.exception("%s failed", name)
+            self.last_failure[name] = trace
             return False, orjson.dumps(
                 {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": trace}
             )

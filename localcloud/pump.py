@@ -11,6 +11,7 @@ log = logging.getLogger("localcloud.triggers")
 
 IDLE_SECONDS = 0.5  # between two looks at a source that nobody wakes
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024  # of an invocation; Lambda's limit
+STUCK_SECONDS = 2.0
 BACKOFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)  # after failures; the last one stays
 
 
@@ -42,6 +43,7 @@ class Pump:
         self.waker = waker
         self.stopping = False
         self.hurried = False  # the cloud is to end: windows are cut short
+        self.attempts = 0  # at what is being delivered, that failed
         self.busy = False  # something was taken from the source and is not delivered yet
         self.turns = 0
         self.deliveries = 0
@@ -91,8 +93,12 @@ class Pump:
 
 
 def settled(pumps: Callable[[], list[Pump]], seconds: float, give_up: Callable[[], bool]) -> bool:
-    """Wait until no pump finds anything any more: each looked again, and none delivered; False when time is over."""
+    """Wait until no pump finds anything any more: each looked again, and none delivered.
+
+    False when the time is over, or when for a while all that is left are batches that fail again and again.
+    """
     until = time.monotonic() + seconds
+    stuck_since = None
     while time.monotonic() < until and not give_up():
         watched = pumps()
         before = [(pump.turns, pump.deliveries) for pump in watched]
@@ -105,4 +111,10 @@ def settled(pumps: Callable[[], list[Pump]], seconds: float, give_up: Callable[[
             for pump, (turns, deliveries) in zip(watched, before, strict=True)
         ):
             return True
+        if any(pump.busy and not pump.attempts for pump in watched) or not any(pump.attempts for pump in watched):
+            stuck_since = None
+            continue
+        stuck_since = stuck_since or time.monotonic()
+        if time.monotonic() - stuck_since > STUCK_SECONDS:
+            return False
     return False

@@ -47,7 +47,6 @@ class StreamPump(Pump):
         self.pending: list[Record] = []
         self.read_through = checkpoints.get(self.key, "")
         self.iterator: str | None = None
-        self.attempts = 0
         self.limit: int = trigger["batch_size"]
         self.bisected_through = ""
 

@@ -1,0 +1,229 @@
+"""Athena's answers from DuckDB: the table, what a query can reach, and the dialect."""
+
+import io
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from localcloud.athena_dialect import named_tables, only_projects
+from localcloud.athena_values import as_athena
+from tests.localcloud.conftest import Services
+
+COLUMNS = [("event_id", "string"), ("user_id", "string"), ("occurred_at", "timestamp"), ("n", "bigint")]
+Row = dict[str, Any]
+
+
+class Lake:
+    """A Glue table over a bucket."""
+
+    def __init__(self, services: Services) -> None:
+        self.s3, self.glue, self.athena = (services.client(name) for name in ("s3", "glue", "athena"))
+        self.bucket = f"lake-{uuid.uuid4().hex}"
+        self.database = f"db_{uuid.uuid4().hex}"
+        self.s3.create_bucket(Bucket=self.bucket)
+        self.glue.create_database(DatabaseInput={"Name": self.database})
+        self.glue.create_table(
+            DatabaseName=self.database,
+            TableInput={
+                "Name": "events",
+                "StorageDescriptor": {
+                    "Location": f"s3://{self.bucket}/lake/",
+                    "Columns": [{"Name": name, "Type": kind} for name, kind in COLUMNS],
+                },
+                "PartitionKeys": [{"Name": name, "Type": "string"} for name in ("project", "dt", "hr")],
+            },
+        )
+
+    def put(self, project: str, rows: list[Row], *, hour: str = "05", name: str = "tail") -> str:
+        """Write one file; its key."""
+        for row in rows:
+            row.setdefault("occurred_at", datetime(2026, 11, 21, int(hour), 30, tzinfo=UTC))
+        schema = pa.schema(
+            [
+                (column, kind)
+                for column, kind in (
+                    ("event_id", pa.string()),
+                    ("user_id", pa.string()),
+                    ("occurred_at", pa.timestamp("us", "UTC")),
+                    ("n", pa.int64()),
+                )
+                if any(column in row for row in rows)
+            ]
+        )
+        body = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema), body)
+        key = f"lake/project={project}/dt=2026-11-21/hr={hour}/{name}.parquet"
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body.getvalue())
+        return key
+
+    def execute(self, sql: str) -> dict[str, Any]:
+        """The finished execution."""
+        query = self.athena.start_query_execution(
+            QueryString=sql,
+            QueryExecutionContext={"Database": self.database},
+            ResultConfiguration={"OutputLocation": f"s3://{self.bucket}/results/"},
+        )["QueryExecutionId"]
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            execution: dict[str, Any] = self.athena.get_query_execution(QueryExecutionId=query)["QueryExecution"]
+            if execution["Status"]["State"] not in ("QUEUED", "RUNNING"):
+                return execution
+            time.sleep(0.01)
+        raise AssertionError("the query does not end")
+
+    def rows(self, sql: str) -> list[list[str | None]]:
+        """The rows as text."""
+        execution = self.execute(sql)
+        assert execution["Status"]["State"] == "SUCCEEDED", execution["Status"].get("StateChangeReason")
+        found = self.athena.get_query_results(QueryExecutionId=execution["QueryExecutionId"])["ResultSet"]["Rows"]
+        return [[cell.get("VarCharValue") for cell in row["Data"]] for row in found[1:]]
+
+    def reason(self, sql: str) -> str:
+        """Why a query failed."""
+        execution = self.execute(sql)
+        assert execution["Status"]["State"] == "FAILED"
+        return str(execution["Status"]["StateChangeReason"])
+
+
+@pytest.fixture
+def lake(services: Services) -> Lake:
+    return Lake(services)
+
+
+def test_a_table_is_its_files_with_partitions_as_text_and_plain_utc_times(lake: Lake) -> None:
+    lake.put("demo", [{"event_id": "a", "n": 1}])
+    lake.put("demo", [{"event_id": "b", "n": 2}], hour="06", name="base")
+
+    rows = lake.rows("SELECT event_id, n, occurred_at, project, dt, hr FROM events ORDER BY event_id")
+
+    assert rows == [
+        ["a", "1", "2026-11-21 05:30:00.000", "demo", "2026-11-21", "05"],
+        ["b", "2", "2026-11-21 06:30:00.000", "demo", "2026-11-21", "06"],
+    ]
+
+
+def test_a_table_without_files_is_empty_and_has_its_columns(lake: Lake) -> None:
+    assert lake.rows("SELECT count(*), max(occurred_at), max(project) FROM events") == [["0", None, None]]
+
+
+def test_a_column_that_files_lack_is_null(lake: Lake) -> None:
+    lake.put("demo", [{"event_id": "a"}])
+    lake.put("demo", [{"event_id": "b", "n": 2}], name="new")
+
+    assert lake.rows("SELECT event_id, n, user_id FROM events ORDER BY 1") == [["a", None, None], ["b", "2", None]]
+
+
+def test_a_query_of_one_project_opens_no_file_of_another(lake: Lake) -> None:
+    lake.put("demo", [{"event_id": "a"}])
+    lake.s3.put_object(Bucket=lake.bucket, Key="lake/project=other/dt=2026-11-21/hr=05/x.parquet", Body=b"broken")
+
+    sql = "SELECT event_id FROM (SELECT * FROM events WHERE \"project\" = 'demo') AS mine"
+
+    assert lake.rows(sql) == [["a"]]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_text('/etc/hostname')",
+        "SELECT * FROM read_parquet('/**/*.parquet')",
+        "SELECT * FROM '/etc/hostname'",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM nothing",
+        "SELECT getenv('HOME')",
+        "COPY (SELECT 1) TO '/tmp/x'",
+        "SELECT 1; SELECT 2",
+    ],
+)
+def test_a_query_reaches_nothing_but_its_tables(lake: Lake, sql: str) -> None:
+    lake.put("demo", [{"event_id": "a"}])
+
+    assert lake.reason(sql)
+
+
+def test_files_replaced_while_queries_run_are_seen_before_or_after(lake: Lake) -> None:
+    keys = [lake.put("demo", [{"event_id": str(n)}], name=f"tail-{n}") for n in range(20)]
+    started = [
+        lake.athena.start_query_execution(
+            QueryString="SELECT count(*) FROM events",
+            QueryExecutionContext={"Database": lake.database},
+            ResultConfiguration={"OutputLocation": f"s3://{lake.bucket}/results/"},
+        )["QueryExecutionId"]
+        for _ in range(3)
+    ]
+
+    for key in keys:
+        lake.s3.delete_object(Bucket=lake.bucket, Key=key)
+
+    for query in started:
+        until = time.monotonic() + 10
+        while (status := lake.athena.get_query_execution(QueryExecutionId=query)["QueryExecution"]["Status"])[
+            "State"
+        ] not in ("SUCCEEDED", "FAILED"):
+            assert time.monotonic() < until
+        assert status["State"] == "SUCCEEDED", status.get("StateChangeReason")
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("7 / 2", "3"),
+        ("7.0 / 2", "3.5"),
+        ("date_diff('minute', timestamp '2026-01-01 00:00:50', timestamp '2026-01-01 00:01:10')", "0"),
+        ("date_diff('day', date '2026-01-01', date '2026-01-03')", "2"),
+        ("date_trunc('hour', timestamp '2026-01-01 10:20:30')", "2026-01-01 10:00:00.000"),
+        ("format_datetime(timestamp '2026-01-02 03:04:05', 'yyyy-MM-dd HH:mm:ss')", "2026-01-02 03:04:05"),
+        ("date_format(timestamp '2026-01-02 03:04:05', '%Y-%m-%d %H:%i')", "2026-01-02 03:04"),
+        ("to_iso8601(timestamp '2026-01-02 03:04:05')", "2026-01-02T03:04:05.000"),
+        ("hour(at_timezone(timestamp '2026-01-02 03:04:05', 'Europe/Berlin'))", "4"),
+        ("hour(timestamp '2026-07-02 03:04:05' AT TIME ZONE 'Europe/Berlin')", "5"),
+        ("from_iso8601_timestamp('2026-01-02T03:04:05Z')", "2026-01-02 03:04:05.000 UTC"),
+        ('json_extract_scalar(\'{"a": {"b": "x"}}\', \'$.a.b\')', "x"),
+        ("approx_distinct(1)", "1"),
+        ("count_if(true)", "1"),
+        ("element_at(split('a-b', '-'), 2)", "b"),
+        ("CAST(1 AS double)", "1.0"),
+        ("CAST(123456789 AS double)", "1.23456789E8"),
+        ("ARRAY[1, 2]", "[1, 2]"),
+        ("1 = 1", "true"),
+        ("try_cast('x' AS integer)", None),
+    ],
+)
+def test_athenas_dialect(lake: Lake, expression: str, expected: str | None) -> None:
+    assert lake.rows(f"SELECT {expression}") == [[expected]]
+
+
+def test_a_name_that_a_common_table_expression_takes_is_no_table() -> None:
+    assert named_tables("WITH a AS (SELECT * FROM events), events AS (SELECT 1) SELECT * FROM a") == [("", "events")]
+    assert named_tables("WITH events AS (SELECT 1) SELECT * FROM events") == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "projects"),
+    [
+        ("SELECT * FROM events WHERE project = 'a'", {"a"}),
+        ("SELECT * FROM events WHERE n > 1 AND project = 'a' AND dt = 'x'", {"a"}),
+        (
+            "SELECT * FROM events WHERE project = 'a' UNION ALL SELECT * FROM events WHERE project = 'b'",
+            {"a", "b"},
+        ),
+        ("SELECT * FROM events WHERE project = 'a' OR n = 1", None),
+        ("SELECT * FROM events", None),
+        ("SELECT * FROM events WHERE project = 'a' AND n IN (SELECT n FROM events)", None),
+        ("SELECT * FROM events AS x, events AS y WHERE x.project = 'a'", None),
+    ],
+)
+def test_projects_that_a_query_names(sql: str, projects: set[str] | None) -> None:
+    assert only_projects(sql, "events") == projects
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.001, "0.001"), (1e7, "1.0E7"), (0.00012, "1.2E-4"), (float("nan"), "NaN"), (0.0, "0.0")]
+)
+def test_doubles_are_written_as_java_does(value: float, text: str) -> None:
+    assert as_athena(value) == text
