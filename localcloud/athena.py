@@ -168,13 +168,13 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
     timer = threading.Timer(QUERY_SECONDS, connection.interrupt)
     timer.start()
     try:
-        result = connection.execute(sql)
-        description = result.description or []
-        kinds = [str(column[1]) for column in description]
+        relation = connection.sql(sql)
+        kinds = [str(kind) for kind in relation.types]
         if any("TIME ZONE" in kind for kind in kinds):  # fetchall would need pytz for these
-            rows = list(zip(*(column.to_pylist() for column in result.to_arrow_table().columns), strict=True))
+            columns = relation.to_arrow_table().columns
+            rows = list(zip(*(column.to_pylist() for column in columns), strict=True))
         else:
-            rows = result.fetchall()
+            rows = relation.fetchall()
     except duckdb.InterruptException as error:
         raise QueryFailed(f"Query timeout: it ran for more than {QUERY_SECONDS:.0f} s") from error
     except duckdb.Error as error:
@@ -182,7 +182,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
     finally:
         timer.cancel()
     return {
-        "columns": [column[0] for column in description],
+        "columns": relation.columns,
         "column_types": [athena_type(kind) for kind in kinds],
         # Text, as the API gives it; and MiniStack saves its executions as JSON.
         "rows": [[as_athena(value) for value in row] for row in rows],
