@@ -1,8 +1,7 @@
-"""Names and places that the operator's commands share, and Chalice's two files: its configuration and what it deployed."""
+"""Names and places of the operator's commands, and Chalice's two files: its configuration and what it deployed."""
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
 ROOT = Path(__file__).resolve().parent.parent
 CHALICE = ROOT / ".chalice"
@@ -76,12 +75,10 @@ def run(command: Callable[[], int]) -> None:
     """Run a command; what the operator can put right is one line on standard error, and exit code 1."""
     try:
         code = command()
+    except NoRegionError:
+        print("error: no region; set AWS_REGION, or AWS_PROFILE to a profile with one", file=sys.stderr)
+        code = 1
     except (OperatorError, BotoCoreError, ClientError) as error:
-        hint = "" if _has_region() else " (no region: set AWS_REGION or AWS_DEFAULT_REGION)"
-        print(f"error: {error}{hint}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         code = 1
     sys.exit(code)
-
-
-def _has_region() -> bool:
-    return bool(os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or boto3.session.Session().region_name)

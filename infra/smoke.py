@@ -1,0 +1,83 @@
+"""Loads the package as Lambda does: only the zip, the layer and boto3 are there. Run by `make package` with the
+interpreter of the build; prints what does not work, a line each.
+
+    python -S -E smoke.py UNZIPPED RUNTIME [LAYER]    (RUNTIME holds boto3, as Lambda's own does)
+"""
+
+import importlib
+import json
+import sys
+
+
+def main() -> list[str]:
+    """Without the layer, every handler; with it, a Parquet file."""
+    sys.path[:0] = sys.argv[1:]
+    app = importlib.import_module("app")
+    if len(sys.argv) == 3:
+        return light(app)
+    return [] if parquet() else ["the layer writes no Parquet file"]
+
+
+def light(app: object) -> list[str]:
+    """The edge loads, answers, and has not imported what belongs in the layer."""
+    found = [f"app.{name} is missing" for name in HANDLERS if not hasattr(app, name)]
+    for path in ("/health", "/dashboard"):
+        answer = app.app(request(path), None)  # type: ignore[attr-defined]
+        if answer["statusCode"] != 200:
+            found.append(f"GET {path} answers {answer['statusCode']}: {answer['body'][:200]}")
+    wiring = importlib.import_module("chalicelib.wiring")
+    if not list((wiring.ROOT / "schemas").glob("*/*.json")):
+        found.append(f"no contract below {wiring.ROOT / 'schemas'}")
+    wiring.contracts()
+    found += [f"the edge imports {name}" for name in ("pyarrow", "numpy") if name in sys.modules]
+    return found
+
+
+def parquet() -> bool:
+    """A lake file with one event, written by the archive's own code."""
+    lake = importlib.import_module("chalicelib.storage.lake")
+    importlib.import_module("chalicelib.archive")
+    written: dict[str, bytes] = {}
+
+    class Bucket:
+        def put(self, key: str, content: bytes) -> None:
+            written[key] = content
+
+    event = {"event_id": "1", "event_type": "page_view", "occurred_at": 1_700_000_000_000, "properties": {"a": 1}}
+    lake.Lake(Bucket()).write("lake/file.parquet", [lake.Row(event, 1_700_000_000_000)])
+    return written["lake/file.parquet"][:4] == b"PAR1"
+
+
+def request(path: str) -> dict[str, object]:
+    """API Gateway's event of a GET."""
+    return {
+        "resource": path,
+        "path": path,
+        "httpMethod": "GET",
+        "headers": {"accept": "*/*"},
+        "multiValueHeaders": {},
+        "queryStringParameters": None,
+        "multiValueQueryStringParameters": None,
+        "pathParameters": None,
+        "stageVariables": None,
+        "requestContext": {"httpMethod": "GET", "resourcePath": path, "path": path, "identity": {"sourceIp": "-"}},
+        "body": None,
+        "isBase64Encoded": False,
+    }
+
+
+HANDLERS = (
+    "app",
+    "socket_connect",
+    "socket_message",
+    "socket_disconnect",
+    "process",
+    "aggregate",
+    "archive",
+    "live",
+    "reinject",
+    "compact",
+)
+
+if __name__ == "__main__":
+    print(json.dumps(main()))

@@ -1,0 +1,73 @@
+"""Applies infra/triggers.json to what `chalice deploy` made: `python -m infra.triggers --stage prod`.
+
+Chalice's decorators cannot say how a trigger retries, filters or reports partial failures. A redeploy keeps these
+settings; a trigger that is made anew starts without them, so this belongs behind every deploy.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from infra.project import ROOT, OperatorError, client, deployed, run, stage_argument
+
+TRIGGERS = ROOT / "infra" / "triggers.json"
+KINDS = ("sqs-event-source", "dynamodb-event-source")  # how Chalice names the mapping of a function
+SETTLED = ("Enabled", "Disabled")
+SETTLE_SECONDS = 120
+
+
+def mapping_ids(resources: dict[str, dict[str, Any]], functions: list[str], stage: str) -> dict[str, str]:
+    """The event source mapping of each function; raises OperatorError for one that Chalice has not deployed."""
+    found = {
+        function: resources[f"{function}-{kind}"]["event_uuid"]
+        for function in functions
+        for kind in KINDS
+        if f"{function}-{kind}" in resources
+    }
+    if missing := sorted(set(functions) - found.keys()):
+        raise OperatorError(
+            f".chalice/deployed/{stage}.json has no trigger of {', '.join(missing)}; "
+            f"deploy first: chalice deploy --stage {stage}"
+        )
+    return found
+
+
+def apply(
+    lambda_: Any, mapping_id: str, wanted: dict[str, Any], *, sleep: Callable[[float], None] = time.sleep
+) -> list[str]:
+    """Bring one mapping to `wanted`; returns the names of the settings that changed."""
+    mapping = _settled(lambda_, mapping_id, sleep)
+    different = {name: value for name, value in wanted.items() if mapping.get(name) != value}
+    if different:
+        lambda_.update_event_source_mapping(UUID=mapping_id, **different)
+        _settled(lambda_, mapping_id, sleep)
+    return sorted(different)
+
+
+def _settled(lambda_: Any, mapping_id: str, sleep: Callable[[float], None]) -> dict[str, Any]:
+    """The mapping once Lambda has made it or its last change, which takes some seconds."""
+    for _ in range(SETTLE_SECONDS):
+        mapping: dict[str, Any] = lambda_.get_event_source_mapping(UUID=mapping_id)
+        if mapping.get("State", "Enabled") in SETTLED:
+            return mapping
+        sleep(1.0)
+    raise OperatorError(f"the trigger {mapping_id} is still {mapping['State']} after {SETTLE_SECONDS} s")
+
+
+def apply_all(stage: str, lambda_: Any, say: Callable[[str], None] = print) -> None:
+    """Every entry of triggers.json."""
+    wanted: dict[str, dict[str, Any]] = json.loads(TRIGGERS.read_text())
+    for function, mapping_id in mapping_ids(deployed(stage), list(wanted), stage).items():
+        changed = apply(lambda_, mapping_id, wanted[function])
+        say(f"{function}: {', '.join(changed) or 'nothing to change'}")
+
+
+def main() -> int:
+    """Apply and tell what changed."""
+    apply_all(stage_argument(__doc__).parse_args().stage, client("lambda"))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
