@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+STAGE ?= prod
+
 export PORT ?= 8000
 export WS_PORT ?= 8001
 export CLOUD_PORT ?= 4566
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test check bench package clean
+.PHONY: help setup run demo test check bench package stack layer outputs triggers deploy clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +50,21 @@ bench: $(READY) ## measure the stages, as ratios in one run
 
 package: $(READY) ## build the production package and check what is in it
 	@$(BIN)/python -m infra.package
+
+stack: $(READY) ## create or update a stage's resources (STAGE=prod)
+	@$(BIN)/python -m infra.stack --stage $(STAGE)
+
+layer: $(READY) ## build and publish the lake layer (STAGE=prod)
+	@$(BIN)/python -m infra.layer --stage $(STAGE)
+
+outputs: $(READY) ## record what the stack and the last deploy made in .chalice/config.json (STAGE=prod)
+	@$(BIN)/python -m infra.outputs --stage $(STAGE)
+
+triggers: $(READY) ## apply infra/triggers.json to the deployed functions (STAGE=prod)
+	@$(BIN)/python -m infra.triggers --stage $(STAGE)
+
+deploy: $(READY) ## all of it in order, with chalice deploy in the middle (STAGE=prod)
+	@$(BIN)/python -m infra.deploy --stage $(STAGE)
 
 clean: ## remove the virtual environment and build output (state of the local cloud too)
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m localcloud forget; fi

@@ -170,19 +170,24 @@ def results_bucket(cloudformation: Any, stage: str) -> str:
     return str(found["StackResourceDetail"]["PhysicalResourceId"])
 
 
+def ensure(stage: str, layer: Layer, cloudformation: Any, s3: Any, lambda_: Any) -> str:
+    """Publish where it differs and record the ARN, which is returned."""
+    arn = publish(layer, f"tidemark-{stage}-lake", results_bucket(cloudformation, stage), s3, lambda_)
+    config = read_config()
+    record(config, stage, arn)
+    write_config(config)
+    return arn
+
+
 def main() -> int:
     """Build, publish when it differs, record."""
     stage = stage_argument(__doc__).parse_args().stage
     version, python = find_python(WANTED)
     print(f"building the lake layer for Python {version} ...", flush=True)
     layer = build(version, python)
-    print(f"publishing {layer.zip.stat().st_size / 2**20:.1f} MB ...", flush=True)
-    bucket = results_bucket(client("cloudformation"), stage)
-    arn = publish(layer, f"tidemark-{stage}-lake", bucket, client("s3"), client("lambda"))
-    config = read_config()
-    changed = record(config, stage, arn)
-    write_config(config)
-    print(f"{arn} {'recorded for' if changed else 'is already that of'} {', '.join(LAYERED)}")
+    print(f"publishing {layer.zip.stat().st_size / 2**20:.1f} MB where it differs ...", flush=True)
+    arn = ensure(stage, layer, client("cloudformation"), client("s3"), client("lambda"))
+    print(f"{arn} is the layer of {', '.join(LAYERED)}")
     return 0
 
 
