@@ -1,0 +1,239 @@
+"""The dashboard's page: its rule for exact numbers under node, fed with the server's own frames, and its limits."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import orjson
+import pytest
+
+from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.deltas import Delta, HourView, Merged
+from chalicelib.domain.frames import delta_frames, delta_json, snapshot_frames
+from chalicelib.domain.rollups import Rollup, Rollups, merge_all
+from chalicelib.domain.time_windows import MINUTE_MS, hour_start_ms
+
+PAGE = Path(__file__).parents[2] / "dashboard" / "index.html"
+HARNESS = Path(__file__).with_name("dashboard_state.js")
+HOUR = "2026-11-21T10"
+START_MS = hour_start_ms(HOUR)
+CONTRACTS = Contracts({})
+TOPICS = ("events",)
+TYPES = ("page_view", "click", "purchase")
+
+with_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+
+Frame = dict[str, Any]
+
+
+def run(*histories: dict[str, Any]) -> list[Any]:
+    """What the page makes of each history."""
+    done = subprocess.run(
+        ["node", str(HARNESS), str(PAGE)],
+        input="\n".join(json.dumps(history) for history in histories),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def history(frames: list[Frame], *, from_ms: int = START_MS, now_ms: int = START_MS) -> dict[str, Any]:
+    return {"frames": frames, "from_ms": from_ms, "now_ms": now_ms + 59 * MINUTE_MS, "minutes": 60}
+
+
+def delta(name: str, count: int, metric: str = "clicks", minute: int = 5) -> Frame:
+    minutes = {f"{HOUR}:{minute:02d}Z": count}
+    return {"id": name, "hour": HOUR, "metrics": {metric: {"count": count, "minutes": minutes}}}
+
+
+def deltas(*shown: Frame) -> Frame:
+    return {"type": "delta", "deltas": list(shown)}
+
+
+def snapshot(*shown: Frame, total: int = 0, absorbed: tuple[str, ...] = (), part: int = 1, parts: int = 1) -> Frame:
+    totals = {"clicks": {"count": total, "minutes": {f"{HOUR}:00Z": total}}} if total else {}
+    head = {"type": "snapshot", "since": f"{HOUR}:00:00Z", "as_of": f"{HOUR}:30:00.000Z", "part": part, "parts": parts}
+    return {**head, "totals": totals, "deltas": list(shown), "absorbed": list(absorbed)}
+
+
+@with_node
+@pytest.mark.parametrize(
+    ("frames", "total"),
+    [
+        pytest.param([snapshot(total=7)], 7, id="a snapshot's totals"),
+        pytest.param([snapshot(delta("a", 2), total=7), deltas(delta("b", 3))], 12, id="and deltas"),
+        pytest.param([snapshot(total=7), deltas(delta("a", 2)), deltas(delta("a", 2))], 9, id="a delta pushed twice"),
+        pytest.param([snapshot(delta("a", 2)), deltas(delta("a", 5))], 5, id="a delta that grew"),
+        pytest.param([snapshot(), deltas(delta("a", 5)), deltas(delta("a", 2))], 2, id="the latest replaces"),
+        pytest.param([deltas(delta("a", 2)), snapshot(total=7)], 9, id="a delta before the snapshot is kept"),
+        pytest.param([deltas(delta("a", 5)), snapshot(delta("a", 2))], 5, id="grown while the snapshot was read"),
+        pytest.param([deltas(delta("a", 2)), snapshot(delta("a", 5))], 5, id="older than the snapshot"),
+        pytest.param([deltas(delta("a", 2)), snapshot(total=7, absorbed=("a",))], 7, id="absorbed, pushed before"),
+        pytest.param([snapshot(total=7, absorbed=("a",)), deltas(delta("a", 2))], 7, id="absorbed, pushed later"),
+        pytest.param(
+            [snapshot(delta("b", 1), part=2, parts=2), deltas(delta("c", 4)), snapshot(total=7, parts=2)],
+            12,
+            id="parts in any order",
+        ),
+        pytest.param([snapshot(total=7), {"type": "pong"}, {"message": "hm"}], 7, id="other frames"),
+        pytest.param([snapshot(total=7), snapshot(total=7)], 7, id="a snapshot twice"),
+    ],
+)
+def test_a_number_is_the_totals_plus_the_latest_delta_of_each_id(frames: list[Frame], total: int) -> None:
+    (shown,) = run(history(frames))
+
+    assert shown["ready"]
+    assert shown["total"] == total
+    assert shown["metrics"] == {"clicks": total}
+
+
+@with_node
+def test_nothing_is_shown_before_the_whole_snapshot_has_come() -> None:
+    (shown,) = run(history([deltas(delta("a", 2)), snapshot(total=7, parts=2)]))
+
+    assert not shown["ready"]
+    assert shown["changed"] == [False, False]
+
+
+@with_node
+def test_a_day_begins_at_its_first_minute_and_the_hour_ends_with_the_current_one() -> None:
+    frames = [snapshot(delta("a", 2, minute=5), delta("b", 3, minute=6), delta("c", 4, minute=59))]
+
+    (shown,) = run(history(frames, from_ms=START_MS + 6 * MINUTE_MS))
+
+    assert shown["total"] == 7
+    assert {minute: count for minute, count in enumerate(shown["series"]) if count} == {5: 2, 6: 3, 59: 4}
+
+
+@with_node
+def test_metrics_are_ranked_by_count() -> None:
+    (shown,) = run(history([snapshot(delta("a", 2, "b"), delta("b", 9, "c"), delta("c", 2, "a"), delta("d", 0, "z"))]))
+
+    assert list(shown["metrics"]) == ["c", "a", "b"]
+
+
+@with_node
+def test_random_histories_of_the_servers_own_frames_end_in_the_truth() -> None:
+    expected, histories = zip(*(simulated(Random(seed)) for seed in range(300)), strict=True)
+
+    shown = run(*histories)
+
+    assert [row["metrics"] for row in shown] == list(expected)
+    assert [sum(row["series"]) for row in shown] == [sum(metrics.values()) for metrics in expected]
+
+
+def simulated(random: Random) -> tuple[dict[str, int], dict[str, Any]]:
+    """Deltas grow and are absorbed; a snapshot is read in between; pushes keep their order, come twice, come early.
+
+    Returns the truth and the history of one connection.
+    """
+    open_deltas: dict[str, Delta] = {}
+    merged: list[Merged] = []
+    pushes: list[Delta] = []
+    registered_at = 0
+    view = HourView(HOUR)
+    register_step, read_step = sorted(random.sample(range(40), 2))
+    for step in range(40):
+        if step == register_step:
+            registered_at = len(pushes)
+        if step == read_step:
+            view = HourView.of(HOUR, list(open_deltas.values()), list(merged))
+        dice = random.random()
+        if dice < 0.45 or not open_deltas:
+            name = f"record-{step}"
+            open_deltas[name] = Delta("p", HOUR, name, step, step, some_rollups(random))
+            pushes.append(open_deltas[name])
+        elif dice < 0.8:
+            old = open_deltas[random.choice(sorted(open_deltas))]
+            grown = merge_all([old.rollups, some_rollups(random)])
+            open_deltas[old.id] = Delta("p", HOUR, old.id, step, step, grown)
+            pushes.append(open_deltas[old.id])
+        else:
+            taken = random.sample(sorted(open_deltas), random.randint(1, len(open_deltas)))
+            rollups = merge_all(open_deltas.pop(name).rollups for name in taken)
+            merged.append(Merged(f"{HOUR}:{step:02d}", frozenset(taken), 0, rollups))
+
+    frames = snapshot_frames(
+        [view], topics=TOPICS, since=f"{HOUR}:00:00Z", as_of=f"{HOUR}:30:00Z", now=0, contracts=CONTRACTS
+    )
+    # Pushes may be late, and so may the snapshot be; what was written before the registration may come or not.
+    first = random.randint(0, registered_at)
+    pushed = [frame for push in repeated(random, pushes[first:]) for frame in frames_of(push)]
+    place = random.randint(0, len(pushed))
+    sent = [orjson.loads(frame) for frame in [*pushed[:place], *frames, *pushed[place:]]]
+
+    everything = merge_all([*(item.rollups for item in merged), *(d.rollups for d in open_deltas.values())])
+    return {name: rollup.count for name, rollup in sorted(everything.items(), key=ranked)}, history(sent)
+
+
+def repeated(random: Random, pushes: list[Delta]) -> list[Delta]:
+    """As a stream batch that is retried is pushed again from its first record on."""
+    sent: list[Delta] = []
+    for number, push in enumerate(pushes):
+        sent.append(push)
+        if random.random() < 0.15:
+            sent += pushes[max(0, number - random.randint(0, 3)) : number + 1]
+    return sent
+
+
+def frames_of(push: Delta) -> list[bytes]:
+    return delta_frames([delta_json(push, TOPICS, CONTRACTS)])
+
+
+def some_rollups(random: Random) -> Rollups:
+    rollups: Rollups = {}
+    for event_type in random.sample(TYPES, random.randint(1, len(TYPES))):
+        count = random.randint(1, 9)
+        rollups[event_type] = Rollup(count=count, minutes={random.randrange(60): count})
+    return rollups
+
+
+def ranked(pair: tuple[str, Rollup]) -> tuple[int, str]:
+    return -pair[1].count, pair[0]
+
+
+@with_node
+def test_a_scale_begins_at_zero_holds_the_highest_value_and_has_few_whole_lines() -> None:
+    highest = [0, 1, 2, 3, 7, 10, 42, 99, 100, 101, 1750, 123456]
+
+    for value, ticks in zip(highest, run(*({"call": "ticks", "arguments": [v]} for v in highest)), strict=True):
+        assert ticks[0] == 0
+        assert ticks[-1] >= value
+        assert 2 <= len(ticks) <= 6
+        assert all(tick == int(tick) for tick in ticks)
+
+
+@with_node
+def test_reconnecting_waits_longer_each_time_up_to_half_a_minute() -> None:
+    calls = [{"call": "backoffMs", "arguments": [attempt, 1]} for attempt in (0, 1, 2, 10, 50)]
+
+    assert run(*calls) == [500, 1000, 2000, 30000, 30000]
+
+
+@with_node
+def test_a_connection_that_is_lost_for_long_is_stale() -> None:
+    calls = [{"call": "stateOf", "arguments": arguments} for arguments in ([True, 99999], [False, 1], [False, 20001])]
+
+    assert run(*calls) == ["live", "reconnecting", "stale"]
+
+
+@with_node
+def test_every_script_parses() -> None:
+    for script in re.findall(r"<script[^>]*>(.*?)</script>", PAGE.read_text(), re.DOTALL):
+        subprocess.run(["node", "--check", "-"], input=script, text=True, check=True, timeout=60)
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    page = PAGE.read_text()
+
+    addresses = set(re.findall(r"""(?:https?:)?//[\w.-]+\.\w+[^\s"')]*""", page))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"}
+    assert not re.search(r"<script[^>]+src=|<link[^>]+stylesheet|@import|\beval\(|innerHTML|\son\w+=", page)
+    assert len(page.splitlines()) < 400
