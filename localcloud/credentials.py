@@ -100,7 +100,8 @@ def _start(places: Places, endpoint: str) -> None:
             process = subprocess.Popen(
                 [sys.executable, "-m", "localcloud", "run", "--no-rest", "--leased"],
                 cwd=PROJECT,
-                env={**os.environ, "CLOUD_PORT": str(port), "PYTHONPYCACHEPREFIX": str(places.bytecode)},
+                # `chalice local` takes any file that appears in the checkout, a compiled module too, for a change.
+                env={**os.environ, "CLOUD_PORT": str(port), "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -22,7 +22,6 @@ def cloud_environment(ports: Ports, places: Places) -> dict[str, str]:
         "CLOUD_PORT": str(ports.cloud),
         "TIDEMARK_STATE": str(places.root),
         "AWS_ENDPOINT_URL": ports.cloud_url,
-        "PYTHONPYCACHEPREFIX": str(places.bytecode),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -96,15 +96,10 @@ class Places:
         """What runs now: see Running."""
         return self.root / "running.json"
 
-    @property
-    def bytecode(self) -> Path:
-        """Compiled modules: `chalice local` takes any file that appears in the checkout for a change."""
-        return self.root / "bytecode"
-
     def owned(self) -> list[Path]:
         """What is there of all that the local cloud ever writes."""
         known = (self.logs, self.services, self.objects, self.streams, self.stack, self.leases, self.running)
-        scratch = (self.bytecode, self.root / "athena", *self.root.glob("*.draft"), *self.root.glob("*.lock"))
+        scratch = (self.root / "athena", *self.root.glob("*.draft"), *self.root.glob("*.lock"))
         return [path for path in (*known, *scratch) if path.exists()]
 
     def lock(self, name: str) -> int | None:
