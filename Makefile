@@ -4,8 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-STAGE ?= prod
-
 export PORT ?= 8000
 export WS_PORT ?= 8001
 export CLOUD_PORT ?= 4566
@@ -51,20 +49,23 @@ bench: $(READY) ## measure the stages, as ratios in one run
 package: $(READY) ## build the production package and check what is in it
 	@$(BIN)/python -m infra.package
 
+# No default: a command that changes an account names its stage.
+NAMED_STAGE = $(or $(STAGE),$(error name the stage: make $@ STAGE=prod))
+
 stack: $(READY) ## create or update a stage's resources (STAGE=prod)
-	@$(BIN)/python -m infra.stack --stage $(STAGE)
+	@$(BIN)/python -m infra.stack --stage $(NAMED_STAGE)
 
 layer: $(READY) ## build and publish the lake layer (STAGE=prod)
-	@$(BIN)/python -m infra.layer --stage $(STAGE)
+	@$(BIN)/python -m infra.layer --stage $(NAMED_STAGE)
 
 outputs: $(READY) ## record what the stack and the last deploy made in .chalice/config.json (STAGE=prod)
-	@$(BIN)/python -m infra.outputs --stage $(STAGE)
+	@$(BIN)/python -m infra.outputs --stage $(NAMED_STAGE)
 
 triggers: $(READY) ## apply infra/triggers.json to the deployed functions (STAGE=prod)
-	@$(BIN)/python -m infra.triggers --stage $(STAGE)
+	@$(BIN)/python -m infra.triggers --stage $(NAMED_STAGE)
 
 deploy: $(READY) ## all of it in order, with chalice deploy in the middle (STAGE=prod)
-	@$(BIN)/python -m infra.deploy --stage $(STAGE)
+	@$(BIN)/python -m infra.deploy --stage $(NAMED_STAGE)
 
 clean: ## remove the virtual environment and build output (state of the local cloud too)
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m localcloud forget; fi
