@@ -1,0 +1,180 @@
+"""What a million events cost, from prices and measured sizes: `python -m infra.costs` prints the tables.
+
+Sizes are those that the app's own code makes of sample events. Everything assumed is a field of Scenario.
+"""
+
+import random
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from chalicelib.domain.chunks import Message, chunks_of, encode_message
+from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.events import StoredEvent
+from chalicelib.domain.rollups import Rollups, encode, fold_event
+from chalicelib.domain.sketches import hash_user
+
+ROOT = Path(__file__).resolve().parent.parent
+MILLION = 1e6
+LAKE_BYTES_PER_EVENT = 60  # Parquet with zstd, compacted; measured
+KEY_BYTES = 150  # of an item's keys, names and small attributes
+LOG_BYTES = 500  # a Lambda invocation's own three lines
+SQS_UNIT_BYTES = 64 * 1024  # what is billed as one request
+BATCH_MESSAGES = 10  # app.py: batch_size of `process`
+STREAM_POLLS_PER_SECOND = 4  # Lambda looks into a shard so often
+
+# US dollars in us-east-1; per million unless the name says otherwise.
+API_REQUESTS = 3.50
+SOCKET_MESSAGES = 1.00
+SOCKET_MINUTES = 0.25
+INVOCATIONS = 0.20
+GB_SECONDS = 16.67  # x86
+QUEUE_REQUESTS = 0.40
+WRITE_UNITS = 0.625  # of 1 KB
+TABLE_GB_MONTH = 0.25
+PUTS = 5.00
+OBJECT_GB_MONTH = 0.023
+LOGS_GB = 0.50
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Who sends, how fast, and who watches. Seconds are of billed Lambda time."""
+
+    name: str
+    events_per_request: int
+    users_per_request: int
+    events_per_second: float = 100.0
+    dashboards: int = 10
+    pushes_per_second: float = 2.0  # chalicelib/wiring.py: PUSH_INTERVAL_SECONDS
+    api_seconds: float = 0.02
+    process_seconds: float = 0.1
+    aggregate_seconds: float = 0.05
+    archive_seconds: float = 1.0
+    live_seconds: float = 0.1
+    compact_seconds: float = 0.5
+
+    @property
+    def requests(self) -> float:
+        return MILLION / self.events_per_request
+
+    @property
+    def seconds(self) -> float:
+        """How long a million events take to come in."""
+        return MILLION / self.events_per_second
+
+    @property
+    def deltas(self) -> float:
+        """One for each batch of the events table's stream."""
+        return self.seconds * min(STREAM_POLLS_PER_SECOND, self.events_per_second / self.events_per_request)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One position: what it is, how it is computed, and US dollars."""
+
+    name: str
+    formula: str
+    dollars: float
+
+
+SCENARIOS = (
+    Scenario("browsers, one event a request", 1, 1),
+    Scenario("servers, 100 events of 20 users a request", 100, 20),
+)
+
+
+def sample(count: int, users: int) -> list[StoredEvent]:
+    """Page views as a site sends them; always the same."""
+    source = random.Random(1)
+    start = 1_790_000_000_000
+    return [
+        StoredEvent(
+            event_id=str(uuid.UUID(int=source.getrandbits(128))),
+            event_type="page_view",
+            occurred_at=start + number * 97,
+            timestamp=start + number * 97,
+            user_id=f"user-{number % users}",
+            session_id=f"session-{number % users}",
+            properties={
+                "path": f"/products/{source.randrange(500)}",
+                "title": "Product",
+                "referrer": "https://example.com/",
+            },
+            context={"locale": "en-US", "userAgent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"},
+        )
+        for number in range(count)
+    ]
+
+
+def lines(s: Scenario) -> Iterator[Line]:
+    """Every position of a million events; storage as one month of what they add."""
+    message = Message("project", 1_790_000_000_000, sample(s.events_per_request, s.users_per_request))
+    texts = [len(text) for text in encode_message(message)]
+    send_units = sum(ceil(size / SQS_UNIT_BYTES) for size in texts)
+    receive_units = ceil(BATCH_MESSAGES * max(texts) / SQS_UNIT_BYTES)
+    chunks = [len(chunk.body) + KEY_BYTES for chunk in chunks_of(message)]
+    chunk_units = sum(ceil(size / 1024) for size in chunks)
+    delta_events = max(1, round(MILLION / s.deltas))
+    delta_units = ceil((delta_bytes(delta_events) + KEY_BYTES) / 1024)
+    batches = s.requests * len(texts) / BATCH_MESSAGES
+
+    def line(name: str, quantity: float, unit: str, price: float) -> Line:
+        return Line(name, f"{quantity:,.0f} {unit} × ${price:g}/M", quantity * price / MILLION)
+
+    def function(name: str, calls: float, gb: float, seconds: float) -> Line:
+        formula = f"{calls:,.0f} × (${INVOCATIONS:g}/M + {gb:g} GB × {seconds:g} s × ${GB_SECONDS:g}/M)"
+        return Line(f"Lambda {name}", formula, calls * (INVOCATIONS + gb * seconds * GB_SECONDS) / MILLION)
+
+    yield line("API Gateway", s.requests, "requests", API_REQUESTS)
+    yield function("api_handler", s.requests, 1, s.api_seconds)
+    yield line("SQS send", s.requests * send_units, "requests", QUEUE_REQUESTS)
+    yield line("SQS receive and delete", batches * (receive_units + 1), "requests", QUEUE_REQUESTS)
+    yield function("process", batches, 0.5, s.process_seconds)
+    yield line("events table, writes", s.requests * chunk_units, "write units", WRITE_UNITS)
+    hot_gb = s.requests * sum(chunks) / 1e9
+    yield Line("events table, 30 days", f"{hot_gb:.2f} GB × ${TABLE_GB_MONTH:g}", hot_gb * TABLE_GB_MONTH)
+    yield function("aggregate", s.deltas, 1, s.aggregate_seconds)
+    # The delta and its index entry; the tombstone that takes its place, in a transaction (twice), and the index again.
+    yield line("rollups table, writes", s.deltas * (delta_units + 1 + 2 * delta_units + 1), "write units", WRITE_UNITS)
+    yield function("archive", s.seconds / 60, 1, s.archive_seconds)
+    yield line("S3 puts", s.seconds / 60, "files", PUTS)
+    lake_gb = MILLION * LAKE_BYTES_PER_EVENT / 1e9
+    yield Line("lake, a month", f"{lake_gb:.2f} GB × ${OBJECT_GB_MONTH:g}", lake_gb * OBJECT_GB_MONTH)
+    yield function("live", s.seconds * s.pushes_per_second, 0.5, s.live_seconds)
+    yield line("WebSocket pushes", s.dashboards * s.seconds * s.pushes_per_second, "messages", SOCKET_MESSAGES)
+    yield line("WebSocket connections", s.dashboards * s.seconds / 60, "minutes", SOCKET_MINUTES)
+    yield function("compact", s.seconds / 60, 0.5, s.compact_seconds)
+    calls = s.requests + batches + s.deltas + s.seconds * (s.pushes_per_second + 2 / 60)
+    log_gb = calls * LOG_BYTES / 1e9
+    yield Line("logs", f"{calls:,.0f} invocations × {LOG_BYTES} B × ${LOGS_GB:g}/GB", log_gb * LOGS_GB)
+
+
+def delta_bytes(events: int) -> int:
+    """The size of a delta of so many page views."""
+    spec = Contracts.load(ROOT / "schemas").spec("page_view")
+    rollups: Rollups = {}
+    for event in sample(min(events, 5000), 200):
+        fold_event(rollups, event, hash_user(event["user_id"]), spec)
+    return len(encode(rollups))
+
+
+def table() -> str:
+    """Markdown, a table for each scenario."""
+    made = []
+    for scenario in SCENARIOS:
+        found = list(lines(scenario))
+        rows = [f"| {line.name} | {line.formula} | {line.dollars:.3f} |" for line in found]
+        total = sum(line.dollars for line in found)
+        head = (
+            f"**{scenario.name[0].upper()}{scenario.name[1:]}**, at {scenario.events_per_second:g} events/s "
+            f"with {scenario.dashboards} dashboards open: **${total:.2f}** per million events"
+        )
+        made.append("\n".join([head, "", "| position | quantity × price | US$ |", "|---|---|---:|", *rows]))
+    return "\n\n".join(made) + "\n"
+
+
+if __name__ == "__main__":
+    print(table())
