@@ -146,11 +146,9 @@ def main() -> None:
     pairs = [(cold_import_seconds(edge), cold_import_seconds(bare)) for _ in range(rounds)]
     mine, theirs = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
-    print(
-        f"\ncold start in CPU time: edge ready for a request {mine:.0f} ms, chalice + boto3 sqs client {theirs:.0f} ms:",
-        end=" ",
-    )
-    print(f"{ratio:.2f}x")
+    print("\ncold start, milliseconds of CPU time")
+    print(f"{'edge, ready for a request':38} {mine:>10.0f}")
+    print(f"{'chalice + boto3 sqs client':38} {theirs:>10.0f}   {ratio:>13.2f}x")
 
 
 if __name__ == "__main__":
