@@ -120,7 +120,8 @@ def reach(url: str) -> Client:
 
 def send(run: Run, options: argparse.Namespace, *, planned: int) -> Outcome:
     """Send all of the run under a line that shows how far it is."""
-    with tqdm(total=planned, unit=" events", desc="sent", dynamic_ncols=True, mininterval=0.2) as line:
+    often = 0.2 if sys.stderr.isatty() else 10  # a log does not want each change
+    with tqdm(total=planned, unit=" events", desc="sent", dynamic_ncols=True, mininterval=often) as line:
         sender = Sender(options.url, options.key, threads=options.threads, progress=show(line))
         outcome = sender.send(batches(run, options.seconds))
         line.refresh()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from heapq import heappop, heappush
@@ -63,7 +63,7 @@ def batches(run: Run, seconds: float) -> Iterator[Batch]:
             later = at_seconds + traffic.random.uniform(*DUPLICATE_SECONDS)
             heappush(again, (later, number, Batch(later, batch.body, batch.event_types, duplicate=True)))
     while again:
-        yield heappop(again)[2]
+        yield replace(heappop(again)[2], at_seconds=seconds)  # the run is over: nobody waits for the last of them
 
 
 class _Traffic:
