@@ -125,8 +125,9 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     os.environ.update(SETTINGS)
     print(
-        f"Python {platform.python_version()}, {os.cpu_count()} cores; medians of {rounds} rounds, CPU time of one core\n"
+        f"Python {platform.python_version()}, {os.cpu_count()} cores; medians of {rounds} rounds, CPU time of one core"
     )
+    print()
     with patch("botocore.client.BaseClient._make_api_call", sdk_call):
         measured = subjects()
         rates: dict[str, list[float]] = {name: [] for name in measured}
