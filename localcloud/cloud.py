@@ -21,7 +21,7 @@ from localcloud.wire import CloudApi, FunctionsApi
 
 DRAIN_SECONDS = 10.0
 LAST_DELIVERIES_SECONDS = 5.0
-SAVE_EVERY_SECONDS = 60.0  # when something changed; a save stops the services while it is made
+SAVE_EVERY_SECONDS = 15.0  # when something changed; a save stops the services while it is made
 SAVE_SHARE = 0.02  # of the time at most: a large state is saved less often
 
 
@@ -83,6 +83,7 @@ class Cloud:
         changes = self.emulator.changes
         self.save_seconds = self.server.call(self.emulator.save(self.checkpoints, self.triggers.oldest_needed))
         self.saved_changes, self.saved_at = changes, time.monotonic()
+        print(f"saved in {self.save_seconds:.3f} s", flush=True)
 
     def _save_when_due(self) -> None:
         wait = max(SAVE_EVERY_SECONDS, self.save_seconds / SAVE_SHARE)
@@ -103,6 +104,7 @@ class Cloud:
         self.gateway_server.call(self.gateway.close_all())
         self.gateway_server.stop()
         self.save()
+        self.emulator.saved_by_itself()
         self.server.stop()
 
     def _await_services(self) -> None:
