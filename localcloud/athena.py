@@ -5,7 +5,6 @@ a table and runs the text as it is. The links make a table one consistent listin
 """
 
 import asyncio
-import logging
 import os
 import shutil
 import threading
@@ -20,8 +19,6 @@ from sqlglot import exp
 
 from localcloud.athena_dialect import MACROS, named_tables, only_projects, to_duckdb
 from localcloud.athena_values import as_athena, athena_type
-
-log = logging.getLogger("localcloud.athena")
 
 QUERY_SECONDS = 120.0
 ATTEMPTS = 5  # at a listing, which an object deleted meanwhile makes old

@@ -16,8 +16,6 @@ import orjson
 
 from localcloud.places import ACCOUNT, HOST, REGION, Places
 
-log = logging.getLogger("localcloud.emulator")
-
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 KEPT_QUERIES = 200  # Athena's executions with their results are part of the state
 TABLE_SETTINGS = (

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from hypercorn.asyncio import serve
@@ -12,6 +13,7 @@ from hypercorn.config import Config
 T = TypeVar("T")
 
 KEEP_ALIVE_SECONDS = 75
+WORKERS = 32  # functions that sockets wait for at one time
 
 
 class AsgiServer:
@@ -43,6 +45,7 @@ class AsgiServer:
 
     def _run(self, app: Any, config: Config) -> None:
         asyncio.set_event_loop(self.loop)
+        self.loop.set_default_executor(ThreadPoolExecutor(WORKERS))  # MiniStack then sets its own
         try:
             self.loop.run_until_complete(serve(app, config, shutdown_trigger=self._stop.wait))
         finally:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from localcloud.places import STAGE, LocalCloudError
-
-log = logging.getLogger("localcloud.stack")
 
 NAME = f"tidemark-{STAGE}"
 DONE_SECONDS = 60.0

@@ -251,7 +251,8 @@ class Supervisor:
         """Stop accepting, let the triggers finish what was accepted, save, end."""
         self.state = "stopping"
         self._write_running()
-        if any(slot.child for slot in self.slots.values()):
+        cloud = self.slots["cloud"].child
+        if cloud is not None and cloud.process.poll() is None:
             self._say("stopping: finishing what was accepted, then saving (Ctrl-C again: save at once)")
         threading.Thread(target=self._hurry, daemon=True).start()
         if self.rest_socket:
