@@ -1,0 +1,216 @@
+"""The operator's commands against an account: stacks, outputs, layer, triggers."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import layer, outputs, project, stack, triggers
+
+Aws = Callable[[str], Any]
+
+
+def settle(_seconds: float) -> None:
+    """Instead of waiting: the services here answer at once."""
+
+
+@pytest.fixture(scope="module")
+def made(aws: Aws) -> dict[str, str]:
+    """The outputs of production's stacks."""
+    return stack.ensure_both("prod", {}, aws("cloudformation"), say=lambda _: None, sleep=settle)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of Chalice's configuration, to write to."""
+    config = tmp_path / "config.json"
+    config.write_text(project.CONFIG.read_text())
+    monkeypatch.setattr(outputs, "read_config", lambda: project.read_config(config))
+    monkeypatch.setattr(outputs, "write_config", lambda found: project.write_config(found, config))
+    monkeypatch.setattr(outputs, "deployed", lambda stage: project.deployed(stage, tmp_path))
+    return config
+
+
+def variables(config: Path) -> dict[str, str]:
+    """Production's environment in the copy."""
+    found: dict[str, str] = json.loads(config.read_text())["stages"]["prod"]["environment_variables"]
+    return found
+
+
+def test_the_stack_gives_every_output(made: dict[str, str], template: dict[str, Any]) -> None:
+    assert made.keys() == template["Outputs"].keys()
+    assert made["DataBucket"] == "tidemark-prod-data-000000000000"
+    assert "/stream/" in made["EventsStreamArn"]
+
+
+def test_the_monitoring_stack_stands_beside_it(made: dict[str, str], aws: Aws) -> None:
+    groups = aws("logs").describe_log_groups(logGroupNamePrefix="/aws/lambda/tidemark-prod")["logGroups"]
+
+    assert len(groups) == 10
+    assert {group["retentionInDays"] for group in groups} == {30}
+    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 13
+
+
+def test_making_the_stack_again_changes_no_output(made: dict[str, str], aws: Aws) -> None:
+    assert stack.ensure_both("prod", {}, aws("cloudformation"), say=lambda _: None, sleep=settle) == made
+
+
+def test_progress_names_each_resource(aws: Aws, tmp_path: Path) -> None:
+    small = tmp_path / "small.yaml"
+    small.write_text("Resources: {Topic: {Type: 'AWS::SNS::Topic'}}")
+    said: list[str] = []
+
+    stack.ensure(aws("cloudformation"), "small", small, {}, say=said.append, sleep=settle)
+
+    assert any("Topic CREATE_COMPLETE" in line for line in said)
+
+
+def test_a_stack_that_cannot_be_made_says_why_and_how_to_go_on(aws: Aws, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    token = "arn:aws:lambda:us-east-1:000000000000:function:none"
+    broken.write_text(f"Resources: {{Thing: {{Type: 'Custom::Thing', Properties: {{ServiceToken: '{token}'}}}}}}")
+
+    with pytest.raises(project.OperatorError, match=r"broken ended in ROLLBACK_COMPLETE: Thing: .*not found"):
+        stack.ensure(aws("cloudformation"), "broken", broken, {}, say=lambda _: None, sleep=settle)
+    with pytest.raises(project.OperatorError, match=r"delete-stack --stack-name broken"):
+        stack.ensure(aws("cloudformation"), "broken", broken, {}, say=lambda _: None, sleep=settle)
+
+
+def test_outputs_are_recorded_once(made: dict[str, str], aws: Aws, files: Path) -> None:
+    first = outputs.record_all("prod", aws("cloudformation"))
+    text = files.read_text()
+
+    second = outputs.record_all("prod", aws("cloudformation"))
+
+    assert "DATA_BUCKET = tidemark-prod-data-000000000000" in first
+    assert second == []
+    assert files.read_text() == text
+    assert {project.variable(name): value for name, value in made.items()}.items() <= variables(files).items()
+    assert list(variables(files)) == sorted(variables(files))
+
+
+def test_the_websocket_address_is_recorded_after_the_first_deploy(made: dict[str, str], aws: Aws, files: Path) -> None:
+    outputs.record_all("prod", aws("cloudformation"))
+    address = "wss://abc.execute-api.us-east-1.amazonaws.com/prod/"
+    (files.parent / "deployed").mkdir()
+    socket = {"name": "websocket_api", "resource_type": "websocket_api", "websocket_api_url": address}
+    (files.parent / "deployed" / "prod.json").write_text(json.dumps({"resources": [socket]}))
+
+    changes = outputs.record_all("prod", aws("cloudformation"))
+
+    assert changes == [
+        "WEBSOCKET_URL = wss://abc.execute-api.us-east-1.amazonaws.com/prod"
+    ]  # a query string follows it
+
+
+def test_without_a_stack_the_message_names_the_command(aws: Aws, files: Path) -> None:
+    before = files.read_text()
+
+    with pytest.raises(
+        project.OperatorError, match=r"no stack tidemark-staging in us-east-1.*infra.stack --stage staging"
+    ):
+        outputs.record_all("staging", aws("cloudformation"))
+
+    assert files.read_text() == before
+
+
+def test_triggers_get_their_settings_once(made: dict[str, str], aws: Aws) -> None:
+    lambda_ = aws("lambda")
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("app.py", "def process(event, context): pass")
+    lambda_.create_function(
+        FunctionName="tidemark-prod-process",
+        Runtime="python3.12",
+        Role="arn:aws:iam::000000000000:role/process",
+        Handler="app.process",
+        Code={"ZipFile": code.getvalue()},
+    )
+    queue = "arn:aws:sqs:us-east-1:000000000000:tidemark-prod-events"
+    mapping = lambda_.create_event_source_mapping(FunctionName="tidemark-prod-process", EventSourceArn=queue)
+    wanted = json.loads(triggers.TRIGGERS.read_text())["process"]
+
+    first = triggers.apply(lambda_, mapping["UUID"], wanted, sleep=settle)
+    second = triggers.apply(lambda_, mapping["UUID"], wanted, sleep=settle)
+
+    assert (first, second) == (["FunctionResponseTypes"], [])
+    assert lambda_.get_event_source_mapping(UUID=mapping["UUID"])["FunctionResponseTypes"] == [
+        "ReportBatchItemFailures"
+    ]
+
+
+def test_triggers_are_found_in_what_chalice_deployed() -> None:
+    resources = {
+        "process-sqs-event-source": {"event_uuid": "1"},
+        "live-dynamodb-event-source": {"event_uuid": "2"},
+    }
+
+    assert triggers.mapping_ids(resources, ["process", "live"], "prod") == {"process": "1", "live": "2"}
+    with pytest.raises(project.OperatorError, match="no trigger of archive; deploy first: chalice deploy --stage prod"):
+        triggers.mapping_ids(resources, ["process", "archive"], "prod")
+
+
+def test_a_layer_is_published_when_its_content_differs(made: dict[str, str], aws: Aws, tmp_path: Path) -> None:
+    bucket = layer.results_bucket(aws("cloudformation"), "prod")
+    built = a_layer(tmp_path, "one")
+
+    first = layer.publish(built, "lake", bucket, aws("s3"), aws("lambda"))
+    again = layer.publish(built, "lake", bucket, aws("s3"), aws("lambda"))
+    other = layer.publish(a_layer(tmp_path, "two"), "lake", bucket, aws("s3"), aws("lambda"))
+
+    assert bucket == "tidemark-prod-results-000000000000"
+    assert first == again != other
+
+
+def test_the_layer_is_given_to_the_functions_that_need_it() -> None:
+    config = project.read_config()
+
+    assert layer.record(config, "prod", "arn:1") is True
+    assert layer.record(config, "prod", "arn:1") is False
+    layered = {n: f["layers"] for n, f in config["stages"]["prod"]["lambda_functions"].items() if "layers" in f}
+    assert layered == {"archive": ["arn:1"]}
+
+
+def test_the_same_files_make_the_same_zip(tmp_path: Path) -> None:
+    built = a_layer(tmp_path, "one")
+    before = built.sha256
+    (built.folder / "python" / "module.py").touch()
+
+    layer.zip_folder(built.folder, built.zip)
+
+    assert built.sha256 == before
+
+
+def test_pruning_keeps_one_copy_of_each_library(tmp_path: Path) -> None:
+    for name in ("libarrow_python.so", "libarrow_python.so.2600", "libarrow_python.so.2600.1.0", "lib.cpython-312.so"):
+        path = tmp_path / "pyarrow" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    for name in (
+        "pyarrow/tests/test_array.py",
+        "pyarrow/include/arrow.h",
+        "numpy/core/tests/test.py",
+        "pyarrow/_s3fs.x.so",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+    layer.prune(tmp_path)
+
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"pyarrow/libarrow_python.so.2600", "pyarrow/lib.cpython-312.so"}
+
+
+def a_layer(folder: Path, content: str) -> layer.Layer:
+    """A layer with one module."""
+    module = folder / "layer" / "python" / "module.py"
+    module.parent.mkdir(parents=True, exist_ok=True)
+    module.write_text(content)
+    built = layer.Layer("3.12", folder / "layer.zip", folder / "layer")
+    layer.zip_folder(built.folder, built.zip)
+    return built

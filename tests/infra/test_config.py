@@ -1,0 +1,139 @@
+"""Chalice's configuration against what it names: settings, outputs, policies, triggers, functions."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from app import app
+from chalicelib.settings import Settings, Sources
+from infra.policies import documents, render
+from infra.project import CHALICE, LAYERED, ROOT, STAGES, read_config, variable
+from infra.triggers import TRIGGERS
+from localcloud import environment as local_environment
+from tests.infra.test_template import FUNCTIONS
+
+# What only the made stack knows; `make outputs` records it.
+RECORDED = {"EVENTS_STREAM_ARN", "ROLLUPS_STREAM_ARN", "EVENTS_QUEUE_URL", "DATA_BUCKET", "ALERTS_TOPIC_ARN"}
+STREAMS = {"EVENTS_STREAM_ARN", "ROLLUPS_STREAM_ARN"}
+# Lambda refuses a function whose environment sets one of these.
+RESERVED = {"AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+
+
+def variables(stage: str) -> dict[str, str]:
+    """The environment of a stage's functions."""
+    found: dict[str, str] = read_config()["stages"][stage]["environment_variables"]
+    return found
+
+
+def settings() -> set[str]:
+    """Every variable that chalicelib/settings.py reads."""
+    return {field.name.upper() for kind in (Settings, Sources) for field in fields(kind)}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_every_setting_once_its_outputs_are_recorded(stage: str, template: dict[str, Any]) -> None:
+    outputs = {variable(name) for name in template["Outputs"]}
+
+    assert settings() <= variables(stage).keys() | outputs
+    assert variables(stage).keys() | RECORDED >= outputs
+
+
+def test_the_laptop_has_every_setting_but_the_streams(template: dict[str, Any]) -> None:
+    outputs = {variable(name) for name in template["Outputs"]}
+
+    assert (settings() | outputs) - STREAMS <= variables("dev").keys()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_sets_what_lambda_keeps_for_itself(stage: str) -> None:
+    assert not variables(stage).keys() & RESERVED
+    assert not [name for name in variables(stage) if name.startswith(("AWS_", "LAMBDA_"))]
+
+
+@pytest.mark.parametrize("stage", ["dev", *STAGES])
+def test_the_environment_is_sorted_so_that_recording_makes_small_diffs(stage: str) -> None:
+    assert list(variables(stage)) == sorted(variables(stage))
+
+
+def test_staging_and_production_differ_in_their_names_only() -> None:
+    stages = read_config()["stages"]
+    staging = {name: value for name, value in variables("staging").items() if name not in RECORDED | {"WEBSOCKET_URL"}}
+
+    for name, value in staging.items():
+        assert variables("prod")[name] == value.replace("staging", "prod")
+    assert stages["staging"]["lambda_functions"].keys() == stages["prod"]["lambda_functions"].keys()
+
+
+def test_the_local_cloud_maps_outputs_to_variables_in_the_same_way() -> None:
+    for name in ("EventsStreamArn", "AthenaWorkgroup", "EventsQueueUrl"):
+        assert variable(name) == local_environment.variable(name)
+
+
+def test_the_configuration_names_the_functions_of_the_app() -> None:
+    sockets = {"$connect": "websocket_connect", "$default": "websocket_message", "$disconnect": "websocket_disconnect"}
+
+    functions = {source.name for source in app.event_sources} | {"api_handler"}
+    functions |= {sockets[handler.route_key_handled] for handler in app.websocket_handlers.values()}
+    assert functions == set(FUNCTIONS)
+    for stage in STAGES:
+        assert read_config()["stages"][stage]["lambda_functions"].keys() == functions
+    assert read_config()["lambda_functions"].keys() <= functions
+
+
+def test_only_the_functions_that_import_pyarrow_carry_the_layer() -> None:
+    importing = {path.stem for path in (ROOT / "chalicelib" / "storage").glob("*.py") if "pyarrow" in path.read_text()}
+
+    assert importing == {"lake"}
+    assert LAYERED == ("archive",)
+    for stage in STAGES:
+        layered = {n for n, f in read_config()["stages"][stage]["lambda_functions"].items() if "layers" in f}
+        assert layered <= set(LAYERED)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_function_has_its_own_policy_file_as_declared(stage: str) -> None:
+    functions = read_config()["stages"][stage]["lambda_functions"]
+
+    for name, document in documents(stage).items():
+        assert (CHALICE / name).read_text() == render(document), "run: python -m infra.policies"
+    assert {f["iam_policy_file"] for f in functions.values()} == documents(stage).keys()
+    assert all(f["iam_policy_file"] == f"policy-{name}-{stage}.json" for name, f in functions.items())
+    assert read_config()["autogen_policy"] is False
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_policy_reaches_its_own_stage_only(stage: str) -> None:
+    for statement in statements(stage):
+        for resource in statement["Resource"]:
+            general = resource == "*" or resource.endswith(":catalog")
+            assert (
+                general
+                or f"tidemark-{stage}" in resource
+                or f"tidemark_{stage}" in resource
+                or f"/{stage}/" in resource
+            )
+            assert resource != "*" or statement["Action"] == ["dynamodb:ListStreams"]  # it knows no resource
+        assert not [action for action in statement["Action"] if "*" in action]
+
+
+def test_every_trigger_setting_belongs_to_a_queue_or_stream_of_the_app() -> None:
+    kinds = {source.name: type(source).__name__ for source in app.event_sources}
+
+    for function in json.loads(TRIGGERS.read_text()):
+        assert kinds[function] in ("SQSEventConfig", "DynamoDBEventConfig")
+
+
+def test_every_stream_retries_until_it_succeeds_and_the_queue_part_by_part() -> None:
+    mappings = json.loads(TRIGGERS.read_text())
+    streams = {source.name for source in app.event_sources if type(source).__name__ == "DynamoDBEventConfig"}
+
+    assert {name for name, mapping in mappings.items() if mapping.get("MaximumRetryAttempts") == -1} == streams
+    assert mappings["process"] == {"FunctionResponseTypes": ["ReportBatchItemFailures"]}
+
+
+def statements(stage: str) -> Iterable[dict[str, Any]]:
+    """Every statement of every function."""
+    return [statement for document in documents(stage).values() for statement in document["Statement"]]

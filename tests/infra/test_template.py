@@ -1,0 +1,158 @@
+"""The two stacks: sound, safe by default, and what the app's code expects."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from cfnlint.api import lint_file
+
+from chalicelib.storage import lake
+from infra.project import ROOT, read_config
+from infra.stack import MONITORING, TEMPLATE
+
+Template = dict[str, Any]
+OPERATIONS = ROOT / "docs" / "operations.md"
+# Chalice names the API's function after the app alone, and the sockets' functions after their route.
+FUNCTIONS = [
+    "api_handler",
+    "websocket_connect",
+    "websocket_message",
+    "websocket_disconnect",
+    "process",
+    "aggregate",
+    "archive",
+    "live",
+    "reinject",
+    "compact",
+]
+GLUE_TYPES = {pa.string(): "string", pa.timestamp("us", tz="UTC"): "timestamp"}
+
+
+def of_type(template: Template, kind: str) -> dict[str, dict[str, Any]]:
+    """The resources of a type, by name."""
+    return {name: r for name, r in template["Resources"].items() if r["Type"] == kind}
+
+
+@pytest.mark.parametrize("path", [TEMPLATE, MONITORING], ids=lambda path: path.stem)
+def test_cfn_lint_finds_nothing(path: Path) -> None:
+    assert [str(finding) for finding in lint_file(path)] == []
+
+
+def test_no_store_goes_with_its_stack(template: Template) -> None:
+    kinds = ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::S3::Bucket")
+    stores = [r for kind in kinds for r in of_type(template, kind).values()]
+
+    assert len(stores) == 7
+    assert {(r["DeletionPolicy"], r["UpdateReplacePolicy"]) for r in stores} == {("RetainExceptOnCreate", "Retain")}
+
+
+def test_tables_are_encrypted_restorable_and_protected_in_production(template: Template) -> None:
+    for table in of_type(template, "AWS::DynamoDB::Table").values():
+        properties = table["Properties"]
+        assert properties["SSESpecification"]["SSEEnabled"] is True
+        assert properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
+        assert properties["DeletionProtectionEnabled"] == {"Fn::If": ["IsProduction", True, False]}
+        assert properties["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+        assert properties["BillingMode"] == "PAY_PER_REQUEST"
+
+
+def test_buckets_are_private_encrypted_and_clean_up(template: Template) -> None:
+    for bucket in of_type(template, "AWS::S3::Bucket").values():
+        properties = bucket["Properties"]
+        rules = properties["LifecycleConfiguration"]["Rules"]
+        assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+        assert properties["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+        assert properties["BucketEncryption"]
+        assert any("AbortIncompleteMultipartUpload" in rule for rule in rules)
+
+
+def test_nothing_is_reached_without_tls(template: Template) -> None:
+    policies = {
+        **of_type(template, "AWS::S3::BucketPolicy"),
+        **of_type(template, "AWS::SQS::QueuePolicy"),
+        **of_type(template, "AWS::SNS::TopicPolicy"),
+    }
+    covered = json.dumps([p["Properties"].get("Bucket") or p["Properties"] for p in policies.values()])
+
+    for policy in policies.values():
+        denials = [s for s in policy["Properties"]["PolicyDocument"]["Statement"] if s["Effect"] == "Deny"]
+        assert [s["Condition"] for s in denials] == [{"Bool": {"aws:SecureTransport": "false"}}]
+        assert denials[0]["Principal"] == "*"
+    for name in ("DataBucket", "ResultsBucket", "EventsQueue", "EventsDeadLetters", "AlertsTopic"):
+        assert f'"Ref": "{name}"' in covered
+
+
+def test_a_message_is_hidden_for_six_times_as_long_as_process_may_take(template: Template) -> None:
+    time_out = read_config()["lambda_functions"]["process"]["lambda_timeout"]
+
+    assert template["Resources"]["EventsQueue"]["Properties"]["VisibilityTimeout"] == 6 * time_out
+
+
+def test_a_dead_letter_is_kept_for_as_long_as_sqs_allows(template: Template) -> None:
+    assert template["Resources"]["EventsDeadLetters"]["Properties"]["MessageRetentionPeriod"] == 14 * 86_400
+
+
+def test_the_lake_table_has_the_columns_of_its_files(template: Template) -> None:
+    table = template["Resources"]["LakeTable"]["Properties"]["TableInput"]
+
+    columns = [(column["Name"], column["Type"]) for column in table["StorageDescriptor"]["Columns"]]
+    assert columns == [(field.name, GLUE_TYPES[field.type]) for field in lake.SCHEMA]
+    assert [key["Name"] for key in table["PartitionKeys"]] == ["project", "dt", "hr"]
+
+
+def test_a_query_without_a_project_fails_instead_of_reading_all(template: Template) -> None:
+    parameters = template["Resources"]["LakeTable"]["Properties"]["TableInput"]["Parameters"]
+
+    assert parameters["projection.enabled"] == "true"
+    assert parameters["projection.project.type"] == "injected"
+
+
+def test_analysts_cannot_leave_the_workgroups_limits(template: Template) -> None:
+    settings = template["Resources"]["AthenaWorkgroup"]["Properties"]["WorkGroupConfiguration"]
+
+    assert settings["EnforceWorkGroupConfiguration"] is True
+    assert settings["BytesScannedCutoffPerQuery"] == {"Ref": "QueryScanLimitBytes"}
+
+
+def test_every_function_has_a_log_group_that_forgets(monitoring: Template) -> None:
+    groups = [r["Properties"] for r in of_type(monitoring, "AWS::Logs::LogGroup").values()]
+
+    names = {group["LogGroupName"]["Fn::Sub"] for group in groups}
+    suffixes = {"" if name == "api_handler" else f"-{name}" for name in FUNCTIONS}
+    assert names == {f"/aws/lambda/tidemark-${{Stage}}{suffix}" for suffix in suffixes}
+    assert all(group["RetentionInDays"] == 30 for group in groups)
+
+
+def test_every_alarm_names_a_function_that_there_is_and_tells_somebody(monitoring: Template) -> None:
+    for alarm in of_type(monitoring, "AWS::CloudWatch::Alarm").values():
+        properties = alarm["Properties"]
+        assert properties["AlarmActions"] == properties["OKActions"] == [{"Ref": "AlertsTopicArn"}]
+        for dimension in properties["Dimensions"]:
+            if dimension["Name"] == "FunctionName":
+                assert dimension["Value"]["Fn::Sub"].removeprefix("tidemark-${Stage}-") in FUNCTIONS
+
+
+def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) -> None:
+    watched = {
+        (a["Properties"]["MetricName"], a["Properties"]["AlarmName"]["Fn::Sub"].removeprefix("tidemark-${Stage}-"))
+        for a in of_type(monitoring, "AWS::CloudWatch::Alarm").values()
+    }
+
+    assert watched == {
+        ("ApproximateNumberOfMessagesVisible", "dead-letters"),
+        ("ApproximateAgeOfOldestMessage", "queue-age"),
+        *(("IteratorAge", f"{name}-age") for name in ("aggregate", "archive", "live")),
+        *(("Errors", f"{name}-errors") for name in ("process", "aggregate", "archive", "live", "compact", "socket")),
+        ("AsyncEventsDropped", "reinject-dropped"),
+        ("5XXError", "api-errors"),
+    }
+
+
+def test_the_handbook_says_what_to_do_for_every_alarm(monitoring: Template) -> None:
+    documented = set(re.findall(r"^\| `([a-z-]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
+
+    names = [a["Properties"]["AlarmName"]["Fn::Sub"] for a in of_type(monitoring, "AWS::CloudWatch::Alarm").values()]
+    assert documented == {name.removeprefix("tidemark-${Stage}-") for name in names}
