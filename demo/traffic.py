@@ -109,7 +109,7 @@ class _Traffic:
         left_ms = now_ms - self.random.randint(500, 20_000)
         if self.random.random() < LATE:
             left_ms = now_ms - self.random.randint(600_000, LATE_DAYS * DAY_MS)
-        visit = Visit(self._awake(self.apps, left_ms))
+        visit = Visit.begin(self._awake(self.apps, left_ms), self.random)
         steps: list[Event] = []
         while not visit.over and len(steps) < 60:
             steps += visit.step(self.random)
@@ -138,7 +138,7 @@ class _Traffic:
         return self._batch(at_seconds, events)
 
     def _visit(self, at_ms: int) -> Visit:
-        return Visit(self._awake(self.browsers, at_ms))
+        return Visit.begin(self._awake(self.browsers, at_ms), self.random)
 
     def _awake(self, people: list[Person], at_ms: int) -> Person:
         """Somebody, the more likely the more active they are at that hour of their day."""

@@ -37,6 +37,7 @@ NEXT = {
     "article": (("product", 25), ("article", 30), ("home", 15), ("leave", 30)),
     "done": (("home", 20), ("leave", 80)),
 }
+LANDINGS = (("home", 38), ("product", 30), ("category", 16), ("article", 16))
 ROUTES = (  # route, method, typical milliseconds, weight
     ("/products", "GET", 28, 30),
     ("/products/{id}", "GET", 18, 34),
@@ -57,6 +58,14 @@ class Visit:
     fresh: bool = True  # the first step says that a session began
     cart: list[tuple[str, str, str, float]] = field(default_factory=list)
     signed_up: bool = False
+
+    @classmethod
+    def begin(cls, person: Person, random: Random) -> "Visit":
+        """A new visit, on the page that a link or the app's icon led to."""
+        place = (
+            "home" if person.uses_app else random.choices([row[0] for row in LANDINGS], [row[1] for row in LANDINGS])[0]
+        )
+        return cls(person, place)
 
     @property
     def over(self) -> bool:
