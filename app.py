@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from chalice.app import Chalice, DynamoDBEvent, Rate, Request, Response, S3Event, SQSEvent, WebsocketEvent
 
-from chalicelib import __version__, collect, wiring
+from chalicelib import __version__, collect, logs, wiring
 from chalicelib.domain.access import Project, Scope, key_of
 from chalicelib.domain.errors import (
     Forbidden,
@@ -31,7 +31,8 @@ from chalicelib.domain.segment import KINDS
 from chalicelib.domain.time_windows import to_ms
 from chalicelib.settings import Sources
 
-app = Chalice(app_name="tidemark")
+app = Chalice(app_name="tidemark", configure_logs=False)
+logs.configure()
 app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.api.binary_types.append("application/x-www-form-urlencoded")  # what one SDK calls its gzip bodies
 app.api.cors = True
@@ -83,7 +84,7 @@ def refusals(view: Callable[..., Response]) -> Callable[..., Response]:
         try:
             return view(**arguments)
         except TidemarkError as error:
-            app.log.info("refused", extra={"code": error.code})
+            app.log.info("refused", extra={"code": error.code, "path": request().path})
             headers = {"Retry-After": RETRY_SECONDS} if isinstance(error, Unavailable) else {}
             return answer({"code": error.code, "message": error.message}, STATUS[type(error)], headers)
 

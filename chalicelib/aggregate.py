@@ -2,8 +2,7 @@
 
 A stream batch writes one delta per project and hour, named by the batch's first record, so that a retry, longer
 or not, overwrites its own. Where compaction has left a tombstone, the batch is cut at its tidemark and the rest goes
-in under its own first record. ../shared/model in the design's repository is this protocol as a program; the tests
-hold this module against the same histories.
+in under its own first record. docs/decisions/0003 has the reasons, tests/test_rollup_protocol.py the histories it survives.
 """
 
 import logging
@@ -43,8 +42,10 @@ class Aggregator:
         keep_bad(self.bucket, bad)
         if chunks:
             ids = [(sequence_of(record), record["eventID"]) for record in records]
-            for (project, hour), rollups in fold(chunks, self.contracts).items():
+            folded = fold(chunks, self.contracts)
+            for (project, hour), rollups in folded.items():
                 self._write(Delta(project, hour, ids[0][1], ids[-1][0], now, rollups), chunks, ids)
+            log.info("aggregated", extra={"batch": ids[0][1], "chunks": len(chunks), "deltas": len(folded)})
 
     def _write(self, delta: Delta, chunks: list[ChunkRecord], ids: list[tuple[int, str]]) -> None:
         self.rollups.remember(delta.project, delta.hour, delta.rollups)

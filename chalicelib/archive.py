@@ -1,5 +1,6 @@
 """Beside aggregation: new chunks from the same stream become tail files of the lake."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from chalicelib.domain.partitions import lake_folder, tail_key
 from chalicelib.domain.records import ChunkRecord, read_chunk
 from chalicelib.storage.lake import Lake, Row
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,4 +33,7 @@ class Archiver:
                     folders.setdefault(folder, []).append(Row(event, chunk.received_ms))
         for folder, rows in folders.items():
             self.lake.write(tail_key(folder, records[0]["eventID"]), rows)
-        return sum(map(len, folders.values()))
+        events = sum(map(len, folders.values()))
+        if events:
+            log.info("archived", extra={"batch": records[0]["eventID"], "files": len(folders), "events": events})
+        return events

@@ -5,6 +5,7 @@ back through `reinject`; when S3 refuses too, the caller is told to try again.
 """
 
 import gzip
+import logging
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ MAX_BODY_BYTES = 1024 * 1024  # on the wire
 MAX_INFLATED_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 500
 _GZIP_MAGIC = b"\x1f\x8b"
+
+log = logging.getLogger(__name__)
 
 
 def _check_events(value: Any) -> None:
@@ -145,6 +148,8 @@ class Collector:
         )
         if admission.rejections:
             self._quarantine(admission, project, received_ms)
+            counts = {"accepted": len(admission.event_ids), "rejected": len(admission.rejections)}
+            log.info("events rejected", extra={"project": project.id, **counts})
         if admission.events:
             for text in encode_message(Message(project.id, received_ms, admission.events)):
                 self._send(text, project.id)
@@ -163,6 +168,7 @@ class Collector:
         except Unavailable as refusal:
             try:
                 self.bucket.put(spill_key(project, text), text.encode())
+                log.warning("message spilled", extra={"project": project, "reason": refusal.message})
             except Unavailable as error:
                 raise Unavailable(f"neither the queue nor the spill takes events: {refusal.message}") from error
 

@@ -52,6 +52,7 @@ class Pusher:
                 for connection in connections:
                     sent += self._push_to(connection, fresh, complete=len(fresh) == len(deltas))
         if sent:
+            log.info("pushed", extra={"frames": sent})
             # After the push, not before it: the next batch then holds all that came, and goes out at once.
             self.sleep(self.pause_seconds)
         return sent

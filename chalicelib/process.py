@@ -45,6 +45,7 @@ class Processor:
         except (Unavailable, BotoCoreError, ClientError) as error:
             log.warning("chunks not stored", extra={"messages": len(readable), "reason": str(error)})
             return failed + readable
+        log.info("processed", extra={"messages": len(readable), "chunks": len(chunks), "failed": len(failed)})
         return failed
 
     def _keep_unreadable(self, record: Mapping[str, Any]) -> bool:
