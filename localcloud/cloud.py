@@ -22,7 +22,7 @@ from localcloud.wire import CloudApi, FunctionsApi
 DRAIN_SECONDS = 10.0
 LAST_DELIVERIES_SECONDS = 5.0
 SAVE_EVERY_SECONDS = 15.0  # when something changed; a save stops the services while it is made
-SAVE_SHARE = 0.02  # of the time at most: a large state is saved less often
+SAVE_SHARE = 0.05  # of the time at most: a large state is saved less often
 
 
 def serve_cloud(places: Places) -> int:
