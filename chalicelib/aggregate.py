@@ -2,7 +2,7 @@
 
 A stream batch writes one delta per project and hour, named by the batch's first record, so that a retry, longer
 or not, overwrites its own. Where compaction has left a tombstone, the batch is cut at its tidemark and the rest goes
-in under its own first record. docs/decisions/0003 has the reasons, tests/test_rollup_protocol.py the histories it survives.
+in under its own first record. docs/decisions/0003 has the reasons, tests/test_rollup_protocol.py random histories.
 """
 
 import logging

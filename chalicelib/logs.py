@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, with the fields that `extra` names. Never a property value, key or address."""
+"""Structured logs: one JSON object a line, with the fields that `extra` names; never a property value or a key."""
 
 import logging
 import sys
