@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from infra import layer, outputs, project, stack, triggers
+from chalicelib.domain.access import Scope
+from chalicelib.domain.events import Mode
+from chalicelib.storage.control_table import ControlTable
+from infra import keys, layer, outputs, project, stack, triggers
 
 Aws = Callable[[str], Any]
 
@@ -173,6 +176,20 @@ def test_the_layer_is_given_to_the_functions_that_need_it() -> None:
     assert layer.record(config, "prod", "arn:1") is False
     layered = {n: f["layers"] for n, f in config["stages"]["prod"]["lambda_functions"].items() if "layers" in f}
     assert layered == {"archive": ["arn:1"]}
+
+
+def test_a_new_key_opens_its_project(made: dict[str, str], aws: Aws) -> None:
+    dynamodb, table = aws("dynamodb"), made["ControlTable"]
+
+    key = keys.make_key(dynamodb, table, "shop", Mode.ENFORCE, [Scope.WRITE], "the web shop")
+    second = keys.make_key(dynamodb, table, "shop", Mode.INFER, [Scope.READ], "")
+
+    credential = ControlTable(dynamodb, table).credential(key)
+    assert credential is not None
+    assert (credential.project.id, credential.project.mode) == ("shop", Mode.ENFORCE)
+    assert credential.scopes == {"write"}
+    assert ControlTable(dynamodb, table).credential(second).project.mode == Mode.ENFORCE  # type: ignore[union-attr]
+    assert key not in json.dumps(dynamodb.scan(TableName=table)["Items"])
 
 
 def test_the_same_files_make_the_same_zip(tmp_path: Path) -> None:

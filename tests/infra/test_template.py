@@ -155,4 +155,5 @@ def test_the_handbook_says_what_to_do_for_every_alarm(monitoring: Template) -> N
     documented = set(re.findall(r"^\| `([a-z-]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
 
     names = [a["Properties"]["AlarmName"]["Fn::Sub"] for a in of_type(monitoring, "AWS::CloudWatch::Alarm").values()]
+    assert f"{len(names)} alarms $0.10 each" in OPERATIONS.read_text()
     assert documented == {name.removeprefix("tidemark-${Stage}-") for name in names}

@@ -1,0 +1,322 @@
+"""Each function run through its handler: every call it makes is one its policy allows, and no permission is idle."""
+
+import json
+import os
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+import boto3
+import botocore.client
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from chalice.test import Client
+from moto import mock_aws
+
+import app as handlers
+from chalicelib import wiring
+from chalicelib.domain.access import Connection, Scope
+from chalicelib.domain.chunks import Message, chunks_of, encode_message
+from chalicelib.domain.events import Mode, StoredEvent
+from infra.keys import make_key
+from infra.policies import documents
+from tests.stores import stream_record
+
+REGION, ACCOUNT = "us-east-1", "123456789012"
+SOCKETS = f"arn:aws:execute-api:{REGION}:{ACCOUNT}:abc/prod"
+# Lambda's or Athena's calls in the function's name: no code of ours makes them.
+NOT_OURS = {
+    "athena:GetQueryResults",  # the emulator's query has no answer
+    "dynamodb:DescribeStream",
+    "dynamodb:GetRecords",
+    "dynamodb:GetShardIterator",
+    "dynamodb:ListStreams",
+    "glue:GetDatabase",
+    "glue:GetTable",
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+    "s3:AbortMultipartUpload",
+    "s3:GetBucketLocation",
+    "s3:ListBucket",
+    "s3:ListMultipartUploadParts",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
+}
+
+UNREACHABLE = EndpointConnectionError(endpoint_url="nowhere")
+GONE = ClientError({"Error": {"Code": "GoneException"}}, "PostToConnection")
+
+Call = tuple[str, str]  # action, resource
+
+
+class Recorder:
+    """The calls of every client, as IAM names them. `broken`: what raises, by a pattern of action and resource."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.broken: dict[str, Exception] = {}
+        self.listening = False
+
+    def note(self, service: str, operation: str, parameters: dict[str, Any]) -> None:
+        """Before a call."""
+        if self.listening:
+            for call in actions(service, operation, parameters):
+                self.calls.append(call)
+                for pattern, error in self.broken.items():
+                    if fnmatchcase(" ".join(call), pattern):
+                        raise error
+
+    @contextmanager
+    def function(self, **broken: Exception) -> Iterator[None]:
+        """The time that the function runs; what is arranged before is not its own."""
+        self.broken = broken
+        self.listening = True
+        yield
+        self.listening = False
+
+
+def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterator[Call]:
+    """What IAM is asked for a call."""
+    table = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/"
+    match service, operation:
+        case "dynamodb", "TransactWriteItems":
+            for item in parameters["TransactItems"]:
+                (kind, write), *_ = item.items()
+                yield f"dynamodb:{kind}Item", table + write["TableName"]
+        case "dynamodb", "BatchWriteItem":
+            for name in parameters["RequestItems"]:
+                yield "dynamodb:BatchWriteItem", table + name
+        case "dynamodb", _:
+            index = f"/index/{parameters['IndexName']}" if "IndexName" in parameters else ""
+            yield f"dynamodb:{operation}", table + parameters["TableName"] + index
+        case "s3", _:
+            yield f"s3:{operation}", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}"
+        case "sqs", _:
+            yield f"sqs:{operation}", f"arn:aws:sqs:{REGION}:{ACCOUNT}:" + parameters["QueueUrl"].rpartition("/")[2]
+        case "athena", _:
+            yield f"athena:{operation}", f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup/tidemark-prod"
+        case "apigatewaymanagementapi", _:
+            method = {"PostToConnection": "POST", "DeleteConnection": "DELETE"}[operation]
+            yield "execute-api:ManageConnections", f"{SOCKETS}/{method}/@connections/{parameters['ConnectionId']}"
+        case _:
+            raise AssertionError(f"{service}:{operation} has no entry here")
+
+
+def allows(document: dict[str, Any], call: Call) -> bool:
+    """Whether an allow-only policy allows the call."""
+    action, resource = call
+    return any(
+        action in statement["Action"]
+        and any(fnmatchcase(resource, r.replace("${aws:PrincipalAccount}", ACCOUNT)) for r in statement["Resource"])
+        for statement in document["Statement"]
+    )
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    """Production's stores on moto, empty but for a key, and the app wired to them."""
+    found = Recorder()
+    environment = {
+        "STAGE": "prod",
+        "EVENTS_TABLE": "tidemark-prod-events",
+        "ROLLUPS_TABLE": "tidemark-prod-rollups",
+        "CONTROL_TABLE": "tidemark-prod-control",
+        "EVENTS_QUEUE_URL": f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/tidemark-prod-events",
+        "DATA_BUCKET": f"tidemark-prod-data-{ACCOUNT}",
+        "ATHENA_DATABASE": "tidemark_prod",
+        "ATHENA_WORKGROUP": "tidemark-prod",
+        "WEBSOCKET_URL": "wss://abc",
+        "WEBSOCKET_MANAGEMENT_URL": "",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCOUNT_ID_ENDPOINT_MODE": "disabled",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        create_stores(boto3.client("dynamodb"))
+        boto3.client("s3").create_bucket(Bucket=environment["DATA_BUCKET"])
+        boto3.client("sqs").create_queue(QueueName="tidemark-prod-events")
+        boto3.client("athena").create_work_group(
+            Name="tidemark-prod", Configuration={"ResultConfiguration": {"OutputLocation": "s3://results/"}}
+        )
+        forget_wiring()
+        original = botocore.client.BaseClient._make_api_call
+
+        def recording(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+            found.note(client.meta.service_model.service_name, operation, parameters)
+            return original(client, operation, parameters)
+
+        key = make_key(boto3.client("dynamodb"), "tidemark-prod-control", "shop", Mode.INFER, [*Scope], "")
+        monkeypatch.setenv("TEST_KEY", key)
+        monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", recording)
+        yield found
+        forget_wiring()
+
+
+def create_stores(dynamodb: Any) -> None:
+    """The three tables as the template has them, as far as calls can tell."""
+    keys = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+    index = [{"AttributeName": "open", "KeyType": "HASH"}, {"AttributeName": "written_at", "KeyType": "RANGE"}]
+    for name in ("events", "rollups", "control"):
+        types = {"pk": "S", "sk": "S", **({"open": "S", "written_at": "N"} if name == "rollups" else {})}
+        more = {"IndexName": "open", "KeySchema": index, "Projection": {"ProjectionType": "KEYS_ONLY"}}
+        dynamodb.create_table(
+            TableName=f"tidemark-prod-{name}",
+            KeySchema=keys,
+            AttributeDefinitions=[{"AttributeName": n, "AttributeType": t} for n, t in types.items()],
+            BillingMode="PAY_PER_REQUEST",
+            **({"GlobalSecondaryIndexes": [more]} if name == "rollups" else {}),
+        )
+
+
+def forget_wiring() -> None:
+    """Clients and stores are made anew for the environment as it is."""
+    for made in vars(wiring).values():
+        if hasattr(made, "cache_clear"):
+            made.cache_clear()
+
+
+def chunk_records() -> list[dict[str, Any]]:
+    """A batch of the events table's stream."""
+    event = StoredEvent(
+        event_id="1", event_type="page_view", occurred_at=now_ms(), user_id="u", properties={"path": "/"}
+    )
+    (chunk,) = chunks_of(Message("shop", now_ms(), [event]))
+    return [
+        stream_record(chunk, 1),
+        {"eventID": "bad", "eventName": "INSERT", "dynamodb": {"SequenceNumber": "100002"}},
+    ]
+
+
+def now_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
+def connect(identity: str) -> None:
+    """A dashboard that is connected and subscribed."""
+    until = datetime.now(UTC) + timedelta(hours=1)
+    domain = f"abc.execute-api.{REGION}.amazonaws.com"
+    connection = Connection(identity, "shop", domain, "prod", until, ("events",), "2026-01-01T00")
+    wiring.control_table().put_connection(connection)
+
+
+def socket_event(body: str = "", query: dict[str, str] | None = None) -> dict[str, Any]:
+    """API Gateway's event of a WebSocket route."""
+    domain = f"abc.execute-api.{REGION}.amazonaws.com"
+    context = {"apiId": "abc", "connectionId": "c1", "domainName": domain, "stage": "prod"}
+    return {"requestContext": context, "body": body, "queryStringParameters": query}
+
+
+def run_api_handler(recorder: Recorder) -> None:
+    headers = {"x-api-key": os.environ["TEST_KEY"], "content-type": "application/json"}
+    good = json.dumps({"event_type": "page_view", "properties": {"path": "/"}}).encode()
+    query = json.dumps({"sql": "SELECT count(*) FROM events"}).encode()
+    with Client(handlers.app, stage_name="prod") as client:
+        with recorder.function(**{"sqs:SendMessage *": UNREACHABLE}):
+            assert client.http.post("/events", headers=headers, body=good).status_code == 202
+        with recorder.function():
+            assert client.http.post("/events", headers=headers, body=b'[{"event_type": 1}]').status_code == 400
+            assert client.http.get("/realtime/metrics", headers=headers).status_code == 200
+            assert client.http.post("/realtime/tickets", headers=headers).status_code == 201
+            assert client.http.post("/query", headers=headers, body=query).status_code in (200, 202)
+
+
+def run_websocket_connect(recorder: Recorder) -> None:
+    wiring.control_table().put_ticket("ticket", "shop", datetime.now(UTC) + timedelta(minutes=1))
+    with recorder.function():
+        assert handlers.socket_connect(socket_event(query={"ticket": "ticket"}), None) == {"statusCode": 200}
+
+
+def run_websocket_message(recorder: Recorder) -> None:
+    connect("c1")
+    frame = json.dumps({"action": "subscribe", "topics": ["events"]})
+    with recorder.function(**{"* */POST/*": GONE}):
+        handlers.socket_message(socket_event(frame), None)
+
+
+def run_websocket_disconnect(recorder: Recorder) -> None:
+    connect("c1")
+    with recorder.function():
+        handlers.socket_disconnect(socket_event(), None)
+
+
+def run_process(recorder: Recorder) -> None:
+    event = StoredEvent(event_id="1", event_type="page_view", occurred_at=now_ms(), user_id="u")
+    (body,) = encode_message(Message("shop", now_ms(), [event]))
+    records = [{"messageId": "1", "body": body}, {"messageId": "2", "body": "unreadable"}]
+    with recorder.function():
+        assert handlers.process({"Records": records}, None) == {"batchItemFailures": []}
+
+
+def run_aggregate(recorder: Recorder) -> None:
+    records = chunk_records()
+    handlers.aggregate({"Records": records}, None)
+    wiring.compactor().compact(now_ms() // 1000 + 3600)
+    wiring.rollups_table().known.clear()
+    with recorder.function():
+        handlers.aggregate({"Records": records}, None)  # meets the tombstone
+
+
+def run_archive(recorder: Recorder) -> None:
+    with recorder.function():
+        handlers.archive({"Records": chunk_records()}, None)
+
+
+def run_live(recorder: Recorder) -> None:
+    handlers.aggregate({"Records": chunk_records()}, None)
+    images = wiring.client("dynamodb").scan(TableName="tidemark-prod-rollups")["Items"]
+    for image in (image for image in images if "body" in image):
+        image["body"] = {"B": b64encode(image["body"]["B"]).decode()}
+    records = [{"eventID": "1", "eventName": "INSERT", "dynamodb": {"NewImage": image}} for image in images]
+    connect("c1")
+    with recorder.function(**{"* */POST/*": UNREACHABLE}):
+        handlers.live({"Records": records}, None)
+
+
+def run_reinject(recorder: Recorder) -> None:
+    bucket = os.environ["DATA_BUCKET"]
+    wiring.data_bucket().put("spill/shop/1", b"message")
+    record = {"s3": {"bucket": {"name": bucket}, "object": {"key": "spill/shop/1"}}}
+    with recorder.function():
+        handlers.reinject({"Records": [record]}, None)
+
+
+def run_compact(recorder: Recorder) -> None:
+    handlers.aggregate({"Records": chunk_records()}, None)
+    with recorder.function():
+        assert wiring.compactor().compact(now_ms() // 1000 + 3600)
+
+
+RUNS: dict[str, Callable[[Recorder], None]] = {
+    "api_handler": run_api_handler,
+    "websocket_connect": run_websocket_connect,
+    "websocket_message": run_websocket_message,
+    "websocket_disconnect": run_websocket_disconnect,
+    "process": run_process,
+    "aggregate": run_aggregate,
+    "archive": run_archive,
+    "live": run_live,
+    "reinject": run_reinject,
+    "compact": run_compact,
+}
+
+
+@pytest.mark.parametrize("function", RUNS)
+def test_a_function_may_do_what_it_does_and_nothing_else(function: str, recorder: Recorder) -> None:
+    RUNS[function](recorder)
+
+    policy = documents("prod")[f"policy-{function}-prod.json"]
+    permitted = {action for statement in policy["Statement"] for action in statement["Action"]}
+    assert [call for call in recorder.calls if not allows(policy, call)] == []
+    athena = {"s3:GetObject"} if function == "api_handler" else set()
+    assert permitted - NOT_OURS - athena <= {action for action, _ in recorder.calls}
+
+
+def test_every_function_is_run_here() -> None:
+    assert {f"policy-{function}-prod.json" for function in RUNS} == documents("prod").keys()
