@@ -15,7 +15,7 @@ from chalicelib.storage.rollups_table import RollupsTable
 
 EVENTS = "events"  # the metric of every event type together
 USERS = "users"
-REALTIME_WINDOW_SECONDS = 300
+REALTIME_WINDOW_SECONDS = 300  # at least, and less than a minute more
 TOP = 10
 
 Series = list[tuple[int, Rollup]]  # bucket start -> what it holds
@@ -63,11 +63,15 @@ class Reporter:
         return answer
 
     def realtime(self, project: str, now_ms: int) -> dict[str, Any]:
-        """The answer to `GET /realtime/metrics`: the last five minutes by arrival, the last hour by minute."""
+        """The answer to `GET /realtime/metrics`: the last five minutes by arrival, the last hour by minute.
+
+        Merged items know the minute their deltas were written in, so the window starts with a whole minute.
+        """
         recent: list[Rollups] = []
         per_minute: dict[int, int] = {}
-        after_seconds = now_ms // 1000 - REALTIME_WINDOW_SECONDS
-        after_minute = f"{iso_ms(after_seconds * 1000)[:16]}"
+        start_seconds = (now_ms // 1000 - REALTIME_WINDOW_SECONDS) // 60 * 60
+        start_minute = iso_ms(start_seconds * 1000)[:16]
+        window_seconds = now_ms / 1000 - start_seconds
         for hour in self.rollups.hours(project, hour_of(now_ms - HOUR_MS), hour_of(now_ms)):
             view = self.rollups.read_hour(project, hour)
             start_ms = hour_start_ms(hour)
@@ -75,17 +79,17 @@ class Reporter:
                 for minute, count in rollup.minutes.items():
                     at = start_ms + minute * MINUTE_MS
                     per_minute[at] = per_minute.get(at, 0) + count
-            recent += [delta.rollups for delta in view.deltas if delta.written_at > after_seconds]
-            recent += [merged.rollups for merged in view.merged if merged.minute > after_minute]
+            recent += [delta.rollups for delta in view.deltas if delta.written_at >= start_seconds]
+            recent += [merged.rollups for merged in view.merged if merged.minute >= start_minute]
         rollups = merge_all(recent)
         everything = _sum(rollups.values())
         this_minute = now_ms - now_ms % MINUTE_MS
         minutes = range(this_minute - 59 * MINUTE_MS, this_minute + 1, MINUTE_MS)
         return {
             "as_of": iso_ms(now_ms),
-            "window_seconds": REALTIME_WINDOW_SECONDS,
+            "window_seconds": round(window_seconds),
             "events": everything.count,
-            "events_per_second": round(everything.count / REALTIME_WINDOW_SECONDS, 3),
+            "events_per_second": round(everything.count / window_seconds, 3),
             "active_users": everything.users.estimate(),
             "error_rate": round(rollups["error"].count / everything.count, 5) if "error" in rollups else 0.0,
             "metrics": {self.contracts.metric_of(name): rollup.count for name, rollup in sorted(rollups.items())},

@@ -9,12 +9,17 @@ from typing import Any
 import orjson
 import pytest
 from botocore.exceptions import ClientError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chalicelib.aggregate import Aggregator
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.deltas import Delta, HourView, Merged
 from chalicelib.domain.errors import Unauthenticated
+from chalicelib.domain.frames import MAX_FRAME_BYTES, delta_json, snapshot_frames
+from chalicelib.domain.rollups import Rollup
 from chalicelib.live import Pusher
 from chalicelib.storage.sockets import PushFailed, Sockets
 from chalicelib.subscribe import TICKET_SECONDS, Subscriber
@@ -264,6 +269,35 @@ def test_a_large_snapshot_comes_in_parts_that_fit(world: World) -> None:
     assert len(frames) > 1
     assert [frame["part"] for frame in frames] == list(range(1, len(frames) + 1))
     assert shown(frames) == world.accepted
+
+
+def test_a_delta_that_would_not_fit_a_frame_comes_without_its_minutes(world: World) -> None:
+    delta = Delta("demo", "2026-11-21T09", "r1", 1, world.seconds, {})
+    for number in range(100):
+        rollup = delta.rollups.setdefault(f"type_{number}", Rollup(count=60))
+        rollup.minutes.update(dict.fromkeys(range(60), 1))
+
+    shown = delta_json(delta, ("events",), Contracts({}))
+
+    assert len(orjson.dumps(shown)) < MAX_FRAME_BYTES
+    assert sum(metric["count"] for metric in shown["metrics"].values()) == 6000
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 24), st.integers(0, 400))
+def test_a_snapshot_of_any_size_comes_in_frames_that_fit_and_add_up(types: int, hours: int, absorbed: int) -> None:
+    def item(hour: int) -> Merged:
+        minutes = dict.fromkeys(range(60), 2)
+        rollups = {f"type_{n}": Rollup(count=120, minutes=dict(minutes)) for n in range(types)}
+        return Merged("m", frozenset(f"{hour}-{n:032d}" for n in range(absorbed)), 100, rollups)
+
+    views = [HourView(f"2026-11-21T{hour:02d}", [], [item(hour)]) for hour in range(hours)]
+
+    frames = snapshot_frames(views, topics=("events",), since="s", as_of="a", now=100, contracts=Contracts({}))
+
+    assert all(len(frame) < 128 * 1024 for frame in frames)
+    assert shown([orjson.loads(frame) for frame in frames]) == types * hours * 120
+    assert len({name for frame in frames for name in orjson.loads(frame)["absorbed"]}) == hours * absorbed
 
 
 def test_pushes_are_kept_apart_and_silence_costs_no_time(world: World) -> None:
