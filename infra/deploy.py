@@ -29,7 +29,7 @@ def main() -> int:
 
     given = {"AlarmEmail": arguments.alarm_email} if arguments.alarm_email is not None else {}
     step("1/6 stacks", lambda: stack.ensure_both(stage, given, cloudformation))
-    step("2/6 lake layer", lambda: publish_layer(stage, version, python, cloudformation, lambda_))
+    step("2/6 lake layer", lambda: publish_layer(stage, version, python, lambda_))
     step("3/6 outputs", lambda: record(stage, cloudformation))
     chalice = environment(version, python, [package.REQUIREMENTS], package.pins("chalice", "boto3")) / "chalice"
     step("4/6 chalice deploy", lambda: chalice_deploy(chalice, stage))
@@ -50,10 +50,10 @@ def step(title: str, work: Callable[[], Any]) -> Any:
     return result
 
 
-def publish_layer(stage: str, version: str, python: Path, cloudformation: Any, lambda_: Any) -> None:
+def publish_layer(stage: str, version: str, python: Path, lambda_: Any) -> None:
     """Build the layer, publish it where it differs, record its ARN."""
     built = layer.build(version, python)
-    print(layer.ensure(stage, built, cloudformation, client("s3"), lambda_))
+    print(layer.ensure(stage, built, layer.results_bucket(client("sts"), stage), client("s3"), lambda_))
 
 
 def record(stage: str, cloudformation: Any) -> list[str]:

@@ -164,15 +164,14 @@ def record(config: dict[str, Any], stage: str, arn: str, functions: Iterable[str
     return bool(different)
 
 
-def results_bucket(cloudformation: Any, stage: str) -> str:
+def results_bucket(sts: Any, stage: str) -> str:
     """The bucket through which the zip goes; its objects expire after a week, and a version keeps its own copy."""
-    found = cloudformation.describe_stack_resource(StackName=stack_name(stage), LogicalResourceId="ResultsBucket")
-    return str(found["StackResourceDetail"]["PhysicalResourceId"])
+    return f"{stack_name(stage)}-results-{sts.get_caller_identity()['Account']}"
 
 
-def ensure(stage: str, layer: Layer, cloudformation: Any, s3: Any, lambda_: Any) -> str:
+def ensure(stage: str, layer: Layer, bucket: str, s3: Any, lambda_: Any) -> str:
     """Publish where it differs and record the ARN, which is returned."""
-    arn = publish(layer, f"tidemark-{stage}-lake", results_bucket(cloudformation, stage), s3, lambda_)
+    arn = publish(layer, f"{stack_name(stage)}-lake", bucket, s3, lambda_)
     config = read_config()
     record(config, stage, arn)
     write_config(config)
@@ -186,7 +185,7 @@ def main() -> int:
     print(f"building the lake layer for Python {version} ...", flush=True)
     layer = build(version, python)
     print(f"publishing {layer.zip.stat().st_size / 2**20:.1f} MB where it differs ...", flush=True)
-    arn = ensure(stage, layer, client("cloudformation"), client("s3"), client("lambda"))
+    arn = ensure(stage, layer, results_bucket(client("sts"), stage), client("s3"), client("lambda"))
     print(f"{arn} is the layer of {', '.join(LAYERED)}")
     return 0
 
