@@ -291,7 +291,7 @@ def banner(ports: Ports, places: Places) -> str:
     return f"""
   Tidemark runs.
     REST        {rest}
-    dashboard   {rest}/dashboard
+    dashboard   {rest}/dashboard?key=demo-read
     WebSocket   ws://{HOST}:{ports.websocket}
     AWS         {ports.cloud_url}  (region us-east-1, keys test / test)
     API keys    demo-write, demo-read, demo-admin
