@@ -28,16 +28,18 @@ def main() -> int:
     print(f"deploying {stage} to account {who}, {cloudformation.meta.region_name}, with Python {version}", flush=True)
 
     given = {"AlarmEmail": arguments.alarm_email} if arguments.alarm_email is not None else {}
-    step("1/6 stacks", lambda: stack.ensure_both(stage, given, cloudformation))
+    made: dict[str, str] = step("1/6 stacks", lambda: stack.ensure_both(stage, given, cloudformation))
     step("2/6 lake layer", lambda: publish_layer(stage, version, python, lambda_))
     step("3/6 outputs", lambda: record(stage, cloudformation))
     chalice = environment(version, python, [package.REQUIREMENTS], package.pins("chalice", "boto3")) / "chalice"
+    restore_deployed(stage, made["DataBucket"], client("s3"))
     step("4/6 chalice deploy", lambda: chalice_deploy(chalice, stage))
     changed = step("5/6 outputs", lambda: record(stage, cloudformation))
     if changed:
         step("5/6 chalice deploy, with the WebSocket's address", lambda: chalice_deploy(chalice, stage))
+    keep_deployed(stage, made["DataBucket"], client("s3"))
     step("6/6 triggers", lambda: triggers.apply_all(stage, lambda_))
-    print(f"{stage} is deployed. Commit .chalice/config.json, and keep .chalice/deployed/{stage}.json.")
+    print(f"{stage} is deployed. Commit .chalice/config.json.")
     return 0
 
 
@@ -61,6 +63,26 @@ def record(stage: str, cloudformation: Any) -> list[str]:
     changes = outputs.record_all(stage, cloudformation)
     print("\n".join(changes) or "nothing to change")
     return changes
+
+
+def keep_deployed(stage: str, bucket: str, s3: Any) -> None:
+    """Put what Chalice says it made beside the data, so that the next deployment may come from another machine."""
+    s3.upload_file(str(CHALICE / "deployed" / f"{stage}.json"), bucket, f"operations/deployed/{stage}.json")
+
+
+def restore_deployed(stage: str, bucket: str, s3: Any) -> None:
+    """Get it where it is missing: without it, Chalice would make second APIs, and stop at triggers that exist."""
+    target = CHALICE / "deployed" / f"{stage}.json"
+    if target.exists():
+        return
+    try:
+        content: bytes = s3.get_object(Bucket=bucket, Key=f"operations/deployed/{stage}.json")["Body"].read()
+    except s3.exceptions.NoSuchKey:
+        print(f"nothing of {stage} was deployed before")
+        return
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(content)
+    print(f"fetched .chalice/deployed/{stage}.json from {bucket}")
 
 
 def chalice_deploy(chalice: Path, stage: str) -> None:
