@@ -1,0 +1,63 @@
+"""The documents say what is there, and only that."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import app
+from chalicelib import collect
+from chalicelib.domain import events
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def test_every_route_is_documented_and_every_documented_route_exists() -> None:
+    routes = {f"{method} {path}" for path, methods in app.app.routes.items() for method in methods}
+
+    documented = set(re.findall(r"^\| `([A-Z]+ /[^`]*)`", text("docs/api.md"), re.MULTILINE))
+
+    assert documented == routes
+
+
+def test_the_documented_limits_are_those_in_force() -> None:
+    limits = dict(re.findall(r"^\| ([^|]+) \| ([\d,]+)", text("docs/api.md"), re.MULTILINE))
+
+    assert int(limits["body on the wire"]) * 2**20 == collect.MAX_BODY_BYTES
+    assert int(limits["body inflated"]) * 2**20 == collect.MAX_INFLATED_BYTES
+    assert int(limits["events in a batch"]) == collect.MAX_EVENTS
+    assert int(limits["one event"]) * 2**10 == events.MAX_EVENT_BYTES
+    assert int(limits["age"]) == events.MAX_AGE_DAYS
+
+
+def test_every_make_target_that_a_document_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
+
+    named = {
+        target for document in DOCUMENTS for target in re.findall(r"\bmake ([a-z]+)\b(?=[ `\n])", document.read_text())
+    }
+
+    assert {"run", "test", "demo"} <= named
+    assert named - {"of", "it", "a", "the"} <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_that_a_document_links_to_exists(document: Path) -> None:
+    linked = re.findall(r"\]\((?!http)([^)#]+)", document.read_text())
+    named = re.findall(
+        r"`((?:docs|chalicelib|tests|infra|localcloud|schemas|dashboard)/[\w./-]*\w)`", document.read_text()
+    )
+
+    assert [name for name in linked if not (document.parent / name).exists()] == []
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_readme_names_every_folder() -> None:
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+
+    assert [folder for folder in folders if f"{folder}/" not in text("README.md")] == []
