@@ -47,8 +47,10 @@ def main() -> int:
     binaries = environment(version, python, [REQUIREMENTS], pins("chalice", "boto3"))
     say("chalice package ...")
     archive, found = package(binaries)
-    say("building the lake layer ...")
-    layer = None if version == FALLBACK else lake_layer.build(version, python)
+    layer = None
+    if version != FALLBACK:
+        say("building the lake layer ...")
+        layer = lake_layer.build(version, python)
     say("loading it as Lambda does ...")
     contents = read_zip(archive)
     found += problems(

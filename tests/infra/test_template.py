@@ -69,6 +69,18 @@ def test_buckets_are_private_encrypted_and_clean_up(template: Template) -> None:
         assert any("AbortIncompleteMultipartUpload" in rule for rule in rules)
 
 
+def test_a_deleted_lake_file_can_be_had_back_and_old_versions_end(template: Template) -> None:
+    data = template["Resources"]["DataBucket"]["Properties"]
+
+    assert data["VersioningConfiguration"] == {
+        "Fn::If": ["IsLaptop", {"Ref": "AWS::NoValue"}, {"Status": "Enabled"}]  # the emulator ends no version
+    }
+    assert any(
+        rule.get("NoncurrentVersionExpiration") == {"NoncurrentDays": 7}
+        for rule in data["LifecycleConfiguration"]["Rules"]
+    )
+
+
 def test_nothing_is_reached_without_tls(template: Template) -> None:
     policies = {
         **of_type(template, "AWS::S3::BucketPolicy"),
