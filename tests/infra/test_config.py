@@ -83,6 +83,10 @@ def test_the_configuration_names_the_functions_of_the_app() -> None:
     assert read_config()["lambda_functions"].keys() <= functions
 
 
+def test_the_gateway_inflates_what_sdks_send_as_gzip() -> None:
+    assert read_config()["minimum_compression_size"] is not None  # API Gateway inflates requests only where it is set
+
+
 def test_only_the_functions_that_import_pyarrow_carry_the_layer() -> None:
     importing = {path.stem for path in (ROOT / "chalicelib" / "storage").glob("*.py") if "pyarrow" in path.read_text()}
 
