@@ -25,6 +25,12 @@ class PayloadTooLarge(TidemarkError):
     code = "payload_too_large"
 
 
+class UnsupportedMediaType(TidemarkError):
+    """The body is declared as something that is not read."""
+
+    code = "unsupported_media_type"
+
+
 class Unauthenticated(TidemarkError):
     """No key, or one that is not known."""
 

@@ -14,11 +14,6 @@ from infra.project import ROOT
 from infra.triggers import TRIGGERS
 from tests.infra.test_template import FUNCTIONS
 
-pytestmark = pytest.mark.xfail(
-    strict=True,
-    reason="app.py: Chalice deploys no route of whose content types only some are in api.binary_types, by spelling",
-)
-
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
