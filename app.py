@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any
 
 import orjson
+from botocore.exceptions import BotoCoreError, ClientError
 from chalice.app import Chalice, DynamoDBEvent, Rate, Request, Response, S3Event, SQSEvent, WebsocketEvent
 
 from chalicelib import __version__, collect, logs, wiring
@@ -88,10 +89,14 @@ def refusals(view: Callable[..., Response]) -> Callable[..., Response]:
     def answered(**arguments: str) -> Response:
         try:
             return view(**arguments)
-        except TidemarkError as error:
+        except (BotoCoreError, ClientError) as cause:
+            app.log.warning("store failed", extra={"reason": str(cause), "path": request().path})
+            error: TidemarkError = Unavailable("a store does not answer; send the same again")
+        except TidemarkError as refusal:
+            error = refusal
             app.log.info("refused", extra={"code": error.code, "path": request().path})
-            headers = {"Retry-After": RETRY_SECONDS} if isinstance(error, Unavailable) else {}
-            return answer({"code": error.code, "message": error.message}, STATUS[type(error)], headers)
+        headers = {"Retry-After": RETRY_SECONDS} if isinstance(error, Unavailable) else {}
+        return answer({"code": error.code, "message": error.message}, STATUS[type(error)], headers)
 
     return answered
 
@@ -133,9 +138,11 @@ def post_events() -> Response:
 def post_segment(kind: str) -> Response:
     if kind != "batch" and kind not in KINDS:
         raise NotFound(f"/v1/{kind[:32]} does not exist; there are batch, {', '.join(sorted(KINDS))}")
+    key = key_of(request().headers)
+    if key:  # before the body is read, which only an SDK that sends its key there makes necessary
+        wiring.authorizer().project_of_key(key, Scope.WRITE)
     read = collect.read_segment(raw_body(), kind)
-    key = key_of(request().headers) or read.write_key
-    owner = wiring.authorizer().project_of_key(key, Scope.WRITE)
+    owner = wiring.authorizer().project_of_key(key or read.write_key, Scope.WRITE)
     admission = wiring.collector().collect(read, owner, to_ms(now()))
     return answer({"success": True, **verdicts(admission)})  # anything but 200 makes some SDKs send all of it again
 

@@ -15,7 +15,7 @@ import orjson
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
 from chalicelib.domain.partitions import unreadable_key
-from chalicelib.domain.records import BadRecord, ChunkRecord, read_chunk, sequence_of
+from chalicelib.domain.records import BadRecord, read_chunk, sequence_of
 from chalicelib.domain.rollups import Rollups, fold_event
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import HOUR_MS, hour_of
@@ -38,55 +38,47 @@ class Aggregator:
 
         Raises when a store does not answer: the batch then comes again.
         """
-        chunks, bad = read_chunks(records)
-        keep_bad(self.bucket, bad)
-        if chunks:
-            ids = [(sequence_of(record), record["eventID"]) for record in records]
-            folded = fold(chunks, self.contracts)
-            for (project, hour), rollups in folded.items():
-                self._write(Delta(project, hour, ids[0][1], ids[-1][0], now, rollups), chunks, ids)
-            log.info("aggregated", extra={"batch": ids[0][1], "chunks": len(chunks), "deltas": len(folded)})
+        folded = self.fold(records)
+        last = sequence_of(records[-1])
+        for (project, hour), rollups in folded.items():
+            self.rollups.remember_hour(project, hour)
+            self._write(Delta(project, hour, records[0]["eventID"], last, now, rollups), records)
+        if folded:
+            log.info("aggregated", extra={"batch": records[0]["eventID"], "deltas": len(folded)})
 
-    def _write(self, delta: Delta, chunks: list[ChunkRecord], ids: list[tuple[int, str]]) -> None:
-        self.rollups.remember(delta.project, delta.hour, delta.rollups)
+    def fold(self, records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Rollups]:
+        """Rollups by (project, hour) and event type; an event counts in the hour it occurred in.
+
+        One chunk at a time is unpacked. What cannot be read is kept, so that it neither blocks the shard nor vanishes.
+        """
+        folded: dict[tuple[str, str], Rollups] = {}
+        hours: dict[int, str] = {}
+        for record in records:
+            chunk = read_chunk(record)
+            if isinstance(chunk, BadRecord):
+                self._keep(chunk)
+            elif chunk is not None:
+                names = self.rollups.names(
+                    chunk.project, {event["event_type"] for event in chunk.events}, self.contracts.by_type
+                )
+                user_hash = hash_user(chunk.user) if chunk.user else None
+                for event in chunk.events:
+                    number = event["occurred_at"] // HOUR_MS
+                    hour = hours.get(number) or hours.setdefault(number, hour_of(event["occurred_at"]))
+                    rollups = folded.setdefault((chunk.project, hour), {})
+                    event_type = event["event_type"]
+                    fold_event(rollups, names[event_type], event, user_hash, self.contracts.spec(event_type))
+        return folded
+
+    def _write(self, delta: Delta, records: Sequence[Mapping[str, Any]]) -> None:
         while (tidemark := self.rollups.put_delta(delta)) is not None:
-            ids = [(sequence, event_id) for sequence, event_id in ids if sequence > tidemark]
-            rest = [chunk for chunk in chunks if chunk.sequence > tidemark]
-            rollups = fold(rest, self.contracts).get((delta.project, delta.hour))
+            records = [record for record in records if sequence_of(record) > tidemark]
+            rollups = self.fold(records).get((delta.project, delta.hour))
             if rollups is None:
                 return  # all of it is in the merged item already
-            delta = Delta(delta.project, delta.hour, ids[0][1], ids[-1][0], delta.written_at, rollups)
+            first = records[0]["eventID"]
+            delta = Delta(delta.project, delta.hour, first, sequence_of(records[-1]), delta.written_at, rollups)
 
-
-def read_chunks(records: Iterable[Mapping[str, Any]]) -> tuple[list[ChunkRecord], list[BadRecord]]:
-    """The new chunks of a stream batch, and what of it cannot be read."""
-    chunks: list[ChunkRecord] = []
-    bad: list[BadRecord] = []
-    for record in records:
-        chunk = read_chunk(record)
-        if isinstance(chunk, ChunkRecord):
-            chunks.append(chunk)
-        elif chunk is not None:
-            bad.append(chunk)
-    return chunks, bad
-
-
-def keep_bad(bucket: DataBucket, bad: Iterable[BadRecord]) -> None:
-    """Put unreadable records into quarantine, so that they neither block the shard nor vanish."""
-    for record in bad:
+    def _keep(self, record: BadRecord) -> None:
         log.warning("record unreadable", extra={"event_id": record.event_id, "reason": record.reason})
-        bucket.put(unreadable_key(record.event_id), orjson.dumps(record.raw, default=str))
-
-
-def fold(chunks: Iterable[ChunkRecord], contracts: Contracts) -> dict[tuple[str, str], Rollups]:
-    """Rollups by (project, hour) and event type; an event counts in the hour it occurred in."""
-    folded: dict[tuple[str, str], Rollups] = {}
-    hours: dict[int, str] = {}
-    for chunk in chunks:
-        user_hash = hash_user(chunk.user) if chunk.user else None
-        for event in chunk.events:
-            number = event["occurred_at"] // HOUR_MS
-            hour = hours.get(number) or hours.setdefault(number, hour_of(event["occurred_at"]))
-            rollups = folded.setdefault((chunk.project, hour), {})
-            fold_event(rollups, event, user_hash, contracts.spec(event["event_type"]))
-    return folded
+        self.bucket.put(unreadable_key(record.event_id), orjson.dumps(record.raw, default=str))

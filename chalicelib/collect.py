@@ -26,6 +26,7 @@ from chalicelib.storage.queue import EventQueue
 MAX_BODY_BYTES = 1024 * 1024  # on the wire
 MAX_INFLATED_BYTES = 4 * 1024 * 1024
 MAX_EVENTS = 500
+MAX_SHARED_CONTEXT_BYTES = 8 * 1024  # of a Segment batch
 _GZIP_MAGIC = b"\x1f\x8b"
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class Request:
 
     events: list[Any]
     sent_at: object
-    body_bytes: int  # inflated
+    body: bytes  # as it came, inflated
+    size_bytes: int  # of the events
     write_key: str | None = None  # of SDKs that send the key in the body
 
 
@@ -83,7 +85,7 @@ def read_native(body: bytes) -> Request:
     elif isinstance(document, dict) and "events" not in document:
         document = {"events": [document]}
     loaded = _load(ENVELOPE, document)
-    return Request(loaded["events"], loaded["sent_at"], len(data))
+    return Request(loaded["events"], loaded["sent_at"], data, len(data))
 
 
 def read_segment(body: bytes, kind: str) -> Request:
@@ -92,10 +94,16 @@ def read_segment(body: bytes, kind: str) -> Request:
     document = _parse(data)
     if kind == "batch":
         loaded = _load(SEGMENT_ENVELOPE, document)
+        if (context_bytes := len(orjson.dumps(loaded["context"]))) > MAX_SHARED_CONTEXT_BYTES:
+            message = (
+                f"context: it has {context_bytes} bytes; the limit is {MAX_SHARED_CONTEXT_BYTES}, as each event gets it"
+            )
+            raise InvalidRequest(message, code="invalid_envelope")
         events = [segment.to_native(message, shared=loaded["context"]) for message in loaded["batch"]]
-        return Request(events, loaded["sent_at"], len(data), _text(loaded["write_key"]))
+        size_bytes = len(data) + context_bytes * len(events)
+        return Request(events, loaded["sent_at"], data, size_bytes, _text(loaded["write_key"]))
     write_key = document.get("writeKey") if isinstance(document, dict) else None
-    return Request([segment.to_native(document, kind=kind)], None, len(data), _text(write_key))
+    return Request([segment.to_native(document, kind=kind)], None, data, len(data), _text(write_key))
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -114,15 +122,18 @@ def inflate(body: bytes) -> bytes:
         raise PayloadTooLarge(f"the body has {len(body)} bytes; the limit is {MAX_BODY_BYTES}")
     if not body.startswith(_GZIP_MAGIC):
         return body
-    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        data = inflater.decompress(body, MAX_INFLATED_BYTES + 1)
-    except zlib.error as error:
-        raise InvalidRequest(f"the body is not valid gzip: {error}", code="malformed_gzip") from error
-    if len(data) > MAX_INFLATED_BYTES:
-        raise PayloadTooLarge(f"the body inflates to more than the limit of {MAX_INFLATED_BYTES} bytes")
-    if not inflater.eof:
-        raise InvalidRequest("the gzip body ends too early", code="malformed_gzip")
+    data = b""
+    while body:  # a gzip file may have several members
+        inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        try:
+            data += inflater.decompress(body, MAX_INFLATED_BYTES + 1 - len(data))
+        except zlib.error as error:
+            raise InvalidRequest(f"the body is not valid gzip: {error}", code="malformed_gzip") from error
+        if len(data) > MAX_INFLATED_BYTES:
+            raise PayloadTooLarge(f"the body inflates to more than the limit of {MAX_INFLATED_BYTES} bytes")
+        if not inflater.eof:
+            raise InvalidRequest("the gzip body ends too early", code="malformed_gzip")
+        body = inflater.unused_data
     return data
 
 
@@ -139,20 +150,13 @@ class Collector:
 
         Raises Unavailable when neither the queue nor the bucket takes them.
         """
-        admission = self.admitter.admit(
-            request.events,
-            mode=project.mode,
-            received_ms=received_ms,
-            sent_at=request.sent_at,
-            check_sizes=request.body_bytes > MAX_EVENT_BYTES,
-        )
+        admission, texts = self._admit(request, project, received_ms, check_sizes=request.size_bytes > MAX_EVENT_BYTES)
         if admission.rejections:
-            self._quarantine(admission, project, received_ms)
+            self._quarantine(admission, request, project, received_ms)
             counts = {"accepted": len(admission.event_ids), "rejected": len(admission.rejections)}
             log.info("events rejected", extra={"project": project.id, **counts})
-        if admission.events:
-            for text in encode_message(Message(project.id, received_ms, admission.events)):
-                self._send(text, project.id)
+        for text in texts:
+            self._send(text, project.id)
         return admission
 
     def reinject(self, key: str) -> None:
@@ -161,6 +165,22 @@ class Collector:
         if content is not None:
             self.queue.send(content.decode())
             self.bucket.delete(key)
+
+    def _admit(
+        self, request: Request, project: Project, received_ms: int, *, check_sizes: bool
+    ) -> tuple[Admission, list[str]]:
+        """The verdicts, and the messages of what was taken."""
+        admission = self.admitter.admit(
+            request.events, mode=project.mode, received_ms=received_ms, sent_at=request.sent_at, check_sizes=check_sizes
+        )
+        if not admission.events:
+            return admission, []
+        try:
+            return admission, encode_message(Message(project.id, received_ms, admission.events))
+        except TypeError:  # orjson.JSONEncodeError: some event is nested too deep, which checking each one tells
+            if check_sizes:
+                raise
+            return self._admit(request, project, received_ms, check_sizes=True)
 
     def _send(self, text: str, project: str) -> None:
         try:
@@ -172,8 +192,11 @@ class Collector:
             except Unavailable as error:
                 raise Unavailable(f"neither the queue nor the spill takes events: {refusal.message}") from error
 
-    def _quarantine(self, admission: Admission, project: Project, received_ms: int) -> None:
-        lines = [orjson.dumps({**r.answer(), "event": r.event}) for r in admission.rejections]
+    def _quarantine(self, admission: Admission, request: Request, project: Project, received_ms: int) -> None:
+        try:
+            lines = [orjson.dumps({**r.answer(), "event": r.event}) for r in admission.rejections]
+        except TypeError:  # nested too deep to be written again: the request is kept as it came
+            lines = [*(orjson.dumps(r.answer()) for r in admission.rejections), request.body]
         key = quarantine_key(project.id, received_ms, b"\n".join(lines))
         stamped = orjson.dumps({"received_at": iso_ms(received_ms), "project": project.id})
         self.bucket.put(key, gzip.compress(b"\n".join([stamped, *lines]), mtime=0))

@@ -26,16 +26,31 @@ class Compactor:
     rollups: RollupsTable
 
     def compact(self, now: int) -> int:
-        """Merge what has settled by `now` (epoch seconds); returns how many deltas were absorbed."""
+        """Merge what has settled by `now` (epoch seconds); returns how many deltas were absorbed.
+
+        Raises an ExceptionGroup, after all the others are done, when an hour could not be compacted.
+        """
         before = now - SETTLE_SECONDS
         absorbed = 0
+        failures: list[Exception] = []
         for project, hour in self.rollups.open_hours(before):
-            settled = [d for d in self.rollups.read_hour(project, hour).deltas if d.written_at < before]
-            for minute, deltas in _by_minute(settled):
-                for start in range(0, len(deltas), MAX_MERGE):
-                    absorbed += self._merge(minute, deltas[start : start + MAX_MERGE], now)
+            try:
+                absorbed += self._compact_hour(project, hour, before, now)
+            except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from compaction
+                log.warning("hour not compacted", extra={"project": project, "hour": hour, "reason": repr(error)})
+                failures.append(error)
         if absorbed:
             log.info("deltas absorbed", extra={"deltas": absorbed})
+        if failures:
+            raise ExceptionGroup(f"{len(failures)} hours were not compacted", failures)
+        return absorbed
+
+    def _compact_hour(self, project: str, hour: str, before: int, now: int) -> int:
+        absorbed = 0
+        settled = [d for d in self.rollups.read_hour(project, hour).deltas if d.written_at < before]
+        for minute, deltas in _by_minute(settled):
+            for start in range(0, len(deltas), MAX_MERGE):
+                absorbed += self._merge(minute, deltas[start : start + MAX_MERGE], now)
         return absorbed
 
     def _merge(self, minute: str, deltas: list[Delta], now: int) -> int:

@@ -33,10 +33,7 @@ class Pusher:
     sleep: Callable[[float], None] = time.sleep
 
     def push(self, records: Iterable[Mapping[str, Any]], now: int) -> int:
-        """Push the batch's deltas and return the number of frames sent; `now` is epoch seconds.
-
-        Raises PushFailed when a connection can neither be pushed to nor ended: the batch then comes again.
-        """
+        """Push the batch's deltas and return the number of frames sent; `now` is epoch seconds."""
         by_project: dict[str, dict[str, Delta]] = {}
         for record in records:
             delta = read_delta(record)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
+
 from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.sql import confine
 from chalicelib.storage.athena import Athena
@@ -14,6 +16,8 @@ from chalicelib.storage.control_table import ControlTable
 WAIT_SECONDS = 20.0  # then the caller asks again by id: API Gateway ends a request at 29 s
 POLL_SECONDS = 0.1
 MAX_ROWS = 1000  # in one answer
+MAX_ANSWER_BYTES = 4 * 1024 * 1024  # Lambda answers at most 6 MB
+MAX_ID_LENGTH = 128  # Athena's limit of a query id
 KEEP_DAYS = 7  # as long as the results bucket
 
 
@@ -39,7 +43,7 @@ class Analyst:
 
     def answer(self, query_id: str, project: str) -> dict[str, Any]:
         """The state and, once it succeeded, columns and rows of a query of this project; raises NotFound."""
-        if self.control.project_of_query(query_id) != project:
+        if len(query_id) > MAX_ID_LENGTH or self.control.project_of_query(query_id) != project:
             raise NotFound(f"query {query_id[:64]!r} does not exist in this project")
         return self._answer(query_id)
 
@@ -47,8 +51,19 @@ class Analyst:
         state = self.athena.state(query_id)
         answer: dict[str, Any] = {"id": query_id, "state": state.state, "scanned_bytes": state.scanned_bytes}
         if state.state == "SUCCEEDED":
-            columns, rows = self.athena.rows(query_id, MAX_ROWS)
-            answer |= {"columns": columns, "rows": rows, "truncated": len(rows) == MAX_ROWS}
+            columns, rows = self.athena.rows(query_id, MAX_ROWS + 1)
+            shown = _fitting(rows[:MAX_ROWS])
+            answer |= {"columns": columns, "rows": shown, "truncated": len(shown) < len(rows)}
         elif state.state in ("FAILED", "CANCELLED"):
             raise InvalidRequest(f"the query failed: {state.reason[:1000]}", code="query_failed")
         return answer
+
+
+def _fitting(rows: list[list[Any]]) -> list[list[Any]]:
+    """As many of the rows as fit an answer."""
+    size_bytes = 0
+    for number, row in enumerate(rows):
+        size_bytes += len(orjson.dumps(row))
+        if size_bytes > MAX_ANSWER_BYTES:
+            return rows[:number]
+    return rows

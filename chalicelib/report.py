@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.errors import NotFound
-from chalicelib.domain.questions import MAX_GROUPS, QUANTILES, Question
+from chalicelib.domain.errors import InvalidRequest, NotFound
+from chalicelib.domain.questions import MAX_GROUPS, QUANTILES, USERS, Question
 from chalicelib.domain.rollups import Measure, Rollup, Rollups, merge_all
 from chalicelib.domain.sketches import QUANTILE_ERROR, UNIQUES_STANDARD_ERROR, quantile
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, hour_of, hour_start_ms, iso_ms
 from chalicelib.storage.rollups_table import RollupsTable
 
 EVENTS = "events"  # the metric of every event type together
-USERS = "users"
 REALTIME_WINDOW_SECONDS = 300  # at least, and less than a minute more
 TOP = 10
+MAX_HOURS = 744  # read one by one until hours are closed: some seconds, within the 29 s of a request
 
 Series = list[tuple[int, Rollup]]  # bucket start -> what it holds
 
@@ -30,9 +30,14 @@ class Reporter:
 
     def analytics(self, project: str, question: Question, now_ms: int) -> dict[str, Any]:
         """The answer to `GET /analytics`; raises NotFound for a metric that no event of the project has."""
-        types, agg = self._resolve(project, question)
+        types, agg = self._resolve(project, question), question.agg
         buckets = question.buckets()
         hours = self.rollups.hours(project, hour_of(question.start_ms), hour_of(question.end_ms - 1))
+        if len(hours) > MAX_HOURS:
+            raise InvalidRequest(
+                f"start, end: the range holds {len(hours)} hours with data; the limit is {MAX_HOURS}",
+                code="invalid_parameter",
+            )
         by_hour = {hour: _of_types(self.rollups.read_hour(project, hour).total(), types) for hour in hours}
         answer: dict[str, Any] = {
             "metric": question.metric,
@@ -106,12 +111,10 @@ class Reporter:
             "minutes": [{"start": iso_ms(m)[:16] + "Z", "events": per_minute.get(m, 0)} for m in minutes],
         }
 
-    def _resolve(self, project: str, question: Question) -> tuple[set[str] | None, str]:
-        """The event types that the metric counts (None: all), and the aggregation."""
-        if question.metric == EVENTS:
-            return None, question.agg
-        if question.metric == USERS:
-            return None, "users"
+    def _resolve(self, project: str, question: Question) -> set[str] | None:
+        """The event types that the metric counts; None stands for all."""
+        if question.metric in (EVENTS, USERS):
+            return None
         known = self.contracts.type_of(question.metric)
         if known is None:
             seen = self.rollups.event_types(project)
@@ -122,7 +125,16 @@ class Reporter:
                     code="unknown_metric",
                 )
             known = question.metric
-        return {known}, question.agg
+        self._require(question.measure, self.contracts.spec(known).measures, "measure", question.metric)
+        self._require(question.group_by, self.contracts.spec(known).dimensions, "group_by", question.metric)
+        return {known}
+
+    def _require(self, asked: str | None, kept: tuple[str, ...], parameter: str, metric: str) -> None:
+        if asked is not None and asked not in kept:
+            known = ", ".join(kept) or "none"
+            raise InvalidRequest(
+                f"{parameter}: {asked!r} is not kept of {metric}; kept are {known}", code="invalid_parameter"
+            )
 
 
 def _of_types(rollups: Rollups, types: set[str] | None) -> Rollup:

@@ -13,10 +13,10 @@ from chalicelib.domain.access import Connection
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import InvalidRequest, Unauthenticated
 from chalicelib.domain.frames import snapshot_frames
-from chalicelib.domain.time_windows import hour_of, hour_start_ms, parse_ms, to_ms
+from chalicelib.domain.time_windows import HOUR_MS, hour_of, parse_ms, to_ms
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.rollups_table import RollupsTable
-from chalicelib.storage.sockets import Gone, Sockets
+from chalicelib.storage.sockets import Gone, PushFailed, Sockets
 
 TICKET_SECONDS = 60
 CONNECTION_HOURS = 2  # API Gateway ends a connection after two hours
@@ -82,7 +82,8 @@ class Subscriber:
         try:
             for frame in frames:
                 self.sockets.push(connection, frame)
-        except Gone:
+        except (Gone, PushFailed):  # without its snapshot a connection would show wrong numbers
+            self.sockets.end(connection)
             self.control.forget_connection(connection_id)
 
     def disconnect(self, connection_id: str) -> None:
@@ -121,7 +122,8 @@ def _read(body: str) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the frame is not JSON: {error}", code="invalid_frame") from error
     except ValidationError as error:
-        raise InvalidRequest(f"the frame is wrong: {error.messages}", code="invalid_frame") from error
+        name, problems = next(iter(error.messages_dict.items()))
+        raise InvalidRequest(f"{name}: {problems}", code="invalid_frame") from error
     return command
 
 
@@ -131,11 +133,9 @@ def _since(value: object, now: datetime) -> str:
     if value is None:
         return hour_of(to_ms(now - timedelta(hours=SNAPSHOT_HOURS - 1)))
     try:
-        hour = hour_of(parse_ms(value))
+        since_ms = min(parse_ms(value), now_ms)  # a client's clock may be ahead
     except ValueError as error:
         raise InvalidRequest(f"since: {error}", code="invalid_frame") from error
-    if (hours := (now_ms - hour_start_ms(hour)) // 3_600_000) > MAX_SNAPSHOT_HOURS:
-        raise InvalidRequest(
-            f"since: {value!r} is {hours} hours ago; the limit is {MAX_SNAPSHOT_HOURS}", code="invalid_frame"
-        )
-    return hour
+    if (hours := (now_ms - since_ms) // HOUR_MS) > MAX_SNAPSHOT_HOURS:
+        raise InvalidRequest(f"since: it is {hours} hours ago; the limit is {MAX_SNAPSHOT_HOURS}", code="invalid_frame")
+    return hour_of(since_ms)

@@ -157,7 +157,7 @@ def delta_bytes(events: int) -> int:
     spec = Contracts.load(ROOT / "schemas").spec("page_view")
     rollups: Rollups = {}
     for event in sample(min(events, 5000), 200):
-        fold_event(rollups, event, hash_user(event["user_id"]), spec)
+        fold_event(rollups, "page_view", event, hash_user(event["user_id"]), spec)
     return len(encode(rollups))
 
 

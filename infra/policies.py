@@ -61,7 +61,7 @@ def statements(stage: str) -> dict[str, list[Statement]]:
         "websocket_message": [
             allow(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], control),
             allow("dynamodb:Query", rollups),
-            push("POST"),
+            push("DELETE", "POST"),
         ],
         "websocket_disconnect": [allow(["dynamodb:DeleteItem", "dynamodb:GetItem"], control)],
         "process": [
@@ -71,7 +71,7 @@ def statements(stage: str) -> dict[str, list[Statement]]:
         ],
         "aggregate": [
             *stream(events),
-            allow(["dynamodb:GetItem", "dynamodb:PutItem"], rollups),
+            allow(["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"], rollups),
             allow("s3:PutObject", f"{data}/quarantine/*"),
         ],
         "archive": [*stream(events), allow("s3:PutObject", f"{data}/lake/*")],

@@ -5,7 +5,9 @@ import pytest
 
 from chalicelib.aggregate import Aggregator
 from chalicelib.domain.chunks import Message, chunks_of
-from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.contracts import UNTYPED, Contract, Contracts
+from chalicelib.domain.rollups import OTHER, RollupSpec
+from chalicelib.storage.rollups_table import RollupsTable
 from tests.stores import Stores, empty_stores, stream_record
 
 NINE = 1_795_251_600_000
@@ -74,3 +76,22 @@ def test_the_types_and_users_of_a_project_are_known(stores: Stores) -> None:
 
     assert stores.rollups.event_types("demo") == ["click"]
     assert stores.rollups.read_hour("demo", HOUR).total()["click"].users.estimate() == 2
+
+
+def test_made_up_types_are_bounded_and_never_those_of_contracts(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chalicelib.storage.rollups_table.MAX_MADE_UP_TYPES", 3)
+    contract = Contract("purchase", "1-0-0", "purchases", RollupSpec(), UNTYPED)
+    types = [*(f"junk{i}" for i in range(6)), "purchase"]
+    events = [{"event_id": f"e{i}", "event_type": t, "user_id": "u", "occurred_at": NINE} for i, t in enumerate(types)]
+    batch = [stream_record(chunk, 1) for chunk in chunks_of(Message("demo", NINE, events))]
+
+    for _ in range(2):  # a container of its own each time
+        table = RollupsTable(stores.rollups.client, "rollups")
+        Aggregator(Contracts({"purchase": contract}), table, stores.bucket).aggregate(batch, now=1)
+
+    total = stores.rollups.read_hour("demo", HOUR).total()
+    assert total["purchase"].count == 1
+    assert total[OTHER].count == 3
+    assert len(stores.rollups.event_types("demo")) == 4

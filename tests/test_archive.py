@@ -71,3 +71,20 @@ def test_rewritten_chunks_and_unreadable_records_add_no_rows(stores: Stores) -> 
 
     assert Archiver(Lake(stores.bucket)).archive([broken, rewritten, record]) == 1
     assert Archiver(Lake(stores.bucket)).archive([broken, rewritten]) == 0
+
+
+def test_what_memory_should_not_hold_at_once_is_written_in_shares(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = records("demo", *(NINE + n for n in range(10)))
+    monkeypatch.setattr("chalicelib.archive.MAX_SHARE_BYTES", 400)
+
+    for _ in range(2):
+        assert Archiver(Lake(stores.bucket)).archive(batch) == 10
+
+    keys = stores.objects("lake/")
+    assert keys[0].endswith("tail-r000000.parquet")
+    assert len(keys) > 1
+    assert sorted(str(row["event_id"]) for key in keys for row in rows(stores, key)) == [
+        f"e{NINE + n}" for n in range(10)
+    ]

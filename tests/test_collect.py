@@ -51,6 +51,7 @@ def request(*events: Any) -> bytes:
         b'[{"event_type": "click"}]',
         b'{"events": [{"event_type": "click"}]}',
         gzip.compress(b'[{"event_type": "click"}]'),
+        gzip.compress(b'[{"event_type"') + gzip.compress(b': "click"}]'),
     ],
 )
 def test_one_event_an_array_and_an_envelope_are_read_alike(body: bytes) -> None:
@@ -80,6 +81,7 @@ def test_a_segment_batch_is_read_with_its_key_and_context() -> None:
         (orjson.dumps([{}] * (MAX_EVENTS + 1)), "invalid_envelope"),
         (gzip.compress(b"{}")[:-4], "malformed_gzip"),
         (b"\x1f\x8bjunk", "malformed_gzip"),
+        (gzip.compress(b"{}") + b"junk", "malformed_gzip"),
     ],
 )
 def test_a_body_that_cannot_be_used_says_why(body: bytes, code: str) -> None:
@@ -122,6 +124,26 @@ def test_rejected_events_are_kept_with_their_reasons_once_however_often_they_are
     assert key.startswith("quarantine/project=demo/dt=2026-11-21/")
     assert lines[1]["code"] == "contract_violation"
     assert lines[1]["event"] == {"event_type": 7, "event_id": "b"}
+
+
+@pytest.mark.parametrize("depth", [300, 900])
+def test_an_event_that_is_nested_too_deep_costs_the_others_nothing(stores: Stores, depth: int) -> None:
+    deep = b'{"event_type": "click", "event_id": "deep", "properties": {"x": ' + b"[" * depth + b"]" * depth + b"}}"
+    body = b'{"events": [{"event_type": "click", "event_id": "a"}, ' + deep + b"]}"
+
+    admission = collector(stores).collect(read_native(body), DEMO, RECEIVED)
+
+    [key] = stores.objects("quarantine/")
+    assert admission.event_ids == ["a"]
+    assert [(r.event_id, r.code) for r in admission.rejections] == [("deep", "too_deep")]
+    assert deep in gzip.decompress(stores.bucket.get(key) or b"")
+
+
+def test_a_context_that_would_be_copied_into_each_event_is_limited() -> None:
+    body = orjson.dumps({"batch": [{"type": "track", "event": "x"}] * 500, "context": {"x": "y" * 10_000}})
+
+    with pytest.raises(InvalidRequest, match=r"context: it has 10008 bytes; the limit is 8192"):
+        read_segment(body, "batch")
 
 
 def test_when_the_queue_is_down_the_batch_is_spilled_and_comes_back(stores: Stores) -> None:

@@ -21,7 +21,7 @@ from chalicelib.domain.errors import Unauthenticated
 from chalicelib.domain.frames import MAX_FRAME_BYTES, delta_json, snapshot_frames
 from chalicelib.domain.rollups import Rollup
 from chalicelib.live import Pusher
-from chalicelib.storage.sockets import PushFailed, Sockets
+from chalicelib.storage.sockets import Sockets
 from chalicelib.subscribe import TICKET_SECONDS, Subscriber
 from tests.stores import Stores, empty_stores, stream_record
 
@@ -158,6 +158,7 @@ def test_a_ticket_is_soon_over(world: World) -> None:
         '{"action": "subscribe", "topics": []}',
         '{"action": "subscribe", "topics": ["events"], "since": "soon"}',
         '{"action": "subscribe", "topics": ["events"], "since": "2020-01-01"}',
+        '{"action": "subscribe", "topics": ["events"], "since": "0001-01-01"}',
     ],
 )
 def test_a_wrong_frame_is_answered_with_an_error(world: World, frame: str) -> None:
@@ -246,15 +247,36 @@ def test_a_connection_that_cannot_be_pushed_to_is_ended_and_costs_no_other_its_f
     assert shown(world.gateway.frames["c2"]) == 1
 
 
-def test_a_connection_that_cannot_even_be_ended_makes_the_batch_come_again(world: World) -> None:
-    world.connect()
+def test_a_connection_that_cannot_even_be_ended_blocks_nobody(world: World) -> None:
+    world.connect("c1")
+    world.connect("c2")
     world.gateway.failing.add("c1")
     world.gateway.stuck = True
 
-    with pytest.raises(PushFailed):
-        world.pusher.push([world.aggregate(world.events(1))], world.seconds)
+    world.pusher.push([world.aggregate(world.events(1))], world.seconds)
 
-    assert [c.id for c in world.stores.control.connections("demo")] == ["c1"]
+    assert [c.id for c in world.stores.control.connections("demo")] == ["c2"]
+    assert shown(world.gateway.frames["c2"]) == 1
+    world.subscriber.message("c1", '{"action": "ping"}', NOW)  # no pong: its client comes back by itself
+
+
+def test_a_connection_whose_snapshot_cannot_be_sent_is_ended(world: World) -> None:
+    world.gateway.failing.add("c1")
+
+    world.connect()
+
+    assert world.gateway.ended == ["c1"]
+    assert world.stores.control.connections("demo") == []
+
+
+def test_a_client_whose_clock_is_ahead_gets_its_snapshot(world: World) -> None:
+    world.connect()
+
+    world.subscriber.message(
+        "c1", '{"action": "subscribe", "topics": ["events"], "since": "2026-11-21T10:00:01Z"}', NOW
+    )
+
+    assert world.gateway.frames["c1"][-1]["since"] == "2026-11-21T09:00:00Z"
 
 
 def test_a_large_snapshot_comes_in_parts_that_fit(world: World) -> None:

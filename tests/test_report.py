@@ -7,7 +7,7 @@ from chalicelib.aggregate import Aggregator
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import UNTYPED, Contract, Contracts
-from chalicelib.domain.errors import NotFound
+from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import parse_ms
@@ -110,6 +110,35 @@ def test_measures_are_summed_averaged_and_ranked(stores: Stores) -> None:
     found = {agg: ask(stores, agg=agg, measure="load_ms")["total"] for agg in ("sum", "avg", "min", "max", "p95")}
 
     assert found == {"sum": 5050, "avg": 50.5, "min": 1, "max": 100, "p95": pytest.approx(95, rel=0.01)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"agg": "p50", "measure": "revenue"}, "kept are load_ms"),
+        ({"group_by": "color"}, "'color' is not kept of page_views"),
+    ],
+)
+def test_what_is_not_kept_of_a_metric_is_refused_by_name(stores: Stores, asked: dict[str, str], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        ask(stores, **asked)
+
+
+def test_one_hours_trouble_does_not_keep_others_from_compaction(stores: Stores) -> None:
+    send(stores, view(NINE))
+    send(stores, view(NINE), project="bad", first=10)
+    key = {"pk": {"S": "bad#live#2026-11-21T09"}, "sk": {"S": "d#r000010"}}
+    stores.rollups.client.update_item(
+        TableName="rollups",
+        Key=key,
+        UpdateExpression="SET body = :junk",
+        ExpressionAttributeValues={":junk": {"B": b"junk"}},
+    )
+
+    with pytest.raises(ExceptionGroup, match="1 hours were not compacted"):
+        Compactor(stores.rollups).compact(NINE // 1000 + 300)
+
+    assert stores.rollups.read_hour("demo", "2026-11-21T09").deltas == []
 
 
 def test_where_nothing_was_measured_there_is_no_value(stores: Stores) -> None:

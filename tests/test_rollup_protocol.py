@@ -25,8 +25,8 @@ NAMES = ("2026-11-21T02", "2026-11-21T03")
 MAX_DEPTH = 2
 
 
-class Died(Exception):
-    """The process was killed."""
+class Died(BaseException):
+    """The process was killed, which no handler of exceptions notices."""
 
 
 class Unreliable:

@@ -18,6 +18,7 @@ from chalicelib.domain.time_windows import HOUR_MS, iso_ms, parse_ms
 
 MAX_MESSAGE_BYTES = 1024 * 1024  # SQS, since August 2025
 MAX_CHUNK_BYTES = 350 * 1024  # DynamoDB allows items of 400 KB, names and keys included
+MAX_PLAIN_BYTES = 1024 * 1024  # of a chunk inflated: a stage holds one at a time, however well it was compressed
 COMPRESSION_LEVEL = 1  # zlib: level 6 takes three times as long for a tenth less
 
 
@@ -39,7 +40,7 @@ class Chunk:
     sort_key: str
     received_ms: int
     count: int
-    body: bytes  # see pack_events
+    body: bytes  # compressed JSON: an array of stored events
 
     @property
     def partition_key(self) -> str:
@@ -62,7 +63,7 @@ def decode_message(text: str) -> Message:
     """The inverse of `encode_message`; raises ValueError for what is no message."""
     try:
         document = orjson.loads(zlib.decompress(b64decode(text, validate=True)))
-        return Message(document["project"], document["received_at"], document["events"])
+        return Message(document["project"], document["received_at"], _checked(document["events"]))
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise ValueError(f"not a message of ours: {error!r}") from error
 
@@ -76,23 +77,26 @@ def chunks_of(message: Message) -> Iterator[Chunk]:
         yield from _chunks_of_user(message, user, events)
 
 
-def pack_events(events: list[StoredEvent]) -> bytes:
-    """Events as compressed JSON."""
-    return zlib.compress(orjson.dumps(events), COMPRESSION_LEVEL)
-
-
-def unpack_events(body: bytes) -> list[StoredEvent]:
-    """The inverse of `pack_events`; raises ValueError for what is no chunk."""
+def unpack_events(body: bytes) -> tuple[list[StoredEvent], int]:
+    """The events of a chunk's body, and their size as JSON; raises ValueError for what is no chunk."""
     try:
-        events: list[StoredEvent] = orjson.loads(zlib.decompress(body))
-    except (ValueError, zlib.error) as error:
+        plain = zlib.decompress(body)
+        return _checked(orjson.loads(plain)), len(plain)
+    except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise ValueError(f"not a chunk of ours: {error!r}") from error
+
+
+def _checked(events: list[StoredEvent]) -> list[StoredEvent]:
+    """The events, if each has what the stages rely on; else one that lacks it would fail its whole batch."""
+    for event in events:
+        event["event_id"], event["event_type"], event["occurred_at"] + 0
     return events
 
 
 def _chunks_of_user(message: Message, user: str | None, events: list[StoredEvent]) -> Iterator[Chunk]:
-    body = pack_events(events)
-    if len(body) > MAX_CHUNK_BYTES and len(events) > 1:
+    plain = orjson.dumps(events)
+    body = zlib.compress(plain, COMPRESSION_LEVEL)
+    if (len(body) > MAX_CHUNK_BYTES or len(plain) > MAX_PLAIN_BYTES) and len(events) > 1:
         middle = len(events) // 2
         yield from _chunks_of_user(message, user, events[:middle])
         yield from _chunks_of_user(message, user, events[middle:])
@@ -114,5 +118,5 @@ def _sort_key(events: list[StoredEvent], received_ms: int) -> str:
     """
     times = [parse_ms(event["timestamp"]) for event in events if "timestamp" in event]
     first_ms = min(times, default=received_ms - received_ms % HOUR_MS)
-    ids = "\0".join(sorted(event["event_id"] for event in events))
-    return f"{iso_ms(first_ms)}#{blake2b(ids.encode(), digest_size=12).hexdigest()}"
+    ids = orjson.dumps(sorted(event["event_id"] for event in events))
+    return f"{iso_ms(max(first_ms, 0))}#{blake2b(ids, digest_size=12).hexdigest()}"

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
-from chalicelib.domain.rollups import RollupSpec
+from chalicelib.domain.rollups import OTHER, RollupSpec
 
 MAX_ID_LENGTH = 256
 MAX_TYPE_LENGTH = 128
@@ -77,6 +77,7 @@ class Contract:
     validator: Validator
 
 
+RESERVED = frozenset({"events", "users", "sessions", OTHER})
 UNTYPED = Validator(jsonschema_rs.validator_for(ENVELOPE))
 NO_ROLLUP = RollupSpec()
 
@@ -106,6 +107,12 @@ class Contracts:
         """What is rolled up of the type; an unknown type has neither dimensions nor measures."""
         contract = self.by_type.get(event_type)
         return contract.spec if contract else NO_ROLLUP
+
+    def reserved(self, event_type: str) -> bool:
+        """Whether the name means something else in questions, and so cannot be the name of another event type."""
+        if event_type in self.by_type:
+            return False
+        return event_type in RESERVED or any(contract.metric == event_type for contract in self)
 
     def metric_of(self, event_type: str) -> str:
         """The public name of the metric that counts the type."""

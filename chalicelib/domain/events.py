@@ -15,6 +15,7 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.time_windows import DAY_MS, correct_skew, iso_ms, parse_ms
 
 MAX_EVENT_BYTES = 256 * 1024  # a chunk of one event must fit a DynamoDB item of 400 KB, compressed or not
+MAX_DEPTH = 254  # of nesting: what orjson writes
 MAX_AGE_DAYS = 30  # the hot store's TTL; older history comes in through imports
 
 StoredEvent = dict[str, Any]
@@ -116,13 +117,22 @@ class Admitter:
         if violation:
             return reject("contract_violation", violation.message, violation.path)
         assert isinstance(event_type, str)
+        if self.contracts.reserved(event_type):
+            return reject(
+                "reserved_event_type", f"{event_type!r} is the name of a metric; name the type otherwise", "/event_type"
+            )
         if event_type not in self.contracts.by_type and mode is not Mode.INFER:
             message = f"event type {event_type!r} has no contract; known are {', '.join(self.contracts.by_type)}"
             if mode is Mode.ENFORCE:
                 return reject("unknown_event_type", message, "/event_type")
             admission.warnings.append({"index": index, "code": "unknown_event_type", "message": message})
-        if check_sizes and (size_bytes := len(orjson.dumps(raw))) > MAX_EVENT_BYTES:
-            return reject("event_too_large", f"the event has {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}")
+        if check_sizes:
+            try:
+                size_bytes = len(orjson.dumps(raw))
+            except TypeError as error:  # orjson.JSONEncodeError is one
+                return reject("too_deep", f"the event cannot be stored: {error}; the limit is {MAX_DEPTH} levels")
+            if size_bytes > MAX_EVENT_BYTES:
+                return reject("event_too_large", f"the event has {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}")
 
         field_name = "timestamp"
         try:

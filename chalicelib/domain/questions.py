@@ -13,10 +13,13 @@ from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms, parse_ms
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 MEASURED = ("sum", "avg", "min", "max", *QUANTILES)
+USERS = "users"  # the metric of distinct users of any event type
 AGGREGATIONS = ("count", "users", *MEASURED)
 INTERVALS = ("minute", "hour", "day")
 DEFAULT_INTERVAL_DAYS = 3  # a longer range is answered by day when no interval is asked for
 MAX_BUCKETS = 10_000
+LATEST_MS = 253_370_764_799_999  # 9998-12-31: a day more must still be a date
+EPOCH_SECONDS_DIGITS = 10  # longer numbers are milliseconds
 MAX_GROUPS = 100
 
 
@@ -78,6 +81,10 @@ class QuestionParameters(Schema):
         end_ms = _instant("end", data["end"], zone, of_end=True)
         if end_ms <= start_ms:
             raise ValidationError(f"{data['end']!r} is not after start {data['start']!r}", "end")
+        if data["metric"] == USERS and data["agg"] not in ("count", "users"):
+            raise ValidationError(f"metric=users has no {data['agg']}; it counts users", "agg")
+        if data["metric"] == USERS:
+            data["agg"] = "users"
         if data["agg"] in MEASURED and data["measure"] is None:
             raise ValidationError(f"agg={data['agg']} needs a measure, such as latency_ms", "measure")
         if data["group_by"] and data["agg"] != "count":
@@ -91,6 +98,10 @@ class QuestionParameters(Schema):
             raise ValidationError(f"the range has {count} buckets; the limit is {MAX_BUCKETS}", "interval")
         # Counts are kept by the minute, all else by the hour: the answer covers what the range touches, and says so.
         grain = MINUTE_MS if data["agg"] == "count" and not data["group_by"] else HOUR_MS
+        if interval == "day" and grain == HOUR_MS and start_ms % HOUR_MS:
+            raise ValidationError(
+                f"days of {zone.key} begin within an hour; only agg=count is kept by the minute", "timezone"
+            )
         start_ms -= start_ms % grain
         end_ms += -end_ms % grain
         return Question(
@@ -124,20 +135,20 @@ def _zone(name: str) -> ZoneInfo:
 def _instant(name: str, text: str, zone: ZoneInfo, *, of_end: bool) -> int:
     """A date stands for its midnight in the zone, at the end for the midnight after; a time is as it is."""
     try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        pass
-    else:
-        return to_ms(datetime.combine(day + timedelta(days=of_end), time(), zone))
-    try:
-        moment = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not escaped arrives as a space
-        return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=zone))
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return parse_ms(int(text))
+        if text.isdigit() and len(text) > EPOCH_SECONDS_DIGITS:
+            ms = parse_ms(int(text))
+        elif len(text) == len("2026-11-21"):
+            ms = to_ms(datetime.combine(date.fromisoformat(text) + timedelta(days=of_end), time(), zone))
+        else:
+            moment = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not escaped is a space
+            ms = to_ms(moment if moment.tzinfo else moment.replace(tzinfo=zone))
     except ValueError:
         raise ValidationError("neither a date such as 2026-11-21 nor an RFC 3339 time", name) from None
+    except OverflowError:
+        ms = -1
+    if not 0 <= ms <= LATEST_MS:
+        raise ValidationError("outside of the years 1970 to 9998", name)
+    return ms
 
 
 def _day_starts(start_ms: int, end_ms: int, zone: ZoneInfo) -> list[int]:

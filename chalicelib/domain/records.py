@@ -18,6 +18,7 @@ class ChunkRecord:
     project: str
     user: str | None
     received_ms: int
+    plain_bytes: int  # of the events as JSON
     events: list[StoredEvent]
 
 
@@ -43,13 +44,15 @@ def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | BadRecord | None:
     sequence = sequence_of(record)
     try:
         image = record["dynamodb"]["NewImage"]
+        events, plain_bytes = unpack_events(b64decode(image["body"]["B"]))
         return ChunkRecord(
             event_id=record["eventID"],
             sequence=sequence,
             project=image["project"]["S"],
             user=image.get("user", {}).get("S"),
             received_ms=int(image["received_at"]["N"]),
-            events=unpack_events(b64decode(image["body"]["B"])),
+            plain_bytes=plain_bytes,
+            events=events,
         )
     except (KeyError, ValueError, TypeError) as error:
         return BadRecord(record["eventID"], sequence, record, repr(error))

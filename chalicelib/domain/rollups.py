@@ -4,6 +4,7 @@ A rollup is folded from events, merges with others (associative and commutative)
 """
 
 import math
+import sys
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
@@ -12,11 +13,10 @@ from typing import Any, TypeVar
 
 import orjson
 
-from chalicelib.domain.sketches import Uniques, bucket_of
+from chalicelib.domain.sketches import MAX_BUCKETS, Uniques, bucket_of, collapse
 
 MAX_DIMENSION_VALUES = 1000  # per dimension, type and item; the rest is counted under OTHER, so an item stays bounded
 MAX_DIMENSION_LENGTH = 128  # characters of a value that are kept
-MAX_TYPES = 100  # per item; types beyond, which only a project without contracts can have, are counted as OTHER
 MAX_ITEM_BYTES = 350 * 1024  # of encoded rollups; DynamoDB allows 400 KB with names and keys
 OTHER = "(other)"
 
@@ -34,19 +34,23 @@ class Measure:
     buckets: dict[int, int] = field(default_factory=dict)
 
     def add(self, value: float) -> None:
+        value = float(value)  # sums of integers could pass the 64 bits that JSON keeps
         self.count += 1
-        self.total += value
+        self.total = _finite(self.total + value)
         self.low = min(self.low, value)
         self.high = max(self.high, value)
         bucket = bucket_of(value)
         self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+        if len(self.buckets) > 2 * MAX_BUCKETS:
+            collapse(self.buckets, MAX_BUCKETS)
 
     def merge(self, other: "Measure") -> None:
         self.count += other.count
-        self.total += other.total
+        self.total = _finite(self.total + other.total)
         self.low = min(self.low, other.low)
         self.high = max(self.high, other.high)
         _add_counts(self.buckets, other.buckets)
+        collapse(self.buckets, MAX_BUCKETS)
 
 
 @dataclass(slots=True)
@@ -83,12 +87,13 @@ class RollupSpec:
     measures: tuple[str, ...] = ()
 
 
-def fold_event(rollups: Rollups, event: Mapping[str, Any], user_hash: bytes | None, spec: RollupSpec) -> None:
-    """Count one stored event into the rollups of its hour."""
-    event_type = event["event_type"]
-    rollup = rollups.get(event_type)
+def fold_event(
+    rollups: Rollups, name: str, event: Mapping[str, Any], user_hash: bytes | None, spec: RollupSpec
+) -> None:
+    """Count one stored event under the name of its type (or OTHER) into the rollups of its hour."""
+    rollup = rollups.get(name)
     if rollup is None:
-        rollup = rollups.setdefault(event_type if len(rollups) < MAX_TYPES else OTHER, Rollup())
+        rollup = rollups[name] = Rollup()
     rollup.count += 1
     if user_hash is not None:
         rollup.users.add(user_hash)
@@ -128,16 +133,22 @@ def merge_all(parts: Iterable[Rollups]) -> Rollups:
 def encode(rollups: Rollups) -> bytes:
     """Rollups as compressed JSON that fits an item; the same rollups give the same bytes.
 
-    Where they would not fit, rare values of the dimensions are counted as OTHER: counts, users and measures stay whole.
+    Where they would not fit, they are reduced: rare values of the dimensions are counted as OTHER, low values of the
+    measures together, and at last rare types as OTHER. The count of all events stays exact.
     """
-    data = b""
-    for most_values in (MAX_DIMENSION_VALUES, 200, 50, 10, 0):
+    data = _encode(rollups)
+    for most_values, most_buckets in ((200, MAX_BUCKETS), (50, 1024), (10, 512), (0, 128)):
+        if len(data) <= MAX_ITEM_BYTES:
+            break
         for rollup in rollups.values():
             for values in rollup.dimensions.values():
                 _bound(values, most_values)
+            for measure in rollup.measures.values():
+                collapse(measure.buckets, most_buckets)
         data = _encode(rollups)
-        if len(data) <= MAX_ITEM_BYTES:
-            break
+    while len(data) > MAX_ITEM_BYTES and len(rollups) > 1:
+        _bound_types(rollups, len(rollups) // 2)
+        data = _encode(rollups)
     return data
 
 
@@ -177,6 +188,24 @@ def _from_json(data: dict[str, Any]) -> Rollup:
         },
         dimensions=data["d"],
     )
+
+
+def _bound_types(rollups: Rollups, most_types: int) -> None:
+    """Count the rarest types together, first those without dimensions and measures, which have no contract."""
+    other = rollups.pop(OTHER, Rollup())
+
+    def worth(pair: tuple[str, Rollup]) -> tuple[bool, int]:
+        return bool(pair[1].dimensions or pair[1].measures), pair[1].count
+
+    for name, rollup in sorted(rollups.items(), key=worth)[: max(len(rollups) - most_types, 0)]:
+        other.merge(rollup)
+        del rollups[name]
+    rollups[OTHER] = other
+
+
+def _finite(total: float) -> float:
+    """A sum that JSON can keep: the largest float stands for what is beyond it."""
+    return max(-sys.float_info.max, min(sys.float_info.max, total))
 
 
 def _add_counts(into: dict[Key, int], more: Mapping[Key, int]) -> None:

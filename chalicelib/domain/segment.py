@@ -43,5 +43,5 @@ def to_native(message: Any, *, kind: str | None = None, shared: Mapping[str, Any
 def event_type(kind: object, name: object) -> object:
     """`page` is page_view, `screen` is screen_view; a tracked `Order Completed` is order_completed."""
     if kind == "track":
-        return re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_").lower() if isinstance(name, str) else name
+        return (re.sub(r"[\W_]+", "_", name).strip("_").lower() or name) if isinstance(name, str) else name
     return _TYPES.get(kind, kind) if isinstance(kind, str) else kind

@@ -19,6 +19,7 @@ _GAMMA = (1 + QUANTILE_ERROR) / (1 - QUANTILE_ERROR)
 _LOG_GAMMA = math.log(_GAMMA)
 ZERO_BUCKET = -10_000  # for values under 1e-9, which no bucket of ours distinguishes from zero
 SMALLEST = 1e-9
+MAX_BUCKETS = 2048  # of one measure; values over more than 17 powers of ten are needed to fill them
 
 
 def hash_user(user: str) -> bytes:
@@ -150,6 +151,17 @@ def _bucket_value(bucket: int) -> float:
     if bucket < -50_000:
         return -_bucket_value(-100_000 - bucket)
     return 2 * math.exp(bucket * _LOG_GAMMA) / (_GAMMA + 1)
+
+
+def collapse(buckets: dict[int, int], most: int) -> None:
+    """Count the lowest values together where there are more buckets than `most`, as DDSketch does.
+
+    Low quantiles of so wide a spread are then too high; the upper ones keep their bound.
+    """
+    if len(buckets) > most:
+        ordered = sorted(buckets, key=_bucket_value)
+        lowest = ordered[: len(ordered) - most + 1]
+        buckets[lowest[-1]] = sum(buckets.pop(bucket) for bucket in lowest)
 
 
 def quantile(buckets: dict[int, int], q: float) -> float | None:

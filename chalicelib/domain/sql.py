@@ -1,5 +1,7 @@
 """Confines an analyst's SQL to the rows of one project, by the query's scope tree and not by its text."""
 
+import re
+
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -22,6 +24,7 @@ COLUMNS = (
     "dt",
     "hr",
 )
+CARRIED = ("this", "db", "catalog", "alias", "joins", "laterals", "sample")  # of a table reference
 MAX_SQL_LENGTH = 65_536  # Athena's own limit is 262,144 bytes
 
 
@@ -35,7 +38,7 @@ def confine(sql: str, *, project: str, lake_table: str) -> str:
     try:
         statements = [s for s in sqlglot.parse(sql, read="athena") if s is not None]
     except (SqlglotError, RecursionError) as error:
-        raise InvalidRequest(f"the query cannot be parsed: {str(error)[:500]}", code="invalid_sql") from error
+        raise InvalidRequest(f"the query cannot be parsed: {_plain(error)}", code="invalid_sql") from error
     if len(statements) != 1:
         raise InvalidRequest(f"the text has {len(statements)} statements; send one", code="invalid_sql")
     query = statements[0]
@@ -69,7 +72,14 @@ def confine(sql: str, *, project: str, lake_table: str) -> str:
     return query.sql(dialect="athena")
 
 
+def _plain(error: Exception) -> str:
+    return re.sub(r"\x1b\[[\d;]*m", "", str(error))[:500]  # the parser underlines for terminals
+
+
 def _require_events(table: exp.Table) -> None:
+    unsupported = [name for name, value in table.args.items() if value and name not in CARRIED]
+    if unsupported:
+        raise InvalidRequest(f"{', '.join(unsupported)} is not answered on a table; use a subquery", code="invalid_sql")
     plain = isinstance(table.this, exp.Identifier) and not table.args.get("db") and not table.args.get("catalog")
     if not plain or table.name.lower() != TABLE:
         raise InvalidRequest(
@@ -84,7 +94,7 @@ def _rows_of(project: str, lake_table: str, *, alias: str, original: exp.Table) 
         .where(exp.column("project", quoted=True).eq(exp.Literal.string(project)))
         .subquery(alias)
     )
-    for kept in ("joins", "laterals", "pivots", "sample"):
+    for kept in CARRIED[3:]:
         if original.args.get(kept):
             rows.set(kept, original.args[kept])
     return rows

@@ -53,14 +53,15 @@ def correct_skew(client_ms: int | None, sent_ms: int | None, received_ms: int) -
     """When the event occurred, by our clock.
 
     A client whose clock is off by at least a minute is corrected by whole minutes, so that a retry of the
-    same event lands on the same time. What lies in the future is clamped to the moment of receipt.
+    same event lands on the same time. What lies in the future is clamped to the moment of receipt, what lies before
+    1970 to its start.
     """
     if client_ms is None:
         return received_ms
     occurred_ms = client_ms
     if sent_ms is not None and abs(skew := received_ms - sent_ms) >= SKEW_MS:
         occurred_ms += int(skew / MINUTE_MS) * MINUTE_MS
-    return min(occurred_ms, received_ms)
+    return max(min(occurred_ms, received_ms), 0)
 
 
 def hour_of(ms: int) -> str:

@@ -16,7 +16,7 @@ from chalicelib.domain.events import Mode
 
 @dataclass(frozen=True, slots=True)
 class ControlTable:
-    """Small items read by key; `expires_at` is the table's TTL, in epoch seconds, and is also checked on read."""
+    """Small items read by key; `expires_at` is the table's TTL, in epoch seconds, which may be days late."""
 
     client: Any
     name: str

@@ -6,29 +6,31 @@ pk project#hours, sk <hour>; pk project#types, sk <event type>: what there is da
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from chalicelib.domain.deltas import Delta, HourView, Merged
-from chalicelib.domain.rollups import decode, encode
+from chalicelib.domain.rollups import OTHER, decode, encode
 
 OPEN_INDEX = "open"  # sparse: holds the deltas that compaction has not absorbed
 OPEN = "delta"
 TOMBSTONE_SECONDS = 48 * 3600  # twice the stream's retention: no batch that old can still be retried
+MAX_MADE_UP_TYPES = 1000  # of a project, without a contract: each costs a write once, and a place in every answer
 MAX_MERGE = 50  # a transaction takes 100 items and 4 MB
 
 
 @dataclass(frozen=True, slots=True)
 class RollupsTable:
-    """Each write is idempotent by its key; `known` spares repeated index writes within one container."""
+    """Each write is idempotent by its key; `known_…` spare repeated index calls within one container."""
 
     client: Any
     name: str
     clock: Callable[[], float] = time.time
-    known: set[tuple[str, str]] = field(default_factory=set)
+    known_hours: set[tuple[str, str]] = field(default_factory=set)
+    known_types: dict[str, set[str]] = field(default_factory=dict)
 
     def put_delta(self, delta: Delta) -> int | None:
         """Write the delta, or return the tidemark of the tombstone that stands in its place."""
@@ -51,16 +53,27 @@ class RollupsTable:
             return int(tombstone["tidemark"]["S"])
         return None
 
-    def remember(self, project: str, hour: str, event_types: Iterable[str]) -> None:
-        """Note that the hour and the types have data; done before the delta, so a reader never overlooks one."""
-        self._note(f"{project}#hours", hour)
+    def remember_hour(self, project: str, hour: str) -> None:
+        """Note that the hour has data; done before the delta, so a reader never overlooks one."""
+        if (project, hour) not in self.known_hours:
+            self._note(f"{project}#hours", hour)
+            self.known_hours.add((project, hour))
+
+    def names(self, project: str, event_types: Iterable[str], contracted: Container[str]) -> dict[str, str]:
+        """Under which name each type is counted: its own, or OTHER once a project has made up too many."""
+        known = self.known_types.get(project)
+        if known is None:
+            known = self.known_types[project] = set(self.event_types(project))
+        made_up = sum(name not in contracted for name in known)
         for event_type in event_types:
-            self._note(f"{project}#types", event_type)
+            if event_type not in known and (event_type in contracted or made_up < MAX_MADE_UP_TYPES):
+                self._note(f"{project}#types", event_type)
+                known.add(event_type)
+                made_up += event_type not in contracted
+        return {event_type: event_type if event_type in known else OTHER for event_type in event_types}
 
     def _note(self, pk: str, sk: str) -> None:
-        if (pk, sk) not in self.known:
-            self.client.put_item(TableName=self.name, Item={"pk": {"S": pk}, "sk": {"S": sk}})
-            self.known.add((pk, sk))
+        self.client.put_item(TableName=self.name, Item={"pk": {"S": pk}, "sk": {"S": sk}})
 
     def hours(self, project: str, first: str, last: str) -> list[str]:
         """The hours with data from `first` to `last`, both included, in order."""

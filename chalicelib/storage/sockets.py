@@ -1,6 +1,7 @@
 """The management API of the WebSocket gateway: push to a connection, or end it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +36,9 @@ class Sockets:
             raise PushFailed(str(error)) from error
 
     def end(self, connection: Connection) -> None:
-        """Close the connection; its client comes back and gets a snapshot. Raises PushFailed."""
-        try:
+        """Close the connection, if the gateway lets us; its client comes back and gets a snapshot.
+
+        One that stays open gets neither frames nor pongs once it is forgotten, and its client ends it by itself.
+        """
+        with suppress(ClientError, BotoCoreError):
             self.client_of(connection).delete_connection(ConnectionId=connection.id)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "GoneException":
-                raise PushFailed(str(error)) from error
-        except BotoCoreError as error:
-            raise PushFailed(str(error)) from error

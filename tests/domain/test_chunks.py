@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from chalicelib.domain.chunks import (
     MAX_CHUNK_BYTES,
     MAX_MESSAGE_BYTES,
+    MAX_PLAIN_BYTES,
     Message,
     chunks_of,
     decode_message,
@@ -51,6 +52,21 @@ def test_ids_with_a_long_common_prefix_are_told_apart() -> None:
     assert one != two
 
 
+def test_ids_that_contain_each_others_separators_are_told_apart() -> None:
+    two = Message("demo", RECEIVED, [event(1) | {"event_id": "a"}, event(1) | {"event_id": "b"}])
+
+    assert keys(two) != keys(Message("demo", RECEIVED, [event(1) | {"event_id": "a\0b"}]))
+
+
+def test_a_chunk_is_split_by_what_it_unpacks_to() -> None:
+    zeros = "0" * 200_000
+
+    chunks = list(chunks_of(Message("demo", RECEIVED, [event(i, properties={"zeros": zeros}) for i in range(20)])))
+
+    assert all(unpack_events(chunk.body)[1] <= MAX_PLAIN_BYTES for chunk in chunks)
+    assert sum(chunk.count for chunk in chunks) == 20
+
+
 def test_events_of_nobody_are_spread_and_keep_their_project() -> None:
     partitions = {key for i in range(400) for key, _ in keys(Message("demo", RECEIVED, [event(i, None)]))}
 
@@ -62,7 +78,7 @@ def test_events_of_nobody_are_spread_and_keep_their_project() -> None:
 def test_every_event_is_in_exactly_one_chunk(items: list[tuple[int, int]]) -> None:
     events = [event(number, f"u{user}") for number, user in items]
 
-    stored = [e for chunk in chunks_of(Message("demo", RECEIVED, events)) for e in unpack_events(chunk.body)]
+    stored = [e for chunk in chunks_of(Message("demo", RECEIVED, events)) for e in unpack_events(chunk.body)[0]]
 
     assert sorted(e["event_id"] for e in stored) == sorted(e["event_id"] for e in events)
 
@@ -88,7 +104,16 @@ def test_a_message_that_would_not_fit_the_queue_is_split() -> None:
     assert [e for text in texts for e in decode_message(text).events] == message.events
 
 
-@pytest.mark.parametrize("text", ["", "hello", "aGVsbG8=", encode_message(Message("demo", 1, []))[0][:-8]])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hello",
+        "aGVsbG8=",
+        encode_message(Message("demo", 1, []))[0][:-8],
+        encode_message(Message("demo", 1, [{}]))[0],
+    ],
+)
 def test_what_is_no_message_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a message of ours"):
         decode_message(text)

@@ -65,6 +65,10 @@ def test_the_newest_version_of_a_contract_counts(admitter: Admitter) -> None:
         ({"event_type": "click", "sent_at": "soon"}, "invalid_time", "/sent_at"),
         ({"event_type": "click", "timestamp": "2026-10-01T00:00:00Z"}, "too_old", "/timestamp"),
         ({"event_type": "api_request"}, "contract_violation", "/properties"),
+        ({"event_type": "api_requests"}, "reserved_event_type", "/event_type"),
+        ({"event_type": "users"}, "reserved_event_type", "/event_type"),
+        ({"event_type": "click", "timestamp": "0001-01-01", "sent_at": "9999-12-31"}, "too_old", "/timestamp"),
+        ({"event_type": "click", "timestamp": 0, "sent_at": 253402300799999}, "too_old", "/timestamp"),
         ({"event_type": "click", "properties": {"x": "y" * MAX_EVENT_BYTES}}, "event_too_large", ""),
     ],
 )

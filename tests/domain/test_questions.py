@@ -34,6 +34,10 @@ def test_an_interval_is_also_understood_as_group_by() -> None:
     assert (question.interval, question.group_by) == ("day", None)
 
 
+def test_epoch_milliseconds_are_not_taken_for_a_date() -> None:
+    assert read_question({**BASE, "start": "1790100112345", "end": "1795226700000"}).start_ms == 1_790_100_060_000
+
+
 def test_a_plus_sign_that_was_not_escaped_is_understood() -> None:
     question = read_question({**BASE, "start": "2026-11-20T02:00:00 02:00"})
 
@@ -51,6 +55,14 @@ def test_a_plus_sign_that_was_not_escaped_is_understood() -> None:
         ({"agg": "p95"}, "measure: .*needs a measure"),
         ({"timezone": "Mars/Olympus"}, "timezone: .*IANA"),
         ({"timezone": "../etc"}, "timezone: .*IANA"),
+        ({"end": "9999-12-31"}, "end: .*1970 to 9998"),
+        ({"start": "0999-12-01"}, "start: .*1970 to 9998"),
+        ({"metric": "users", "agg": "p95"}, "agg: metric=users has no p95"),
+        ({"metric": "users", "interval": "minute"}, "interval: minutes are kept"),
+        (
+            {"interval": "day", "agg": "users", "timezone": "Asia/Kolkata"},
+            "timezone: days of Asia/Kolkata begin within an hour",
+        ),
         ({"metrics": "x"}, "metrics: Unknown field.*known are metric"),
         ({"start": "2020-01-01", "interval": "minute"}, "interval: .*limit is 10000"),
     ],

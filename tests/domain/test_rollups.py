@@ -1,12 +1,13 @@
+import math
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.domain.rollups import (
     MAX_DIMENSION_VALUES,
     MAX_ITEM_BYTES,
-    MAX_TYPES,
     OTHER,
     Rollups,
     RollupSpec,
@@ -39,7 +40,7 @@ events = st.builds(
 def fold(items: list[tuple[dict[str, Any], bytes]]) -> Rollups:
     rollups: Rollups = {}
     for event, user_hash in items:
-        fold_event(rollups, event, user_hash, SPEC)
+        fold_event(rollups, event["event_type"], event, user_hash, SPEC)
     return rollups
 
 
@@ -84,11 +85,44 @@ def test_values_beyond_the_bound_are_counted_together() -> None:
     assert sum(paths.values()) == many == rollups["click"].count
 
 
-def test_made_up_types_cannot_grow_an_item_without_bound() -> None:
-    rollups = fold([({"event_type": f"t{i}", "occurred_at": 0}, hash_user("a")) for i in range(MAX_TYPES + 50)])
+def test_an_item_of_too_many_types_keeps_those_with_contracts_and_the_count_of_all() -> None:
+    junk = [({"event_type": f"junk{i % 900}", "occurred_at": 0}, hash_user(str(i))) for i in range(300_000)]
+    bought = [({"event_type": "purchase", "occurred_at": 0, "properties": {"latency_ms": 5}}, hash_user("a"))]
 
-    assert len(rollups) == MAX_TYPES + 1
-    assert rollups[OTHER].count == 50
+    data = encode(fold(junk + bought))
+
+    kept = decode(data)
+    assert len(data) <= MAX_ITEM_BYTES
+    assert kept["purchase"].count == 1
+    assert sum(rollup.count for rollup in kept.values()) == 300_001
+
+
+def test_an_item_fits_however_widely_its_measures_are_spread() -> None:
+    rollups = fold(
+        [
+            (
+                {"event_type": f"t{i % 40}", "occurred_at": 0, "properties": {"latency_ms": 1.02 ** (i % 30_000)}},
+                b"x" * 8,
+            )
+            for i in range(120_000)
+        ]
+    )
+
+    data = encode(rollups)
+
+    assert len(data) <= MAX_ITEM_BYTES
+    assert sum(r.measures["latency_ms"].count for r in decode(data).values()) == 120_000
+
+
+@pytest.mark.parametrize("value", [2**64 - 1, 1e308, -1e308, 5e-324])
+def test_extreme_values_can_be_kept_and_merged(value: float) -> None:
+    event = {"event_type": "purchase", "occurred_at": 0, "properties": {"latency_ms": value}}
+    part = fold([(event, b"x" * 8)] * 3)
+
+    merged = decode(encode(merge_all([decode(encode(part)), part])))
+
+    assert merged["purchase"].measures["latency_ms"].count == 6
+    assert math.isfinite(merged["purchase"].measures["latency_ms"].total)
 
 
 def test_an_item_fits_however_long_the_values_are() -> None:

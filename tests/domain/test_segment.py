@@ -10,6 +10,8 @@ from chalicelib.domain.segment import to_native
     [
         ({"type": "track", "event": "Order Completed"}, "order_completed"),
         ({"type": "track", "event": "purchase"}, "purchase"),
+        ({"type": "track", "event": "注文 A"}, "注文_a"),
+        ({"type": "track", "event": "!!"}, "!!"),
         ({"type": "page", "name": "Home"}, "page_view"),
         ({"type": "screen", "name": "Home"}, "screen_view"),
         ({"type": "identify", "traits": {"plan": "free"}}, "identify"),

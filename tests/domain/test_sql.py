@@ -24,6 +24,8 @@ REFUSED = [
     "SELECT * FROM LATERAL (SELECT * FROM secrets) x",
     "WITH t AS (SELECT 1 AS x) SELECT * FROM t WHERE x IN (SELECT x FROM t, secrets)",
     "TABLE secrets",
+    "SELECT * FROM events PIVOT (count(*) FOR event_type IN ('a'))",
+    "SELECT * FROM events FOR TIMESTAMP AS OF TIMESTAMP '2026-01-01 00:00:00 UTC'",
     "SHOW TABLES",
     "EXPLAIN SELECT 1",
     "",
@@ -49,3 +51,14 @@ def test_anything_else_is_refused(sql: str) -> None:
 
 def test_a_query_of_no_table_is_left_as_it_is() -> None:
     assert confine("SELECT 1", project="demo", lake_table="tidemark_dev.events") == "SELECT 1"
+
+
+def test_column_aliases_are_kept() -> None:
+    assert "AS e(a, b)" in confine("SELECT a FROM events AS e(a, b)", project="demo", lake_table="t")
+
+
+def test_an_error_is_plain_text() -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        confine("SELECT FROM WHERE (", project="demo", lake_table="t")
+
+    assert "\x1b" not in refusal.value.message

@@ -258,7 +258,8 @@ def run_aggregate(recorder: Recorder) -> None:
     records = chunk_records()
     handlers.aggregate({"Records": records}, None)
     wiring.compactor().compact(now_ms() // 1000 + 3600)
-    wiring.rollups_table().known.clear()
+    wiring.rollups_table().known_hours.clear()
+    wiring.rollups_table().known_types.clear()
     with recorder.function():
         handlers.aggregate({"Records": records}, None)  # meets the tombstone
 
