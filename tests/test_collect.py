@@ -126,7 +126,7 @@ def test_rejected_events_are_kept_with_their_reasons_once_however_often_they_are
     assert lines[1]["event"] == {"event_type": 7, "event_id": "b"}
 
 
-@pytest.mark.parametrize("depth", [300, 900])
+@pytest.mark.parametrize("depth", [251, 252, 253, 300, 900])
 def test_an_event_that_is_nested_too_deep_costs_the_others_nothing(stores: Stores, depth: int) -> None:
     deep = b'{"event_type": "click", "event_id": "deep", "properties": {"x": ' + b"[" * depth + b"]" * depth + b"}}"
     body = b'{"events": [{"event_type": "click", "event_id": "a"}, ' + deep + b"]}"
