@@ -136,7 +136,8 @@ def test_an_event_that_is_nested_too_deep_costs_the_others_nothing(stores: Store
     [key] = stores.objects("quarantine/")
     assert admission.event_ids == ["a"]
     assert [(r.event_id, r.code) for r in admission.rejections] == [("deep", "too_deep")]
-    assert deep in gzip.decompress(stores.bucket.get(key) or b"")
+    kept = gzip.decompress(stores.bucket.get(key) or b"")
+    assert deep.replace(b" ", b"") in kept.replace(b" ", b"")
 
 
 def test_a_context_that_would_be_copied_into_each_event_is_limited() -> None:
