@@ -15,8 +15,8 @@ from chalicelib.domain.access import Connection
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
 from chalicelib.domain.frames import STALE_SECONDS, delta_frames, delta_json
-from chalicelib.domain.rollups import decode
 from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.rollups_table import delta_of
 from chalicelib.storage.sockets import Gone, PushFailed, Sockets
 
 log = logging.getLogger(__name__)
@@ -79,11 +79,4 @@ def read_delta(record: Mapping[str, Any]) -> Delta | None:
     image = record["dynamodb"].get("NewImage")
     if image is None or not image["sk"]["S"].startswith("d#") or "body" not in image:
         return None
-    return Delta(
-        project=image["project"]["S"],
-        hour=image["hour"]["S"],
-        id=image["sk"]["S"].removeprefix("d#"),
-        last=int(image["last"]["S"]),
-        written_at=int(image["written_at"]["N"]),
-        rollups=decode(b64decode(image["body"]["B"])),
-    )
+    return delta_of({**image, "body": {"B": b64decode(image["body"]["B"])}})

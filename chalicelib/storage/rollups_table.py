@@ -6,7 +6,7 @@ pk project#hours, sk <hour>; pk project#types, sk <event type>: what there is da
 """
 
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +88,7 @@ class RollupsTable:
         """The hour, exact while compaction runs: deltas first, merged items second."""
         pk = {"S": f"{project}#live#{hour}"}
         deltas = [
-            _delta(item)
+            delta_of(item)
             for item in self._query("pk = :pk AND begins_with(sk, :kind)", {":pk": pk, ":kind": {"S": "d#"}})
             if "tidemark" not in item
         ]
@@ -166,7 +166,8 @@ def _sequence(number: int) -> str:
     return f"{number:040d}"  # up to 40 digits, and a DynamoDB number keeps 38
 
 
-def _delta(item: dict[str, Any]) -> Delta:
+def delta_of(item: Mapping[str, Any]) -> Delta:
+    """The delta that an item of the table holds."""
     return Delta(
         project=item["project"]["S"],
         hour=item["hour"]["S"],
