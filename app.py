@@ -15,7 +15,8 @@ import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 from chalice.app import Chalice, DynamoDBEvent, Rate, Request, Response, S3Event, SQSEvent, WebsocketEvent
 
-from chalicelib import __version__, collect, logs, wiring
+from chalicelib import __version__, logs, wiring
+from chalicelib.domain import bodies
 from chalicelib.domain.access import Project, Scope, key_of
 from chalicelib.domain.errors import (
     Forbidden,
@@ -129,7 +130,7 @@ def project(scope: Scope) -> Project:
 @refusals
 def post_events() -> Response:
     owner = project(Scope.WRITE)
-    admission = wiring.collector().collect(collect.read_native(raw_body()), owner, to_ms(now()))
+    admission = wiring.collector().collect(bodies.read_native(raw_body()), owner, to_ms(now()))
     return answer(verdicts(admission), 202 if admission.event_ids else 400)
 
 
@@ -141,7 +142,7 @@ def post_segment(kind: str) -> Response:
     key = key_of(request().headers)
     if key:  # before the body is read, which only an SDK that sends its key there makes necessary
         wiring.authorizer().project_of_key(key, Scope.WRITE)
-    read = collect.read_segment(raw_body(), kind)
+    read = bodies.read_segment(raw_body(), kind)
     owner = wiring.authorizer().project_of_key(key or read.write_key, Scope.WRITE)
     admission = wiring.collector().collect(read, owner, to_ms(now()))
     return answer({"success": True, **verdicts(admission)})  # anything but 200 makes some SDKs send all of it again
@@ -185,7 +186,7 @@ def post_ticket() -> Response:
 @refusals
 def post_query() -> Response:
     owner = project(Scope.READ)
-    found = wiring.analyst().run(collect.read_object(raw_body()).get("sql"), owner.id, now())
+    found = wiring.analyst().run(bodies.read_object(raw_body()).get("sql"), owner.id, now())
     return answer(found, 200 if "rows" in found else 202)
 
 

@@ -5,11 +5,12 @@ from typing import Any
 import orjson
 import pytest
 
-from chalicelib.collect import MAX_BODY_BYTES, MAX_EVENTS, Collector, inflate, read_native, read_segment
+from chalicelib.collect import Collector
 from chalicelib.domain.access import Project
+from chalicelib.domain.bodies import read_native
 from chalicelib.domain.chunks import decode_message
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge, Unavailable
+from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
@@ -42,63 +43,6 @@ def collector(stores: Stores, queue: Any = None, bucket: Any = None) -> Collecto
 
 def request(*events: Any) -> bytes:
     return orjson.dumps({"events": list(events)})
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"event_type": "click"}',
-        b'[{"event_type": "click"}]',
-        b'{"events": [{"event_type": "click"}]}',
-        gzip.compress(b'[{"event_type": "click"}]'),
-        gzip.compress(b'[{"event_type"') + gzip.compress(b': "click"}]'),
-    ],
-)
-def test_one_event_an_array_and_an_envelope_are_read_alike(body: bytes) -> None:
-    assert read_native(body).events == [{"event_type": "click"}]
-
-
-def test_a_segment_batch_is_read_with_its_key_and_context() -> None:
-    read = read_segment(
-        b'{"batch": [{"type": "track", "event": "x"}], "sentAt": "t", "writeKey": "k", "context": {"a": 1}}', "batch"
-    )
-
-    assert (read.write_key, read.sent_at) == ("k", "t")
-    assert read.events[0]["context"] == {"a": 1}
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        (b"{", "malformed_json"),
-        (b"", "malformed_json"),
-        (b'{"a": NaN}', "malformed_json"),
-        (b'"\xff"', "malformed_json"),
-        (b'{"events": 7}', "invalid_envelope"),
-        (b'{"events": []}', "invalid_envelope"),
-        (b"[]", "invalid_envelope"),
-        (b"7", "invalid_envelope"),
-        (orjson.dumps([{}] * (MAX_EVENTS + 1)), "invalid_envelope"),
-        (gzip.compress(b"{}")[:-4], "malformed_gzip"),
-        (b"\x1f\x8bjunk", "malformed_gzip"),
-        (gzip.compress(b"{}") + b"junk", "malformed_gzip"),
-    ],
-)
-def test_a_body_that_cannot_be_used_says_why(body: bytes, code: str) -> None:
-    with pytest.raises(InvalidRequest) as refusal:
-        read_native(body)
-
-    assert refusal.value.code == code
-
-
-def test_sizes_are_limited_on_the_wire_and_inflated() -> None:
-    bomb = gzip.compress(bytes(200_000_000), compresslevel=1)
-    assert len(bomb) < MAX_BODY_BYTES
-
-    with pytest.raises(PayloadTooLarge, match=r"has 1048577 bytes; the limit is 1048576"):
-        inflate(bytes(MAX_BODY_BYTES + 1))
-    with pytest.raises(PayloadTooLarge, match=r"inflates to more than the limit of 4194304"):
-        inflate(bomb)
 
 
 def test_what_is_accepted_is_on_the_queue(stores: Stores) -> None:
@@ -138,13 +82,6 @@ def test_an_event_that_is_nested_too_deep_costs_the_others_nothing(stores: Store
     assert [(r.event_id, r.code) for r in admission.rejections] == [("deep", "too_deep")]
     kept = gzip.decompress(stores.bucket.get(key) or b"")
     assert deep.replace(b" ", b"") in kept.replace(b" ", b"")
-
-
-def test_a_context_that_would_be_copied_into_each_event_is_limited() -> None:
-    body = orjson.dumps({"batch": [{"type": "track", "event": "x"}] * 500, "context": {"x": "y" * 10_000}})
-
-    with pytest.raises(InvalidRequest, match=r"context: it has 10008 bytes; the limit is 8192"):
-        read_segment(body, "batch")
 
 
 def test_when_the_queue_is_down_the_batch_is_spilled_and_comes_back(stores: Stores) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 import app
-from chalicelib import collect
-from chalicelib.domain import events
+from chalicelib.domain import bodies, events
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -28,9 +27,9 @@ def test_every_route_is_documented_and_every_documented_route_exists() -> None:
 def test_the_documented_limits_are_those_in_force() -> None:
     limits = dict(re.findall(r"^\| ([^|]+) \| ([\d,]+)", text("docs/api.md"), re.MULTILINE))
 
-    assert int(limits["body on the wire"]) * 2**20 == collect.MAX_BODY_BYTES
-    assert int(limits["body inflated"]) * 2**20 == collect.MAX_INFLATED_BYTES
-    assert int(limits["events in a batch"]) == collect.MAX_EVENTS
+    assert int(limits["body on the wire"]) * 2**20 == bodies.MAX_BODY_BYTES
+    assert int(limits["body inflated"]) * 2**20 == bodies.MAX_INFLATED_BYTES
+    assert int(limits["events in a batch"]) == bodies.MAX_EVENTS
     assert int(limits["one event"]) * 2**10 == events.MAX_EVENT_BYTES
     assert int(limits["age"]) == events.MAX_AGE_DAYS
 

@@ -1,0 +1,71 @@
+import gzip
+
+import orjson
+import pytest
+
+from chalicelib.domain.bodies import MAX_BODY_BYTES, MAX_EVENTS, inflate, read_native, read_segment
+from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"event_type": "click"}',
+        b'[{"event_type": "click"}]',
+        b'{"events": [{"event_type": "click"}]}',
+        gzip.compress(b'[{"event_type": "click"}]'),
+        gzip.compress(b'[{"event_type"') + gzip.compress(b': "click"}]'),
+    ],
+)
+def test_one_event_an_array_and_an_envelope_are_read_alike(body: bytes) -> None:
+    assert read_native(body).events == [{"event_type": "click"}]
+
+
+def test_a_segment_batch_is_read_with_its_key_and_context() -> None:
+    read = read_segment(
+        b'{"batch": [{"type": "track", "event": "x"}], "sentAt": "t", "writeKey": "k", "context": {"a": 1}}', "batch"
+    )
+
+    assert (read.write_key, read.sent_at) == ("k", "t")
+    assert read.events[0]["context"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "malformed_json"),
+        (b"", "malformed_json"),
+        (b'{"a": NaN}', "malformed_json"),
+        (b'"\xff"', "malformed_json"),
+        (b'{"events": 7}', "invalid_envelope"),
+        (b'{"events": []}', "invalid_envelope"),
+        (b"[]", "invalid_envelope"),
+        (b"7", "invalid_envelope"),
+        (orjson.dumps([{}] * (MAX_EVENTS + 1)), "invalid_envelope"),
+        (gzip.compress(b"{}")[:-4], "malformed_gzip"),
+        (b"\x1f\x8bjunk", "malformed_gzip"),
+        (gzip.compress(b"{}") + b"junk", "malformed_gzip"),
+    ],
+)
+def test_a_body_that_cannot_be_used_says_why(body: bytes, code: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        read_native(body)
+
+    assert refusal.value.code == code
+
+
+def test_sizes_are_limited_on_the_wire_and_inflated() -> None:
+    bomb = gzip.compress(bytes(200_000_000), compresslevel=1)
+    assert len(bomb) < MAX_BODY_BYTES
+
+    with pytest.raises(PayloadTooLarge, match=r"has 1048577 bytes; the limit is 1048576"):
+        inflate(bytes(MAX_BODY_BYTES + 1))
+    with pytest.raises(PayloadTooLarge, match=r"inflates to more than the limit of 4194304"):
+        inflate(bomb)
+
+
+def test_a_context_that_would_be_copied_into_each_event_is_limited() -> None:
+    body = orjson.dumps({"batch": [{"type": "track", "event": "x"}] * 500, "context": {"x": "y" * 10_000}})
+
+    with pytest.raises(InvalidRequest, match=r"context: it has 10008 bytes; the limit is 8192"):
+        read_segment(body, "batch")
