@@ -38,7 +38,7 @@ ENVELOPE: dict[str, Any] = {
         "timestamp": _TIME,
         "sent_at": _TIME,
         "properties": {"type": "object"},
-        "context": {"type": "object"},
+        "context": {"type": ["object", "null"]},
     },
 }
 

@@ -63,6 +63,14 @@ class Admission:
     warnings: list[dict[str, Any]] = field(default_factory=list)
 
 
+class _Refused(Exception):
+    """An event that is not taken; raising costs the good events nothing."""
+
+    def __init__(self, code: str, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message, self.path = code, message, path
+
+
 @dataclass(frozen=True, slots=True)
 class Admitter:
     """Judges events; `new_id` makes time-ordered ids for those that come without."""
@@ -84,84 +92,84 @@ class Admitter:
         `sent_at` holds for events that carry none of their own. Of several events with one id the first is kept.
         """
         admission = Admission()
-        seen: set[str] = set()
+        known, seen = self.contracts.by_type, set()
         for index, raw in enumerate(raw_events):
-            self._judge(admission, seen, index, raw, mode, received_ms, sent_at, check_sizes)
+            try:
+                event = self._read(raw, received_ms, sent_at)
+                event_type, event_id = event["event_type"], event["event_id"]
+                if event_type not in known:
+                    self._check_unknown(admission, index, event_type, mode)
+                if check_sizes:
+                    _check_size(raw)
+            except _Refused as refused:
+                sent_id = raw.get("event_id") if isinstance(raw, dict) else None
+                shown = sent_id if isinstance(sent_id, str) else None
+                rejection = Rejection(index, shown, refused.code, refused.message, refused.path, raw)
+                admission.rejections.append(rejection)
+                continue
+            admission.event_ids.append(event_id)
+            if event_id not in seen:
+                seen.add(event_id)
+                admission.events.append(event)
         return admission
 
-    def _judge(
-        self,
-        admission: Admission,
-        seen: set[str],
-        index: int,
-        raw: Any,
-        mode: Mode,
-        received_ms: int,
-        sent_at: object,
-        check_sizes: bool,
-    ) -> None:
-        sent = raw  # a rejection keeps the event as it was sent
-
-        def reject(code: str, message: str, path: str = "") -> None:
-            event_id = sent.get("event_id") if isinstance(sent, dict) else None
-            shown = event_id if isinstance(event_id, str) else None
-            admission.rejections.append(Rejection(index, shown, code, message, path, sent))
-
+    def _read(self, raw: Any, received_ms: int, sent_at: object) -> StoredEvent:
+        """The event as it is stored; raises _Refused."""
         if not isinstance(raw, dict):
-            return reject("not_an_object", f"an event is a JSON object, and this is {type(raw).__name__}")
-        for name in ("properties", "context"):
-            if raw.get(name) is None:
-                raw = {**raw, name: {}}
+            raise _Refused("not_an_object", f"an event is a JSON object, and this is {type(raw).__name__}")
         event_type = raw.get("event_type")
-        violation = self.contracts.validator(event_type).violation(raw)
+        # The contract speaks of `properties` as an object, so what is absent is checked as an empty one.
+        whole = raw if raw.get("properties") is not None else {**raw, "properties": {}}
+        violation = self.contracts.validator(event_type).violation(whole)
         if violation:
-            return reject("contract_violation", violation.message, violation.path)
-        assert isinstance(event_type, str)
+            raise _Refused("contract_violation", violation.message, violation.path)
+        event = {
+            "event_id": raw.get("event_id") or self.new_id(received_ms),
+            "event_type": event_type,
+            "occurred_at": _occurred_ms(raw, received_ms, sent_at),
+        }
+        for name in _COPIED:
+            if value := raw.get(name):
+                event[name] = value
+        return event
+
+    def _check_unknown(self, admission: Admission, index: int, event_type: str, mode: Mode) -> None:
+        """What becomes of a type without a contract."""
         if self.contracts.reserved(event_type):
-            return reject(
-                "reserved_event_type", f"{event_type!r} is the name of a metric; name the type otherwise", "/event_type"
-            )
-        if event_type not in self.contracts.by_type and mode is not Mode.INFER:
+            message = f"{event_type!r} is the name of a metric; name the type otherwise"
+            raise _Refused("reserved_event_type", message, "/event_type")
+        if mode is not Mode.INFER:
             message = f"event type {event_type!r} has no contract; known are {', '.join(self.contracts.by_type)}"
             if mode is Mode.ENFORCE:
-                return reject("unknown_event_type", message, "/event_type")
+                raise _Refused("unknown_event_type", message, "/event_type")
             admission.warnings.append({"index": index, "code": "unknown_event_type", "message": message})
-        if check_sizes:
-            try:
-                size_bytes = len(orjson.dumps([[raw]])) - len("[[]]")  # as deep as it lies in a message
-            except TypeError as error:  # orjson.JSONEncodeError is one
-                return reject("too_deep", f"the event cannot be stored: {error}; the limit is {MAX_DEPTH} levels")
-            if size_bytes > MAX_EVENT_BYTES:
-                return reject("event_too_large", f"the event has {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}")
 
-        field_name = "timestamp"
-        try:
-            client_ms = None if raw.get("timestamp") is None else parse_ms(raw["timestamp"])
-            field_name = "sent_at"
-            its_sent_at = raw.get("sent_at", sent_at)
-            sent_ms = None if its_sent_at is None else parse_ms(its_sent_at)
-        except ValueError as error:
-            return reject("invalid_time", str(error), f"/{field_name}")
-        occurred_ms = correct_skew(client_ms, sent_ms, received_ms)
-        if occurred_ms < received_ms - MAX_AGE_DAYS * DAY_MS:
-            return reject(
-                "too_old",
-                f"the event occurred at {iso_ms(occurred_ms)}; the limit is {MAX_AGE_DAYS} days ago",
-                "/timestamp",
-            )
 
-        event_id = raw.get("event_id") or self.new_id(received_ms)
-        admission.event_ids.append(event_id)
-        if event_id in seen:
-            return None
-        seen.add(event_id)
-        event: StoredEvent = {"event_id": event_id, "event_type": event_type, "occurred_at": occurred_ms}
-        for name in _COPIED:
-            value = raw.get(name)
-            if value:
-                event[name] = value
-        admission.events.append(event)
-        return None
+def _check_size(raw: Any) -> None:
+    try:
+        size_bytes = len(orjson.dumps([[raw]])) - len("[[]]")  # as deep as it lies in a message
+    except TypeError as error:  # orjson.JSONEncodeError is one
+        message = f"the event cannot be stored: {error}; the limit is {MAX_DEPTH} levels"
+        raise _Refused("too_deep", message) from error
+    if size_bytes > MAX_EVENT_BYTES:
+        raise _Refused("event_too_large", f"the event has {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}")
+
+
+def _occurred_ms(raw: dict[str, Any], received_ms: int, sent_at: object) -> int:
+    name = "timestamp"
+    try:
+        value = raw.get(name)
+        client_ms = None if value is None else parse_ms(value)
+        name = "sent_at"
+        value = raw.get(name, sent_at)
+        sent_ms = None if value is None else parse_ms(value)
+    except ValueError as error:
+        raise _Refused("invalid_time", str(error), f"/{name}") from error
+    occurred_ms = correct_skew(client_ms, sent_ms, received_ms)
+    if occurred_ms < received_ms - MAX_AGE_DAYS * DAY_MS:
+        message = f"the event occurred at {iso_ms(occurred_ms)}; the limit is {MAX_AGE_DAYS} days ago"
+        raise _Refused("too_old", message, "/timestamp")
+    return occurred_ms
 
 
 def user_of(event: StoredEvent) -> str | None:

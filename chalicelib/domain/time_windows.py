@@ -8,12 +8,14 @@ MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 SKEW_MS = MINUTE_MS  # a client clock that is off by less is within what networks and queues delay anyway
+MIN_EPOCH_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z, the first instant of datetime
 MAX_EPOCH_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last instant of datetime
 
 
 def to_ms(moment: datetime) -> int:
     """An aware datetime as epoch milliseconds."""
-    return (moment - EPOCH) // timedelta(milliseconds=1)
+    since = moment - EPOCH
+    return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000
 
 
 def from_ms(ms: int) -> datetime:
@@ -36,12 +38,10 @@ def parse_ms(value: object) -> int:
             moment = datetime.fromisoformat(value)
         except ValueError:
             raise ValueError(f"{value[:64]!r} is not an RFC 3339 time such as 2026-11-21T10:05:00Z") from None
-        if moment.tzinfo is None:
-            return to_ms(moment.replace(tzinfo=UTC))
-        try:
-            return to_ms(moment.astimezone(UTC))
-        except OverflowError:
-            raise ValueError(f"{value[:64]!r} lies outside the years 1 to 9999") from None
+        ms = to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        if MIN_EPOCH_MS <= ms <= MAX_EPOCH_MS:
+            return ms
+        raise ValueError(f"{value[:64]!r} lies outside the years 1 to 9999")
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         if 0 <= value <= MAX_EPOCH_MS:
             return int(value)

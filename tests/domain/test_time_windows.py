@@ -1,9 +1,14 @@
+from datetime import datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.time_windows import (
+    EPOCH,
     HOUR_MS,
+    MAX_EPOCH_MS,
+    MIN_EPOCH_MS,
     MINUTE_MS,
     correct_skew,
     from_ms,
@@ -47,6 +52,18 @@ def test_what_is_no_time_is_refused_by_name(value: object) -> None:
 def test_an_instant_survives_being_a_datetime(ms: int) -> None:
     assert to_ms(from_ms(ms)) == ms
     assert hour_start_ms(hour_of(ms)) <= ms < hour_start_ms(hour_of(ms)) + HOUR_MS
+
+
+@given(st.datetimes(timezones=st.timezones()))
+def test_a_zone_and_a_part_of_a_millisecond_change_no_time(moment: datetime) -> None:
+    exact = (moment - EPOCH) // timedelta(milliseconds=1)
+
+    assert to_ms(moment) == exact
+    if MIN_EPOCH_MS <= exact <= MAX_EPOCH_MS:
+        assert parse_ms(moment.isoformat()) == exact
+    else:
+        with pytest.raises(ValueError, match="outside the years 1 to 9999"):
+            parse_ms(moment.isoformat())
 
 
 def test_a_client_clock_that_is_right_is_left_alone() -> None:
