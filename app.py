@@ -275,3 +275,9 @@ def reinject(event: S3Event) -> None:
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="compact")
 def compact(_event: object) -> None:
     wiring.compactor().compact(int(time.time()))
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")
+def audit(_event: object) -> None:
+    spilled = wiring.collector().sweep(now())
+    wiring.auditor().audit(int(time.time()), spilled)

@@ -65,7 +65,7 @@ def stored(batch: list[dict[str, Any]]) -> Message:
 
 def queue_records(batches: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What `process` is handed."""
-    texts = [text for batch in batches for text in encode_message(stored(batch))]
+    texts = [text for batch in batches for text, _ in encode_message(stored(batch))]
     return [{"messageId": str(n), "body": text} for n, text in enumerate(texts)]
 
 

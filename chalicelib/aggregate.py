@@ -6,6 +6,7 @@ in under its own first record. docs/decisions/0003 has the reasons, tests/test_r
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import orjson
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
 from chalicelib.domain.partitions import unreadable_key
-from chalicelib.domain.records import BadRecord, read_chunk, sequence_of
+from chalicelib.domain.records import BadRecord, ChunkRecord, Rewrite, read_chunk, sequence_of
 from chalicelib.domain.rollups import Rollups, fold_event
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import HOUR_MS, hour_of
@@ -47,28 +48,38 @@ class Aggregator:
             log.info("aggregated", extra={"batch": records[0]["eventID"], "deltas": len(folded)})
 
     def fold(self, records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Rollups]:
-        """Rollups by (project, hour) and event type; an event counts in the hour it occurred in.
+        """Rollups by (project, hour): events in the hour they occurred in, the ledger in the hour of receipt.
 
         One chunk at a time is unpacked. What cannot be read is kept, so that it neither blocks the shard nor vanishes.
         """
-        folded: dict[tuple[str, str], Rollups] = {}
-        hours: dict[int, str] = {}
+        folded: dict[tuple[str, str], Rollups] = defaultdict(Rollups)
         for record in records:
             chunk = read_chunk(record)
             if isinstance(chunk, BadRecord):
                 self._keep(chunk)
             elif chunk is not None:
-                names = self.rollups.names(
-                    chunk.project, {event["event_type"] for event in chunk.events}, self.contracts.by_type
-                )
-                user_hash = hash_user(chunk.user) if chunk.user else None
-                for event in chunk.events:
-                    number = event["occurred_at"] // HOUR_MS
-                    hour = hours.get(number) or hours.setdefault(number, hour_of(event["occurred_at"]))
-                    rollups = folded.setdefault((chunk.project, hour), {})
-                    event_type = event["event_type"]
-                    fold_event(rollups, names[event_type], event, user_hash, self.contracts.spec(event_type))
+                ledger = folded[chunk.project, hour_of(chunk.received_ms)].ledger
+                if chunk.receipt:
+                    ledger.note(chunk.receipt)
+                if isinstance(chunk, Rewrite):
+                    ledger.rewritten += chunk.count
+                else:
+                    ledger.stored += len(chunk.events)
+                    self._fold_events(folded, chunk)
         return folded
+
+    def _fold_events(self, folded: dict[tuple[str, str], Rollups], chunk: ChunkRecord) -> None:
+        types = {event["event_type"] for event in chunk.events}
+        names = self.rollups.names(chunk.project, types, self.contracts.by_type)
+        user_hash = hash_user(chunk.user) if chunk.user else None
+        hours: dict[int, Rollups] = {}
+        for event in chunk.events:
+            number = event["occurred_at"] // HOUR_MS
+            rollups = hours.get(number)
+            if rollups is None:
+                rollups = hours[number] = folded[chunk.project, hour_of(event["occurred_at"])]
+            event_type = event["event_type"]
+            fold_event(rollups, names[event_type], event, user_hash, self.contracts.spec(event_type))
 
     def _write(self, delta: Delta, records: Sequence[Mapping[str, Any]]) -> None:
         while (tidemark := self.rollups.put_delta(delta)) is not None:

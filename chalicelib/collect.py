@@ -6,19 +6,26 @@ back through `reinject`; when S3 refuses too, the caller is told to try again.
 
 import gzip
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 import orjson
+from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import Request
 from chalicelib.domain.chunks import Message, encode_message
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_EVENT_BYTES, Admission, Admitter
-from chalicelib.domain.partitions import quarantine_key, spill_key
-from chalicelib.domain.time_windows import iso_ms
+from chalicelib.domain.ledger import Receipt, Tally
+from chalicelib.domain.partitions import SPILL, quarantine_key, spill_key
+from chalicelib.domain.time_windows import hour_of, iso_ms
+from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
+
+SWEPT_SECONDS = 300
+PUT_RECEIPT_MS = 1000  # between two puts of a project's receipt by one container
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +37,39 @@ class Collector:
     admitter: Admitter
     queue: EventQueue
     bucket: DataBucket
+    ledger: LedgerTable
+    tally: Tally
+    put_ms: dict[str, int] = field(default_factory=dict)  # project -> when its receipt was last put
 
     def collect(self, request: Request, project: Project, received_ms: int) -> Admission:
         """Judge and store; returns only when every event is in the queue, in the spill or in quarantine.
 
         Raises Unavailable when neither the queue nor the bucket takes them.
         """
-        admission, texts = self._admit(request, project, received_ms, check_sizes=request.size_bytes > MAX_EVENT_BYTES)
-        if admission.rejections:
-            self._quarantine(admission, request, project, received_ms)
-            counts = {"accepted": len(admission.event_ids), "rejected": len(admission.rejections)}
-            log.info("events rejected", extra={"project": project.id, **counts})
-        for text in texts:
-            self._send(text, project.id)
+        hour = hour_of(received_ms)
+        admission = self._admit(request, project, received_ms, check_sizes=request.size_bytes > MAX_EVENT_BYTES)
+        receipt = self.tally.add(project.id, hour, received=len(request.events), **_judged(admission))
+        try:
+            texts = _messages(project.id, received_ms, admission, receipt)
+        except TypeError:  # orjson.JSONEncodeError: some event is nested too deep, which checking each one tells
+            before = _judged(admission)
+            admission = self._admit(request, project, received_ms, check_sizes=True)
+            more = {name: max(n - before[name], 0) for name, n in _judged(admission).items()}
+            receipt = self.tally.add(project.id, hour, **more)
+            texts = _messages(project.id, received_ms, admission, receipt)
+        sent = 0
+        try:
+            if admission.rejections:
+                self._quarantine(admission, request, project, received_ms)
+                counts = {"accepted": len(admission.event_ids), "rejected": len(admission.rejections)}
+                log.info("events rejected", extra={"project": project.id, **counts})
+            for text, count in texts:
+                self._send(text, project.id)
+                sent += count
+        except Unavailable:
+            self.tally.add(project.id, hour, refused=len(admission.events) - sent)
+            raise
+        self._put_receipt(receipt, project.id, hour, received_ms, sent=bool(texts))
         return admission
 
     def reinject(self, key: str) -> None:
@@ -52,21 +79,24 @@ class Collector:
             self.queue.send(content.decode())
             self.bucket.delete(key)
 
-    def _admit(
-        self, request: Request, project: Project, received_ms: int, *, check_sizes: bool
-    ) -> tuple[Admission, list[str]]:
-        """The verdicts, and the messages of what was taken."""
-        admission = self.admitter.admit(
+    def sweep(self, now: datetime) -> int:
+        """Bring back what `reinject` has given up on; returns how many messages still lie there after it.
+
+        A message is swept when it is some minutes old, so that the two rarely do the same work, and harmlessly when so.
+        """
+        left = 0
+        for key in self.bucket.keys(SPILL, older_than=now - timedelta(seconds=SWEPT_SECONDS)):
+            try:
+                self.reinject(key)
+            except (Unavailable, BotoCoreError, ClientError) as error:
+                log.warning("spilled message not sent", extra={"key": key, "reason": str(error)})
+                left += 1
+        return left
+
+    def _admit(self, request: Request, project: Project, received_ms: int, *, check_sizes: bool) -> Admission:
+        return self.admitter.admit(
             request.events, mode=project.mode, received_ms=received_ms, sent_at=request.sent_at, check_sizes=check_sizes
         )
-        if not admission.events:
-            return admission, []
-        try:
-            return admission, encode_message(Message(project.id, received_ms, admission.events))
-        except TypeError:  # orjson.JSONEncodeError: some event is nested too deep, which checking each one tells
-            if check_sizes:
-                raise
-            return self._admit(request, project, received_ms, check_sizes=True)
 
     def _send(self, text: str, project: str) -> None:
         try:
@@ -78,6 +108,16 @@ class Collector:
             except Unavailable as error:
                 raise Unavailable(f"neither the queue nor the spill takes events: {refusal.message}") from error
 
+    def _put_receipt(self, receipt: Receipt, project: str, hour: str, received_ms: int, *, sent: bool) -> None:
+        """Put the totals now and then; what is not put comes with the messages, where there are any."""
+        if sent and received_ms - self.put_ms.get(project, 0) < PUT_RECEIPT_MS:
+            return
+        self.put_ms[project] = received_ms
+        try:
+            self.ledger.put(project, hour, receipt, received_ms // 1000)
+        except (BotoCoreError, ClientError) as error:  # the events are safe; the next put says the same and more
+            log.warning("receipt not put", extra={"project": project, "reason": str(error)})
+
     def _quarantine(self, admission: Admission, request: Request, project: Project, received_ms: int) -> None:
         try:
             lines = [orjson.dumps({**r.answer(), "event": r.event}) for r in admission.rejections]
@@ -86,3 +126,17 @@ class Collector:
         key = quarantine_key(project.id, received_ms, b"\n".join(lines))
         stamped = orjson.dumps({"received_at": iso_ms(received_ms), "project": project.id})
         self.bucket.put(key, gzip.compress(b"\n".join([stamped, *lines]), mtime=0))
+
+
+def _judged(admission: Admission) -> dict[str, int]:
+    """What the edge counts of the verdicts."""
+    return {
+        "quarantined": len(admission.rejections),
+        "repeated": len(admission.event_ids) - len(admission.events),
+    }
+
+
+def _messages(project: str, received_ms: int, admission: Admission, receipt: Receipt) -> list[tuple[str, int]]:
+    if not admission.events:
+        return []
+    return encode_message(Message(project, received_ms, admission.events, receipt))

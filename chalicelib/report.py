@@ -11,6 +11,7 @@ from chalicelib.domain.questions import MAX_GROUPS, QUANTILES, USERS, Question
 from chalicelib.domain.rollups import Measure, Rollup, Rollups, merge_all
 from chalicelib.domain.sketches import QUANTILE_ERROR, UNIQUES_STANDARD_ERROR, quantile
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, hour_of, hour_start_ms, iso_ms
+from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.rollups_table import RollupsTable
 
 EVENTS = "events"  # the metric of every event type together
@@ -27,6 +28,7 @@ class Reporter:
 
     contracts: Contracts
     rollups: RollupsTable
+    ledger: LedgerTable
 
     def analytics(self, project: str, question: Question, now_ms: int) -> dict[str, Any]:
         """The answer to `GET /analytics`; raises NotFound for a metric that no event of the project has."""
@@ -77,10 +79,15 @@ class Reporter:
         start_seconds = (now_ms // 1000 - REALTIME_WINDOW_SECONDS) // 60 * 60
         start_minute = iso_ms(start_seconds * 1000)[:16]
         window_seconds = now_ms / 1000 - start_seconds
-        for hour in self.rollups.hours(project, hour_of(now_ms - HOUR_MS), hour_of(now_ms)):
+        ledgers: list[dict[str, Any]] = []
+        for hour in (hour_of(now_ms - HOUR_MS), hour_of(now_ms)):
+            receipts = self.ledger.receipts(project, hour)  # before the rest, which else would seem to have no origin
             view = self.rollups.read_hour(project, hour)
+            total = view.total()
+            total.ledger.note(*receipts)
+            ledgers.append({"hour": hour, **total.ledger.balance()})
             start_ms = hour_start_ms(hour)
-            for rollup in view.total().values():
+            for rollup in total.values():
                 for minute, count in rollup.minutes.items():
                     at = start_ms + minute * MINUTE_MS
                     per_minute[at] = per_minute.get(at, 0) + count
@@ -108,6 +115,7 @@ class Reporter:
                 for name, rollup in sorted(rollups.items())
                 for measure, value in sorted(rollup.measures.items())
             },
+            "ledger": ledgers,
             "minutes": [{"start": iso_ms(m)[:16] + "Z", "events": per_minute.get(m, 0)} for m in minutes],
         }
 

@@ -12,18 +12,21 @@ import boto3
 from botocore.config import Config
 
 from chalicelib.aggregate import Aggregator
+from chalicelib.audit import Auditor
 from chalicelib.authorize import Authorizer
 from chalicelib.collect import Collector
 from chalicelib.compact import Compactor
 from chalicelib.domain.access import Connection
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.events import Admitter
+from chalicelib.domain.ledger import Tally
 from chalicelib.live import Pusher
 from chalicelib.process import Processor
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.rollups_table import RollupsTable
@@ -83,6 +86,11 @@ def rollups_table() -> RollupsTable:
 
 
 @cache
+def ledger_table() -> LedgerTable:
+    return LedgerTable(client("dynamodb"), settings().rollups_table)
+
+
+@cache
 def data_bucket() -> DataBucket:
     return DataBucket(client("s3"), settings().data_bucket)
 
@@ -104,7 +112,8 @@ def authorizer() -> Authorizer:
 @cache
 def collector() -> Collector:
     queue = EventQueue(client("sqs"), settings().events_queue_url)
-    return Collector(Admitter(contracts(), new_event_id), queue, data_bucket())
+    tally = Tally(container=secrets.token_hex(4))
+    return Collector(Admitter(contracts(), new_event_id), queue, data_bucket(), ledger_table(), tally)
 
 
 @cache
@@ -132,8 +141,13 @@ def compactor() -> Compactor:
 
 
 @cache
+def auditor() -> Auditor:
+    return Auditor(ledger_table(), rollups_table(), settings().stage)
+
+
+@cache
 def reporter() -> Reporter:
-    return Reporter(contracts(), rollups_table())
+    return Reporter(contracts(), rollups_table(), ledger_table())
 
 
 @cache

@@ -112,7 +112,7 @@ def sample(count: int, users: int) -> list[StoredEvent]:
 def lines(s: Scenario) -> Iterator[Line]:
     """Every position of a million events; storage as one month of what they add."""
     message = Message("project", 1_790_000_000_000, sample(s.events_per_request, s.users_per_request))
-    texts = [len(text) for text in encode_message(message)]
+    texts = [len(text) for text, _ in encode_message(message)]
     send_units = sum(ceil(size / SQS_UNIT_BYTES) for size in texts)
     receive_units = ceil(BATCH_MESSAGES * max(texts) / SQS_UNIT_BYTES)
     chunks = [len(chunk.body) + KEY_BYTES for chunk in chunks_of(message)]
@@ -155,7 +155,7 @@ def lines(s: Scenario) -> Iterator[Line]:
 def delta_bytes(events: int) -> int:
     """The size of a delta of so many page views."""
     spec = Contracts.load(ROOT / "schemas").spec("page_view")
-    rollups: Rollups = {}
+    rollups = Rollups()
     for event in sample(min(events, 5000), 200):
         fold_event(rollups, "page_view", event, hash_user(event["user_id"]), spec)
     return len(encode(rollups))

@@ -11,6 +11,7 @@ from moto import mock_aws
 
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.rollups_table import RollupsTable
@@ -30,6 +31,7 @@ class Stores:
     events: EventsTable
     rollups: RollupsTable
     control: ControlTable
+    ledger: LedgerTable
     bucket: DataBucket
     queue: EventQueue
 
@@ -64,6 +66,7 @@ def empty_stores() -> Iterator[Stores]:
             events=EventsTable(dynamodb, "events", sleep=lambda _: None),
             rollups=RollupsTable(dynamodb, "rollups"),
             control=ControlTable(dynamodb, "control"),
+            ledger=LedgerTable(dynamodb, "rollups"),
             bucket=DataBucket(s3, "data"),
             queue=EventQueue(sqs, url),
         )
@@ -92,6 +95,8 @@ def stream_record(chunk: Any, number: int, *, name: str = "INSERT") -> dict[str,
         "received_at": {"N": str(chunk.received_ms)},
         "body": {"B": b64encode(chunk.body).decode()},
     }
+    if chunk.receipt:
+        image["receipt"] = {"S": str(chunk.receipt)}
     if chunk.user:
         image["user"] = {"S": chunk.user}
     return {

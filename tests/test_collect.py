@@ -12,6 +12,7 @@ from chalicelib.domain.chunks import decode_message
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
+from chalicelib.domain.ledger import Tally
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
 from tests.stores import Stores, empty_stores
@@ -36,9 +37,9 @@ class Refusing:
         raise Unavailable("down")
 
 
-def collector(stores: Stores, queue: Any = None, bucket: Any = None) -> Collector:
+def collector(stores: Stores, queue: Any = None, bucket: Any = None, tally: Tally | None = None) -> Collector:
     admitter = Admitter(Contracts({}), new_id=lambda _: "made")
-    return Collector(admitter, queue or stores.queue, bucket or stores.bucket)
+    return Collector(admitter, queue or stores.queue, bucket or stores.bucket, stores.ledger, tally or Tally("c1"))
 
 
 def request(*events: Any) -> bytes:

@@ -19,7 +19,7 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta, HourView, Merged
 from chalicelib.domain.errors import Unauthenticated
 from chalicelib.domain.frames import MAX_FRAME_BYTES, delta_json, snapshot_frames
-from chalicelib.domain.rollups import Rollup
+from chalicelib.domain.rollups import Rollup, Rollups
 from chalicelib.live import Pusher
 from chalicelib.storage.sockets import Sockets
 from chalicelib.subscribe import TICKET_SECONDS, Subscriber
@@ -294,7 +294,7 @@ def test_a_large_snapshot_comes_in_parts_that_fit(world: World) -> None:
 
 
 def test_a_delta_that_would_not_fit_a_frame_comes_without_its_minutes(world: World) -> None:
-    delta = Delta("demo", "2026-11-21T09", "r1", 1, world.seconds, {})
+    delta = Delta("demo", "2026-11-21T09", "r1", 1, world.seconds, Rollups())
     for number in range(100):
         rollup = delta.rollups.setdefault(f"type_{number}", Rollup(count=60))
         rollup.minutes.update(dict.fromkeys(range(60), 1))
@@ -310,7 +310,7 @@ def test_a_delta_that_would_not_fit_a_frame_comes_without_its_minutes(world: Wor
 def test_a_snapshot_of_any_size_comes_in_frames_that_fit_and_add_up(types: int, hours: int, absorbed: int) -> None:
     def item(hour: int) -> Merged:
         minutes = dict.fromkeys(range(60), 2)
-        rollups = {f"type_{n}": Rollup(count=120, minutes=dict(minutes)) for n in range(types)}
+        rollups = Rollups({f"type_{n}": Rollup(count=120, minutes=dict(minutes)) for n in range(types)})
         return Merged("m", frozenset(f"{hour}-{n:032d}" for n in range(absorbed)), 100, rollups)
 
     views = [HourView(f"2026-11-21T{hour:02d}", [], [item(hour)]) for hour in range(hours)]

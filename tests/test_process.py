@@ -22,7 +22,7 @@ def record(message_id: str, *ids: str, users: int = 1, received: int = RECEIVED)
         {"event_id": e, "event_type": "click", "user_id": f"u{i % users}", "timestamp": 1, "occurred_at": received}
         for i, e in enumerate(ids)
     ]
-    [text] = encode_message(Message("demo", received, events))
+    [(text, _)] = encode_message(Message("demo", received, events))
     return {"messageId": message_id, "body": text}
 
 

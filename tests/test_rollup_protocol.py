@@ -6,6 +6,7 @@ RollupsTable. Before each call of the SDK another actor may act, and before or a
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -203,9 +204,7 @@ def test_without_the_tombstone_condition_records_are_counted_twice(stores: Store
                 **{k: v for k, v in arguments.items() if k != "ConditionExpression"}
             )
 
-    mutant = Stores(
-        stores.events, RollupsTable(Unconditional(), "rollups"), stores.control, stores.bucket, stores.queue
-    )
+    mutant = replace(stores, rollups=RollupsTable(Unconditional(), "rollups"))
 
     assert breaks(mutant, "put")
 

@@ -8,12 +8,13 @@ message or a retried request rewrites the same item.
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import orjson
 
 from chalicelib.domain.events import StoredEvent, user_of
+from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.time_windows import HOUR_MS, iso_ms, parse_ms
 
 MAX_MESSAGE_BYTES = 1024 * 1024  # SQS, since August 2025
@@ -29,6 +30,7 @@ class Message:
     project: str
     received_ms: int
     events: list[StoredEvent]
+    receipt: Receipt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Chunk:
     user: str | None
     sort_key: str
     received_ms: int
+    receipt: Receipt | None
     count: int
     body: bytes  # compressed JSON: an array of stored events
 
@@ -48,22 +51,25 @@ class Chunk:
         return f"{self.project}#{self.user}" if self.user else f"{self.project}#?{self.sort_key[-2:]}"
 
 
-def encode_message(message: Message) -> list[str]:
-    """The message as texts that each fit the queue; almost always one."""
+def encode_message(message: Message) -> list[tuple[str, int]]:
+    """The message as texts that each fit the queue, with how many events each holds; almost always one."""
     document = {"project": message.project, "received_at": message.received_ms, "events": message.events}
+    if message.receipt:
+        document["receipt"] = str(message.receipt)
     text = b64encode(zlib.compress(orjson.dumps(document), COMPRESSION_LEVEL)).decode()
     if len(text) <= MAX_MESSAGE_BYTES:
-        return [text]
+        return [(text, len(message.events))]
     middle = len(message.events) // 2
     halves = message.events[:middle], message.events[middle:]
-    return [text for half in halves for text in encode_message(Message(message.project, message.received_ms, half))]
+    return [pair for half in halves for pair in encode_message(replace(message, events=half))]
 
 
 def decode_message(text: str) -> Message:
     """The inverse of `encode_message`; raises ValueError for what is no message."""
     try:
         document = orjson.loads(zlib.decompress(b64decode(text, validate=True)))
-        return Message(document["project"], document["received_at"], _checked(document["events"]))
+        receipt = Receipt.from_text(document["receipt"]) if "receipt" in document else None
+        return Message(document["project"], document["received_at"], _checked(document["events"]), receipt)
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise ValueError(f"not a message of ours: {error!r}") from error
 
@@ -106,6 +112,7 @@ def _chunks_of_user(message: Message, user: str | None, events: list[StoredEvent
         user=user,
         sort_key=_sort_key(events, message.received_ms),
         received_ms=message.received_ms,
+        receipt=message.receipt,
         count=len(events),
         body=body,
     )

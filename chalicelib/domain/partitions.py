@@ -4,6 +4,8 @@ from hashlib import blake2b
 
 from chalicelib.domain.time_windows import from_ms
 
+SPILL = "spill/"
+
 
 def lake_folder(project: str, occurred_ms: int) -> str:
     """The lake folder of an event: `lake/project=demo/dt=2026-11-21/hr=10/`."""
@@ -27,7 +29,7 @@ def unreadable_key(name: str) -> str:
 
 def spill_key(project: str, text: str) -> str:
     """A message that the queue refused."""
-    return f"spill/{project}/{_digest(text.encode())}"
+    return f"{SPILL}{project}/{_digest(text.encode())}"
 
 
 def _digest(content: bytes) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from chalicelib.domain.chunks import unpack_events
 from chalicelib.domain.events import StoredEvent
+from chalicelib.domain.ledger import Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,19 @@ class ChunkRecord:
     project: str
     user: str | None
     received_ms: int
+    receipt: Receipt | None
     plain_bytes: int  # of the events as JSON
     events: list[StoredEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """A chunk that was stored before: the same request, received again."""
+
+    project: str
+    received_ms: int
+    receipt: Receipt | None
+    count: int  # of events
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +49,25 @@ def sequence_of(record: Mapping[str, Any]) -> int:
     return int(record["dynamodb"]["SequenceNumber"])
 
 
-def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | BadRecord | None:
-    """The chunk of an INSERT; None of a rewrite or removal, which brings nothing new."""
-    if record["eventName"] != "INSERT":
+def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord | None:
+    """What a record of the events table says; None of a removal, which is the TTL's."""
+    if record["eventName"] == "REMOVE":
         return None
     sequence = sequence_of(record)
     try:
         image = record["dynamodb"]["NewImage"]
+        project, received_ms = image["project"]["S"], int(image["received_at"]["N"])
+        receipt = Receipt.from_text(image["receipt"]["S"]) if "receipt" in image else None
+        if record["eventName"] == "MODIFY":
+            return Rewrite(project, received_ms, receipt, int(image["events"]["N"]))
         events, plain_bytes = unpack_events(b64decode(image["body"]["B"]))
         return ChunkRecord(
             event_id=record["eventID"],
             sequence=sequence,
-            project=image["project"]["S"],
+            project=project,
             user=image.get("user", {}).get("S"),
-            received_ms=int(image["received_at"]["N"]),
+            received_ms=received_ms,
+            receipt=receipt,
             plain_bytes=plain_bytes,
             events=events,
         )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.sketches import MAX_BUCKETS, Uniques, bucket_of, collapse
 
 MAX_DIMENSION_VALUES = 1000  # per dimension, type and item; the rest is counted under OTHER, so an item stays bounded
@@ -76,7 +77,14 @@ class Rollup:
             _bound(mine, MAX_DIMENSION_VALUES)
 
 
-Rollups = dict[str, Rollup]  # by event type
+class Rollups(dict[str, Rollup]):
+    """An hour's rollups by event type and, beside them, the ledger of what was received in it."""
+
+    __slots__ = ("ledger",)
+
+    def __init__(self, types: Mapping[str, Rollup] | None = None, ledger: Ledger | None = None) -> None:
+        super().__init__(types or {})
+        self.ledger = ledger or Ledger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +131,9 @@ def dimension_text(value: object) -> str:
 
 def merge_all(parts: Iterable[Rollups]) -> Rollups:
     """The sum of rollups by event type; the parts are left as they are."""
-    merged: Rollups = {}
+    merged = Rollups()
     for part in parts:
+        merged.ledger.merge(part.ledger)
         for event_type, rollup in part.items():
             merged.setdefault(event_type, Rollup()).merge(rollup)
     return merged
@@ -155,7 +164,7 @@ def encode(rollups: Rollups) -> bytes:
 def _encode(rollups: Rollups) -> bytes:
     return zlib.compress(
         orjson.dumps(
-            {name: _to_json(rollup) for name, rollup in rollups.items()},
+            {"types": {k: _to_json(rollup) for k, rollup in rollups.items()}, "ledger": rollups.ledger.to_json()},
             option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS,
         ),
         1,
@@ -164,7 +173,9 @@ def _encode(rollups: Rollups) -> bytes:
 
 def decode(data: bytes) -> Rollups:
     """The inverse of `encode`."""
-    return {name: _from_json(rollup) for name, rollup in orjson.loads(zlib.decompress(data)).items()}
+    document = orjson.loads(zlib.decompress(data))
+    types = {name: _from_json(rollup) for name, rollup in document["types"].items()}
+    return Rollups(types, Ledger.from_json(document["ledger"]))
 
 
 def _to_json(rollup: Rollup) -> dict[str, Any]:

@@ -24,12 +24,17 @@ class EventsTable:
 
     def write(self, chunks: Iterable[Chunk]) -> None:
         """Store every chunk, retrying what the table throttles; raises Unavailable when some remain."""
-        items = {
-            (chunk.partition_key, chunk.sort_key): _item(chunk) for chunk in chunks
-        }  # one call may not name a key twice
-        requests = [{"PutRequest": {"Item": item}} for item in items.values()]
-        for start in range(0, len(requests), MAX_BATCH_ITEMS):
-            self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
+        rounds: list[dict[tuple[str, str], dict[str, Any]]] = []
+        for chunk in chunks:
+            # One call may not name a key twice, and of a request that was sent again the second one counts too.
+            key = chunk.partition_key, chunk.sort_key
+            if (free := next((each for each in rounds if key not in each), None)) is None:
+                rounds.append(free := {})
+            free[key] = {"PutRequest": {"Item": _item(chunk)}}
+        for each in rounds:
+            requests = list(each.values())
+            for start in range(0, len(requests), MAX_BATCH_ITEMS):
+                self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
 
     def _write_batch(self, requests: list[dict[str, Any]]) -> None:
         pause_seconds = FIRST_PAUSE_SECONDS
@@ -52,6 +57,7 @@ def _item(chunk: Chunk) -> dict[str, Any]:
         **({"user": {"S": chunk.user}} if chunk.user else {}),
         "events": {"N": str(chunk.count)},
         "received_at": {"N": str(chunk.received_ms)},
+        **({"receipt": {"S": str(chunk.receipt)}} if chunk.receipt else {}),
         "expires_at": {"N": str(chunk.received_ms // 1000 + MAX_AGE_DAYS * 86_400)},
         "body": {"B": chunk.body},
     }

@@ -1,7 +1,9 @@
 """The data bucket: quarantine, spill and the lake's files."""
 
 import gzip
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -34,6 +36,13 @@ class DataBucket:
         except self.client.exceptions.NoSuchKey:
             return None
         return content
+
+    def keys(self, prefix: str, older_than: datetime) -> Iterator[str]:
+        """The keys under a prefix that were last written before the time."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+            for item in page.get("Contents", []):
+                if item["LastModified"] < older_than:
+                    yield item["Key"]
 
     def delete(self, key: str) -> None:
         """Remove the object; a missing one is no error."""

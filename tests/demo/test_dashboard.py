@@ -188,7 +188,7 @@ def frames_of(push: Delta) -> list[bytes]:
 
 
 def some_rollups(random: Random) -> Rollups:
-    rollups: Rollups = {}
+    rollups = Rollups()
     for event_type in random.sample(TYPES, random.randint(1, len(TYPES))):
         count = random.randint(1, 9)
         rollups[event_type] = Rollup(count=count, minutes={random.randrange(60): count})

@@ -38,7 +38,7 @@ events = st.builds(
 
 
 def fold(items: list[tuple[dict[str, Any], bytes]]) -> Rollups:
-    rollups: Rollups = {}
+    rollups = Rollups()
     for event, user_hash in items:
         fold_event(rollups, event["event_type"], event, user_hash, SPEC)
     return rollups

@@ -248,7 +248,7 @@ def run_websocket_disconnect(recorder: Recorder) -> None:
 
 def run_process(recorder: Recorder) -> None:
     event = StoredEvent(event_id="1", event_type="page_view", occurred_at=now_ms(), user_id="u")
-    (body,) = encode_message(Message("shop", now_ms(), [event]))
+    ((body, _),) = encode_message(Message("shop", now_ms(), [event]))
     records = [{"messageId": "1", "body": body}, {"messageId": "2", "body": "unreadable"}]
     with recorder.function():
         assert handlers.process({"Records": records}, None) == {"batchItemFailures": []}

@@ -1,0 +1,128 @@
+"""The ledger: what became of every event received, per project and hour of receipt.
+
+received = stored + duplicate + quarantined + in flight. The left side is counted at the edge, the right side where
+chunks come out of the events table's stream, so an event that is lost between the two stays in flight, visibly.
+
+Each container of the edge counts what it received in totals that only grow. A `Receipt` is a container's totals at one
+moment: the largest one seen is the latest, however often and in whatever order receipts come. Receipts travel with
+the messages and are put beside the rollups once a second, so counting costs no write per event, and a count that was
+not put before its container died still comes with its messages.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A container's totals of one project and hour."""
+
+    container: str
+    received: int = 0  # all that were judged
+    quarantined: int = 0  # of them
+    repeated: int = 0  # of them: the same event again in the same request
+    refused: int = 0  # of them: neither queue nor spill took them, and the client was told so
+
+    @classmethod
+    def from_text(cls, text: str) -> "Receipt":
+        """The inverse of str(); raises ValueError for what is no receipt."""
+        container, *counts = text.split(":")
+        received, quarantined, repeated, refused = map(int, counts)
+        return cls(container, received, quarantined, repeated, refused)
+
+    def __str__(self) -> str:
+        return f"{self.container}:{self.received}:{self.quarantined}:{self.repeated}:{self.refused}"
+
+    def latest(self, other: "Receipt") -> "Receipt":
+        """Of two receipts of a container the later one: no total ever shrinks."""
+        return Receipt(
+            self.container,
+            max(self.received, other.received),
+            max(self.quarantined, other.quarantined),
+            max(self.repeated, other.repeated),
+            max(self.refused, other.refused),
+        )
+
+
+@dataclass(slots=True)
+class Ledger:
+    """One project and hour of receipt."""
+
+    stored: int = 0
+    rewritten: int = 0  # events of chunks that were stored before: a request that was sent again
+    bots: int = 0  # of the stored; no metric counts them
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+
+    def note(self, *receipts: Receipt) -> None:
+        """Take in what containers say; again, or late, changes nothing."""
+        for receipt in receipts:
+            known = self.receipts.get(receipt.container)
+            self.receipts[receipt.container] = known.latest(receipt) if known else receipt
+
+    def merge(self, other: "Ledger") -> None:
+        """Take in another share of the same hour."""
+        self.stored += other.stored
+        self.rewritten += other.rewritten
+        self.bots += other.bots
+        self.note(*other.receipts.values())
+
+    def balance(self) -> dict[str, int]:
+        """Each term of the equation; what the client was told to send again counts on neither side."""
+        receipts = self.receipts.values()
+        received = sum(receipt.received - receipt.refused for receipt in receipts)
+        quarantined = sum(receipt.quarantined for receipt in receipts)
+        duplicate = self.rewritten + sum(receipt.repeated for receipt in receipts)
+        return {
+            "received": received,
+            "stored": self.stored,
+            "duplicate": duplicate,
+            "quarantined": quarantined,
+            "in_flight": received - self.stored - duplicate - quarantined,
+            "bots": self.bots,
+        }
+
+    def to_json(self) -> list[Any]:
+        """As it lies in an item."""
+        return [self.stored, self.rewritten, self.bots, *map(str, sorted(self.receipts.values(), key=str))]
+
+    @classmethod
+    def from_json(cls, data: list[Any]) -> "Ledger":
+        """The inverse of `to_json`."""
+        stored, rewritten, bots, *texts = data
+        ledger = cls(stored, rewritten, bots)
+        ledger.note(*map(Receipt.from_text, texts))
+        return ledger
+
+
+@dataclass(slots=True)
+class Tally:
+    """The totals of this container; threads may share it."""
+
+    container: str
+    totals: dict[tuple[str, str], Receipt] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(
+        self, project: str, hour: str, *, received: int = 0, quarantined: int = 0, repeated: int = 0, refused: int = 0
+    ) -> Receipt:
+        """Add to the totals of an hour and return them."""
+        with self.lock:
+            known = self.totals.get((project, hour))
+            if known is None:
+                self._forget_old_hours(hour)
+                known = Receipt(self.container)
+            total = Receipt(
+                self.container,
+                known.received + received,
+                known.quarantined + quarantined,
+                known.repeated + repeated,
+                known.refused + refused,
+            )
+            self.totals[project, hour] = total
+            return total
+
+    def _forget_old_hours(self, hour: str) -> None:
+        """Keep two hours: a total that was forgotten and then counted in again would have shrunk."""
+        kept = sorted({hour, *(of for _, of in self.totals)})[-2:]
+        self.totals = {key: total for key, total in self.totals.items() if key[1] in kept}

@@ -1,0 +1,32 @@
+"""Every operational metric: its name, its unit and what it means.
+
+A metric is a line of the log in CloudWatch's embedded metric format, which costs no call of its own
+(https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+NAMESPACE = "Tidemark"
+METRICS = {
+    "EventsReceived": ("Count", "events of this hour and the one before that were acknowledged"),
+    "EventsStored": ("Count", "of them: in the events table, and counted"),
+    "EventsDuplicate": ("Count", "of them: sent again, and recognised"),
+    "EventsQuarantined": ("Count", "of them: rejected, and kept with the reason"),
+    "EventsInFlight": ("Count", "of them: on their way, in the queue, the spill or a stream"),
+    "EventsMissing": ("Count", "received in an hour that ended fifteen minutes ago or more, and still in flight"),
+    "MessagesSpilled": ("Count", "messages that lie in `spill/` for more than five minutes"),
+}
+
+log = logging.getLogger(__name__)
+
+
+def emit(stage: str, now_ms: int, values: Mapping[str, float]) -> None:
+    """Log the values under their names; raises KeyError for a name that is not in METRICS."""
+    metrics = [{"Name": name, "Unit": METRICS[name][0]} for name in values]
+    described: dict[str, Any] = {
+        "Timestamp": now_ms,
+        "CloudWatchMetrics": [{"Namespace": NAMESPACE, "Dimensions": [["stage"]], "Metrics": metrics}],
+    }
+    log.info("metrics", extra={"_aws": described, "stage": stage, **values})

@@ -1,0 +1,52 @@
+"""What the edge received, beside the rollups: `project#ledger#hour` / container, a container's totals of that hour."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.ledger import Receipt
+from chalicelib.storage.rollups_table import OPEN_INDEX
+
+OPEN = "ledger"
+KEPT_SECONDS = 8 * 86_400  # long enough to ask what a week was like
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTable:
+    """A put replaces the container's totals of before, so it may be repeated and need not be made each time."""
+
+    client: Any
+    name: str  # of the rollups table
+
+    def put(self, project: str, hour: str, receipt: Receipt, now: int) -> None:
+        """`now` is epoch seconds."""
+        item = {
+            "pk": {"S": f"{project}#ledger#{hour}"},
+            "sk": {"S": receipt.container},
+            "receipt": {"S": str(receipt)},
+            "open": {"S": OPEN},
+            "written_at": {"N": str(now)},
+            "expires_at": {"N": str(now + KEPT_SECONDS)},
+        }
+        self.client.put_item(TableName=self.name, Item=item)
+
+    def receipts(self, project: str, hour: str) -> list[Receipt]:
+        """The last receipt of each container."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.name,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": f"{project}#ledger#{hour}"}},
+            ConsistentRead=True,
+        )
+        return [Receipt.from_text(item["receipt"]["S"]) for page in pages for item in page["Items"]]
+
+    def hours(self, written_since: int) -> list[tuple[str, str]]:
+        """(project, hour) of what was received since the epoch second, by receipts that were put."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.name,
+            IndexName=OPEN_INDEX,
+            KeyConditionExpression="#open = :open AND written_at >= :since",
+            ExpressionAttributeNames={"#open": "open"},
+            ExpressionAttributeValues={":open": {"S": OPEN}, ":since": {"N": str(written_since)}},
+        )
+        keys = {item["pk"]["S"] for page in pages for item in page["Items"]}
+        return sorted((project, hour) for project, _, hour in (key.rsplit("#", 2) for key in keys))

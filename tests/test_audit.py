@@ -1,0 +1,155 @@
+"""Both sides of the ledger, through collector, processor and aggregator."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from chalicelib.aggregate import Aggregator
+from chalicelib.audit import SETTLED_SECONDS, Auditor
+from chalicelib.collect import Collector
+from chalicelib.domain.access import Project
+from chalicelib.domain.bodies import read_native
+from chalicelib.domain.chunks import chunks_of, decode_message
+from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.events import Admitter, Mode
+from chalicelib.domain.ledger import Tally
+from chalicelib.report import Reporter
+from tests.stores import Stores, empty_stores, stream_record
+
+DEMO = Project("demo", Mode.INFER)
+NINE = 1_795_251_600_000
+GOOD = [{"event_type": "click", "event_id": f"e{n}", "timestamp": "2026-11-21T09:00:00Z"} for n in range(3)]
+
+
+class Down:
+    """A store that takes nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        def refuse(*_: object) -> None:
+            raise Unavailable("down")
+
+        return refuse
+
+
+@pytest.fixture
+def stores() -> Iterator[Stores]:
+    with empty_stores() as found:
+        yield found
+
+
+def collector(stores: Stores, container: str = "c", queue: Any = None, bucket: Any = None) -> Collector:
+    admitter = Admitter(Contracts({}), new_id=lambda _: "made")
+    return Collector(admitter, queue or stores.queue, bucket or stores.bucket, stores.ledger, Tally(container))
+
+
+def receive(collector: Collector, *events: Any, at: int = NINE) -> None:
+    collector.collect(read_native(orjson.dumps(list(events))), DEMO, at)
+
+
+def store(stores: Stores, seen: set[str]) -> None:
+    """What the queue holds, through the stream; a chunk that was there before is a rewrite."""
+    records: list[dict[str, Any]] = []
+    for text in stores.messages():
+        for chunk in chunks_of(decode_message(text)):
+            name = "MODIFY" if chunk.sort_key in seen else "INSERT"
+            seen.add(chunk.sort_key)
+            records.append(stream_record(chunk, len(seen) + len(records), name=name))
+    if records:
+        Aggregator(Contracts({}), stores.rollups, stores.bucket).aggregate(records, NINE // 1000)
+
+
+def balance(stores: Stores) -> dict[str, int]:
+    [_, hour] = Reporter(Contracts({}), stores.rollups, stores.ledger).realtime("demo", NINE)["ledger"]
+    assert hour.pop("hour") == "2026-11-21T09"
+    found: dict[str, int] = hour
+    return found
+
+
+def test_what_is_received_is_in_flight_until_it_is_stored(stores: Stores) -> None:
+    receive(collector(stores), *GOOD)
+    before = balance(stores)
+    store(stores, set())
+
+    assert (before["received"], before["stored"], before["in_flight"]) == (3, 0, 3)
+    assert balance(stores) == {
+        "received": 3,
+        "stored": 3,
+        "duplicate": 0,
+        "quarantined": 0,
+        "in_flight": 0,
+        "bots": 0,
+    }
+
+
+def test_a_request_that_is_sent_again_is_a_duplicate_also_through_another_container(stores: Stores) -> None:
+    seen: set[str] = set()
+    receive(collector(stores, "a"), *GOOD)
+    receive(collector(stores, "b"), *GOOD, at=NINE + 5)
+    store(stores, seen)
+
+    found = balance(stores)
+    assert (found["received"], found["stored"], found["duplicate"], found["in_flight"]) == (6, 3, 3, 0)
+
+
+def test_what_is_rejected_or_repeated_is_accounted_for(stores: Stores) -> None:
+    one = collector(stores)
+    receive(one, {"event_type": 7})
+    alone = balance(stores)
+    receive(one, *GOOD, GOOD[0], {"event_type": ""})
+    store(stores, set())
+
+    assert (alone["received"], alone["quarantined"]) == (1, 1)
+    found = balance(stores)
+    assert (found["received"], found["stored"], found["duplicate"], found["quarantined"]) == (6, 3, 1, 2)
+    assert found["in_flight"] == 0
+
+
+def test_what_no_store_took_was_not_received(stores: Stores) -> None:
+    with pytest.raises(Unavailable):
+        receive(collector(stores, queue=Down(), bucket=Down()), *GOOD)
+    one = collector(stores, "d")
+    receive(one, GOOD[0])
+    store(stores, set())
+
+    found = balance(stores)
+    assert (found["received"], found["stored"], found["in_flight"]) == (1, 1, 0)
+
+
+def test_receipts_are_put_once_a_second_and_the_messages_bring_the_others(stores: Stores) -> None:
+    one = collector(stores)
+    for n in range(5):
+        receive(one, {**GOOD[0], "event_id": f"x{n}"}, at=NINE + n * 100)
+    put = stores.ledger.receipts("demo", "2026-11-21T09")
+    store(stores, set())
+
+    assert [receipt.received for receipt in put] == [1]
+    assert balance(stores)["received"] == 5
+
+
+def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: Stores) -> None:
+    receive(collector(stores), *GOOD)
+    auditor = Auditor(stores.ledger, stores.rollups, "test")
+    end = NINE // 1000 + 3600
+
+    during = auditor.audit(end - 1, spilled=0)
+    after = auditor.audit(end + SETTLED_SECONDS, spilled=2)
+
+    assert (during["EventsInFlight"], during["EventsMissing"]) == (3, 0)
+    assert (after["EventsInFlight"], after["EventsMissing"], after["MessagesSpilled"]) == (3, 3, 2)
+
+
+def test_a_swept_message_leaves_the_spill_and_is_on_the_queue(stores: Stores) -> None:
+    receive(collector(stores, queue=Down()), *GOOD)
+    long_after = datetime(2100, 1, 1, tzinfo=UTC)
+
+    young = collector(stores).sweep(datetime(2020, 1, 1, tzinfo=UTC))
+    assert (young, len(stores.objects("spill/"))) == (0, 1)
+    assert collector(stores, queue=Down()).sweep(long_after) == 1
+    assert collector(stores).sweep(long_after) == 0
+
+    assert stores.objects("spill/") == []
+    assert len(stores.messages()) == 1
