@@ -63,6 +63,13 @@ class Api:
         total: int = answer.body["total"]
         return total
 
+    def ledger(self, key: str = "demo-read") -> list[dict[str, Any]]:
+        """The ledger of the hour before this one and of this one."""
+        answer = self.call("GET", "/realtime/metrics", key=key)
+        assert answer.status == 200, answer
+        hours: list[dict[str, Any]] = answer.body["ledger"]
+        return hours
+
     def sql(self, text: str, key: str = "demo-read") -> list[list[Any]]:
         """The rows of POST /query."""
         answer = self.call("POST", "/query", key=key, body=json.dumps({"sql": text}).encode())

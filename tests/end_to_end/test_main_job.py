@@ -134,6 +134,8 @@ def test_killing_the_app_under_load_loses_nothing_and_counts_nothing_twice(
 
     eventually(lambda: api.total(kind), 1_200, seconds=120)  # a message in flight comes again after 60 s
     eventually(lambda: api.sql(f"SELECT count(*) FROM events WHERE event_type = '{kind}'"), [[1_200]], seconds=60)
+    # Of all that this and other tests sent: received = stored + duplicate + quarantined.
+    eventually(lambda: [hour["in_flight"] for hour in api.ledger()], [0, 0], seconds=30)
 
 
 def test_projects_do_not_see_each_other(api: Api) -> None:
