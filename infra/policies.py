@@ -39,6 +39,7 @@ def statements(stage: str) -> dict[str, list[Statement]]:
         allow(
             ["glue:GetDatabase", "glue:GetTable"],
             "arn:aws:glue:*:*:catalog",
+            "arn:aws:glue:*:*:database/default",  # which it looks up for every query
             f"arn:aws:glue:*:*:database/{database}",
             f"arn:aws:glue:*:*:table/{database}/events",
         ),

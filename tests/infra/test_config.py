@@ -112,7 +112,7 @@ def test_each_function_has_its_own_policy_file_as_declared(stage: str) -> None:
 def test_a_policy_reaches_its_own_stage_only(stage: str) -> None:
     for statement in statements(stage):
         for resource in statement["Resource"]:
-            general = resource == "*" or resource.endswith(":catalog")
+            general = resource == "*" or resource.endswith((":catalog", ":database/default"))
             assert (
                 general
                 or f"tidemark-{stage}" in resource

@@ -321,3 +321,9 @@ def test_a_function_may_do_what_it_does_and_nothing_else(function: str, recorder
 
 def test_every_function_is_run_here() -> None:
     assert {f"policy-{function}-prod.json" for function in RUNS} == documents("prod").keys()
+
+
+def test_athena_may_look_up_the_default_database_for_a_query() -> None:
+    policy = documents("prod")["policy-api_handler-prod.json"]
+
+    assert allows(policy, ("glue:GetDatabase", f"arn:aws:glue:{REGION}:{ACCOUNT}:database/default"))
