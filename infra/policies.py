@@ -26,6 +26,15 @@ def statements(stage: str) -> dict[str, list[Statement]]:
     def push(*methods: str) -> Statement:
         return allow("execute-api:ManageConnections", *(f"{sockets}/{method}/@connections/*" for method in methods))
 
+    def control_items(actions: str | list[str], *kinds: str) -> Statement:
+        """Those whose partition key begins with the kind: no function can make an API key or a project."""
+        statement = allow(actions, control)
+        statement["Condition"] = {
+            "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"{kind}#*" for kind in kinds]},
+            "Null": {"dynamodb:LeadingKeys": "false"},  # `ForAllValues` is true of a request without keys
+        }
+        return statement
+
     def stream(table: str) -> list[Statement]:
         reading = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"]
         return [allow(reading, f"{table}/stream/*"), allow("dynamodb:ListStreams", "*")]
@@ -52,19 +61,26 @@ def statements(stage: str) -> dict[str, list[Statement]]:
     ]
     return {
         "api_handler": [
-            allow(["dynamodb:GetItem", "dynamodb:PutItem"], control),
+            control_items("dynamodb:GetItem", "key", "project", "query"),
+            control_items("dynamodb:PutItem", "query", "ticket"),
             allow("dynamodb:Query", rollups),
             allow("sqs:SendMessage", queue),
             allow("s3:PutObject", f"{data}/quarantine/*", f"{data}/spill/*"),
             *query,
         ],
-        "websocket_connect": [allow(["dynamodb:DeleteItem", "dynamodb:PutItem"], control)],
+        "websocket_connect": [
+            control_items("dynamodb:DeleteItem", "ticket"),
+            control_items("dynamodb:PutItem", "connection", "sockets"),
+        ],
         "websocket_message": [
-            allow(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], control),
+            control_items(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], "connection", "sockets"),
             allow("dynamodb:Query", rollups),
             push("DELETE", "POST"),
         ],
-        "websocket_disconnect": [allow(["dynamodb:DeleteItem", "dynamodb:GetItem"], control)],
+        "websocket_disconnect": [
+            control_items("dynamodb:GetItem", "connection"),
+            control_items("dynamodb:DeleteItem", "connection", "sockets"),
+        ],
         "process": [
             allow(["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], queue),
             allow("dynamodb:BatchWriteItem", events),
@@ -78,7 +94,9 @@ def statements(stage: str) -> dict[str, list[Statement]]:
         "archive": [*stream(events), allow("s3:PutObject", f"{data}/lake/*")],
         "live": [
             *stream(rollups),
-            allow(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:Query"], control),
+            control_items("dynamodb:Query", "sockets"),
+            control_items("dynamodb:GetItem", "connection"),
+            control_items("dynamodb:DeleteItem", "connection", "sockets"),
             push("DELETE", "POST"),
         ],
         "reinject": [
