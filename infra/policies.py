@@ -28,12 +28,14 @@ def statements(stage: str) -> dict[str, list[Statement]]:
 
     def control_items(actions: str | list[str], *kinds: str) -> Statement:
         """Those whose partition key begins with the kind: no function can make an API key or a project."""
-        statement = allow(actions, control)
-        statement["Condition"] = {
+        condition = {
             "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"{kind}#*" for kind in kinds]},
             "Null": {"dynamodb:LeadingKeys": "false"},  # `ForAllValues` is true of a request without keys
         }
-        return statement
+        return {**allow(actions, control), "Condition": condition}
+
+    def list_data(folder: str) -> Statement:
+        return {**allow("s3:ListBucket", data), "Condition": {"StringLike": {"s3:prefix": [f"{folder}/*"]}}}
 
     def stream(table: str) -> list[Statement]:
         reading = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"]
@@ -53,7 +55,9 @@ def statements(stage: str) -> dict[str, list[Statement]]:
             f"arn:aws:glue:*:*:table/{database}/events",
         ),
         allow("s3:GetObject", f"{data}/lake/*"),
-        allow(["s3:GetBucketLocation", "s3:ListBucket"], data, results),
+        allow("s3:GetBucketLocation", data, results),
+        list_data("lake"),
+        allow("s3:ListBucket", results),  # of any prefix: what Athena lists there is not documented
         allow(
             ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"],
             f"{results}/athena/*",
@@ -101,7 +105,7 @@ def statements(stage: str) -> dict[str, list[Statement]]:
         ],
         "reinject": [
             allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/spill/*"),
-            allow("s3:ListBucket", data),  # without it, S3 answers 403 instead of 404 for an object that is gone
+            list_data("spill"),  # without it, S3 answers 403 instead of 404 for an object that is gone
             allow("sqs:SendMessage", queue),
         ],
         "compact": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), allow("dynamodb:PutItem", rollups)],

@@ -40,7 +40,6 @@ NOT_OURS = {
     "logs:PutLogEvents",
     "s3:AbortMultipartUpload",
     "s3:GetBucketLocation",
-    "s3:ListBucket",
     "s3:ListMultipartUploadParts",
     "sqs:DeleteMessage",
     "sqs:GetQueueAttributes",
@@ -52,11 +51,11 @@ GONE = ClientError({"Error": {"Code": "GoneException"}}, "PostToConnection")
 
 
 class Call(NamedTuple):
-    """What IAM is asked. `leading_key`: the item's partition key, where one call has one."""
+    """What IAM is asked. `key`: what a condition looks at, the item's partition key or the listing's prefix."""
 
     action: str
     resource: str
-    leading_key: str | None = None
+    key: str | None = None
 
 
 class Recorder:
@@ -101,6 +100,9 @@ def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterato
             item = parameters.get("Key") or parameters.get("Item") or {}
             key = item.get("pk") or parameters.get("ExpressionAttributeValues", {}).get(":pk", {})
             yield Call(f"dynamodb:{operation}", table + parameters["TableName"] + index, key.get("S"))
+        case "s3", "GetObject":  # of an object that is gone S3 says so to whom may list its key, and to nobody else
+            yield Call("s3:GetObject", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}")
+            yield Call("s3:ListBucket", f"arn:aws:s3:::{parameters['Bucket']}", parameters["Key"])
         case "s3", _:
             yield Call(f"s3:{operation}", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}")
         case "sqs", _:
@@ -128,7 +130,7 @@ def allows(document: dict[str, Any], call: Call) -> bool:
 
 
 def key_patterns(statement: dict[str, Any]) -> list[str | None]:
-    """The partition keys that a statement is limited to; [None] of one that has no limit."""
+    """The keys that a statement is limited to; [None] of one that has no limit."""
     match statement.get("Condition"):
         case None:
             return [None]
@@ -137,13 +139,15 @@ def key_patterns(statement: dict[str, Any]) -> list[str | None]:
             "Null": {"dynamodb:LeadingKeys": "false"},
         }:
             return patterns
+        case {"StringLike": {"s3:prefix": [*patterns]}}:
+            return patterns
         case unknown:
             raise AssertionError(f"{unknown} has no entry here")
 
 
 def reaches(pattern: str | None, call: Call) -> bool:
-    """Whether the call's item is one of the pattern's."""
-    return pattern is None or (call.leading_key is not None and fnmatchcase(call.leading_key, pattern))
+    """Whether the call's key is one of the pattern's."""
+    return pattern is None or (call.key is not None and fnmatchcase(call.key, pattern))
 
 
 @pytest.fixture
@@ -346,7 +350,7 @@ def test_a_function_may_do_what_it_does_and_nothing_else(function: str, recorder
     RUNS[function](recorder)
 
     policy = documents("prod")[f"policy-{function}-prod.json"]
-    athena = {"s3:GetObject"} if function == "api_handler" else set()
+    athena = {"s3:GetObject", "s3:ListBucket"} if function == "api_handler" else set()
     idle = [
         (action, pattern)
         for statement in policy["Statement"]
@@ -376,3 +380,13 @@ def test_athena_may_look_up_the_default_database_for_a_query() -> None:
     policy = documents("prod")["policy-api_handler-prod.json"]
 
     assert allows(policy, Call("glue:GetDatabase", f"arn:aws:glue:{REGION}:{ACCOUNT}:database/default"))
+
+
+@pytest.mark.parametrize(("function", "folder"), [("api_handler", "lake"), ("reinject", "spill")])
+def test_the_data_is_listed_in_one_folder_only(function: str, folder: str) -> None:
+    policy = documents("prod")[f"policy-{function}-prod.json"]
+    bucket = f"arn:aws:s3:::tidemark-prod-data-{ACCOUNT}"
+
+    assert allows(policy, Call("s3:ListBucket", bucket, f"{folder}/"))
+    assert not allows(policy, Call("s3:ListBucket", bucket, "quarantine/"))
+    assert not allows(policy, Call("s3:ListBucket", bucket))
