@@ -181,3 +181,15 @@ def test_the_handbook_says_for_how_long_erased_data_is_kept(template: Template) 
 
     said = re.findall(r"(versions|recovery) keeps? .*?(\d+) days", " ".join(OPERATIONS.read_text().split()))
     assert said == [("versions", str(versions["NoncurrentDays"])), ("recovery", str(max(recoveries)))]
+
+
+def test_the_templates_name_no_partition_and_the_handbook_says_that_the_policies_do() -> None:
+    assert [path.name for path in (TEMPLATE, MONITORING) if re.search(r"arn:aws[\w-]*:", path.read_text())] == []
+    assert re.search(r"`infra/policies.py` in place of `arn:aws:`", OPERATIONS.read_text())
+
+
+def test_the_handbook_says_that_a_stage_has_one_region(template: Template) -> None:
+    names = {bucket["Properties"]["BucketName"]["Fn::Sub"] for bucket in of_type(template, "AWS::S3::Bucket").values()}
+
+    assert not any("${AWS::Region}" in name for name in names)
+    assert "A stage lives in one region of an account" in OPERATIONS.read_text()
