@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from chalicelib.domain.access import Scope
 from chalicelib.domain.events import Mode
 from chalicelib.storage.control_table import ControlTable
-from infra import keys, layer, outputs, project, stack, triggers
+from infra import deploy, keys, layer, outputs, project, stack, triggers
 
 Aws = Callable[[str], Any]
 
@@ -155,6 +156,89 @@ def test_triggers_are_found_in_what_chalice_deployed() -> None:
     assert triggers.mapping_ids(resources, ["process", "live"], "prod") == {"process": "1", "live": "2"}
     with pytest.raises(project.OperatorError, match="no trigger of archive; deploy first: chalice deploy --stage prod"):
         triggers.mapping_ids(resources, ["process", "archive"], "prod")
+
+
+@pytest.fixture
+def checkout(made: dict[str, str], aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where `make deploy` runs: each step of it a stand-in, and a Chalice that adds a word to what it deployed."""
+    chalice = tmp_path / "chalice"
+    chalice.write_text("#!/bin/sh\nmkdir -p deployed; printf ' deployed' >>deployed/prod.json\n")
+    chalice.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", ["deploy", "--stage", "prod"])
+    for name in ("ROOT", "CHALICE"):
+        monkeypatch.setattr(deploy, name, tmp_path)
+    monkeypatch.setattr(deploy, "client", aws)
+    monkeypatch.setattr(deploy, "find_python", lambda _: ("3.12", Path(sys.executable)))
+    monkeypatch.setattr(deploy, "environment", lambda *_: tmp_path)
+    monkeypatch.setattr(stack, "ensure_both", lambda *_: made)
+    monkeypatch.setattr(deploy, "publish_layer", lambda *_: None)
+    monkeypatch.setattr(deploy, "record", lambda *_: [])
+    monkeypatch.setattr(triggers, "apply_all", lambda *_: None)
+    (tmp_path / "deployed").mkdir()
+    return tmp_path
+
+
+def kept(made: dict[str, str], aws: Aws) -> str:
+    """What the bucket has of the last deployment."""
+    found = aws("s3").get_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json")
+    content: bytes = found["Body"].read()
+    return content.decode()
+
+
+def test_what_another_operator_deployed_since_counts(checkout: Path, made: dict[str, str], aws: Aws) -> None:
+    (checkout / "deployed" / "prod.json").write_text("my last")
+    aws("s3").put_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json", Body=b"their last")
+
+    deploy.main()
+
+    assert kept(made, aws) == (checkout / "deployed" / "prod.json").read_text() == "their last deployed"
+
+
+@pytest.mark.parametrize("failing", [(deploy, "record"), (triggers, "apply_all")], ids=["outputs", "triggers"])
+def test_what_chalice_made_is_kept_though_a_later_step_fails(
+    checkout: Path, made: dict[str, str], aws: Aws, monkeypatch: pytest.MonkeyPatch, failing: tuple[Any, str]
+) -> None:
+    aws("s3").put_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json", Body=b"last")
+
+    def fail_after_chalice(*_: object) -> list[str]:
+        if (checkout / "deployed" / "prod.json").read_text() == "last deployed":
+            raise project.OperatorError("it failed")
+        return []
+
+    monkeypatch.setattr(*failing, fail_after_chalice)
+
+    with pytest.raises(project.OperatorError, match="it failed"):
+        deploy.main()
+
+    assert kept(made, aws) == "last deployed"
+
+
+def test_outputs_are_recorded_of_the_last_deployment(
+    checkout: Path, made: dict[str, str], aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / "deployed" / "prod.json").write_text("my last")
+    aws("s3").put_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json", Body=b"their last")
+    seen: list[str] = []
+
+    def record(*_: object) -> list[str]:
+        seen.append((checkout / "deployed" / "prod.json").read_text())
+        return []
+
+    monkeypatch.setattr(deploy, "record", record)
+
+    deploy.main()
+
+    assert seen == ["their last", "their last deployed"]
+
+
+def test_a_deployment_that_chalice_gave_up_is_not_kept(checkout: Path, made: dict[str, str], aws: Aws) -> None:
+    aws("s3").put_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json", Body=b"last")
+    (checkout / "chalice").write_text("#!/bin/sh\nexit 1\n")
+
+    with pytest.raises(project.OperatorError, match="chalice deploy --stage prod failed"):
+        deploy.main()
+
+    assert kept(made, aws) == "last"
 
 
 def test_a_layer_is_published_when_its_content_differs(made: dict[str, str], aws: Aws, tmp_path: Path) -> None:
