@@ -13,7 +13,7 @@ import pytest
 from chalicelib.domain.access import Scope
 from chalicelib.domain.events import Mode
 from chalicelib.storage.control_table import ControlTable
-from infra import deploy, keys, layer, outputs, project, stack, triggers
+from infra import deploy, keys, layer, names, outputs, project, stack, triggers
 
 Aws = Callable[[str], Any]
 
@@ -93,7 +93,7 @@ def test_outputs_are_recorded_once(made: dict[str, str], aws: Aws, files: Path) 
     assert "DATA_BUCKET = tidemark-prod-data-000000000000" in first
     assert second == []
     assert files.read_text() == text
-    assert {project.variable(name): value for name, value in made.items()}.items() <= variables(files).items()
+    assert {names.variable(name): value for name, value in made.items()}.items() <= variables(files).items()
     assert list(variables(files)) == sorted(variables(files))
 
 
