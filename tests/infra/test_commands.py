@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.access import Scope
+from chalicelib.domain.access import Credential, Project, Scope
 from chalicelib.domain.events import Mode
 from chalicelib.storage.control_table import ControlTable
 from infra import deploy, keys, layer, names, outputs, project, stack, triggers
+from localcloud.seeds import seed
 
 Aws = Callable[[str], Any]
 
@@ -273,6 +275,28 @@ def test_a_new_key_opens_its_project(made: dict[str, str], aws: Aws) -> None:
     assert credential.scopes == {"write"}
     assert ControlTable(dynamodb, table).credential(second).project.mode == Mode.ENFORCE  # type: ignore[union-attr]
     assert key not in json.dumps(dynamodb.scan(TableName=table)["Items"])
+
+
+def test_the_local_keys_open_what_their_names_say(made: dict[str, str], aws: Aws) -> None:
+    dynamodb, table = aws("dynamodb"), made["ControlTable"]
+
+    seed(dynamodb, table)
+    seed(dynamodb, table)
+
+    found = ControlTable(dynamodb, table).credential("other-admin")
+    assert found == Credential(Project("other", Mode.WARN), frozenset({"write", "read", "admin"}))
+    assert ControlTable(dynamodb, table).credential("demo-read") == Credential(
+        Project("demo", Mode.INFER), frozenset({"read"})
+    )
+
+
+def test_only_the_control_table_knows_what_its_items_look_like() -> None:
+    sources = [
+        path for folder in ("chalicelib", "infra", "localcloud") for path in (project.ROOT / folder).rglob("*.py")
+    ]
+
+    writing = [path.name for path in sources if re.search(r"f.(key|project)#\{", path.read_text())]
+    assert writing == ["control_table.py"]
 
 
 def test_the_same_files_make_the_same_zip(tmp_path: Path) -> None:
