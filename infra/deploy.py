@@ -30,14 +30,14 @@ def main() -> int:
     given = {"AlarmEmail": arguments.alarm_email} if arguments.alarm_email is not None else {}
     made: dict[str, str] = step("1/6 stacks", lambda: stack.ensure_both(stage, given, cloudformation))
     step("2/6 lake layer", lambda: publish_layer(stage, version, python, lambda_))
+    bucket, s3 = made["DataBucket"], client("s3")
+    restore_deployed(stage, bucket, s3)
     step("3/6 outputs", lambda: record(stage, cloudformation))
     chalice = environment(version, python, [package.REQUIREMENTS], package.pins("chalice", "boto3")) / "chalice"
-    restore_deployed(stage, made["DataBucket"], client("s3"))
-    step("4/6 chalice deploy", lambda: chalice_deploy(chalice, stage))
+    step("4/6 chalice deploy", lambda: chalice_deploy(chalice, stage, bucket, s3))
     changed = step("5/6 outputs", lambda: record(stage, cloudformation))
     if changed:
-        step("5/6 chalice deploy, with the WebSocket's address", lambda: chalice_deploy(chalice, stage))
-    keep_deployed(stage, made["DataBucket"], client("s3"))
+        step("5/6 chalice deploy, with the WebSocket's address", lambda: chalice_deploy(chalice, stage, bucket, s3))
     step("6/6 triggers", lambda: triggers.apply_all(stage, lambda_))
     print(f"{stage} is deployed. Commit .chalice/config.json.")
     return 0
@@ -71,22 +71,26 @@ def keep_deployed(stage: str, bucket: str, s3: Any) -> None:
 
 
 def restore_deployed(stage: str, bucket: str, s3: Any) -> None:
-    """Get it where it is missing: without it, Chalice would make second APIs, and stop at triggers that exist."""
+    """Get what the last deployment made, from whichever machine it came; a local copy may be older.
+
+    Without it, Chalice would make second APIs, and stop at triggers that exist.
+    """
     target = CHALICE / "deployed" / f"{stage}.json"
-    if target.exists():
-        return
     try:
         content: bytes = s3.get_object(Bucket=bucket, Key=f"operations/deployed/{stage}.json")["Body"].read()
     except s3.exceptions.NoSuchKey:
-        print(f"nothing of {stage} was deployed before")
+        print(f"no deployment of {stage} is kept in {bucket}")
         return
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(content)
     print(f"fetched .chalice/deployed/{stage}.json from {bucket}")
 
 
-def chalice_deploy(chalice: Path, stage: str) -> None:
-    """The heart of it, as an operator would type it; raises OperatorError with Chalice's own message above."""
+def chalice_deploy(chalice: Path, stage: str, bucket: str, s3: Any) -> None:
+    """The heart of it, as an operator would type it; raises OperatorError with Chalice's own message above.
+
+    What it made is kept at once, because a later step may fail.
+    """
     for cached in (CHALICE / "deployments").glob("*.zip"):
         cached.unlink()  # the cache overlooks renamed files
     command = [str(chalice), "deploy", "--stage", stage]
@@ -94,6 +98,7 @@ def chalice_deploy(chalice: Path, stage: str) -> None:
         raise OperatorError(
             f"chalice deploy --stage {stage} failed; its message is above. Put it right and run this again"
         )
+    keep_deployed(stage, bucket, s3)
 
 
 if __name__ == "__main__":

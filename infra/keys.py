@@ -6,40 +6,23 @@ minute (chalicelib/authorize.py).
 
 import secrets
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
-from chalicelib.domain.access import Scope
+from chalicelib.domain.access import Project, Scope
 from chalicelib.domain.events import Mode
+from chalicelib.storage.control_table import ControlTable
 from infra.project import OperatorError, client, run, stage_argument
 
 
 def make_key(dynamodb: Any, table: str, project: str, mode: Mode, scopes: list[Scope], label: str) -> str:
     """A new key of the project; a project that exists keeps its mode."""
-    created_at = {"S": datetime.now(UTC).isoformat(timespec="seconds")}
+    control, now = ControlTable(dynamodb, table), datetime.now(UTC)
     key = f"tm_{secrets.token_urlsafe(24)}"
-    owner = {"pk": {"S": f"project#{project}"}, "sk": {"S": "project"}, "project": {"S": project}}
     try:
-        dynamodb.put_item(
-            TableName=table,
-            Item={**owner, "mode": {"S": mode.value}, "created_at": created_at},
-            ConditionExpression="attribute_not_exists(pk)",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        pass
+        control.put_project(Project(project, mode), now)
     except dynamodb.exceptions.ResourceNotFoundException as error:
         raise OperatorError(f"there is no table {table}; make the stack first: python -m infra.stack") from error
-    dynamodb.put_item(
-        TableName=table,
-        Item={
-            "pk": {"S": f"key#{sha256(key.encode()).hexdigest()}"},
-            "sk": {"S": "key"},
-            "project": {"S": project},
-            "scopes": {"L": [{"S": scope.value} for scope in scopes]},
-            "label": {"S": label},
-            "created_at": created_at,
-        },
-    )
+    control.put_key(key, project, scopes, label, now)
     return key
 
 

@@ -7,6 +7,7 @@ first deploy. Nothing is deployed. Running it again changes nothing.
 from typing import Any
 
 from infra import stack
+from infra.names import variable
 from infra.project import (
     OperatorError,
     client,
@@ -15,7 +16,6 @@ from infra.project import (
     run,
     stack_name,
     stage_argument,
-    variable,
     write_config,
 )
 

@@ -26,6 +26,17 @@ def statements(stage: str) -> dict[str, list[Statement]]:
     def push(*methods: str) -> Statement:
         return allow("execute-api:ManageConnections", *(f"{sockets}/{method}/@connections/*" for method in methods))
 
+    def control_items(actions: str | list[str], *kinds: str) -> Statement:
+        """Those whose partition key begins with the kind: no function can make an API key or a project."""
+        condition = {
+            "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"{kind}#*" for kind in kinds]},
+            "Null": {"dynamodb:LeadingKeys": "false"},  # `ForAllValues` is true of a request without keys
+        }
+        return {**allow(actions, control), "Condition": condition}
+
+    def list_data(folder: str) -> Statement:
+        return {**allow("s3:ListBucket", data), "Condition": {"StringLike": {"s3:prefix": [f"{folder}/*"]}}}
+
     def stream(table: str) -> list[Statement]:
         reading = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"]
         return [allow(reading, f"{table}/stream/*"), allow("dynamodb:ListStreams", "*")]
@@ -39,11 +50,14 @@ def statements(stage: str) -> dict[str, list[Statement]]:
         allow(
             ["glue:GetDatabase", "glue:GetTable"],
             "arn:aws:glue:*:*:catalog",
+            "arn:aws:glue:*:*:database/default",  # which it looks up for every query
             f"arn:aws:glue:*:*:database/{database}",
             f"arn:aws:glue:*:*:table/{database}/events",
         ),
         allow("s3:GetObject", f"{data}/lake/*"),
-        allow(["s3:GetBucketLocation", "s3:ListBucket"], data, results),
+        allow("s3:GetBucketLocation", data, results),
+        list_data("lake"),
+        allow("s3:ListBucket", results),  # of any prefix: what Athena lists there is not documented
         allow(
             ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"],
             f"{results}/athena/*",
@@ -51,19 +65,26 @@ def statements(stage: str) -> dict[str, list[Statement]]:
     ]
     return {
         "api_handler": [
-            allow(["dynamodb:GetItem", "dynamodb:PutItem"], control),
+            control_items("dynamodb:GetItem", "key", "project", "query"),
+            control_items("dynamodb:PutItem", "query", "ticket"),
             allow("dynamodb:Query", rollups),
             allow("sqs:SendMessage", queue),
             allow("s3:PutObject", f"{data}/quarantine/*", f"{data}/spill/*"),
             *query,
         ],
-        "websocket_connect": [allow(["dynamodb:DeleteItem", "dynamodb:PutItem"], control)],
+        "websocket_connect": [
+            control_items("dynamodb:DeleteItem", "ticket"),
+            control_items("dynamodb:PutItem", "connection", "sockets"),
+        ],
         "websocket_message": [
-            allow(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], control),
+            control_items(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], "connection", "sockets"),
             allow("dynamodb:Query", rollups),
             push("DELETE", "POST"),
         ],
-        "websocket_disconnect": [allow(["dynamodb:DeleteItem", "dynamodb:GetItem"], control)],
+        "websocket_disconnect": [
+            control_items("dynamodb:GetItem", "connection"),
+            control_items("dynamodb:DeleteItem", "connection", "sockets"),
+        ],
         "process": [
             allow(["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], queue),
             allow("dynamodb:BatchWriteItem", events),
@@ -77,12 +98,14 @@ def statements(stage: str) -> dict[str, list[Statement]]:
         "archive": [*stream(events), allow("s3:PutObject", f"{data}/lake/*")],
         "live": [
             *stream(rollups),
-            allow(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:Query"], control),
+            control_items("dynamodb:Query", "sockets"),
+            control_items("dynamodb:GetItem", "connection"),
+            control_items("dynamodb:DeleteItem", "connection", "sockets"),
             push("DELETE", "POST"),
         ],
         "reinject": [
             allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/spill/*"),
-            allow("s3:ListBucket", data),  # without it, S3 answers 403 instead of 404 for an object that is gone
+            list_data("spill"),  # without it, S3 answers 403 instead of 404 for an object that is gone
             allow("sqs:SendMessage", queue),
         ],
         "compact": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), allow("dynamodb:PutItem", rollups)],

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,11 +56,6 @@ def deployed(stage: str, chalice: Path = CHALICE) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     return {resource["name"]: resource for resource in json.loads(path.read_text())["resources"]}
-
-
-def variable(output: str) -> str:
-    """The variable of a stack output: EventsStreamArn -> EVENTS_STREAM_ARN."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", output).upper()
 
 
 def stage_argument(description: str) -> argparse.ArgumentParser:

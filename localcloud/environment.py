@@ -2,8 +2,8 @@
 
 import json
 import os
-import re
 
+from infra.names import variable
 from localcloud.places import HOST, REGION, Places, Ports
 
 SETTINGS_VARIABLE = "LOCALCLOUD_SETTINGS"  # JSON: what takes precedence over the stage's variables in config.json
@@ -36,8 +36,3 @@ def app_environment(ports: Ports, outputs: dict[str, str]) -> dict[str, str]:
         "WEBSOCKET_MANAGEMENT_URL": f"http://{HOST}:{ports.websocket}",
     }
     return {SETTINGS_VARIABLE: json.dumps(settings)}
-
-
-def variable(output: str) -> str:
-    """The variable of a stack output: EventsStreamArn -> EVENTS_STREAM_ARN."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", output).upper()

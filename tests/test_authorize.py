@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
 
 import pytest
@@ -9,28 +10,15 @@ from chalicelib.domain.errors import Forbidden, Unauthenticated
 from chalicelib.domain.events import Mode
 from tests.stores import Stores, empty_stores
 
+MADE_AT = datetime(2026, 1, 1, tzinfo=UTC)
+
 
 @pytest.fixture
 def stores() -> Iterator[Stores]:
     with empty_stores() as found:
-        put_key(found, "k-write", "write")
-        found.events.client.put_item(
-            TableName="control",
-            Item={"pk": {"S": "project#demo"}, "sk": {"S": "project"}, "project": {"S": "demo"}, "mode": {"S": "warn"}},
-        )
+        found.control.put_project(Project("demo", Mode.WARN), MADE_AT)
+        found.control.put_key("k-write", "demo", [Scope.WRITE], "", MADE_AT)
         yield found
-
-
-def put_key(stores: Stores, key: str, scope: str) -> None:
-    stores.events.client.put_item(
-        TableName="control",
-        Item={
-            "pk": {"S": "key#" + sha256(key.encode()).hexdigest()},
-            "sk": {"S": "key"},
-            "project": {"S": "demo"},
-            "scopes": {"L": [{"S": scope}]},
-        },
-    )
 
 
 def test_a_key_stands_for_its_project(stores: Stores) -> None:

@@ -5,12 +5,14 @@ connection#<id> / connection          whose it is
 sockets#<project> / <connection id>   where to push, and what was subscribed to
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from chalicelib.domain.access import Connection, Credential, Project
+from chalicelib.domain.access import Connection, Credential, Project, Scope
 from chalicelib.domain.events import Mode
 
 
@@ -33,6 +35,17 @@ class ControlTable:
             project=Project(project["project"]["S"], Mode(project["mode"]["S"])),
             scopes=frozenset(scope["S"] for scope in item["scopes"]["L"]),
         )
+
+    def put_project(self, project: Project, created_at: datetime) -> None:
+        """Make a project; one that is there keeps its mode. For operators: no function's role may."""
+        owner = {**_key(f"project#{project.id}", "project"), "project": {"S": project.id}}
+        self._put_new({**owner, "mode": {"S": project.mode.value}, **_creation(created_at)})
+
+    def put_key(self, key: str, project: str, scopes: Iterable[Scope], label: str, created_at: datetime) -> None:
+        """Keep a key's hash; one that is there stays as it is. For operators: no function's role may."""
+        rights = {"scopes": {"L": [{"S": scope.value} for scope in scopes]}, "label": {"S": label}}
+        owner = {**_key(f"key#{_hash(key)}", "key"), "project": {"S": project}}
+        self._put_new({**owner, **rights, **_creation(created_at)})
 
     def put_ticket(self, ticket: str, project: str, expires_at: datetime) -> None:
         """A ticket that `take_ticket` accepts once."""
@@ -98,6 +111,10 @@ class ControlTable:
         item = self._get(f"query#{query_id}", "query")
         return None if item is None else item["project"]["S"]
 
+    def _put_new(self, item: dict[str, Any]) -> None:
+        with suppress(self.client.exceptions.ConditionalCheckFailedException):
+            self.client.put_item(TableName=self.name, Item=item, ConditionExpression="attribute_not_exists(pk)")
+
     def _get(self, pk: str, sk: str) -> dict[str, Any] | None:
         item: dict[str, Any] | None = self.client.get_item(
             TableName=self.name, Key=_key(pk, sk), ConsistentRead=True
@@ -115,6 +132,10 @@ def _key(pk: str, sk: str) -> dict[str, Any]:
 
 def _expiry(expires_at: datetime) -> dict[str, Any]:
     return {"expires_at": {"N": str(int(expires_at.timestamp()))}}
+
+
+def _creation(created_at: datetime) -> dict[str, Any]:
+    return {"created_at": {"S": created_at.isoformat(timespec="seconds")}}
 
 
 def _connection(item: dict[str, Any]) -> Connection:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.access import Scope
+from chalicelib.domain.access import Credential, Project, Scope
 from chalicelib.domain.events import Mode
 from chalicelib.storage.control_table import ControlTable
-from infra import keys, layer, outputs, project, stack, triggers
+from infra import deploy, keys, layer, names, outputs, project, stack, triggers
+from localcloud.seeds import seed
 
 Aws = Callable[[str], Any]
 
@@ -92,7 +95,7 @@ def test_outputs_are_recorded_once(made: dict[str, str], aws: Aws, files: Path) 
     assert "DATA_BUCKET = tidemark-prod-data-000000000000" in first
     assert second == []
     assert files.read_text() == text
-    assert {project.variable(name): value for name, value in made.items()}.items() <= variables(files).items()
+    assert {names.variable(name): value for name, value in made.items()}.items() <= variables(files).items()
     assert list(variables(files)) == sorted(variables(files))
 
 
@@ -157,6 +160,89 @@ def test_triggers_are_found_in_what_chalice_deployed() -> None:
         triggers.mapping_ids(resources, ["process", "archive"], "prod")
 
 
+@pytest.fixture
+def checkout(made: dict[str, str], aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where `make deploy` runs: each step of it a stand-in, and a Chalice that adds a word to what it deployed."""
+    chalice = tmp_path / "chalice"
+    chalice.write_text("#!/bin/sh\nmkdir -p deployed; printf ' deployed' >>deployed/prod.json\n")
+    chalice.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", ["deploy", "--stage", "prod"])
+    for name in ("ROOT", "CHALICE"):
+        monkeypatch.setattr(deploy, name, tmp_path)
+    monkeypatch.setattr(deploy, "client", aws)
+    monkeypatch.setattr(deploy, "find_python", lambda _: ("3.12", Path(sys.executable)))
+    monkeypatch.setattr(deploy, "environment", lambda *_: tmp_path)
+    monkeypatch.setattr(stack, "ensure_both", lambda *_: made)
+    monkeypatch.setattr(deploy, "publish_layer", lambda *_: None)
+    monkeypatch.setattr(deploy, "record", lambda *_: [])
+    monkeypatch.setattr(triggers, "apply_all", lambda *_: None)
+    (tmp_path / "deployed").mkdir()
+    return tmp_path
+
+
+def kept(made: dict[str, str], aws: Aws) -> str:
+    """What the bucket has of the last deployment."""
+    found = aws("s3").get_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json")
+    content: bytes = found["Body"].read()
+    return content.decode()
+
+
+def test_what_another_operator_deployed_since_counts(checkout: Path, made: dict[str, str], aws: Aws) -> None:
+    (checkout / "deployed" / "prod.json").write_text("my last")
+    aws("s3").put_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json", Body=b"their last")
+
+    deploy.main()
+
+    assert kept(made, aws) == (checkout / "deployed" / "prod.json").read_text() == "their last deployed"
+
+
+@pytest.mark.parametrize("failing", [(deploy, "record"), (triggers, "apply_all")], ids=["outputs", "triggers"])
+def test_what_chalice_made_is_kept_though_a_later_step_fails(
+    checkout: Path, made: dict[str, str], aws: Aws, monkeypatch: pytest.MonkeyPatch, failing: tuple[Any, str]
+) -> None:
+    aws("s3").put_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json", Body=b"last")
+
+    def fail_after_chalice(*_: object) -> list[str]:
+        if (checkout / "deployed" / "prod.json").read_text() == "last deployed":
+            raise project.OperatorError("it failed")
+        return []
+
+    monkeypatch.setattr(*failing, fail_after_chalice)
+
+    with pytest.raises(project.OperatorError, match="it failed"):
+        deploy.main()
+
+    assert kept(made, aws) == "last deployed"
+
+
+def test_outputs_are_recorded_of_the_last_deployment(
+    checkout: Path, made: dict[str, str], aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / "deployed" / "prod.json").write_text("my last")
+    aws("s3").put_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json", Body=b"their last")
+    seen: list[str] = []
+
+    def record(*_: object) -> list[str]:
+        seen.append((checkout / "deployed" / "prod.json").read_text())
+        return []
+
+    monkeypatch.setattr(deploy, "record", record)
+
+    deploy.main()
+
+    assert seen == ["their last", "their last deployed"]
+
+
+def test_a_deployment_that_chalice_gave_up_is_not_kept(checkout: Path, made: dict[str, str], aws: Aws) -> None:
+    aws("s3").put_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json", Body=b"last")
+    (checkout / "chalice").write_text("#!/bin/sh\nexit 1\n")
+
+    with pytest.raises(project.OperatorError, match="chalice deploy --stage prod failed"):
+        deploy.main()
+
+    assert kept(made, aws) == "last"
+
+
 def test_a_layer_is_published_when_its_content_differs(made: dict[str, str], aws: Aws, tmp_path: Path) -> None:
     bucket = layer.results_bucket(aws("sts"), "prod")
     built = a_layer(tmp_path, "one")
@@ -189,6 +275,28 @@ def test_a_new_key_opens_its_project(made: dict[str, str], aws: Aws) -> None:
     assert credential.scopes == {"write"}
     assert ControlTable(dynamodb, table).credential(second).project.mode == Mode.ENFORCE  # type: ignore[union-attr]
     assert key not in json.dumps(dynamodb.scan(TableName=table)["Items"])
+
+
+def test_the_local_keys_open_what_their_names_say(made: dict[str, str], aws: Aws) -> None:
+    dynamodb, table = aws("dynamodb"), made["ControlTable"]
+
+    seed(dynamodb, table)
+    seed(dynamodb, table)
+
+    found = ControlTable(dynamodb, table).credential("other-admin")
+    assert found == Credential(Project("other", Mode.WARN), frozenset({"write", "read", "admin"}))
+    assert ControlTable(dynamodb, table).credential("demo-read") == Credential(
+        Project("demo", Mode.INFER), frozenset({"read"})
+    )
+
+
+def test_only_the_control_table_knows_what_its_items_look_like() -> None:
+    sources = [
+        path for folder in ("chalicelib", "infra", "localcloud") for path in (project.ROOT / folder).rglob("*.py")
+    ]
+
+    writing = [path.name for path in sources if re.search(r"f.(key|project)#\{", path.read_text())]
+    assert writing == ["control_table.py"]
 
 
 def test_the_same_files_make_the_same_zip(tmp_path: Path) -> None:

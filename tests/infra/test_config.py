@@ -9,10 +9,10 @@ import pytest
 
 from app import app
 from chalicelib.settings import Settings, Sources
+from infra.names import variable
 from infra.policies import documents, render
-from infra.project import CHALICE, LAYERED, ROOT, STAGES, read_config, variable
+from infra.project import CHALICE, LAYERED, ROOT, STAGES, read_config
 from infra.triggers import TRIGGERS
-from localcloud import environment as local_environment
 from tests.infra.test_template import FUNCTIONS
 
 # What only the made stack knows; `make outputs` records it.
@@ -67,11 +67,6 @@ def test_staging_and_production_differ_in_their_names_only() -> None:
     assert stages["staging"]["lambda_functions"].keys() == stages["prod"]["lambda_functions"].keys()
 
 
-def test_the_local_cloud_maps_outputs_to_variables_in_the_same_way() -> None:
-    for name in ("EventsStreamArn", "AthenaWorkgroup", "EventsQueueUrl"):
-        assert variable(name) == local_environment.variable(name)
-
-
 def test_the_configuration_names_the_functions_of_the_app() -> None:
     sockets = {"$connect": "websocket_connect", "$default": "websocket_message", "$disconnect": "websocket_disconnect"}
 
@@ -112,7 +107,7 @@ def test_each_function_has_its_own_policy_file_as_declared(stage: str) -> None:
 def test_a_policy_reaches_its_own_stage_only(stage: str) -> None:
     for statement in statements(stage):
         for resource in statement["Resource"]:
-            general = resource == "*" or resource.endswith(":catalog")
+            general = resource == "*" or resource.endswith((":catalog", ":database/default"))
             assert (
                 general
                 or f"tidemark-{stage}" in resource

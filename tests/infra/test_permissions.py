@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 import botocore.client
@@ -40,7 +40,6 @@ NOT_OURS = {
     "logs:PutLogEvents",
     "s3:AbortMultipartUpload",
     "s3:GetBucketLocation",
-    "s3:ListBucket",
     "s3:ListMultipartUploadParts",
     "sqs:DeleteMessage",
     "sqs:GetQueueAttributes",
@@ -50,7 +49,13 @@ NOT_OURS = {
 UNREACHABLE = EndpointConnectionError(endpoint_url="nowhere")
 GONE = ClientError({"Error": {"Code": "GoneException"}}, "PostToConnection")
 
-Call = tuple[str, str]  # action, resource
+
+class Call(NamedTuple):
+    """What IAM is asked. `key`: what a condition looks at, the item's partition key or the listing's prefix."""
+
+    action: str
+    resource: str
+    key: str | None = None
 
 
 class Recorder:
@@ -67,7 +72,7 @@ class Recorder:
             for call in actions(service, operation, parameters):
                 self.calls.append(call)
                 for pattern, error in self.broken.items():
-                    if fnmatchcase(" ".join(call), pattern):
+                    if fnmatchcase(f"{call.action} {call.resource}", pattern):
                         raise error
 
     @contextmanager
@@ -86,34 +91,63 @@ def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterato
         case "dynamodb", "TransactWriteItems":
             for item in parameters["TransactItems"]:
                 (kind, write), *_ = item.items()
-                yield f"dynamodb:{kind}Item", table + write["TableName"]
+                yield Call(f"dynamodb:{kind}Item", table + write["TableName"])
         case "dynamodb", "BatchWriteItem":
             for name in parameters["RequestItems"]:
-                yield "dynamodb:BatchWriteItem", table + name
+                yield Call("dynamodb:BatchWriteItem", table + name)
         case "dynamodb", _:
             index = f"/index/{parameters['IndexName']}" if "IndexName" in parameters else ""
-            yield f"dynamodb:{operation}", table + parameters["TableName"] + index
+            item = parameters.get("Key") or parameters.get("Item") or {}
+            key = item.get("pk") or parameters.get("ExpressionAttributeValues", {}).get(":pk", {})
+            yield Call(f"dynamodb:{operation}", table + parameters["TableName"] + index, key.get("S"))
+        case "s3", "GetObject":  # of an object that is gone S3 says so to whom may list its key, and to nobody else
+            yield Call("s3:GetObject", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}")
+            yield Call("s3:ListBucket", f"arn:aws:s3:::{parameters['Bucket']}", parameters["Key"])
         case "s3", _:
-            yield f"s3:{operation}", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}"
+            yield Call(f"s3:{operation}", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}")
         case "sqs", _:
-            yield f"sqs:{operation}", f"arn:aws:sqs:{REGION}:{ACCOUNT}:" + parameters["QueueUrl"].rpartition("/")[2]
+            queue = parameters["QueueUrl"].rpartition("/")[2]
+            yield Call(f"sqs:{operation}", f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}")
         case "athena", _:
-            yield f"athena:{operation}", f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup/tidemark-prod"
+            yield Call(f"athena:{operation}", f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup/tidemark-prod")
         case "apigatewaymanagementapi", _:
             method = {"PostToConnection": "POST", "DeleteConnection": "DELETE"}[operation]
-            yield "execute-api:ManageConnections", f"{SOCKETS}/{method}/@connections/{parameters['ConnectionId']}"
+            yield Call("execute-api:ManageConnections", f"{SOCKETS}/{method}/@connections/{parameters['ConnectionId']}")
         case _:
             raise AssertionError(f"{service}:{operation} has no entry here")
 
 
 def allows(document: dict[str, Any], call: Call) -> bool:
     """Whether an allow-only policy allows the call."""
-    action, resource = call
     return any(
-        action in statement["Action"]
-        and any(fnmatchcase(resource, r.replace("${aws:PrincipalAccount}", ACCOUNT)) for r in statement["Resource"])
+        call.action in statement["Action"]
+        and any(
+            fnmatchcase(call.resource, r.replace("${aws:PrincipalAccount}", ACCOUNT)) for r in statement["Resource"]
+        )
+        and any(reaches(pattern, call) for pattern in key_patterns(statement))
         for statement in document["Statement"]
     )
+
+
+def key_patterns(statement: dict[str, Any]) -> list[str | None]:
+    """The keys that a statement is limited to; [None] of one that has no limit."""
+    match statement.get("Condition"):
+        case None:
+            return [None]
+        case {
+            "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [*patterns]},
+            "Null": {"dynamodb:LeadingKeys": "false"},
+        }:
+            return patterns
+        case {"StringLike": {"s3:prefix": [*patterns]}}:
+            return patterns
+        case unknown:
+            raise AssertionError(f"{unknown} has no entry here")
+
+
+def reaches(pattern: str | None, call: Call) -> bool:
+    """Whether the call's key is one of the pattern's."""
+    return pattern is None or (call.key is not None and fnmatchcase(call.key, pattern))
 
 
 @pytest.fixture
@@ -224,7 +258,10 @@ def run_api_handler(recorder: Recorder) -> None:
             assert client.http.post("/events", headers=headers, body=b'[{"event_type": 1}]').status_code == 400
             assert client.http.get("/realtime/metrics", headers=headers).status_code == 200
             assert client.http.post("/realtime/tickets", headers=headers).status_code == 201
-            assert client.http.post("/query", headers=headers, body=query).status_code in (200, 202)
+            started = client.http.post("/query", headers=headers, body=query)
+            assert started.status_code in (200, 202)
+            asked = client.http.get(f"/query/{started.json_body['id']}", headers=headers)
+            assert asked.status_code == started.status_code
 
 
 def run_websocket_connect(recorder: Recorder) -> None:
@@ -313,11 +350,43 @@ def test_a_function_may_do_what_it_does_and_nothing_else(function: str, recorder
     RUNS[function](recorder)
 
     policy = documents("prod")[f"policy-{function}-prod.json"]
-    permitted = {action for statement in policy["Statement"] for action in statement["Action"]}
+    athena = {"s3:GetObject", "s3:ListBucket"} if function == "api_handler" else set()
+    idle = [
+        (action, pattern)
+        for statement in policy["Statement"]
+        for action in statement["Action"]
+        for pattern in key_patterns(statement)
+        if not any(call.action == action and reaches(pattern, call) for call in recorder.calls)
+    ]
     assert [call for call in recorder.calls if not allows(policy, call)] == []
-    athena = {"s3:GetObject"} if function == "api_handler" else set()
-    assert permitted - NOT_OURS - athena <= {action for action, _ in recorder.calls}
+    assert [(action, pattern) for action, pattern in idle if action not in NOT_OURS | athena] == []
+
+
+@pytest.mark.parametrize("function", RUNS)
+def test_no_function_can_make_or_remove_an_api_key_or_a_project(function: str) -> None:
+    policy = documents("prod")[f"policy-{function}-prod.json"]
+    control = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/tidemark-prod-control"
+
+    for operation in ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"):
+        for key in ("key#hash", "project#shop", None):
+            assert not allows(policy, Call(f"dynamodb:{operation}", control, key))
 
 
 def test_every_function_is_run_here() -> None:
     assert {f"policy-{function}-prod.json" for function in RUNS} == documents("prod").keys()
+
+
+def test_athena_may_look_up_the_default_database_for_a_query() -> None:
+    policy = documents("prod")["policy-api_handler-prod.json"]
+
+    assert allows(policy, Call("glue:GetDatabase", f"arn:aws:glue:{REGION}:{ACCOUNT}:database/default"))
+
+
+@pytest.mark.parametrize(("function", "folder"), [("api_handler", "lake"), ("reinject", "spill")])
+def test_the_data_is_listed_in_one_folder_only(function: str, folder: str) -> None:
+    policy = documents("prod")[f"policy-{function}-prod.json"]
+    bucket = f"arn:aws:s3:::tidemark-prod-data-{ACCOUNT}"
+
+    assert allows(policy, Call("s3:ListBucket", bucket, f"{folder}/"))
+    assert not allows(policy, Call("s3:ListBucket", bucket, "quarantine/"))
+    assert not allows(policy, Call("s3:ListBucket", bucket))

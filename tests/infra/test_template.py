@@ -169,3 +169,27 @@ def test_the_handbook_says_what_to_do_for_every_alarm(monitoring: Template) -> N
     names = [a["Properties"]["AlarmName"]["Fn::Sub"] for a in of_type(monitoring, "AWS::CloudWatch::Alarm").values()]
     assert f"{len(names)} alarms $0.10 each" in OPERATIONS.read_text()
     assert documented == {name.removeprefix("tidemark-${Stage}-") for name in names}
+
+
+def test_the_handbook_says_for_how_long_erased_data_is_kept(template: Template) -> None:
+    rules = template["Resources"]["DataBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    (versions,) = (r["NoncurrentVersionExpiration"] for r in rules if "NoncurrentVersionExpiration" in r)
+    recoveries = [
+        table["Properties"]["PointInTimeRecoverySpecification"].get("RecoveryPeriodInDays", 35)  # DynamoDB's own
+        for table in of_type(template, "AWS::DynamoDB::Table").values()
+    ]
+
+    said = re.findall(r"(versions|recovery) keeps? .*?(\d+) days", " ".join(OPERATIONS.read_text().split()))
+    assert said == [("versions", str(versions["NoncurrentDays"])), ("recovery", str(max(recoveries)))]
+
+
+def test_the_templates_name_no_partition_and_the_handbook_says_that_the_policies_do() -> None:
+    assert [path.name for path in (TEMPLATE, MONITORING) if re.search(r"arn:aws[\w-]*:", path.read_text())] == []
+    assert re.search(r"`infra/policies.py` in place of `arn:aws:`", OPERATIONS.read_text())
+
+
+def test_the_handbook_says_that_a_stage_has_one_region(template: Template) -> None:
+    names = {bucket["Properties"]["BucketName"]["Fn::Sub"] for bucket in of_type(template, "AWS::S3::Bucket").values()}
+
+    assert not any("${AWS::Region}" in name for name in names)
+    assert "A stage lives in one region of an account" in OPERATIONS.read_text()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from localcloud.environment import variable
+from infra.names import variable
 from localcloud.places import PROJECT, LocalCloudError, Places, Ports, alive
 from tests.localcloud.running import Stack, free_ports, start_stack, wait_for
 
