@@ -55,6 +55,7 @@ class Scenario:
     archive_seconds: float = 1.0
     live_seconds: float = 0.1
     compact_seconds: float = 0.5
+    audit_seconds: float = 0.2
 
     @property
     def requests(self) -> float:
@@ -64,6 +65,11 @@ class Scenario:
     def seconds(self) -> float:
         """How long a million events take to come in."""
         return MILLION / self.events_per_second
+
+    @property
+    def containers(self) -> float:
+        """Of the edge, busy at the same time; at least one."""
+        return max(1.0, self.events_per_second / self.events_per_request * self.api_seconds)
 
     @property
     def deltas(self) -> float:
@@ -139,6 +145,9 @@ def lines(s: Scenario) -> Iterator[Line]:
     yield function("aggregate", s.deltas, 1, s.aggregate_seconds)
     # The delta and its index entry; the tombstone that takes its place, in a transaction (twice), and the index again.
     yield line("rollups table, writes", s.deltas * (delta_units + 1 + 2 * delta_units + 1), "write units", WRITE_UNITS)
+    # Each busy container of the edge puts its totals once a second at most, with their index entry.
+    receipts = min(s.requests, s.seconds * s.containers)
+    yield line("receipts, writes", receipts * 2, "write units", WRITE_UNITS)
     yield function("archive", s.seconds / 60, 1, s.archive_seconds)
     yield line("S3 puts", s.seconds / 60, "files", PUTS)
     lake_gb = MILLION * LAKE_BYTES_PER_EVENT / 1e9
@@ -147,7 +156,8 @@ def lines(s: Scenario) -> Iterator[Line]:
     yield line("WebSocket pushes", s.dashboards * s.seconds * s.pushes_per_second, "messages", SOCKET_MESSAGES)
     yield line("WebSocket connections", s.dashboards * s.seconds / 60, "minutes", SOCKET_MINUTES)
     yield function("compact", s.seconds / 60, 0.5, s.compact_seconds)
-    calls = s.requests + batches + s.deltas + s.seconds * (s.pushes_per_second + 2 / 60)
+    yield function("audit", s.seconds / 60, 0.5, s.audit_seconds)
+    calls = s.requests + batches + s.deltas + s.seconds * (s.pushes_per_second + 3 / 60)
     log_gb = calls * LOG_BYTES / 1e9
     yield Line("logs", f"{calls:,.0f} invocations × {LOG_BYTES} B × ${LOGS_GB:g}/GB", log_gb * LOGS_GB)
 

@@ -28,11 +28,7 @@ def statements(stage: str) -> dict[str, list[Statement]]:
 
     def control_items(actions: str | list[str], *kinds: str) -> Statement:
         """Those whose partition key begins with the kind: no function can make an API key or a project."""
-        condition = {
-            "ForAllValues:StringLike": {"dynamodb:LeadingKeys": [f"{kind}#*" for kind in kinds]},
-            "Null": {"dynamodb:LeadingKeys": "false"},  # `ForAllValues` is true of a request without keys
-        }
-        return {**allow(actions, control), "Condition": condition}
+        return with_keys(allow(actions, control), *(f"{kind}#*" for kind in kinds))
 
     def list_data(folder: str) -> Statement:
         return {**allow("s3:ListBucket", data), "Condition": {"StringLike": {"s3:prefix": [f"{folder}/*"]}}}
@@ -63,11 +59,17 @@ def statements(stage: str) -> dict[str, list[Statement]]:
             f"{results}/athena/*",
         ),
     ]
+    reinject = [
+        allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/spill/*"),
+        list_data("spill"),  # without it, S3 answers 403 instead of 404 for an object that is gone
+        allow("sqs:SendMessage", queue),
+    ]
     return {
         "api_handler": [
             control_items("dynamodb:GetItem", "key", "project", "query"),
             control_items("dynamodb:PutItem", "query", "ticket"),
             allow("dynamodb:Query", rollups),
+            with_keys(allow("dynamodb:PutItem", rollups), "*#ledger#*"),
             allow("sqs:SendMessage", queue),
             allow("s3:PutObject", f"{data}/quarantine/*", f"{data}/spill/*"),
             *query,
@@ -103,12 +105,9 @@ def statements(stage: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:DeleteItem", "connection", "sockets"),
             push("DELETE", "POST"),
         ],
-        "reinject": [
-            allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/spill/*"),
-            list_data("spill"),  # without it, S3 answers 403 instead of 404 for an object that is gone
-            allow("sqs:SendMessage", queue),
-        ],
+        "reinject": reinject,
         "compact": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), allow("dynamodb:PutItem", rollups)],
+        "audit": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), *reinject],
     }
 
 
@@ -119,6 +118,15 @@ def allow(actions: str | list[str], *resources: str) -> Statement:
         "Action": [actions] if isinstance(actions, str) else sorted(actions),
         "Resource": list(resources),
     }
+
+
+def with_keys(statement: Statement, *patterns: str) -> Statement:
+    """The statement for items whose partition keys are like one of the patterns."""
+    condition = {
+        "ForAllValues:StringLike": {"dynamodb:LeadingKeys": list(patterns)},
+        "Null": {"dynamodb:LeadingKeys": "false"},  # `ForAllValues` is true of a request without keys
+    }
+    return {**statement, "Condition": condition}
 
 
 def documents(stage: str) -> dict[str, dict[str, Any]]:

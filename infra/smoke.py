@@ -77,6 +77,7 @@ HANDLERS = (
     "live",
     "reinject",
     "compact",
+    "audit",
 )
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import app
+from chalicelib import metrics
 from chalicelib.domain import bodies, events
 
 ROOT = Path(__file__).parent.parent
@@ -60,3 +61,9 @@ def test_the_readme_names_every_folder() -> None:
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
 
     assert [folder for folder in folders if f"{folder}/" not in text("README.md")] == []
+
+
+def test_every_metric_is_documented_as_the_code_explains_it() -> None:
+    documented = dict(re.findall(r"^\| `([A-Z]\w+)` \| (.*) \|$", text("docs/operations.md"), re.MULTILINE))
+
+    assert documented == {name: meaning for name, (_, meaning) in metrics.METRICS.items()}

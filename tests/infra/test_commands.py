@@ -56,9 +56,9 @@ def test_the_stack_gives_every_output(made: dict[str, str], template: dict[str, 
 def test_the_monitoring_stack_stands_beside_it(made: dict[str, str], aws: Aws) -> None:
     groups = aws("logs").describe_log_groups(logGroupNamePrefix="/aws/lambda/tidemark-prod")["logGroups"]
 
-    assert len(groups) == 10
+    assert len(groups) == 11
     assert {group["retentionInDays"] for group in groups} == {30}
-    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 13
+    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 15
 
 
 def test_making_the_stack_again_changes_no_output(made: dict[str, str], aws: Aws) -> None:

@@ -21,6 +21,7 @@ from chalicelib import wiring
 from chalicelib.domain.access import Connection, Scope
 from chalicelib.domain.chunks import Message, chunks_of, encode_message
 from chalicelib.domain.events import Mode, StoredEvent
+from chalicelib.domain.ledger import Receipt
 from infra.keys import make_key
 from infra.policies import documents
 from tests.stores import stream_record
@@ -103,6 +104,8 @@ def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterato
         case "s3", "GetObject":  # of an object that is gone S3 says so to whom may list its key, and to nobody else
             yield Call("s3:GetObject", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}")
             yield Call("s3:ListBucket", f"arn:aws:s3:::{parameters['Bucket']}", parameters["Key"])
+        case "s3", "ListObjectsV2":
+            yield Call("s3:ListBucket", f"arn:aws:s3:::{parameters['Bucket']}", parameters["Prefix"])
         case "s3", _:
             yield Call(f"s3:{operation}", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}")
         case "sqs", _:
@@ -331,6 +334,14 @@ def run_compact(recorder: Recorder) -> None:
         assert wiring.compactor().compact(now_ms() // 1000 + 3600)
 
 
+def run_audit(recorder: Recorder) -> None:
+    wiring.ledger_table().put("shop", "2026-11-21T09", Receipt("c", received=1), now_ms() // 1000)
+    wiring.data_bucket().put("spill/shop/1", b"message")
+    with recorder.function():
+        assert wiring.collector().sweep(datetime.now(UTC) + timedelta(hours=1)) == 0
+        assert wiring.auditor().audit(now_ms() // 1000, spilled=0)["EventsInFlight"] == 1
+
+
 RUNS: dict[str, Callable[[Recorder], None]] = {
     "api_handler": run_api_handler,
     "websocket_connect": run_websocket_connect,
@@ -342,6 +353,7 @@ RUNS: dict[str, Callable[[Recorder], None]] = {
     "live": run_live,
     "reinject": run_reinject,
     "compact": run_compact,
+    "audit": run_audit,
 }
 
 
@@ -382,7 +394,7 @@ def test_athena_may_look_up_the_default_database_for_a_query() -> None:
     assert allows(policy, Call("glue:GetDatabase", f"arn:aws:glue:{REGION}:{ACCOUNT}:database/default"))
 
 
-@pytest.mark.parametrize(("function", "folder"), [("api_handler", "lake"), ("reinject", "spill")])
+@pytest.mark.parametrize(("function", "folder"), [("api_handler", "lake"), ("reinject", "spill"), ("audit", "spill")])
 def test_the_data_is_listed_in_one_folder_only(function: str, folder: str) -> None:
     policy = documents("prod")[f"policy-{function}-prod.json"]
     bucket = f"arn:aws:s3:::tidemark-prod-data-{ACCOUNT}"

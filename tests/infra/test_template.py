@@ -27,6 +27,7 @@ FUNCTIONS = [
     "live",
     "reinject",
     "compact",
+    "audit",
 ]
 GLUE_TYPES = {pa.string(): "string", pa.timestamp("us", tz="UTC"): "timestamp"}
 
@@ -157,8 +158,12 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
         ("ApproximateNumberOfMessagesVisible", "dead-letters"),
         ("ApproximateAgeOfOldestMessage", "queue-age"),
         *(("IteratorAge", f"{name}-age") for name in ("aggregate", "archive", "live")),
-        *(("Errors", f"{name}-errors") for name in ("process", "aggregate", "archive", "live", "compact", "socket")),
-        ("AsyncEventsDropped", "reinject-dropped"),
+        *(
+            ("Errors", f"{name}-errors")
+            for name in ("process", "aggregate", "archive", "live", "compact", "audit", "socket")
+        ),
+        ("EventsMissing", "events-missing"),
+        ("MessagesSpilled", "spilled"),
         ("5XXError", "api-errors"),
     }
 
