@@ -18,6 +18,7 @@ from chalice.app import Chalice, DynamoDBEvent, Rate, Request, Response, S3Event
 from chalicelib import __version__, logs, wiring
 from chalicelib.domain import bodies
 from chalicelib.domain.access import Project, Scope, key_of
+from chalicelib.domain.enrichment import Client, client_of
 from chalicelib.domain.errors import (
     Forbidden,
     InvalidRequest,
@@ -123,6 +124,12 @@ def project(scope: Scope) -> Project:
     return wiring.authorizer().project(request().headers, scope)
 
 
+def client(owner: Project) -> Client:
+    """What may be kept of who sent the request."""
+    source_ip = request().context["identity"].get("sourceIp") or ""
+    return client_of(request().headers, source_ip, owner.salt, f"{now():%Y-%m-%d}")
+
+
 # REST: events in
 
 
@@ -130,7 +137,7 @@ def project(scope: Scope) -> Project:
 @refusals
 def post_events() -> Response:
     owner = project(Scope.WRITE)
-    admission = wiring.collector().collect(bodies.read_native(raw_body()), owner, to_ms(now()))
+    admission = wiring.collector().collect(bodies.read_native(raw_body()), owner, to_ms(now()), client(owner))
     return answer(verdicts(admission), 202 if admission.event_ids else 400)
 
 
@@ -144,7 +151,7 @@ def post_segment(kind: str) -> Response:
         wiring.authorizer().project_of_key(key, Scope.WRITE)
     read = bodies.read_segment(raw_body(), kind)
     owner = wiring.authorizer().project_of_key(key or read.write_key, Scope.WRITE)
-    admission = wiring.collector().collect(read, owner, to_ms(now()))
+    admission = wiring.collector().collect(read, owner, to_ms(now()), client(owner))
     return answer({"success": True, **verdicts(admission)})  # anything but 200 makes some SDKs send all of it again
 
 

@@ -74,6 +74,9 @@ class Aggregator:
         user_hash = hash_user(chunk.user) if chunk.user else None
         hours: dict[int, Rollups] = {}
         for event in chunk.events:
+            if "enrichment" in event and event["enrichment"].get("bot"):
+                folded[chunk.project, hour_of(chunk.received_ms)].ledger.bots += 1
+                continue
             number = event["occurred_at"] // HOUR_MS
             rollups = hours.get(number)
             if rollups is None:

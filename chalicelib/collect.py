@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import Request
 from chalicelib.domain.chunks import Message, encode_message
+from chalicelib.domain.enrichment import NOBODY, Client, hide_addresses
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_EVENT_BYTES, Admission, Admitter
 from chalicelib.domain.ledger import Receipt, Tally
@@ -41,22 +42,23 @@ class Collector:
     tally: Tally
     put_ms: dict[str, int] = field(default_factory=dict)  # project -> when its receipt was last put
 
-    def collect(self, request: Request, project: Project, received_ms: int) -> Admission:
+    def collect(self, request: Request, project: Project, received_ms: int, client: Client = NOBODY) -> Admission:
         """Judge and store; returns only when every event is in the queue, in the spill or in quarantine.
 
         Raises Unavailable when neither the queue nor the bucket takes them.
         """
+        hide_addresses(request.events)
         hour = hour_of(received_ms)
         admission = self._admit(request, project, received_ms, check_sizes=request.size_bytes > MAX_EVENT_BYTES)
         receipt = self.tally.add(project.id, hour, received=len(request.events), **_judged(admission))
         try:
-            texts = _messages(project.id, received_ms, admission, receipt)
+            texts = _messages(project.id, received_ms, admission, receipt, client)
         except TypeError:  # orjson.JSONEncodeError: some event is nested too deep, which checking each one tells
             before = _judged(admission)
             admission = self._admit(request, project, received_ms, check_sizes=True)
             more = {name: max(n - before[name], 0) for name, n in _judged(admission).items()}
             receipt = self.tally.add(project.id, hour, **more)
-            texts = _messages(project.id, received_ms, admission, receipt)
+            texts = _messages(project.id, received_ms, admission, receipt, client)
         sent = 0
         try:
             if admission.rejections:
@@ -136,7 +138,9 @@ def _judged(admission: Admission) -> dict[str, int]:
     }
 
 
-def _messages(project: str, received_ms: int, admission: Admission, receipt: Receipt) -> list[tuple[str, int]]:
+def _messages(
+    project: str, received_ms: int, admission: Admission, receipt: Receipt, client: Client
+) -> list[tuple[str, int]]:
     if not admission.events:
         return []
-    return encode_message(Message(project, received_ms, admission.events, receipt))
+    return encode_message(Message(project, received_ms, admission.events, receipt, client))

@@ -8,6 +8,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.chunks import Chunk, chunks_of, decode_message
+from chalicelib.domain.enrichment import enrich
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.partitions import unreadable_key
 from chalicelib.storage.events_table import EventsTable
@@ -34,7 +35,10 @@ class Processor:
         for record in records:
             message_id = record["messageId"]
             try:
-                chunks.extend(chunks_of(decode_message(record["body"])))
+                message = decode_message(record["body"])
+                for event in message.events:
+                    enrich(event, message.client)
+                chunks.extend(chunks_of(message))
                 readable.append(message_id)
             except ValueError as error:
                 log.warning("message unreadable", extra={"message_id": message_id, "reason": str(error)})

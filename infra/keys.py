@@ -19,7 +19,7 @@ def make_key(dynamodb: Any, table: str, project: str, mode: Mode, scopes: list[S
     control, now = ControlTable(dynamodb, table), datetime.now(UTC)
     key = f"tm_{secrets.token_urlsafe(24)}"
     try:
-        control.put_project(Project(project, mode), now)
+        control.put_project(Project(project, mode, secrets.token_bytes(32)), now)
     except dynamodb.exceptions.ResourceNotFoundException as error:
         raise OperatorError(f"there is no table {table}; make the stack first: python -m infra.stack") from error
     control.put_key(key, project, scopes, label, now)

@@ -50,6 +50,47 @@ def test_a_rewritten_chunk_counts_nothing(stores: Stores) -> None:
     assert count(stores, "demo") == 1
 
 
+def test_a_bot_is_in_the_ledger_and_in_no_metric(stores: Stores) -> None:
+    [person, bot] = [
+        {
+            "event_id": f"e{n}",
+            "event_type": "click",
+            "user_id": f"u{n}",
+            "occurred_at": NINE,
+            "enrichment": {"bot": True},
+        }
+        for n in range(2)
+    ]
+    person["enrichment"] = {"browser": "Firefox"}
+    chunks = chunks_of(Message("demo", NINE, [person, bot]))
+
+    aggregator(stores).aggregate([stream_record(chunk, n) for n, chunk in enumerate(chunks)], now=1)
+
+    total = stores.rollups.read_hour("demo", HOUR).total()
+    assert count(stores, "demo") == 1
+    assert (total.ledger.stored, total.ledger.bots) == (2, 1)
+
+
+def test_a_dimension_that_the_client_does_not_send_comes_from_the_enrichment(stores: Stores) -> None:
+    spec = RollupSpec(dimensions=("country", "device"))
+    contracts = Contracts({"click": Contract("click", "1-0-0", "clicks", spec, UNTYPED)})
+    event = {
+        "event_id": "e",
+        "event_type": "click",
+        "occurred_at": NINE,
+        "properties": {"country": "FR"},
+        "enrichment": {"country": "DE", "device": "mobile"},
+    }
+    [chunk] = chunks_of(Message("demo", NINE, [event]))
+
+    Aggregator(contracts, stores.rollups, stores.bucket).aggregate([stream_record(chunk, 1)], now=1)
+
+    assert stores.rollups.read_hour("demo", HOUR).total()["click"].dimensions == {
+        "country": {"FR": 1},
+        "device": {"mobile": 1},
+    }
+
+
 def test_projects_are_counted_apart(stores: Stores) -> None:
     aggregator(stores).aggregate(records("demo", NINE) + records("other", NINE, NINE + 1, first=5), now=1)
 

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.chunks import Message, encode_message
+from chalicelib.domain.chunks import Message, encode_message, unpack_events
+from chalicelib.domain.enrichment import Client
 from chalicelib.process import Processor
 from chalicelib.storage.events_table import MAX_ATTEMPTS, EventsTable
 from tests.stores import Stores, empty_stores
@@ -43,6 +44,40 @@ def test_redelivery_and_retried_requests_rewrite_the_same_items(stores: Stores) 
     processor.process([record("m1", "a", "b"), again])
 
     assert len(stores.items("events")) == 1
+
+
+def test_both_of_a_request_and_its_repetition_reach_the_stream_when_they_come_together(stores: Stores) -> None:
+    puts: list[int] = []
+
+    class Counting:
+        def batch_write_item(self, RequestItems: dict[str, list[Any]]) -> dict[str, Any]:
+            puts.append(len(RequestItems["events"]))
+            return {}
+
+    table = EventsTable(Counting(), "events")
+    Processor(table, stores.bucket).process([record("m1", "a"), record("m2", "a", received=RECEIVED + 5_000)])
+
+    assert puts == [1, 1]
+
+
+def test_stored_events_say_what_their_request_tells_of_the_client(stores: Stores) -> None:
+    client = Client(
+        ip="203.0.113.0", country="DE", user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Firefox/130.0"
+    )
+    events = [{"event_id": "e", "event_type": "click", "occurred_at": RECEIVED}]
+    [(text, _)] = encode_message(Message("demo", RECEIVED, events, client=client))
+
+    Processor(stores.events, stores.bucket).process([{"messageId": "m", "body": text}])
+
+    [item] = stores.items("events")
+    [stored], _ = unpack_events(item["body"]["B"])
+    assert stored["enrichment"] == {
+        "browser": "Firefox",
+        "os": "Linux",
+        "device": "desktop",
+        "ip": "203.0.113.0",
+        "country": "DE",
+    }
 
 
 def test_a_message_that_cannot_be_read_is_kept_and_blocks_nothing(stores: Stores) -> None:

@@ -13,6 +13,7 @@ from hashlib import blake2b
 
 import orjson
 
+from chalicelib.domain.enrichment import NOBODY, Client
 from chalicelib.domain.events import StoredEvent, user_of
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.time_windows import HOUR_MS, iso_ms, parse_ms
@@ -31,6 +32,7 @@ class Message:
     received_ms: int
     events: list[StoredEvent]
     receipt: Receipt | None = None
+    client: Client = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ def encode_message(message: Message) -> list[tuple[str, int]]:
     document = {"project": message.project, "received_at": message.received_ms, "events": message.events}
     if message.receipt:
         document["receipt"] = str(message.receipt)
+    if message.client is not NOBODY:
+        document["client"] = message.client.to_json()
     text = b64encode(zlib.compress(orjson.dumps(document), COMPRESSION_LEVEL)).decode()
     if len(text) <= MAX_MESSAGE_BYTES:
         return [(text, len(message.events))]
@@ -69,7 +73,8 @@ def decode_message(text: str) -> Message:
     try:
         document = orjson.loads(zlib.decompress(b64decode(text, validate=True)))
         receipt = Receipt.from_text(document["receipt"]) if "receipt" in document else None
-        return Message(document["project"], document["received_at"], _checked(document["events"]), receipt)
+        client = Client(**document["client"]) if "client" in document else NOBODY
+        return Message(document["project"], document["received_at"], _checked(document["events"]), receipt, client)
     except (ValueError, KeyError, TypeError, zlib.error) as error:
         raise ValueError(f"not a message of ours: {error!r}") from error
 

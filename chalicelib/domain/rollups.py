@@ -108,12 +108,15 @@ def fold_event(
     minute = event["occurred_at"] // 60_000 % 60
     rollup.minutes[minute] = rollup.minutes.get(minute, 0) + 1
     properties = event.get("properties") or {}
+    enrichment = event.get("enrichment") or {}
     for name in spec.measures:
         value = properties.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             rollup.measures.setdefault(name, Measure()).add(value)
     for name in spec.dimensions:
         value = properties.get(name)
+        if value is None:
+            value = enrichment.get(name)
         if value is not None:
             values = rollup.dimensions.setdefault(name, {})
             text = dimension_text(value)

@@ -21,6 +21,7 @@ COLUMNS = (
     "client_timestamp",
     "properties",
     "context",
+    "enrichment",
     "dt",
     "hr",
 )

@@ -32,14 +32,15 @@ class ControlTable:
         if project is None:
             return None
         return Credential(
-            project=Project(project["project"]["S"], Mode(project["mode"]["S"])),
+            project=Project(project["project"]["S"], Mode(project["mode"]["S"]), project.get("salt", {}).get("B", b"")),
             scopes=frozenset(scope["S"] for scope in item["scopes"]["L"]),
         )
 
     def put_project(self, project: Project, created_at: datetime) -> None:
-        """Make a project; one that is there keeps its mode. For operators: no function's role may."""
+        """Make a project; one that is there keeps its mode and salt. For operators: no function's role may."""
         owner = {**_key(f"project#{project.id}", "project"), "project": {"S": project.id}}
-        self._put_new({**owner, "mode": {"S": project.mode.value}, **_creation(created_at)})
+        settings = {"mode": {"S": project.mode.value}, **({"salt": {"B": project.salt}} if project.salt else {})}
+        self._put_new({**owner, **settings, **_creation(created_at)})
 
     def put_key(self, key: str, project: str, scopes: Iterable[Scope], label: str, created_at: datetime) -> None:
         """Keep a key's hash; one that is there stays as it is. For operators: no function's role may."""

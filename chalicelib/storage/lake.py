@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         pa.field("client_timestamp", pa.string()),
         pa.field("properties", pa.string()),
         pa.field("context", pa.string()),
+        pa.field("enrichment", pa.string()),
     ]
 )
 
@@ -58,6 +59,7 @@ class Lake:
             columns["client_timestamp"].append(None if timestamp is None else str(timestamp))
             columns["properties"].append(_json(event.get("properties")))
             columns["context"].append(_json(event.get("context")))
+            columns["enrichment"].append(_json(event.get("enrichment")))
         table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, schema=SCHEMA)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")

@@ -1,6 +1,7 @@
 """The main job on the whole stack: what is sent arrives, once, everywhere, and soon."""
 
 import asyncio
+import json
 import random
 import time
 import uuid
@@ -136,6 +137,25 @@ def test_killing_the_app_under_load_loses_nothing_and_counts_nothing_twice(
     eventually(lambda: api.sql(f"SELECT count(*) FROM events WHERE event_type = '{kind}'"), [[1_200]], seconds=60)
     # Of all that this and other tests sent: received = stored + duplicate + quarantined.
     eventually(lambda: [hour["in_flight"] for hour in api.ledger()], [0, 0], seconds=30)
+
+
+def test_a_browser_is_described_and_a_bot_is_in_the_lake_but_in_no_metric(api: Api) -> None:
+    kind = event_type()
+    firefox = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:130.0) Gecko/20100101 Firefox/130.0"
+    crawler = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+
+    for agent, size in ((firefox, 3), (crawler, 2)):
+        body = json.dumps(batch(kind, size)).encode()
+        sent = api.call("POST", "/events", key="demo-write", body=body, headers={"User-Agent": agent})
+        assert sent.status == 202
+
+    eventually(lambda: api.total(kind), 3, seconds=30)
+    columns = "json_extract_scalar(enrichment, '$.browser'), json_extract_scalar(enrichment, '$.ip'), count(*)"
+    eventually(
+        lambda: api.sql(f"SELECT {columns} FROM events WHERE event_type = '{kind}' GROUP BY 1, 2 ORDER BY 1"),
+        [["Firefox", "127.0.0.0", 3], ["Googlebot", "127.0.0.0", 2]],
+        seconds=30,
+    )
 
 
 def test_projects_do_not_see_each_other(api: Api) -> None:
