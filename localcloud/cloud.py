@@ -61,6 +61,15 @@ class Cloud:
         """The process's life."""
         self.save()
         report(ready=True, outputs=self.outputs)
+        try:
+            self._end(hurry=self._serve())
+        finally:  # whatever went wrong, what was accepted is kept
+            self.save()
+            self.server.stop()
+        return 0
+
+    def _serve(self) -> bool:
+        """Until told to stop; whether at once."""
         hurry = False
         while True:
             try:
@@ -74,9 +83,7 @@ class Cloud:
             if "hurry" in command:
                 hurry = True
             if "stop" in command:
-                break
-        self._end(hurry)
-        return 0
+                return hurry
 
     def save(self) -> None:
         """Save everything as of one moment."""
@@ -104,8 +111,6 @@ class Cloud:
         self.triggers.stop(LAST_DELIVERIES_SECONDS)
         self.gateway_server.call(self.gateway.close_all())
         self.gateway_server.stop()
-        self.save()
-        self.server.stop()
 
     def _await_services(self) -> None:
         # The socket listens before the server does, so the first connection waits for it.

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from localcloud.places import ACCOUNT, REGION, LocalCloudError
 from localcloud.pump import Pump, Waker, settled
 from localcloud.queue_pump import NotificationPump, QueuePump
@@ -57,7 +59,7 @@ class Triggers:
             if key not in self._running:
                 try:
                     pumps = self._pumps_of(trigger)
-                except (LocalCloudError, ApiError) as error:
+                except (LocalCloudError, ApiError, ClientError, BotoCoreError) as error:
                     log.error("the trigger of %s cannot run: %s", trigger["function"], error)
                     continue
                 with self._lock:
