@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -63,6 +64,8 @@ class Emulator:
         self._persistence: Any = persistence
         self._written: threading.Event = concurrency.esm_wake
         self._saved = places.saved
+        self._sequence = 0
+        dynamodb._next_stream_seq = self._next_sequence
         self.changes = 0
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -123,9 +126,11 @@ class Emulator:
                 if service["format"] > self._persistence._state_format_version(name):
                     raise ValueError(f"{name} was saved by a later version")
                 self._app._get_module(self._app._state_map[name]).load_persisted_state(service["state"])
+            checkpoints: dict[str, str] = saved["checkpoints"]
+            self._sequence = max(map(int, checkpoints.values()), default=0)
             for table, records in saved["records"].items():
                 self._dynamodb._stream_records.set_scoped(ACCOUNT, REGION, table, records)
-            checkpoints: dict[str, str] = saved["checkpoints"]
+                self._sequence = max(self._sequence, int(records[-1]["dynamodb"]["SequenceNumber"]))
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise LocalCloudError(
                 f"{self._saved} cannot be read ({error}), so nothing was started or changed. Put a copy of it back, "
@@ -151,6 +156,12 @@ class Emulator:
                 if kept:
                     waiting[table] = kept
         return waiting
+
+    def _next_sequence(self) -> str:
+        """In MiniStack's form, but never behind one given before: its own goes back when the machine's clock does."""
+        with self._dynamodb._stream_seq_lock:
+            self._sequence = max(self._sequence + 1, int(time.time() * 1000) * 10**10)
+            return f"{self._sequence:030d}"
 
     async def trim_streams(self, needed: Callable[[str], str]) -> None:
         """Drop records that every trigger has passed: nothing else reads them, and each holds an item's image."""

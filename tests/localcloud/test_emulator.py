@@ -70,6 +70,23 @@ def test_stream_records_that_no_trigger_took_come_back(services: Services) -> No
     assert keys(services, arn) == ["b", "c"]
 
 
+@pytest.mark.parametrize("ahead", ["checkpoint", "record"])
+def test_a_record_follows_those_before_the_restart_though_the_clock_went_back(services: Services, ahead: str) -> None:
+    name, arn = table(services, "a")
+    first = records(services, arn)[0]["dynamodb"]
+    later = f"{int(first['SequenceNumber']) + 60_000 * 10**10:030d}"  # of a clock that was a minute fast
+    if ahead == "record":
+        services.emulator._dynamodb._stream_records.get_scoped("000000000000", "us-east-1", name)[0]["dynamodb"][
+            "SequenceNumber"
+        ] = later
+
+    save(services, {"worker": later if ahead == "checkpoint" else "1"})
+    services.emulator.restore()
+    services.client("dynamodb").put_item(TableName=name, Item={"pk": {"S": "b"}})
+
+    assert records(services, arn)[-1]["dynamodb"]["SequenceNumber"] > later
+
+
 def test_records_that_every_trigger_passed_are_dropped_and_readers_go_on(services: Services) -> None:
     _, arn = table(services, "a", "b", "c")
     second = records(services, arn)[1]["dynamodb"]["SequenceNumber"]
