@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import orjson
+from chalice.config import Config
 from chalice.local import LambdaContext
 
 from localcloud.application import load_app
@@ -22,6 +23,8 @@ from localcloud.places import HOST, PROJECT
 log = logging.getLogger("localcloud.functions")
 
 DEFAULT_TIMEOUT_SECONDS = 60  # Chalice's own default
+# Chalice deploys the socket handlers under names of its own, by which config.json calls them too.
+SOCKET_FUNCTIONS = {"$connect": "websocket_connect", "$disconnect": "websocket_disconnect"}
 LAST_INVOCATIONS_SECONDS = 5.0  # for those in progress when the process is to end
 
 Handler = Callable[[Any, Any], Any]
@@ -119,8 +122,7 @@ def serve_functions() -> int:
     received = commands()
     app, config = load_app()
     handlers = {name: handler for name, handler in app.handler_map.items() if name != "api_handler"}
-    timeouts = {name: config.scope(config.chalice_stage, name).lambda_timeout for name in handlers}
-    timeouts = {name: seconds or DEFAULT_TIMEOUT_SECONDS for name, seconds in timeouts.items()}
+    timeouts = read_timeouts(app, config)
     triggers = read_triggers(app, PROJECT / "infra" / "triggers.json")
     server = Functions(handlers, timeouts, triggers, int(os.environ.get("LOCALCLOUD_FUNCTIONS_PORT", "0")))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -129,3 +131,16 @@ def serve_functions() -> int:
         continue
     server.finish()
     return 0
+
+
+def read_timeouts(app: Any, config: Config) -> dict[str, int]:
+    """Each handler's time-out in seconds, as it is deployed."""
+    deployed = {
+        handler.name: SOCKET_FUNCTIONS.get(route, "websocket_message")
+        for route, handler in app.websocket_handlers.items()
+    }
+    return {
+        name: config.scope(config.chalice_stage, deployed.get(name, name)).lambda_timeout or DEFAULT_TIMEOUT_SECONDS
+        for name in app.handler_map
+        if name != "api_handler"
+    }
