@@ -18,6 +18,7 @@ from localcloud.wire import ApiError, CloudApi, FunctionsApi
 log = logging.getLogger("localcloud.triggers")
 
 QUEUE_POLLERS = 4  # Lambda begins with five
+JOIN_SECONDS = 5  # for a pump to note that its last invocation ended
 NOTIFICATION_VISIBILITY_SECONDS = "900"
 
 
@@ -53,7 +54,7 @@ class Triggers:
         for pump in gone:
             pump.stop()
         for pump in gone:
-            pump.join(70)  # a function's time-out and some: its batch must not be read twice
+            pump.join(self.functions.longest_seconds() + JOIN_SECONDS)  # its batch must not be read twice
         self.stream_triggers = [trigger for trigger in triggers if trigger["type"] == "stream"]
         for key, trigger in wanted.items():
             if key not in self._running:

@@ -135,6 +135,10 @@ class FunctionsApi:
             raise FunctionFailed(f"{name} raised {answer.get('errorType')}: {answer.get('errorMessage')}")
         return answer
 
+    def longest_seconds(self) -> float:
+        """No invocation takes longer."""
+        return max([self._timeout_seconds, *self.timeouts.values()]) + GRACE_SECONDS
+
     def reachable(self) -> bool:
         """Whether the process listens."""
         try:

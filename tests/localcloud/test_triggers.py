@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from localcloud.pump import Pump
 from localcloud.triggers import Triggers
 from tests.localcloud.conftest import Recorder, Services
 from tests.localcloud.running import wait_for
@@ -47,3 +48,17 @@ def test_a_trigger_that_cannot_run_is_logged_and_the_others_run(
 
     wait_for(lambda: function.events, 5, "the queue's message")
     assert "the trigger of reinject cannot run: " in caplog.text
+
+
+def test_a_pump_that_is_replaced_has_its_functions_time_to_end(
+    services: Services, triggers: Triggers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, _ = queue_trigger(services)
+    triggers.configure([queue])
+    triggers.functions.timeouts = {"worker": 120.0, "other": 10.0}
+    allowed: list[float] = []
+    monkeypatch.setattr(Pump, "join", lambda _pump, seconds: allowed.append(seconds))
+
+    triggers.configure([])
+
+    assert allowed == [130.0, 130.0]
