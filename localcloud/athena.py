@@ -82,7 +82,7 @@ class _Source:
 
     @classmethod
     def find(cls, name: str, database: str, query: str) -> "_Source | None":
-        """None for a name that Glue does not know: DuckDB then says so."""
+        """None for a name that Glue does not know: DuckDB then says so. QueryFailed when no project is named."""
         from ministack.services import glue
 
         table = glue._tables.get(f"{database}/{name}")
@@ -92,6 +92,11 @@ class _Source:
         parts = urlsplit(location)
         prefix = parts.path.strip("/") + "/"
         projects = only_projects(query, name)
+        if projects is None and table.get("Parameters", {}).get("projection.project.type") == "injected":
+            raise QueryFailed(
+                "CONSTRAINT_VIOLATION: For the injected projected partition column project, the WHERE clause must "
+                "contain only static equality conditions, and at least one such condition must be present"
+            )
         folders = [prefix] if projects is None else [f"{prefix}project={project}/" for project in sorted(projects)]
         return cls(database, table, parts.netloc, prefix, folders)
 

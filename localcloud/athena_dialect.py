@@ -39,27 +39,41 @@ def named_tables(query: str) -> list[tuple[str, str]]:
 
 
 def only_projects(query: str, table: str) -> set[str] | None:
-    """The projects whose files are enough: every reference to the table has `project = '...'` beside it. Else None."""
+    """The projects whose files are enough: each reference to the table has `project` = or IN constants beside it.
+
+    None when one has not. Athena also finds the condition further out or in a JOIN's ON; this looks at WHERE alone.
+    """
     projects = set()
     for scope in traverse_scope(_parse(query)):
-        references = [found for found in _tables(scope) if found.name == table]
-        if not references:
-            continue
         where = scope.expression.args.get("where")
-        condition = where.this if where else None
-        conjuncts = list(condition.flatten()) if isinstance(condition, exp.And) else [condition]
-        named = {name for conjunct in conjuncts if (name := _named_project(conjunct)) is not None}
-        if len(named) != 1 or len(references) != 1 or len(scope.selected_sources) != 1:
-            return None
-        projects |= named
+        conjuncts = _conjuncts(where.this) if where else []
+        alone = len(scope.selected_sources) == 1
+        for alias, source in scope.sources.items():
+            if not isinstance(source, exp.Table) or source.name != table:
+                continue
+            names = ("", alias) if alone else (alias,)
+            pinned = [found for node in conjuncts if (found := _pinned(node, names)) is not None]
+            if len(pinned) != 1:
+                return None
+            projects |= pinned[0]
     return projects or None
 
 
-def _named_project(node: object) -> str | None:
+def _conjuncts(condition: exp.Expr) -> list[exp.Expr]:
+    return list(condition.flatten()) if isinstance(condition, exp.And) else [condition]
+
+
+def _pinned(node: exp.Expr, tables: tuple[str, ...]) -> set[str] | None:
+    """The projects that a condition allows, when that can be told from its text."""
     match node:
-        case exp.EQ(this=exp.Column(name="project"), expression=exp.Literal(is_string=True, name=name)):
-            return str(name)
-    return None
+        case exp.EQ(this=exp.Column(name="project", table=table), expression=exp.Literal() as value):
+            values = [value]
+        case exp.In(this=exp.Column(name="project", table=table)):
+            values = node.expressions
+        case _:
+            return None
+    constant = values and all(isinstance(value, exp.Literal) and value.is_string for value in values)
+    return {value.name for value in values} if constant and table in tables else None
 
 
 def _tables(scope: object) -> list[exp.Table]:

@@ -42,9 +42,9 @@ class Cloud:
         from localcloud import athena  # it needs MiniStack's modules, whose import needs the environment
 
         athena.install(places.root / "athena")
+        self.checkpoints = self.emulator.restore()
         self.server = AsgiServer(self.emulator.app, _inherited("LOCALCLOUD_CLOUD_SOCKET"), "services")
         self._await_services()
-        self.checkpoints = self.server.call(self.emulator.restore_streams())
         self.outputs = ensure_stack(self._client("cloudformation"), PROJECT / "infra" / "template.yaml", places.stack)
         self._s3 = self._client("s3")
         seed(self._client("dynamodb"), self.outputs["ControlTable"])
@@ -61,6 +61,15 @@ class Cloud:
         """The process's life."""
         self.save()
         report(ready=True, outputs=self.outputs)
+        try:
+            self._end(hurry=self._serve())
+        finally:  # whatever went wrong, what was accepted is kept
+            self.save()
+            self.server.stop()
+        return 0
+
+    def _serve(self) -> bool:
+        """Until told to stop; whether at once."""
         hurry = False
         while True:
             try:
@@ -74,15 +83,14 @@ class Cloud:
             if "hurry" in command:
                 hurry = True
             if "stop" in command:
-                break
-        self._end(hurry)
-        return 0
+                return hurry
 
     def save(self) -> None:
         """Save everything as of one moment."""
-        changes = self.emulator.changes
-        self.save_seconds = self.server.call(self.emulator.save(self.checkpoints, self.triggers.oldest_needed))
+        changes, started = self.emulator.changes, time.monotonic()
+        self.emulator.save(self.server.call(self.emulator.snapshot(self.checkpoints, self.triggers.oldest_needed)))
         self.saved_changes, self.saved_at = changes, time.monotonic()
+        self.save_seconds = self.saved_at - started
         print(f"saved in {self.save_seconds:.3f} s", flush=True)
 
     def _save_when_due(self) -> None:
@@ -103,9 +111,6 @@ class Cloud:
         self.triggers.stop(LAST_DELIVERIES_SECONDS)
         self.gateway_server.call(self.gateway.close_all())
         self.gateway_server.stop()
-        self.save()
-        self.emulator.saved_by_itself()
-        self.server.stop()
 
     def _await_services(self) -> None:
         # The socket listens before the server does, so the first connection waits for it.

@@ -15,9 +15,6 @@ KNOWN = {
     "BisectBatchOnFunctionError",
     "FilterCriteria",
     "ParallelizationFactor",
-    "MaximumRecordAgeInSeconds",
-    "DestinationConfig",
-    "ScalingConfig",
 }
 
 
@@ -27,6 +24,11 @@ def read_triggers(app: Any, mappings_file: Path) -> list[dict[str, Any]]:
     for function, mapping in mappings.items():
         if unknown := mapping.keys() - KNOWN:
             raise LocalCloudError(f"{mappings_file}: {function} has {sorted(unknown)}, which the local cloud cannot do")
+        if mapping.get("ParallelizationFactor", 1) != 1:
+            raise LocalCloudError(
+                f"{mappings_file}: {function} has ParallelizationFactor {mapping['ParallelizationFactor']}; "
+                "the local cloud reads a stream with 1"
+            )
     return [_trigger(source, mappings.get(source.name, {})) for source in app.event_sources]
 
 

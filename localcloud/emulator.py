@@ -12,9 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
-
-from localcloud.places import ACCOUNT, HOST, REGION, Places
+from localcloud.places import ACCOUNT, HOST, REGION, LocalCloudError, Places
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 KEPT_QUERIES = 200  # Athena's executions with their results are part of the state
@@ -47,7 +45,7 @@ class Emulator:
                 "MINISTACK_ACCOUNT_ID": ACCOUNT,
                 "S3_PERSIST": "1",
                 "S3_DATA_DIR": str(places.objects),
-                "PERSIST_STATE": "1",
+                "PERSIST_STATE": "0",  # see `snapshot`
                 "STATE_DIR": str(places.services),
                 "IOT_MTLS_ENABLED": "0",
                 "SFTP_ENABLED": "0",
@@ -65,8 +63,9 @@ class Emulator:
         self._dynamodb: Any = dynamodb
         self._persistence: Any = persistence
         self._written: threading.Event = concurrency.esm_wake
-        self._streams_file = places.streams
-        self._folder = places.services
+        self._saved = places.saved
+        self._sequence = 0
+        dynamodb._next_stream_seq = self._next_sequence
         self.changes = 0
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -88,19 +87,56 @@ class Emulator:
 
     # State
 
-    async def save(self, checkpoints: dict[str, str], needed: Callable[[str], str]) -> float:
-        """Save all but S3, which is on disk at once; runs on the server's loop, so between two requests.
+    async def snapshot(self, checkpoints: dict[str, str], needed: Callable[[str], str]) -> bytes:
+        """What `save` writes; runs on the server's loop, so between two requests.
 
-        `needed` gives the sequence number that all triggers of a stream have passed. Returns the seconds it took.
+        `needed` gives the sequence number that all triggers of a stream have passed.
         """
-        started = time.monotonic()
         self._forget_old_queries()
+        services = {}
         for name, state_of in self._app._build_persistence_save_dict().items():
             state = self.tables() if name == "dynamodb" else state_of()
             if state is not None:
-                self._save_service(name, state)
-        self._save_streams(checkpoints, needed)
-        return time.monotonic() - started
+                services[name] = {"format": self._persistence._state_format_version(name), "state": state}
+        document = {"services": services, "checkpoints": dict(checkpoints), "records": self._waiting(needed)}
+        # MiniStack's own json.dump writes piece by piece, in six times the time.
+        return json.dumps(document, default=self._persistence._json_default).encode()
+
+    def save(self, snapshot: bytes) -> None:
+        """Replace what was saved before, in one step.
+
+        It is one file because all of it belongs to one moment: a message gone from its queue is in a table, an item
+        in a table is in the stream or behind the checkpoint. Only S3 is not of that moment, for its objects are on
+        disk at once: after a crash they are ahead of the rest, which is then delivered again.
+        """
+        draft = self._saved.with_suffix(".draft")
+        with draft.open("wb") as file:
+            file.write(snapshot)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._saved)
+
+    def restore(self) -> dict[str, str]:
+        """Put back what was saved, before anything is served; the checkpoints. Raises LocalCloudError."""
+        if not self._saved.exists():
+            return {}
+        try:
+            saved = json.loads(self._saved.read_bytes(), object_hook=self._persistence._json_object_hook)
+            for name, service in saved["services"].items():
+                if service["format"] > self._persistence._state_format_version(name):
+                    raise ValueError(f"{name} was saved by a later version")
+                self._app._get_module(self._app._state_map[name]).load_persisted_state(service["state"])
+            checkpoints: dict[str, str] = saved["checkpoints"]
+            self._sequence = max(map(int, checkpoints.values()), default=0)
+            for table, records in saved["records"].items():
+                self._dynamodb._stream_records.set_scoped(ACCOUNT, REGION, table, records)
+                self._sequence = max(self._sequence, int(records[-1]["dynamodb"]["SequenceNumber"]))
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise LocalCloudError(
+                f"{self._saved} cannot be read ({error}), so nothing was started or changed. Put a copy of it back, "
+                "or begin anew with `make clean`, which removes every table, queue and object"
+            ) from error
+        return checkpoints
 
     def tables(self) -> dict[str, Any]:
         """What DynamoDB's own get_state gives, but not copied: it is written before anything can change it."""
@@ -110,19 +146,8 @@ class Emulator:
             tables.set_scoped(account, region, name, plain)
         return {"tables": tables, **{part: getattr(self._dynamodb, f"_{part}") for part in TABLE_SETTINGS}}
 
-    def _save_service(self, name: str, state: dict[str, Any]) -> None:
-        """MiniStack's own format; but its json.dump writes piece by piece, in six times the time."""
-        document = {"__ministack_format__": self._persistence._state_format_version(name), "payload": state}
-        draft = self._folder / f"{name}.draft"
-        draft.write_text(json.dumps(document, default=self._persistence._json_default))
-        draft.replace(self._folder / f"{name}.json")
-
-    def saved_by_itself(self) -> None:
-        """From now on MiniStack saves nothing more when it ends."""
-        self._app.PERSIST_STATE = False
-
-    def _save_streams(self, checkpoints: dict[str, str], needed: Callable[[str], str]) -> None:
-        """MiniStack forgets stream records when it ends; those that a trigger still waits for are kept here."""
+    def _waiting(self, needed: Callable[[str], str]) -> dict[str, list[Any]]:
+        """The stream records that a trigger still waits for, by table; MiniStack forgets all when it ends."""
         waiting: dict[str, list[Any]] = {}
         for (account, region, table), records in self._dynamodb._stream_records.all_items():
             if account == ACCOUNT and region == REGION and records:
@@ -130,20 +155,13 @@ class Emulator:
                 kept = [record for record in records if record["dynamodb"]["SequenceNumber"] > passed]
                 if kept:
                     waiting[table] = kept
-        draft = self._streams_file.with_suffix(".draft")
-        draft.write_bytes(orjson.dumps({"checkpoints": checkpoints, "records": waiting}))
-        draft.replace(self._streams_file)
+        return waiting
 
-    async def restore_streams(self) -> dict[str, str]:
-        """Put back what `save` kept, and return the checkpoints; after the services have loaded their own state."""
-        if not self._streams_file.exists():
-            return {}
-        saved = orjson.loads(self._streams_file.read_bytes())
-        for table, records in saved["records"].items():
-            if self._dynamodb._tables.get_scoped(ACCOUNT, REGION, table) is not None:
-                self._dynamodb._stream_records.set_scoped(ACCOUNT, REGION, table, records)
-        checkpoints: dict[str, str] = saved["checkpoints"]
-        return checkpoints
+    def _next_sequence(self) -> str:
+        """In MiniStack's form, but never behind one given before: its own goes back when the machine's clock does."""
+        with self._dynamodb._stream_seq_lock:
+            self._sequence = max(self._sequence + 1, int(time.time() * 1000) * 10**10)
+            return f"{self._sequence:030d}"
 
     async def trim_streams(self, needed: Callable[[str], str]) -> None:
         """Drop records that every trigger has passed: nothing else reads them, and each holds an item's image."""

@@ -2,16 +2,19 @@
 
 import logging
 import os
+import queue
 import socket
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
+from chalice.config import Config
 from chalice.local import LambdaContext
 
 from localcloud.application import load_app
@@ -22,6 +25,9 @@ from localcloud.places import HOST, PROJECT
 log = logging.getLogger("localcloud.functions")
 
 DEFAULT_TIMEOUT_SECONDS = 60  # Chalice's own default
+# Chalice deploys the socket handlers under names of its own, by which config.json calls them too.
+SOCKET_FUNCTIONS = {"$connect": "websocket_connect", "$disconnect": "websocket_disconnect"}
+OVERDUE_POLL_SECONDS = 0.1
 LAST_INVOCATIONS_SECONDS = 5.0  # for those in progress when the process is to end
 
 Handler = Callable[[Any, Any], Any]
@@ -34,15 +40,14 @@ class Functions(ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(
-        self, handlers: Mapping[str, Handler], timeouts: Mapping[str, int], triggers: list[Any], port: int
+        self, handlers: Mapping[str, Handler], timeouts: Mapping[str, float], triggers: list[Any], port: int
     ) -> None:
         self.handlers = handlers
         self.timeouts = timeouts
         self.triggers = triggers
         self.last_failure: dict[str, list[str]] = {}
         self.ending = False
-        self.active = 0  # invocations that are not answered yet
-        self.active_lock = threading.Lock()
+        self.running: dict[int, tuple[str, float]] = {}  # by thread: the function, and when its time is over
         super().__init__((HOST, port), Endpoint)
 
     def server_bind(self) -> None:
@@ -52,7 +57,7 @@ class Functions(ThreadingHTTPServer):
 
     def invoke(self, name: str, payload: bytes) -> tuple[bool, bytes]:
         """Whether the handler returned, and its value or its error as JSON."""
-        context = LambdaContext(name, 1024, self.timeouts.get(name, DEFAULT_TIMEOUT_SECONDS) * 1000)
+        context = LambdaContext(name, 1024, int(self.timeout_seconds(name) * 1000))
         try:
             return True, orjson.dumps(self.handlers[name](orjson.loads(payload or b"null"), context))
         except Exception as error:
@@ -64,13 +69,22 @@ class Functions(ThreadingHTTPServer):
                 {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": trace}
             )
 
+    def timeout_seconds(self, name: str) -> float:
+        """How long a function may run."""
+        return self.timeouts.get(name, DEFAULT_TIMEOUT_SECONDS)
+
+    def overdue(self) -> str | None:
+        """A function that runs longer than it may."""
+        now = time.monotonic()
+        return next((name for name, until in list(self.running.values()) if now > until), None)
+
     def finish(self) -> None:
         """Take no further request and wait for what is in progress, for a while."""
         self.ending = True
         self.shutdown()
         self.server_close()
         until = time.monotonic() + LAST_INVOCATIONS_SECONDS
-        while self.active and time.monotonic() < until:
+        while self.running and time.monotonic() < until:
             time.sleep(0.01)
 
 
@@ -95,14 +109,13 @@ class Endpoint(BaseHTTPRequestHandler):
             message = {"Type": "User", "Message": f"Function not found: {name}"}
             self._answer(404, orjson.dumps(message), {"x-amzn-ErrorType": "ResourceNotFoundException"})
             return
-        with self.server.active_lock:
-            self.server.active += 1
+        thread = threading.get_ident()
+        self.server.running[thread] = (name, time.monotonic() + self.server.timeout_seconds(name))
         try:
             returned, body = self.server.invoke(name, payload)
             self._answer(200, body, {} if returned else {"X-Amz-Function-Error": "Unhandled"})
         finally:
-            with self.server.active_lock:
-                self.server.active -= 1
+            del self.server.running[thread]
         self.close_connection = self.close_connection or self.server.ending
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
@@ -119,13 +132,38 @@ def serve_functions() -> int:
     received = commands()
     app, config = load_app()
     handlers = {name: handler for name, handler in app.handler_map.items() if name != "api_handler"}
-    timeouts = {name: config.scope(config.chalice_stage, name).lambda_timeout for name in handlers}
-    timeouts = {name: seconds or DEFAULT_TIMEOUT_SECONDS for name, seconds in timeouts.items()}
+    timeouts = read_timeouts(app, config)
     triggers = read_triggers(app, PROJECT / "infra" / "triggers.json")
     server = Functions(handlers, timeouts, triggers, int(os.environ.get("LOCALCLOUD_FUNCTIONS_PORT", "0")))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     report(ready=True, triggers=triggers, timeouts=timeouts)
-    while "stop" not in received.get():
-        continue
-    server.finish()
+    end_on_request(server, received)
     return 0
+
+
+def end_on_request(server: Functions, received: "queue.SimpleQueue[dict[str, Any]]") -> None:
+    """Return when told to stop and the rest is finished; a function that overruns ends the process there and then.
+
+    Lambda never runs a batch beside its retry. A thread cannot be stopped, so the process is, and the supervisor
+    starts another; other invocations in progress are lost with it, as any may be, and come again.
+    """
+    while (name := server.overdue()) is None:
+        with suppress(queue.Empty):
+            if "stop" in received.get(timeout=OVERDUE_POLL_SECONDS):
+                server.finish()
+                return
+    log.error("%s ran longer than its time-out of %g s; its process ends", name, server.timeout_seconds(name))
+    os._exit(1)  # an orderly end would wait for the function
+
+
+def read_timeouts(app: Any, config: Config) -> dict[str, int]:
+    """Each handler's time-out in seconds, as it is deployed."""
+    deployed = {
+        handler.name: SOCKET_FUNCTIONS.get(route, "websocket_message")
+        for route, handler in app.websocket_handlers.items()
+    }
+    return {
+        name: config.scope(config.chalice_stage, deployed.get(name, name)).lambda_timeout or DEFAULT_TIMEOUT_SECONDS
+        for name in app.handler_map
+        if name != "api_handler"
+    }

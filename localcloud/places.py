@@ -68,18 +68,18 @@ class Places:
 
     @property
     def services(self) -> Path:
-        """The tables, queues and everything else but objects, as MiniStack saves them."""
+        """What MiniStack itself may write, such as the code of functions."""
         return self.root / "services"
+
+    @property
+    def saved(self) -> Path:
+        """The tables, queues, streams and everything else but objects, as of one moment."""
+        return self.root / "state.json"
 
     @property
     def objects(self) -> Path:
         """S3: every object is a file here."""
         return self.root / "s3"
-
-    @property
-    def streams(self) -> Path:
-        """Stream records that no trigger has taken yet, and each trigger's checkpoint."""
-        return self.root / "streams.json"
 
     @property
     def stack(self) -> Path:
@@ -98,7 +98,7 @@ class Places:
 
     def owned(self) -> list[Path]:
         """What is there of all that the local cloud ever writes."""
-        known = (self.logs, self.services, self.objects, self.streams, self.stack, self.leases, self.running)
+        known = (self.logs, self.services, self.objects, self.saved, self.stack, self.leases, self.running)
         scratch = (self.root / "athena", *self.root.glob("*.draft"), *self.root.glob("*.lock"))
         return [path for path in (*known, *scratch) if path.exists()]
 

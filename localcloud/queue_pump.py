@@ -110,12 +110,19 @@ class NotificationPump(QueuePump):
                     break
                 except FunctionFailed as error:
                     if self.stopping:
+                        self._release(message)
                         return []
                     again = attempt < ASYNC_ATTEMPTS
                     level = logging.WARNING if again else logging.ERROR
                     log.log(level, "%s: %s; %s", self.name, error, "it comes again" if again else "it is given up")
                     self.pause(BACKOFF_SECONDS[attempt + 1] if again else 0)
         return messages
+
+    def _release(self, message: dict[str, Any]) -> None:
+        """For the next start, which would wait for the end of a long visibility time-out."""
+        self.cloud.sqs(
+            "ChangeMessageVisibility", QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+        )
 
 
 def queue_url(cloud: CloudApi, name: str) -> str:

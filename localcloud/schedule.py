@@ -28,12 +28,15 @@ def period_seconds(expression: str) -> int:
 
 
 class Schedule(Pump):
-    """Invokes a function once each period, the first time after one; the next invocation is a failed one's retry."""
+    """Invokes a function once each period, the first time after one; the next invocation is a failed one's retry.
+
+    Never beside itself, which EventBridge does when the function takes longer than a period.
+    """
 
     def __init__(self, trigger: Mapping[str, Any], functions: FunctionsApi, waker: Waker) -> None:
         super().__init__(f"{trigger['function']} (schedule)", functions, waker)
         self.trigger = trigger
-        self.period = period_seconds(trigger["expression"])
+        self.period: float = period_seconds(trigger["expression"])
         self.due_at = time.monotonic() + self.period
 
     def turn(self) -> bool:

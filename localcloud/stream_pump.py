@@ -179,7 +179,7 @@ class StreamPump(Pump):
                 self.limit = self.trigger["batch_size"]
 
     def _done(self, sequence: str) -> None:
-        if sequence:
+        if sequence > self.checkpoints.get(self.key, ""):  # a pump that was replaced may come late
             self.checkpoints[self.key] = sequence
 
 

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from localcloud.places import ACCOUNT, REGION, LocalCloudError
 from localcloud.pump import Pump, Waker, settled
 from localcloud.queue_pump import NotificationPump, QueuePump
@@ -16,6 +18,7 @@ from localcloud.wire import ApiError, CloudApi, FunctionsApi
 log = logging.getLogger("localcloud.triggers")
 
 QUEUE_POLLERS = 4  # Lambda begins with five
+JOIN_SECONDS = 5  # for a pump to note that its last invocation ended
 NOTIFICATION_VISIBILITY_SECONDS = "900"
 
 
@@ -51,13 +54,13 @@ class Triggers:
         for pump in gone:
             pump.stop()
         for pump in gone:
-            pump.join(70)  # a function's time-out and some: its batch must not be read twice
+            pump.join(self.functions.longest_seconds() + JOIN_SECONDS)  # its batch must not be read twice
         self.stream_triggers = [trigger for trigger in triggers if trigger["type"] == "stream"]
         for key, trigger in wanted.items():
             if key not in self._running:
                 try:
                     pumps = self._pumps_of(trigger)
-                except (LocalCloudError, ApiError) as error:
+                except (LocalCloudError, ApiError, ClientError, BotoCoreError) as error:
                     log.error("the trigger of %s cannot run: %s", trigger["function"], error)
                     continue
                 with self._lock:

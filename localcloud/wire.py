@@ -16,6 +16,7 @@ import orjson
 from localcloud.places import HOST, REGION
 
 CALL_SECONDS = 30.0
+GRACE_SECONDS = 5.0  # beyond a function's time-out, at which its process ends and the connection with it
 # MiniStack reads the access key and the region from it, and checks no signature.
 AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential=test/20250101/{REGION}/{{}}/aws4_request, SignedHeaders=host, Signature=0"
 CONTENT_TYPES = {"sqs": "application/x-amz-json-1.0", "dynamodb": "application/x-amz-json-1.0"}
@@ -119,7 +120,7 @@ class FunctionsApi:
 
     def invoke(self, name: str, payload: bytes) -> Any:
         """The function's value; raises FunctionFailed, or Unreachable when it was not called."""
-        seconds = self.timeouts.get(name, self._timeout_seconds)
+        seconds = self.timeouts.get(name, self._timeout_seconds) + GRACE_SECONDS
         path = f"/2015-03-31/functions/{name}/invocations"
         try:
             status, headers, body = self._endpoint.post(path, payload, {"content-type": "application/json"}, seconds)
@@ -133,6 +134,10 @@ class FunctionsApi:
         if headers.get("X-Amz-Function-Error") and isinstance(answer, dict):
             raise FunctionFailed(f"{name} raised {answer.get('errorType')}: {answer.get('errorMessage')}")
         return answer
+
+    def longest_seconds(self) -> float:
+        """No invocation takes longer."""
+        return max([self._timeout_seconds, *self.timeouts.values()]) + GRACE_SECONDS
 
     def reachable(self) -> bool:
         """Whether the process listens."""

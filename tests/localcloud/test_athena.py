@@ -21,7 +21,7 @@ Row = dict[str, Any]
 class Lake:
     """A Glue table over a bucket."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, parameters: dict[str, str]) -> None:
         self.s3, self.glue, self.athena = (services.client(name) for name in ("s3", "glue", "athena"))
         self.bucket = f"lake-{uuid.uuid4().hex}"
         self.database = f"db_{uuid.uuid4().hex}"
@@ -31,6 +31,7 @@ class Lake:
             DatabaseName=self.database,
             TableInput={
                 "Name": "events",
+                "Parameters": parameters,
                 "StorageDescriptor": {
                     "Location": f"s3://{self.bucket}/lake/",
                     "Columns": [{"Name": name, "Type": kind} for name, kind in COLUMNS],
@@ -92,7 +93,13 @@ class Lake:
 
 @pytest.fixture
 def lake(services: Services) -> Lake:
-    return Lake(services)
+    return Lake(services, {})
+
+
+@pytest.fixture
+def injected(services: Services) -> Lake:
+    """A lake whose queries have to name their projects, as the product's does."""
+    return Lake(services, {"projection.enabled": "true", "projection.project.type": "injected"})
 
 
 def test_a_table_is_its_files_with_partitions_as_text_and_plain_utc_times(lake: Lake) -> None:
@@ -125,6 +132,31 @@ def test_a_query_of_one_project_opens_no_file_of_another(lake: Lake) -> None:
     sql = "SELECT event_id FROM (SELECT * FROM events WHERE \"project\" = 'demo') AS mine"
 
     assert lake.rows(sql) == [["a"]]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT event_id FROM events",
+        "SELECT event_id FROM events WHERE project LIKE 'd%'",
+        "SELECT event_id FROM events WHERE project = 'demo' OR n = 1",
+        "SELECT event_id FROM events WHERE project = 'demo' UNION ALL SELECT event_id FROM events",
+    ],
+)
+def test_a_query_that_names_no_project_of_an_injected_column_fails(injected: Lake, sql: str) -> None:
+    injected.put("demo", [{"event_id": "a"}])
+
+    assert injected.reason(sql).startswith(
+        "CONSTRAINT_VIOLATION: For the injected projected partition column project, the WHERE clause must contain"
+    )
+
+
+def test_a_query_that_names_its_projects_of_an_injected_column_is_answered(injected: Lake) -> None:
+    for project in ("a", "b", "c"):
+        injected.put(project, [{"event_id": project}])
+
+    assert injected.rows("SELECT event_id FROM events WHERE project = 'a'") == [["a"]]
+    assert injected.rows("SELECT event_id FROM events WHERE project IN ('a', 'c') ORDER BY 1") == [["a"], ["c"]]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +244,13 @@ def test_a_name_that_a_common_table_expression_takes_is_no_table() -> None:
             "SELECT * FROM events WHERE project = 'a' UNION ALL SELECT * FROM events WHERE project = 'b'",
             {"a", "b"},
         ),
+        ("SELECT * FROM events WHERE project IN ('a', 'b')", {"a", "b"}),
+        ("SELECT * FROM events AS x JOIN other AS y ON x.n = y.n WHERE x.project = 'a'", {"a"}),
+        ("SELECT * FROM events AS x JOIN other AS y ON x.n = y.n WHERE y.project = 'a'", None),
+        ("SELECT * FROM events AS x, events AS y WHERE x.project = 'a' AND y.project = 'b'", {"a", "b"}),
+        ("SELECT * FROM events WHERE project NOT IN ('a')", None),
+        ("SELECT * FROM events WHERE project IN (SELECT user_id FROM other)", None),
+        ("SELECT * FROM events WHERE project = user_id", None),
         ("SELECT * FROM events WHERE project = 'a' OR n = 1", None),
         ("SELECT * FROM events", None),
         ("SELECT * FROM events WHERE project = 'a' AND n IN (SELECT n FROM events)", None),

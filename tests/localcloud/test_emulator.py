@@ -2,10 +2,12 @@
 
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
-import orjson
+import pytest
 
+from localcloud.places import LocalCloudError
 from tests.localcloud.conftest import Services
 
 
@@ -51,16 +53,38 @@ def test_the_tables_are_saved_as_ministack_itself_would(services: Services) -> N
     assert json.loads(own) == json.loads(theirs)
 
 
+def save(services: Services, checkpoints: dict[str, str], passed: str = "") -> None:
+    """Save as the cloud does, when every trigger has passed one record."""
+    services.emulator.save(services.server.call(services.emulator.snapshot(checkpoints, lambda _arn: passed)))
+
+
 def test_stream_records_that_no_trigger_took_come_back(services: Services) -> None:
     name, arn = table(services, "a", "b", "c")
     first = records(services, arn)[0]["dynamodb"]["SequenceNumber"]
 
-    services.server.call(services.emulator.save({"worker": first}, lambda _arn: first))
+    save(services, {"worker": first}, first)
     services.emulator._dynamodb._stream_records.pop_scoped("000000000000", "us-east-1", name, None)
-    checkpoints = services.server.call(services.emulator.restore_streams())
+    checkpoints = services.emulator.restore()
 
     assert checkpoints == {"worker": first}
     assert keys(services, arn) == ["b", "c"]
+
+
+@pytest.mark.parametrize("ahead", ["checkpoint", "record"])
+def test_a_record_follows_those_before_the_restart_though_the_clock_went_back(services: Services, ahead: str) -> None:
+    name, arn = table(services, "a")
+    first = records(services, arn)[0]["dynamodb"]
+    later = f"{int(first['SequenceNumber']) + 60_000 * 10**10:030d}"  # of a clock that was a minute fast
+    if ahead == "record":
+        services.emulator._dynamodb._stream_records.get_scoped("000000000000", "us-east-1", name)[0]["dynamodb"][
+            "SequenceNumber"
+        ] = later
+
+    save(services, {"worker": later if ahead == "checkpoint" else "1"})
+    services.emulator.restore()
+    services.client("dynamodb").put_item(TableName=name, Item={"pk": {"S": "b"}})
+
+    assert records(services, arn)[-1]["dynamodb"]["SequenceNumber"] > later
 
 
 def test_records_that_every_trigger_passed_are_dropped_and_readers_go_on(services: Services) -> None:
@@ -72,11 +96,44 @@ def test_records_that_every_trigger_passed_are_dropped_and_readers_go_on(service
     assert keys(services, arn) == ["c"]
 
 
-def test_each_file_of_a_save_is_whole(services: Services) -> None:
-    services.server.call(services.emulator.save({}, lambda _arn: ""))
+def crash_at_replace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on no file is replaced."""
 
-    folder = services.emulator._folder
-    saved = {path.name: orjson.loads(path.read_bytes()) for path in folder.glob("*.json")}
-    assert "dynamodb.json" in saved
-    assert all("payload" in document for document in saved.values())
-    assert not list(folder.glob("*.draft"))
+    def crash(_draft: Path, _target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", crash)
+
+
+def test_a_crash_during_a_save_leaves_the_last_one_whole(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, arn = table(services, "a")
+    queue = services.client("sqs").create_queue(QueueName=name)["QueueUrl"]
+    services.client("sqs").send_message(QueueUrl=queue, MessageBody="b")
+    save(services, {"worker": "1"})
+    message = services.client("sqs").receive_message(QueueUrl=queue)["Messages"][0]
+    services.client("sqs").delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    services.client("dynamodb").put_item(TableName=name, Item={"pk": {"S": "b"}})
+    crash_at_replace(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):  # in its only step: nothing lies between tables, queues and checkpoints
+        save(services, {"worker": "2"})
+    checkpoints = services.emulator.restore()
+
+    assert checkpoints == {"worker": "1"}
+    assert services.client("dynamodb").scan(TableName=name)["Count"] == 1
+    assert services.client("sqs").receive_message(QueueUrl=queue)["Messages"][0]["Body"] == "b"
+    assert keys(services, arn) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", '{"services": {"dynamo', "[]", '{"services": {"sqs": {"format": 9999, "state": {}}}, "records": {}}'],
+)
+def test_a_state_that_cannot_be_read_is_refused_and_kept(services: Services, text: str) -> None:
+    saved = services.emulator._saved
+    saved.write_text(text)
+
+    with pytest.raises(LocalCloudError, match=r"state\.json cannot be read .*make clean"):
+        services.emulator.restore()
+
+    assert saved.read_text() == text
+    saved.unlink()

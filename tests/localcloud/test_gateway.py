@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -238,3 +239,32 @@ def test_a_client_hears_of_a_function_that_failed(port: int, functions: Sockets)
             return message
 
     assert asyncio.run(answer())["message"] == "Internal server error"
+
+
+def test_the_messages_of_one_socket_are_handled_one_by_one_in_order(
+    start: Callable[..., int], functions: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[str] = []
+    together: list[int] = []
+
+    def message(event: dict[str, Any], _context: Any) -> None:
+        running.append(event["body"])
+        together.append(len(running))
+        time.sleep(0.05 if event["body"] == "0" else 0)
+        running.remove(event["body"])
+        functions.events.append(event)
+
+    monkeypatch.setattr(functions, "message", message)
+    port = start()
+    sent = [str(number) for number in range(20)]
+
+    async def talk() -> None:
+        async with connected(port) as client:
+            for text in sent:
+                await client.send(text)
+
+    asyncio.run(talk())
+
+    wait_for(lambda: functions.of("DISCONNECT"), 5, "the end")
+    assert [event["body"] for event in functions.of("MESSAGE")] == sent
+    assert set(together) == {1}

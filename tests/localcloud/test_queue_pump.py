@@ -217,6 +217,26 @@ def test_an_asynchronous_invocation_is_tried_three_times(
     assert left(services, queue["url"]) == 0
 
 
+def test_a_notification_that_the_end_interrupts_is_there_at_the_next_start(
+    services: Services, function: Recorder, queue: dict[str, str]
+) -> None:
+    client = services.client("sqs")
+    client.set_queue_attributes(QueueUrl=queue["url"], Attributes={"VisibilityTimeout": "900"})
+    send(services, queue, '{"Records": []}')
+    trigger = {"function": "worker", "queue": queue["name"], "batch_size": 1, "window_seconds": 0}
+    functions = function.start()
+    pump = queue_pump_module.NotificationPump(trigger, services.api, functions, services.waker)
+
+    def end(_event: dict[str, Any], _number: int) -> None:
+        pump.stop()
+        raise ValueError("not now")
+
+    function.behave = end
+    pump.turn()
+
+    assert client.receive_message(QueueUrl=queue["url"])["Messages"][0]["Body"] == '{"Records": []}'
+
+
 def test_a_schedule_invokes_once_a_period(services: Services, function: Recorder) -> None:
     schedule = Schedule({"function": "worker", "expression": "rate(1 minute)"}, function.start(), services.waker)
     early = schedule.turn()
@@ -226,6 +246,28 @@ def test_a_schedule_invokes_once_a_period(services: Services, function: Recorder
     assert schedule.turn()
     assert not schedule.turn()
     assert function.events[0]["detail-type"] == "Scheduled Event"
+
+
+def test_a_schedule_waits_for_its_function_though_eventbridge_would_not(
+    services: Services, function: Recorder, pumps: list[Pump]
+) -> None:
+    running: list[int] = []
+    together: list[int] = []
+
+    def take_longer_than_a_period(_event: dict[str, Any], number: int) -> None:
+        running.append(number)
+        together.append(len(running))
+        time.sleep(0.05)
+        running.remove(number)
+
+    function.behave = take_longer_than_a_period
+    schedule = Schedule({"function": "worker", "expression": "rate(1 minute)"}, function.start(), services.waker)
+    schedule.period, schedule.due_at = 0.02, 0.0
+
+    pumps.append(schedule.start())
+
+    wait_for(lambda: len(together) >= 4, 5, "four invocations")
+    assert set(together) == {1}
 
 
 def test_schedule_expressions() -> None:

@@ -226,3 +226,19 @@ def test_an_unknown_filter_is_refused_by_name() -> None:
 )
 def test_filter_patterns(pattern: dict[str, Any], record: dict[str, Any], passes: bool) -> None:
     assert compile_patterns([pattern])(record) is passes
+
+
+def test_a_pump_that_comes_late_does_not_take_the_checkpoint_back(function: Recorder, table: Table, start: Any) -> None:
+    ahead = "9" * 30
+    held: dict[str, str] = {}
+
+    def be_overtaken(_event: dict[str, Any], _number: int) -> None:
+        held[f"worker {table[0]}"] = ahead
+
+    function.behave = be_overtaken
+    table[1]("a")
+
+    pump, _ = start(held)
+
+    wait_for(lambda: pump.turns, 5, "the end of the delivery")
+    assert held == {f"worker {table[0]}": ahead}

@@ -127,7 +127,20 @@ def test_children_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
     stack.process.wait(5)
 
     wait_for(lambda: not any(alive(pid) for pid in pids.values()), 20, f"some of {pids} still run")
-    assert (tmp_path / "services" / "dynamodb.json").exists()
+    assert (tmp_path / "state.json").exists()
+
+
+def test_a_state_that_cannot_be_read_stops_the_start_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("{")
+    ports = dict(zip(("PORT", "WS_PORT", "CLOUD_PORT"), map(str, free_ports(3)), strict=True))
+
+    found = command("run --no-rest", TIDEMARK_STATE=str(tmp_path), **ports)
+
+    assert found.returncode == 1
+    assert f"{tmp_path / 'state.json'} cannot be read" in found.stderr
+    assert "make clean" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert (tmp_path / "state.json").read_text() == "{"
 
 
 def test_everything_ends_when_the_cloud_dies(tmp_path: Path) -> None:
