@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,6 +31,7 @@ from chalicelib.domain.errors import (
     UnsupportedMediaType,
 )
 from chalicelib.domain.events import Admission
+from chalicelib.domain.parameters import read_page
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.segment import KINDS
 from chalicelib.domain.time_windows import to_ms
@@ -187,6 +189,20 @@ def get_realtime_metrics() -> Response:
 @refusals
 def post_ticket() -> Response:
     return answer(wiring.subscriber().issue_ticket(project(Scope.READ).id, now()), 201)
+
+
+@app.route("/users/{user_id}", methods=["GET"])
+@refusals
+def get_user(user_id: str) -> Response:
+    return answer(wiring.profiler().user(project(Scope.READ).id, unquote(user_id)))
+
+
+@app.route("/users/{user_id}/events", methods=["GET"])
+@refusals
+def get_user_events(user_id: str) -> Response:
+    owner = project(Scope.READ)
+    page = read_page(request().query_params or {})
+    return answer(wiring.profiler().timeline(owner.id, unquote(user_id), page.limit, page.before))
 
 
 @app.route("/query", methods=["POST"], content_types=ANY_TYPE)

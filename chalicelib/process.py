@@ -1,6 +1,7 @@
-"""Second stage: messages from the queue become chunks in the hot store."""
+"""Second stage: messages from the queue become chunks in the hot store, and what they say of users is kept."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.domain.chunks import Chunk, chunks_of, decode_message
 from chalicelib.domain.enrichment import enrich
 from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.identity import Said
 from chalicelib.domain.partitions import unreadable_key
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.users_table import UsersTable
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +25,7 @@ class Processor:
     """Stores what the queue delivers, as often as it delivers it."""
 
     events: EventsTable
+    users: UsersTable
     bucket: DataBucket
 
     def process(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -30,6 +34,7 @@ class Processor:
         A message that cannot be read is kept in quarantine and counts as done: delivering it again cannot help.
         """
         chunks: list[Chunk] = []
+        said: dict[str, Said] = defaultdict(Said)
         readable: list[str] = []
         failed: list[str] = []
         for record in records:
@@ -38,6 +43,7 @@ class Processor:
                 message = decode_message(record["body"])
                 for event in message.events:
                     enrich(event, message.client)
+                    said[message.project].hear(event)
                 chunks.extend(chunks_of(message))
                 readable.append(message_id)
             except ValueError as error:
@@ -46,8 +52,10 @@ class Processor:
                     failed.append(message_id)
         try:
             self.events.write(chunks)
+            for project, what in said.items():
+                self.users.learn(project, what)
         except (Unavailable, BotoCoreError, ClientError) as error:
-            log.warning("chunks not stored", extra={"messages": len(readable), "reason": str(error)})
+            log.warning("messages not stored", extra={"messages": len(readable), "reason": str(error)})
             return failed + readable
         log.info("processed", extra={"messages": len(readable), "chunks": len(chunks), "failed": len(failed)})
         return failed

@@ -22,6 +22,7 @@ from chalicelib.domain.events import Admitter
 from chalicelib.domain.ledger import Tally
 from chalicelib.live import Pusher
 from chalicelib.process import Processor
+from chalicelib.profile import Profiler
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
 from chalicelib.storage.control_table import ControlTable
@@ -31,6 +32,7 @@ from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.sockets import Sockets
+from chalicelib.storage.users_table import UsersTable
 from chalicelib.subscribe import Subscriber
 
 if TYPE_CHECKING:
@@ -76,6 +78,16 @@ def contracts() -> Contracts:
 
 
 @cache
+def events_table() -> EventsTable:
+    return EventsTable(client("dynamodb"), settings().events_table)
+
+
+@cache
+def users_table() -> UsersTable:
+    return UsersTable(client("dynamodb"), settings().events_table)
+
+
+@cache
 def control_table() -> ControlTable:
     return ControlTable(client("dynamodb"), settings().control_table)
 
@@ -118,7 +130,7 @@ def collector() -> Collector:
 
 @cache
 def processor() -> Processor:
-    return Processor(EventsTable(client("dynamodb"), settings().events_table), data_bucket())
+    return Processor(events_table(), users_table(), data_bucket())
 
 
 @cache
@@ -138,6 +150,11 @@ def archiver() -> "Archiver":
 @cache
 def compactor() -> Compactor:
     return Compactor(rollups_table())
+
+
+@cache
+def profiler() -> Profiler:
+    return Profiler(events_table(), users_table())
 
 
 @cache

@@ -68,6 +68,7 @@ def statements(stage: str) -> dict[str, list[Statement]]:
         "api_handler": [
             control_items("dynamodb:GetItem", "key", "project", "query"),
             control_items("dynamodb:PutItem", "query", "ticket"),
+            allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups),
             with_keys(allow("dynamodb:PutItem", rollups), "*#ledger#*"),
             allow("sqs:SendMessage", queue),
@@ -89,7 +90,7 @@ def statements(stage: str) -> dict[str, list[Statement]]:
         ],
         "process": [
             allow(["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], queue),
-            allow("dynamodb:BatchWriteItem", events),
+            allow(["dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem"], events),
             allow("s3:PutObject", f"{data}/quarantine/*"),
         ],
         "aggregate": [

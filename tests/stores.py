@@ -15,6 +15,7 @@ from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.rollups_table import RollupsTable
+from chalicelib.storage.users_table import UsersTable
 
 KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
 OPEN_INDEX = {
@@ -32,6 +33,7 @@ class Stores:
     rollups: RollupsTable
     control: ControlTable
     ledger: LedgerTable
+    users: UsersTable
     bucket: DataBucket
     queue: EventQueue
 
@@ -67,6 +69,7 @@ def empty_stores() -> Iterator[Stores]:
             rollups=RollupsTable(dynamodb, "rollups"),
             control=ControlTable(dynamodb, "control"),
             ledger=LedgerTable(dynamodb, "rollups"),
+            users=UsersTable(dynamodb, "events"),
             bucket=DataBucket(s3, "data"),
             queue=EventQueue(sqs, url),
         )

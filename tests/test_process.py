@@ -28,7 +28,7 @@ def record(message_id: str, *ids: str, users: int = 1, received: int = RECEIVED)
 
 
 def test_a_message_becomes_a_chunk_per_user(stores: Stores) -> None:
-    failed = Processor(stores.events, stores.bucket).process([record("m", *"abcdef", users=3)])
+    failed = Processor(stores.events, stores.users, stores.bucket).process([record("m", *"abcdef", users=3)])
 
     items = stores.items("events")
     assert failed == []
@@ -37,7 +37,7 @@ def test_a_message_becomes_a_chunk_per_user(stores: Stores) -> None:
 
 
 def test_redelivery_and_retried_requests_rewrite_the_same_items(stores: Stores) -> None:
-    processor = Processor(stores.events, stores.bucket)
+    processor = Processor(stores.events, stores.users, stores.bucket)
     again = record("m3", "a", "b", received=RECEIVED + 5_000)
 
     processor.process([record("m1", "a", "b"), record("m2", "a", "b")])
@@ -55,7 +55,9 @@ def test_both_of_a_request_and_its_repetition_reach_the_stream_when_they_come_to
             return {}
 
     table = EventsTable(Counting(), "events")
-    Processor(table, stores.bucket).process([record("m1", "a"), record("m2", "a", received=RECEIVED + 5_000)])
+    Processor(table, stores.users, stores.bucket).process(
+        [record("m1", "a"), record("m2", "a", received=RECEIVED + 5_000)]
+    )
 
     assert puts == [1, 1]
 
@@ -67,7 +69,7 @@ def test_stored_events_say_what_their_request_tells_of_the_client(stores: Stores
     events = [{"event_id": "e", "event_type": "click", "occurred_at": RECEIVED}]
     [(text, _)] = encode_message(Message("demo", RECEIVED, events, client=client))
 
-    Processor(stores.events, stores.bucket).process([{"messageId": "m", "body": text}])
+    Processor(stores.events, stores.users, stores.bucket).process([{"messageId": "m", "body": text}])
 
     [item] = stores.items("events")
     [stored], _ = unpack_events(item["body"]["B"])
@@ -81,7 +83,7 @@ def test_stored_events_say_what_their_request_tells_of_the_client(stores: Stores
 
 
 def test_a_message_that_cannot_be_read_is_kept_and_blocks_nothing(stores: Stores) -> None:
-    failed = Processor(stores.events, stores.bucket).process(
+    failed = Processor(stores.events, stores.users, stores.bucket).process(
         [{"messageId": "bad", "body": "junk"}, record("good", "a")]
     )
 
@@ -110,7 +112,7 @@ def test_chunks_that_the_table_throttles_are_written_again(stores: Stores) -> No
     pauses: list[float] = []
     table = EventsTable(Throttling(stores.events.client, 3), "events", sleep=pauses.append)
 
-    failed = Processor(table, stores.bucket).process([record("m", *map(str, range(30)), users=30)])
+    failed = Processor(table, stores.users, stores.bucket).process([record("m", *map(str, range(30)), users=30)])
 
     assert failed == []
     assert len(stores.items("events")) == 30
@@ -120,7 +122,7 @@ def test_chunks_that_the_table_throttles_are_written_again(stores: Stores) -> No
 def test_messages_whose_chunks_stay_refused_are_delivered_again(stores: Stores) -> None:
     table = EventsTable(Throttling(stores.events.client, MAX_ATTEMPTS), "events", sleep=lambda _: None)
 
-    failed = Processor(table, stores.bucket).process([record("m1", "a"), record("m2", "b")])
+    failed = Processor(table, stores.users, stores.bucket).process([record("m1", "a"), record("m2", "b")])
 
     assert failed == ["m1", "m2"]
 
@@ -128,4 +130,6 @@ def test_messages_whose_chunks_stay_refused_are_delivered_again(stores: Stores) 
 def test_when_even_quarantine_is_down_an_unreadable_message_is_delivered_again(stores: Stores) -> None:
     stores.bucket.client.delete_bucket(Bucket="data")
 
-    assert Processor(stores.events, stores.bucket).process([{"messageId": "bad", "body": "junk"}]) == ["bad"]
+    assert Processor(stores.events, stores.users, stores.bucket).process([{"messageId": "bad", "body": "junk"}]) == [
+        "bad"
+    ]

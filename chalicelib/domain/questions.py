@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, pre_load, validate
 
-from chalicelib.domain.errors import InvalidRequest
+from chalicelib.domain.parameters import read_parameters
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms, parse_ms, to_ms
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -114,14 +114,7 @@ _PARAMETERS = QuestionParameters()
 
 def read_question(parameters: Mapping[str, str]) -> Question:
     """Raises InvalidRequest naming the parameter, the value and what is allowed."""
-    try:
-        question: Question = _PARAMETERS.load(parameters)
-    except ValidationError as error:
-        name, problems = next(iter(dict(error.messages_dict).items()))
-        problem = problems[0] if isinstance(problems, list) else str(problems)
-        value = f" (it is {parameters[name]!r})" if name in parameters else ""
-        known = f"; known are {', '.join(_PARAMETERS.fields)}" if problem == "Unknown field." else ""
-        raise InvalidRequest(f"{name}: {problem}{value}{known}", code="invalid_parameter") from error
+    question: Question = read_parameters(_PARAMETERS, parameters)
     return question
 
 

@@ -44,18 +44,25 @@ class BadRecord:
     reason: str
 
 
+# Begins the sort keys of items in the events table that are no chunks. It sorts after every time, and the filters in
+# infra/triggers.json pass times only.
+NO_CHUNK = "~"
+
+
 def sequence_of(record: Mapping[str, Any]) -> int:
     """The sequence number of a stream record; increases within a shard."""
     return int(record["dynamodb"]["SequenceNumber"])
 
 
 def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord | None:
-    """What a record of the events table says; None of a removal, which is the TTL's."""
+    """What a record of the events table says; None of a removal, which is the TTL's, and of what is no chunk."""
     if record["eventName"] == "REMOVE":
         return None
     sequence = sequence_of(record)
     try:
         image = record["dynamodb"]["NewImage"]
+        if image["sk"]["S"].startswith(NO_CHUNK):
+            return None
         project, received_ms = image["project"]["S"], int(image["received_at"]["N"])
         receipt = Receipt.from_text(image["receipt"]["S"]) if "receipt" in image else None
         if record["eventName"] == "MODIFY":

@@ -1,17 +1,29 @@
 """The hot store: one item per chunk, kept for 30 days."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from heapq import merge
 from typing import Any
 
-from chalicelib.domain.chunks import Chunk
+from chalicelib.domain.chunks import Chunk, unpack_events
 from chalicelib.domain.errors import Unavailable
-from chalicelib.domain.events import MAX_AGE_DAYS
+from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
+from chalicelib.domain.records import NO_CHUNK
 
 MAX_BATCH_ITEMS = 25  # BatchWriteItem limit
 MAX_ATTEMPTS = 6  # with doubling pauses from 50 ms between them: 1.6 s, well within the function's 10 s
 FIRST_PAUSE_SECONDS = 0.05
+PAGE_ITEMS = 100  # of one read of a user's chunks, which are small
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk as it is read back."""
+
+    sort_key: str
+    received_ms: int
+    events: list[StoredEvent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,25 @@ class EventsTable:
             requests = list(each.values())
             for start in range(0, len(requests), MAX_BATCH_ITEMS):
                 self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
+
+    def chunks(self, project: str, users: Iterable[str], before: str | None = None) -> Iterator[StoredChunk]:
+        """The chunks of some ids of a person, the latest first; `before` is the sort key to begin below."""
+        return merge(
+            *(self._chunks_of(project, user, before) for user in users), key=lambda chunk: chunk.sort_key, reverse=True
+        )
+
+    def _chunks_of(self, project: str, user: str, before: str | None) -> Iterator[StoredChunk]:
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.name,
+            KeyConditionExpression="pk = :pk AND sk < :before",
+            ExpressionAttributeValues={":pk": {"S": f"{project}#{user}"}, ":before": {"S": before or NO_CHUNK}},
+            ScanIndexForward=False,
+            PaginationConfig={"PageSize": PAGE_ITEMS},
+        )
+        for page in pages:
+            for item in page["Items"]:
+                events, _ = unpack_events(item["body"]["B"])
+                yield StoredChunk(item["sk"]["S"], int(item["received_at"]["N"]), events)
 
     def _write_batch(self, requests: list[dict[str, Any]]) -> None:
         pause_seconds = FIRST_PAUSE_SECONDS

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 from segment.analytics.client import Client
@@ -40,3 +41,27 @@ def test_segment_for_python_delivers_each_event_once(stack: Stack, client: Clien
         [[250, float(sum(range(250)))]],
         seconds=30,
     )
+
+
+def test_what_segment_for_python_says_of_a_user_is_known(stack: Stack, client: Client) -> None:
+    api = Api(stack.rest_url)
+    user, anonymous = f"ada+{uuid.uuid4().hex}@example.com", uuid.uuid4().hex
+    path = f"/users/{quote(user, safe='')}"
+
+    client.track(anonymous_id=anonymous, event="Looked Around")
+    client.identify(user, {"plan": "free", "city": "Kiel"}, anonymous_id=anonymous)
+    client.group(user, "club", {"name": "The Club"})
+    client.identify(user, {"plan": "pro"}, anonymous_id=anonymous)
+    client.flush()
+
+    eventually(
+        lambda: (
+            (found := api.call("GET", path, key="demo-read").body).get("traits")
+            and (found["traits"], found["previous_ids"])
+        ),
+        ({"plan": "pro", "city": "Kiel", "group_id": "club"}, [anonymous]),
+        seconds=30,
+    )
+    shown = api.call("GET", f"{path}/events", key="demo-read").body["events"]
+    assert [event["event_type"] for event in shown] == ["identify", "group", "identify", "looked_around"]
+    assert len({event["session_id"] for event in shown}) == 1

@@ -260,6 +260,8 @@ def run_api_handler(recorder: Recorder) -> None:
         with recorder.function():
             assert client.http.post("/events", headers=headers, body=b'[{"event_type": 1}]').status_code == 400
             assert client.http.get("/realtime/metrics", headers=headers).status_code == 200
+            assert client.http.get("/users/ada", headers=headers).status_code == 404
+            assert client.http.get("/users/ada/events", headers=headers).status_code == 200
             assert client.http.post("/realtime/tickets", headers=headers).status_code == 201
             started = client.http.post("/query", headers=headers, body=query)
             assert started.status_code in (200, 202)
@@ -287,7 +289,9 @@ def run_websocket_disconnect(recorder: Recorder) -> None:
 
 
 def run_process(recorder: Recorder) -> None:
-    event = StoredEvent(event_id="1", event_type="page_view", occurred_at=now_ms(), user_id="u")
+    event = StoredEvent(
+        event_id="1", event_type="identify", occurred_at=now_ms(), user_id="u", properties={"plan": "pro"}
+    )
     ((body, _),) = encode_message(Message("shop", now_ms(), [event]))
     records = [{"messageId": "1", "body": body}, {"messageId": "2", "body": "unreadable"}]
     with recorder.function():

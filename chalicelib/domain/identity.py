@@ -1,0 +1,72 @@
+"""Who a user is: traits from identify and group calls, and which anonymous ids became which user.
+
+Calls come twice, late and out of order, so each trait is kept with when it was said: the latest word counts, whatever
+order the words arrive in, and a word that is repeated changes nothing.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from chalicelib.domain.events import StoredEvent, user_of
+
+IDENTITY_TYPES = frozenset({"identify", "group", "alias"})
+MAX_TRAITS = 200
+MAX_TRAIT_BYTES = 1024  # as JSON; with their names and times, all fit an item of 400 KB
+
+Word = tuple[int, str, Any]  # when it was said (epoch ms), by which event, and what
+Traits = dict[str, Word]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An id that a person had before, and the one they have now."""
+
+    previous: str
+    user: str
+
+
+@dataclass(slots=True)
+class Said:
+    """What some events of a project say of its users."""
+
+    traits: dict[str, Traits] = field(default_factory=dict)  # by user
+    links: set[Link] = field(default_factory=set)
+
+    def hear(self, event: StoredEvent) -> None:
+        """Take in one event; most say nothing."""
+        event_type = event["event_type"]
+        if event_type not in IDENTITY_TYPES:
+            return
+        properties = event.get("properties") or {}
+        user, anonymous = event.get("user_id"), event.get("anonymous_id")
+        previous = properties.get("previous_id") if event_type == "alias" else anonymous
+        if user and isinstance(previous, str) and previous and previous != user:
+            self.links.add(Link(previous, user))
+        who = user_of(event)
+        if who and event_type == "identify":
+            self._note(who, properties.items(), event)
+        elif who and event_type == "group" and properties.get("group_id"):
+            self._note(who, [("group_id", properties["group_id"])], event)
+
+    def _note(self, user: str, traits: Iterable[tuple[str, Any]], event: StoredEvent) -> None:
+        said = {name: (event["occurred_at"], event["event_id"], value) for name, value in traits if _fits(name, value)}
+        self.traits[user] = latest(self.traits.get(user, {}), said)
+
+
+def latest(one: Mapping[str, Word], other: Mapping[str, Word]) -> Traits:
+    """Of each trait the later word; of too many traits those that were said last."""
+    merged = dict(one)
+    for name, word in other.items():
+        if name not in merged or word[:2] > merged[name][:2]:
+            merged[name] = word
+    if len(merged) > MAX_TRAITS:
+        kept = sorted(merged, key=lambda name: (*merged[name][:2], name), reverse=True)[:MAX_TRAITS]
+        merged = {name: merged[name] for name in kept}
+    return merged
+
+
+def _fits(name: str, value: Any) -> bool:
+    return len(orjson.dumps([name, value])) <= MAX_TRAIT_BYTES

@@ -1,0 +1,63 @@
+"""Who a user is and what they did, from the hot store."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.errors import NotFound
+from chalicelib.domain.sessions import session_ids
+from chalicelib.domain.time_windows import iso_ms
+from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.users_table import UsersTable
+
+MAX_LINKED = 50  # ids whose events make up one timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Profiler:
+    """Reads; writes nothing."""
+
+    events: EventsTable
+    users: UsersTable
+
+    def user(self, project: str, user: str) -> dict[str, Any]:
+        """Traits and linked ids; raises NotFound of somebody who never sent an event in 30 days, nor was identified."""
+        traits = self.users.traits(project, user)
+        previous, became = self.users.links(project, user)
+        if not (traits or previous or became or next(self.events.chunks(project, [user]), None)):
+            raise NotFound(f"user {user[:64]!r} is not known", code="unknown_user")
+        return {
+            "user_id": user,
+            "traits": {name: value for name, (_, _, value) in sorted(traits.items()) if value is not None},
+            "previous_ids": previous,
+            "became": became,
+        }
+
+    def timeline(self, project: str, user: str, limit: int, before: str | None) -> dict[str, Any]:
+        """The latest events of a user and of the ids they had before, newest first, in pages of `limit` or some more.
+
+        Events without a session get one where the page holds all there are.
+        """
+        previous, _ = self.users.links(project, user)
+        events: dict[str, dict[str, Any]] = {}
+        chunks = self.events.chunks(project, [user, *previous[:MAX_LINKED]], before)
+        following = None
+        for chunk in chunks:
+            if len(events) >= limit:
+                break
+            following = chunk.sort_key
+            for event in chunk.events:
+                events[event["event_id"]] = {**event, "received_at": iso_ms(chunk.received_ms)}
+        else:
+            following = None
+        sessions = session_ids(events.values()) if following is None and before is None else {}
+        shown = [
+            {**event, "occurred_at": iso_ms(event["occurred_at"]), "session_id": _session(event, sessions)}
+            for event in sorted(
+                events.values(), key=lambda event: (event["occurred_at"], event["event_id"]), reverse=True
+            )
+        ]
+        return {"user_id": user, "events": shown, "next": following}
+
+
+def _session(event: dict[str, Any], sessions: dict[str, str]) -> str | None:
+    return event.get("session_id") or sessions.get(event["event_id"])

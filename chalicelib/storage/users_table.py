@@ -1,0 +1,112 @@
+"""What is known of users, in the events table beside their chunks, and without an end.
+
+`project#user` / `~profile`              traits, each with when it was said
+`project#previous id` / `~user#<user>`   who this id became
+`project#user` / `~previous#<id>`        and who they were
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from botocore.exceptions import ClientError
+
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.identity import Link, Said, Traits, latest
+from chalicelib.domain.records import NO_CHUNK
+
+PROFILE = f"{NO_CHUNK}profile"
+BECAME = f"{NO_CHUNK}user#"
+WAS = f"{NO_CHUNK}previous#"
+MAX_ATTEMPTS = 8  # of a profile that others write at the same time
+MAX_KNOWN_LINKS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class UsersTable:
+    """Writing the same again changes nothing; `known` spares a container most repetitions."""
+
+    client: Any
+    name: str
+    known: set[tuple[str, Link]] = field(default_factory=set)
+
+    def learn(self, project: str, said: Said) -> None:
+        """Keep what some events say; raises Unavailable when a profile changes again and again meanwhile."""
+        for link in said.links:
+            if (project, link) not in self.known:
+                self._put_link(project, link)
+                if len(self.known) >= MAX_KNOWN_LINKS:
+                    self.known.clear()
+                self.known.add((project, link))
+        for user, traits in said.traits.items():
+            self._add_traits(project, user, traits)
+
+    def traits(self, project: str, user: str) -> Traits:
+        """What was said of a user, by trait."""
+        return _traits(self._profile(project, user))
+
+    def links(self, project: str, user: str) -> tuple[list[str], list[str]]:
+        """The ids that the user had before, and those that this id became."""
+        before = [sort_key.removeprefix(WAS) for sort_key in self._sort_keys(project, user, WAS)]
+        return before, [sort_key.removeprefix(BECAME) for sort_key in self._sort_keys(project, user, BECAME)]
+
+    def _put_link(self, project: str, link: Link) -> None:
+        for own, sort_key in ((link.previous, BECAME + link.user), (link.user, WAS + link.previous)):
+            self.client.put_item(TableName=self.name, Item={**_key(project, own, sort_key), "project": {"S": project}})
+
+    def _add_traits(self, project: str, user: str, said: Traits) -> None:
+        # Read first, unlike all else: most identify calls repeat what is known, and a read costs half of a write.
+        for _ in range(MAX_ATTEMPTS):
+            item = self._profile(project, user)
+            known = _traits(item)
+            merged = latest(known, said)
+            if merged == known:
+                return
+            revision = int(item["revision"]["N"]) if item else 0
+            try:
+                self.client.put_item(
+                    TableName=self.name,
+                    Item={
+                        **_key(project, user, PROFILE),
+                        "project": {"S": project},
+                        "revision": {"N": str(revision + 1)},
+                        "traits": {"B": zlib.compress(orjson.dumps(merged))},
+                    },
+                    ConditionExpression="attribute_not_exists(revision) OR revision = :read",
+                    ExpressionAttributeValues={":read": {"N": str(revision)}},
+                )
+                return
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                    raise
+        raise Unavailable(f"a profile was changed by others in each of {MAX_ATTEMPTS} attempts")
+
+    def _profile(self, project: str, user: str) -> dict[str, Any] | None:
+        item: dict[str, Any] | None = self.client.get_item(
+            TableName=self.name, Key=_key(project, user, PROFILE), ConsistentRead=True
+        ).get("Item")
+        return item
+
+    def _sort_keys(self, project: str, user: str, prefix: str) -> Iterator[str]:
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.name,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
+            ExpressionAttributeValues={":pk": {"S": f"{project}#{user}"}, ":prefix": {"S": prefix}},
+            ProjectionExpression="sk",
+        )
+        for page in pages:
+            for item in page["Items"]:
+                yield item["sk"]["S"]
+
+
+def _key(project: str, user: str, sort_key: str) -> dict[str, Any]:
+    return {"pk": {"S": f"{project}#{user}"}, "sk": {"S": sort_key}}
+
+
+def _traits(item: dict[str, Any] | None) -> Traits:
+    if item is None:
+        return {}
+    words = orjson.loads(zlib.decompress(item["traits"]["B"]))
+    return {name: (at, event_id, value) for name, (at, event_id, value) in words.items()}

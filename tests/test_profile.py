@@ -1,0 +1,127 @@
+"""Users through the processor: what identify says, what the timeline shows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib.aggregate import Aggregator
+from chalicelib.domain.chunks import Message, encode_message
+from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.errors import NotFound
+from chalicelib.process import Processor
+from chalicelib.profile import Profiler
+from chalicelib.storage.users_table import UsersTable
+from tests.stores import Stores, empty_stores
+
+NINE = 1_795_251_600_000
+MINUTE = 60_000
+
+
+@pytest.fixture
+def stores() -> Iterator[Stores]:
+    with empty_stores() as found:
+        yield found
+
+
+def process(stores: Stores, *events: dict[str, Any], users: Any = None) -> list[str]:
+    records = [
+        {"messageId": f"m{n}", "body": text}
+        for n, event in enumerate(events)
+        for text, _ in encode_message(Message("demo", NINE, [event]))
+    ]
+    return Processor(stores.events, users or stores.users, stores.bucket).process(records)
+
+
+def event(event_id: str, event_type: str, minute: int, **more: Any) -> dict[str, Any]:
+    at = NINE + minute * MINUTE
+    return {"event_id": event_id, "event_type": event_type, "occurred_at": at, "timestamp": at, **more}
+
+
+def profiler(stores: Stores) -> Profiler:
+    return Profiler(stores.events, stores.users)
+
+
+def test_a_user_is_what_was_said_last_however_often_and_in_whatever_order(stores: Stores) -> None:
+    late = event("i1", "identify", 1, user_id="ada", anonymous_id="anon", properties={"plan": "free", "city": "Kiel"})
+    early = event("i2", "identify", 2, user_id="ada", properties={"plan": "pro"})
+
+    for _ in range(2):
+        process(stores, early)
+        process(stores, late)
+
+    assert profiler(stores).user("demo", "ada") == {
+        "user_id": "ada",
+        "traits": {"plan": "pro", "city": "Kiel"},
+        "previous_ids": ["anon"],
+        "became": [],
+    }
+    assert profiler(stores).user("demo", "anon")["became"] == ["ada"]
+
+
+def test_a_timeline_holds_the_events_from_before_the_user_was_known(stores: Stores) -> None:
+    process(stores, event("a", "page_view", 0, anonymous_id="anon"), event("b", "page_view", 40, anonymous_id="anon"))
+    process(stores, event("c", "identify", 41, user_id="ada", anonymous_id="anon"))
+
+    found = profiler(stores).timeline("demo", "ada", 100, None)
+
+    ids = [(shown["event_id"], shown["session_id"]) for shown in found["events"]]
+    assert [event_id for event_id, _ in ids] == ["c", "b", "a"]
+    assert ids[0][1] == ids[1][1] != ids[2][1]
+    assert found["next"] is None
+
+
+def test_pages_of_a_timeline_hold_each_event_once(stores: Stores) -> None:
+    process(stores, *(event(f"e{n}", "click", n, user_id="ada") for n in range(7)))
+    seen: list[str] = []
+    before: str | None = None
+
+    for _ in range(4):
+        page = profiler(stores).timeline("demo", "ada", 3, before)
+        seen += [shown["event_id"] for shown in page["events"]]
+        before = page["next"]
+        if before is None:
+            break
+
+    assert seen == ["e6", "e5", "e4", "e3", "e2", "e1", "e0"]
+
+
+def test_a_profile_that_another_writes_meanwhile_loses_neither_word(stores: Stores) -> None:
+    class Interrupted:
+        interrupted = False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stores.users.client, name)
+
+        def put_item(self, **arguments: Any) -> Any:
+            if not self.interrupted:
+                self.interrupted = True
+                process(stores, event("i2", "identify", 2, user_id="ada", properties={"b": 2}))
+            return stores.users.client.put_item(**arguments)
+
+    interrupted = UsersTable(Interrupted(), "events")
+    process(stores, event("i1", "identify", 1, user_id="ada", properties={"a": 1}), users=interrupted)
+
+    assert profiler(stores).user("demo", "ada")["traits"] == {"a": 1, "b": 2}
+
+
+def test_what_is_known_of_users_is_no_event(stores: Stores) -> None:
+    process(stores, event("i1", "identify", 1, user_id="ada", anonymous_id="anon", properties={"a": 1}))
+    profiles = [item for item in stores.items("events") if item["sk"]["S"].startswith("~")]
+    records = [
+        {"eventID": f"r{n}", "eventName": "INSERT", "dynamodb": {"SequenceNumber": str(n), "NewImage": item}}
+        for n, item in enumerate(profiles)
+    ]
+
+    folded = Aggregator(Contracts({}), stores.rollups, stores.bucket).fold(records)
+
+    assert len(profiles) == 3
+    assert folded == {}
+    assert stores.objects() == []
+
+
+def test_somebody_nobody_heard_of_is_not_found(stores: Stores) -> None:
+    with pytest.raises(NotFound, match="'nobody' is not known"):
+        profiler(stores).user("demo", "nobody")
+
+    assert profiler(stores).timeline("demo", "nobody", 10, None) == {"user_id": "nobody", "events": [], "next": None}
