@@ -172,6 +172,11 @@ def _occurred_ms(raw: dict[str, Any], received_ms: int, sent_at: object) -> int:
     return occurred_ms
 
 
+def moment_of(event: StoredEvent) -> tuple[int, str, str]:
+    """What a user's events are ordered by: within a millisecond by the client's own words, at last by id."""
+    return event["occurred_at"], str(event.get("timestamp", "")), event["event_id"]
+
+
 def user_of(event: StoredEvent) -> str | None:
     """Who did it: the user id, else the anonymous id, else nobody."""
     return event.get("user_id") or event.get("anonymous_id")
