@@ -221,6 +221,18 @@ def get_query(query_id: str) -> Response:
     return answer(found, 200 if "rows" in found else 202)
 
 
+@app.route("/schemas", methods=["GET"])
+@refusals
+def get_schemas() -> Response:
+    return answer({"schemas": wiring.contracts().catalogue()})
+
+
+@app.route("/schemas/{event_type}", methods=["GET"])
+@refusals
+def get_schema(event_type: str) -> Response:
+    return answer(wiring.contracts().described(unquote(event_type)))
+
+
 @app.route("/dashboard", methods=["GET"])
 @refusals
 def get_dashboard() -> Response:
