@@ -29,9 +29,8 @@ def to_native(message: Any, *, kind: str | None = None, shared: Mapping[str, Any
         return message
     kind = kind or message.get("type")
     properties = message.get("properties") or {}
-    if kind in _TRAITS_KINDS and isinstance(message.get("traits"), dict):
-        properties = {**properties, **message["traits"]} if isinstance(properties, dict) else properties
     if isinstance(properties, dict):
+        properties = {**properties, **_traits(message, kind)[1]}
         named = {name: message[name] for name in ("name", "category") if kind in _NAMED_KINDS and message.get(name)}
         extra = {ours: message[theirs] for ours, theirs in _EXTRA.items() if message.get(theirs)}
         properties = {**named, **extra, **properties}
@@ -75,11 +74,23 @@ def pointer(path: str, message: Any, *, kind: str | None = None) -> str:
     return "".join(f"/{step}" for step in steps)
 
 
+def _traits(message: dict[str, Any], kind: object) -> tuple[list[str], dict[str, Any]]:
+    """Where the message has the traits it is about, and which; some SDKs identify by their context alone."""
+    context = message.get("context")
+    if kind not in _TRAITS_KINDS:
+        return [], {}
+    if isinstance(message.get("traits"), dict):
+        return ["traits"], message["traits"]
+    if kind == "identify" and isinstance(context, dict) and isinstance(context.get("traits"), dict):
+        return ["context", "traits"], context["traits"]
+    return [], {}
+
+
 def _into_properties(inner: list[str], message: dict[str, Any], kind: object) -> list[str]:
-    traits, properties = message.get("traits"), message.get("properties")
+    (place, traits), properties = _traits(message, kind), message.get("properties")
     name = inner[0].replace("~1", "/").replace("~0", "~") if inner else None
-    if kind in _TRAITS_KINDS and isinstance(traits, dict) and (name in traits or (name is None and not properties)):
-        return ["traits", *inner]
+    if name in traits or (name is None and traits and not properties):
+        return [*place, *inner]
     if name is not None and not (isinstance(properties, dict) and name in properties):
         if name in _EXTRA:
             return [_EXTRA[name], *inner[1:]]
