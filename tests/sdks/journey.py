@@ -45,6 +45,8 @@ class Journey:
     marker: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     start: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     tracks: int = 244
+    one_user: bool = False  # as in a browser: each call is of the same user and visitor
+    without: tuple[str, ...] = ()  # calls that the SDK does not have
 
     @property
     def user(self) -> str:
@@ -80,9 +82,9 @@ class Journey:
             ("track", {"userId": f"{user}-{n % 7}", "event": self.event, "properties": {"n": n}})
             for n in range(self.tracks)
         ]
-        return [
-            Call(kind, {**message, "timestamp": self._time(n)}) for n, (kind, message) in enumerate([*first, *many])
-        ]
+        always = {"userId": user, "anonymousId": visitor} if self.one_user else {}
+        made = [(kind, message) for kind, message in [*first, *many] if kind not in self.without]
+        return [Call(kind, {**message, **always, "timestamp": self._time(n)}) for n, (kind, message) in enumerate(made)]
 
     def _time(self, n: int) -> str:
         return (self.start - timedelta(seconds=60) + timedelta(milliseconds=100 * n)).isoformat(timespec="milliseconds")

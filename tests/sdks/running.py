@@ -90,7 +90,7 @@ def run_browser(sdk: str, address: str, calls: Iterable[Call], *, seconds: float
             browser.terminate()
             browser.wait(10)
             server.shutdown()
-    assert outcome == ["delivered"]
+    assert outcome == ["delivered"], outcome
 
 
 def _spec(sdk: str, address: str, calls: Iterable[Call], options: dict[str, Any]) -> dict[str, Any]:
