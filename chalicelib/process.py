@@ -41,9 +41,11 @@ class Processor:
             message_id = record["messageId"]
             try:
                 message = decode_message(record["body"])
+                heard = Said()
                 for event in message.events:
                     enrich(event, message.client)
-                    said[message.project].hear(event)
+                    heard.hear(event)
+                said[message.project].merge(heard)
                 chunks.extend(chunks_of(message))
                 readable.append(message_id)
             except ValueError as error:

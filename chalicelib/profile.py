@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.errors import NotFound
+from chalicelib.domain.events import moment_of
 from chalicelib.domain.sessions import session_ids
 from chalicelib.domain.time_windows import iso_ms
 from chalicelib.storage.events_table import EventsTable
@@ -27,7 +28,7 @@ class Profiler:
             raise NotFound(f"user {user[:64]!r} is not known", code="unknown_user")
         return {
             "user_id": user,
-            "traits": {name: value for name, (_, _, value) in sorted(traits.items()) if value is not None},
+            "traits": {name: value for name, (_, value) in sorted(traits.items()) if value is not None},
             "previous_ids": previous,
             "became": became,
         }
@@ -52,9 +53,7 @@ class Profiler:
         sessions = session_ids(events.values()) if following is None and before is None else {}
         shown = [
             {**event, "occurred_at": iso_ms(event["occurred_at"]), "session_id": _session(event, sessions)}
-            for event in sorted(
-                events.values(), key=lambda event: (event["occurred_at"], event["event_id"]), reverse=True
-            )
+            for event in sorted(events.values(), key=moment_of, reverse=True)
         ]
         return {"user_id": user, "events": shown, "next": following}
 

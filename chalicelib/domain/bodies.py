@@ -19,7 +19,8 @@ from chalicelib.domain.events import Rejection, Unreadable
 MAX_BODY_BYTES = 5 * 1024 * 1024  # on the wire: one SDK sends 4 MiB and a last event; Lambda takes 6 MB
 MAX_INFLATED_BYTES = 5 * 1024 * 1024
 MAX_EVENTS = 500
-MAX_SHARED_CONTEXT_BYTES = 8 * 1024  # of a Segment batch
+MAX_MESSAGES = 2500  # of a Segment batch, as Segment's own: analytics.js gathers what it retries, and drops it at a 400
+MAX_COPIED_BYTES = 4 * 1024 * 1024  # of the context that a Segment batch shares, once each message has it
 JSON, NDJSON = "application/json", "application/x-ndjson"
 # JSON under the names that browsers' beacons and SDKs give it, and, beside these, whatever ends in +json.
 MEDIA_TYPES = (JSON, NDJSON, "text/plain", "application/x-www-form-urlencoded", "application/gzip")
@@ -27,11 +28,14 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def _check_events(value: Any) -> None:
-    if not isinstance(value, list):
-        raise ValidationError(f"events is a list, and this is {type(value).__name__}")
-    if not 1 <= len(value) <= MAX_EVENTS:
-        raise ValidationError(f"the batch has {len(value)} events; the limit is {MAX_EVENTS}, and the least is 1")
+def _list_of(most: int) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        if not isinstance(value, list):
+            raise ValidationError(f"events is a list, and this is {type(value).__name__}")
+        if not 1 <= len(value) <= most:
+            raise ValidationError(f"the batch has {len(value)} events; the limit is {most}, and the least is 1")
+
+    return check
 
 
 class Envelope(Schema):
@@ -40,7 +44,7 @@ class Envelope(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    events = fields.Raw(required=True, validate=_check_events)
+    events = fields.Raw(required=True, validate=_list_of(MAX_EVENTS))
     sent_at = fields.Raw(load_default=None)
 
 
@@ -50,7 +54,7 @@ class SegmentEnvelope(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    batch = fields.Raw(required=True, validate=_check_events)
+    batch = fields.Raw(required=True, validate=_list_of(MAX_MESSAGES))
     sent_at = fields.Raw(data_key="sentAt", load_default=None)
     write_key = fields.Raw(data_key="writeKey", load_default=None)
     context = fields.Dict(load_default=dict, allow_none=True)
@@ -122,18 +126,16 @@ def read_segment(body: bytes, kind: str) -> Request:
     document = _parse(data)
     if kind == segment.BATCH:
         loaded = _load(SEGMENT_ENVELOPE, document)
-        if (context_bytes := len(orjson.dumps(loaded["context"]))) > MAX_SHARED_CONTEXT_BYTES:
-            message = (
-                f"context: it has {context_bytes} bytes; the limit is {MAX_SHARED_CONTEXT_BYTES}, as each event gets it"
-            )
+        copied_bytes = len(orjson.dumps(loaded["context"])) * len(loaded["batch"])
+        if copied_bytes > MAX_COPIED_BYTES:
+            message = f"context: copied into each event it has {copied_bytes} bytes; the limit is {MAX_COPIED_BYTES}"
             raise InvalidRequest(message, code="invalid_envelope")
         events = [segment.to_native(message, shared=loaded["context"]) for message in loaded["batch"]]
-        size_bytes = len(data) + context_bytes * len(events)
         return Request(
             events,
             loaded["sent_at"],
             data,
-            size_bytes,
+            len(data) + copied_bytes,
             _text(loaded["write_key"]),
             pointer=lambda index, path: segment.pointer(path, loaded["batch"][index]),
         )

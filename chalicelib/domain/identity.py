@@ -10,13 +10,14 @@ from typing import Any
 
 import orjson
 
-from chalicelib.domain.events import StoredEvent, user_of
+from chalicelib.domain.events import StoredEvent, moment_of, user_of
 
 IDENTITY_TYPES = frozenset({"identify", "group", "alias"})
 MAX_TRAITS = 200
 MAX_TRAIT_BYTES = 1024  # as JSON; with their names and times, all fit an item of 400 KB
 
-Word = tuple[int, str, Any]  # when it was said (epoch ms), by which event, and what
+Moment = tuple[int, str, str]  # in the order of `moment_of`
+Word = tuple[Moment, Any]  # when it was said, and what
 Traits = dict[str, Word]
 
 
@@ -30,7 +31,7 @@ class Link:
 
 @dataclass(slots=True)
 class Said:
-    """What some events of a project say of its users."""
+    """What the events of a message, or of several, say of a project's users."""
 
     traits: dict[str, Traits] = field(default_factory=dict)  # by user
     links: set[Link] = field(default_factory=set)
@@ -52,18 +53,28 @@ class Said:
             self._note(who, [("group_id", properties["group_id"])], event)
 
     def _note(self, user: str, traits: Iterable[tuple[str, Any]], event: StoredEvent) -> None:
-        said = {name: (event["occurred_at"], event["event_id"], value) for name, value in traits if _fits(name, value)}
-        self.traits[user] = latest(self.traits.get(user, {}), said)
+        moment = moment_of(event)
+        known = self.traits.setdefault(user, {})
+        said = {name: (moment, value) for name, value in traits if _fits(name, value)}
+        # Of one millisecond the words of a message stand in their order, which ids do not keep.
+        tied = {name: word for name, word in said.items() if name in known and known[name][0][:2] == moment[:2]}
+        self.traits[user] = latest(known, said) | tied
+
+    def merge(self, other: "Said") -> None:
+        """Take in what another message says."""
+        self.links |= other.links
+        for user, traits in other.traits.items():
+            self.traits[user] = latest(self.traits.get(user, {}), traits)
 
 
 def latest(one: Mapping[str, Word], other: Mapping[str, Word]) -> Traits:
     """Of each trait the later word; of too many traits those that were said last."""
     merged = dict(one)
     for name, word in other.items():
-        if name not in merged or word[:2] > merged[name][:2]:
+        if name not in merged or word[0] > merged[name][0]:
             merged[name] = word
     if len(merged) > MAX_TRAITS:
-        kept = sorted(merged, key=lambda name: (*merged[name][:2], name), reverse=True)[:MAX_TRAITS]
+        kept = sorted(merged, key=lambda name: (merged[name][0], name), reverse=True)[:MAX_TRAITS]
         merged = {name: merged[name] for name in kept}
     return merged
 

@@ -7,7 +7,7 @@ where all of a user's events are at hand, because one more event may join two se
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from chalicelib.domain.events import StoredEvent
+from chalicelib.domain.events import StoredEvent, moment_of
 
 INACTIVITY_MS = 30 * 60_000
 
@@ -17,7 +17,7 @@ def session_ids(events: Iterable[StoredEvent]) -> dict[str, str]:
     found: dict[str, str] = {}
     session, last_ms = "", -INACTIVITY_MS
     silent = (event for event in events if not event.get("session_id"))
-    for event in sorted(silent, key=lambda event: (event["occurred_at"], event["event_id"])):
+    for event in sorted(silent, key=moment_of):
         if event["occurred_at"] - last_ms >= INACTIVITY_MS:
             session = "s_" + blake2b(event["event_id"].encode(), digest_size=8).hexdigest()
         found[event["event_id"]] = session

@@ -109,4 +109,4 @@ def _traits(item: dict[str, Any] | None) -> Traits:
     if item is None:
         return {}
     words = orjson.loads(zlib.decompress(item["traits"]["B"]))
-    return {name: (at, event_id, value) for name, (at, event_id, value) in words.items()}
+    return {name: (tuple(moment), value) for name, (moment, value) in words.items()}

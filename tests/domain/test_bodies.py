@@ -58,14 +58,14 @@ def test_sizes_are_limited_on_the_wire_and_inflated() -> None:
     bomb = gzip.compress(bytes(200_000_000), compresslevel=1)
     assert len(bomb) < MAX_BODY_BYTES
 
-    with pytest.raises(PayloadTooLarge, match=r"has 1048577 bytes; the limit is 1048576"):
+    with pytest.raises(PayloadTooLarge, match=r"has 5242881 bytes; the limit is 5242880"):
         inflate(bytes(MAX_BODY_BYTES + 1))
-    with pytest.raises(PayloadTooLarge, match=r"inflates to more than the limit of 4194304"):
+    with pytest.raises(PayloadTooLarge, match=r"inflates to more than the limit of 5242880"):
         inflate(bomb)
 
 
 def test_a_context_that_would_be_copied_into_each_event_is_limited() -> None:
     body = orjson.dumps({"batch": [{"type": "track", "event": "x"}] * 500, "context": {"x": "y" * 10_000}})
 
-    with pytest.raises(InvalidRequest, match=r"context: it has 10008 bytes; the limit is 8192"):
+    with pytest.raises(InvalidRequest, match=r"copied into each event it has 5004000 bytes; the limit is 4194304"):
         read_segment(body, "batch")

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from chalicelib.domain.identity import MAX_TRAITS, Link, Said, latest
 
 words = st.dictionaries(
-    st.sampled_from("abc"), st.tuples(st.integers(0, 3), st.sampled_from("xyz"), st.just(0)), max_size=3
+    st.sampled_from("abc"),
+    st.tuples(st.tuples(st.integers(0, 3), st.just(""), st.sampled_from("xyz")), st.just(0)),
+    max_size=3,
 )
 
 
@@ -26,12 +28,23 @@ def test_of_each_trait_the_latest_word_counts() -> None:
     said.hear(event("group", 3, user_id="u", properties={"group_id": "g", "name": "the group's"}))
     said.hear(event("page_view", 9, user_id="u", properties={"plan": "no trait"}))
 
-    assert {name: value for name, (_, _, value) in said.traits["u"].items()} == {
+    assert {name: value for name, (_, value) in said.traits["u"].items()} == {
         "plan": "pro",
         "city": "Kiel",
         "name": "Ada",
         "group_id": "g",
     }
+
+
+def test_words_of_one_millisecond_stand_in_the_order_of_their_message() -> None:
+    said = Said()
+    for event_id, plan in (("z", "free"), ("a", "pro"), ("m", "free"), ("b", "max")):
+        said.hear({**event("identify", 1, user_id="u", properties={"plan": plan}), "event_id": event_id})
+    merged = Said()
+    merged.merge(said)
+    merged.merge(said)
+
+    assert merged.traits["u"]["plan"][1] == "max"
 
 
 def test_who_became_whom_is_known_from_identify_and_alias() -> None:

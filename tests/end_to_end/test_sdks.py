@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import rudderstack.analytics.client
@@ -47,6 +48,31 @@ def test_each_call_of_a_python_sdk_arrives_once_with_every_field(
 
     assert errors == []
     journey.check(Api(stack.rest_url), library="analytics-python")
+
+
+def test_what_segment_for_python_says_of_a_user_is_known(stack: Stack) -> None:
+    api, client = Api(stack.rest_url), segment.analytics.client.Client("demo-write", host=stack.rest_url)
+    user, anonymous = f"ada+{uuid.uuid4().hex}@example.com", uuid.uuid4().hex
+    path = f"/users/{quote(user, safe='')}"
+
+    client.track(anonymous_id=anonymous, event="Looked Around")
+    client.identify(user, {"plan": "free", "city": "Kiel"}, anonymous_id=anonymous)
+    client.group(user, "club", {"name": "The Club"})
+    client.identify(user, {"plan": "pro"}, anonymous_id=anonymous)
+    client.flush()
+    client.shutdown()
+
+    eventually(
+        lambda: (
+            (found := api.call("GET", path, key="demo-read").body).get("traits")
+            and (found["traits"], found["previous_ids"])
+        ),
+        ({"plan": "pro", "city": "Kiel", "group_id": "club"}, [anonymous]),
+        seconds=30,
+    )
+    shown = api.call("GET", f"{path}/events", key="demo-read").body["events"]
+    assert sorted(event["event_type"] for event in shown) == ["group", "identify", "identify", "looked_around"]
+    assert len({event["session_id"] for event in shown}) == 1
 
 
 def cloud_event(event_id: str, source: str, event_type: str, **more: Any) -> CloudEvent:
