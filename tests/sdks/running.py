@@ -25,9 +25,17 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", f"--user-agent={USER_AGENT}"),
 )
 
+
+def _node_major() -> int:
+    if shutil.which("node") is None:
+        return 0
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    return int(version.removeprefix("v").partition(".")[0])
+
+
 with_node = pytest.mark.skipif(
-    shutil.which("node") is None or not MODULES.exists(),
-    reason="needs node, and `npm ci --ignore-scripts` run in tests/sdks",
+    _node_major() < 20 or not MODULES.exists(),
+    reason="needs node 20, as one of the SDKs does, and `npm ci --ignore-scripts` run in tests/sdks",
 )
 with_chromium = pytest.mark.skipif(
     CHROMIUM is None or not MODULES.exists(),
