@@ -30,7 +30,8 @@ def to_native(message: Any, *, kind: str | None = None, shared: Mapping[str, Any
     kind = kind or message.get("type")
     properties = message.get("properties") or {}
     if isinstance(properties, dict):
-        properties = {**properties, **_traits(message, kind)[1]}
+        if traits := _traits(message, kind)[1]:
+            properties = {**properties, **traits}
         named = {name: message[name] for name in ("name", "category") if kind in _NAMED_KINDS and message.get(name)}
         extra = {ours: message[theirs] for ours, theirs in _EXTRA.items() if message.get(theirs)}
         properties = {**named, **extra, **properties}
