@@ -33,8 +33,18 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What stands in an event's place and cannot be put in our form; `path` points into what was sent."""
+
+    sent: Any
+    code: str
+    message: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why an event was not taken; `path` is a JSON pointer into the event."""
+    """Why an event was not taken; `path` is a JSON pointer into the event in our form."""
 
     index: int
     event_id: str | None
@@ -96,6 +106,9 @@ class Admitter:
         admission = Admission()
         known, seen = self.contracts.by_type, set()
         for index, raw in enumerate(raw_events):
+            if isinstance(raw, Unreadable):
+                admission.rejections.append(Rejection(index, None, raw.code, raw.message, raw.path, raw.sent))
+                continue
             try:
                 event = self._read(raw, received_ms, sent_at)
                 event_id = event["event_id"]
