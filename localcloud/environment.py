@@ -29,9 +29,8 @@ def cloud_environment(ports: Ports, places: Places) -> dict[str, str]:
 
 def chosen_buffer() -> str:
     """BUFFER of the environment, else the stage's; raises LocalCloudError for an unknown one."""
-    buffer = os.environ.get("BUFFER") or buffer_of(
-        json.loads((PROJECT / ".chalice" / "config.json").read_text()), STAGE
-    )
+    config = json.loads((PROJECT / ".chalice" / "config.json").read_text())
+    buffer = os.environ.get("BUFFER") or buffer_of(config, STAGE)
     if buffer not in BUFFERS:
         raise LocalCloudError(f"BUFFER is {buffer!r}; it must be one of {', '.join(BUFFERS)}")
     return buffer

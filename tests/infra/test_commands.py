@@ -155,9 +155,14 @@ def test_triggers_are_found_in_what_chalice_deployed() -> None:
         "live-dynamodb-event-source": {"event_uuid": "2"},
     }
 
-    assert triggers.mapping_ids(resources, ["process", "live"], "prod") == {"process": "1", "live": "2"}
+    found = triggers.mappings(resources, {"process": {"a": 1}, "process@kinesis": {"a": 2}, "live": {}}, "prod")
+    assert found == {"process": ("1", {"a": 1}), "live": ("2", {})}
+    streaming = {"process-kinesis-event-source": {"event_uuid": "3"}}
+    assert triggers.mappings(streaming, {"process": {"a": 1}, "process@kinesis": {"a": 2}}, "prod") == {
+        "process": ("3", {"a": 2})
+    }
     with pytest.raises(project.OperatorError, match="no trigger of archive; deploy first: chalice deploy --stage prod"):
-        triggers.mapping_ids(resources, ["process", "archive"], "prod")
+        triggers.mappings(resources, {"process": {}, "archive": {}}, "prod")
 
 
 @pytest.fixture
