@@ -48,7 +48,7 @@ def variables(config: Path) -> dict[str, str]:
 
 
 def test_the_stack_gives_every_output(made: dict[str, str], template: dict[str, Any]) -> None:
-    assert made.keys() == template["Outputs"].keys()
+    assert made.keys() == template["Outputs"].keys() - {"BufferStream"}
     assert made["DataBucket"] == "tidemark-prod-data-000000000000"
     assert "/stream/" in made["EventsStreamArn"]
 
@@ -56,9 +56,18 @@ def test_the_stack_gives_every_output(made: dict[str, str], template: dict[str, 
 def test_the_monitoring_stack_stands_beside_it(made: dict[str, str], aws: Aws) -> None:
     groups = aws("logs").describe_log_groups(logGroupNamePrefix="/aws/lambda/tidemark-prod")["logGroups"]
 
-    assert len(groups) == 11
+    assert len(groups) == 12
     assert {group["retentionInDays"] for group in groups} == {30}
-    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 15
+    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 17
+
+
+def test_a_stage_that_asks_for_kinesis_gets_a_stream_and_keeps_everything_else(made: dict[str, str], aws: Aws) -> None:
+    def ensure(buffer: str) -> dict[str, str]:
+        return stack.ensure_both("prod", {"Buffer": buffer}, aws("cloudformation"), say=lambda _: None, sleep=settle)
+
+    assert ensure("kinesis") == {**made, "BufferStream": "tidemark-prod-events"}
+    assert aws("kinesis").describe_stream_summary(StreamName="tidemark-prod-events")
+    assert ensure("sqs") == made
 
 
 def test_making_the_stack_again_changes_no_output(made: dict[str, str], aws: Aws) -> None:
