@@ -26,6 +26,7 @@ from chalicelib.domain.errors import (
     NotFound,
     PayloadTooLarge,
     TidemarkError,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
@@ -56,6 +57,7 @@ STATUS = {
     NotFound: 404,
     PayloadTooLarge: 413,
     UnsupportedMediaType: 415,
+    TooManyRequests: 429,
     Unavailable: 503,
 }
 RETRY_SECONDS = "5"
@@ -99,10 +101,17 @@ def refusals(view: Callable[..., Response]) -> Callable[..., Response]:
         except TidemarkError as refusal:
             error = refusal
             app.log.info("refused", extra={"code": error.code, "path": request().path})
-        headers = {"Retry-After": RETRY_SECONDS} if isinstance(error, Unavailable) else {}
-        return answer({"code": error.code, "message": error.message}, STATUS[type(error)], headers)
+        return answer({"code": error.code, "message": error.message}, STATUS[type(error)], retry_headers(error))
 
     return answered
+
+
+def retry_headers(error: TidemarkError) -> dict[str, str]:
+    """When a refused request may come again."""
+    if isinstance(error, TooManyRequests):
+        seconds = str(error.retry_seconds)
+        return {"Retry-After": seconds, "X-RateLimit-Reset": seconds}
+    return {"Retry-After": RETRY_SECONDS} if isinstance(error, Unavailable) else {}
 
 
 def request() -> Request:
@@ -139,7 +148,7 @@ def client(owner: Project) -> Client:
 @refusals
 def post_events() -> Response:
     owner = project(Scope.WRITE)
-    admission = wiring.collector().collect(bodies.read_native(raw_body()), owner, to_ms(now()), client(owner))
+    admission = collected(bodies.read_native(raw_body()), owner)
     return answer(verdicts(admission), 202 if admission.event_ids else 400)
 
 
@@ -153,8 +162,15 @@ def post_segment(kind: str) -> Response:
         wiring.authorizer().project_of_key(key, Scope.WRITE)
     read = bodies.read_segment(raw_body(), kind)
     owner = wiring.authorizer().project_of_key(key or read.write_key, Scope.WRITE)
-    admission = wiring.collector().collect(read, owner, to_ms(now()), client(owner))
+    admission = collected(read, owner)
     return answer({"success": True, **verdicts(admission)})  # anything but 200 makes some SDKs send all of it again
+
+
+def collected(read: bodies.Request, owner: Project) -> Admission:
+    """What became of a request's events, which are all refused when the key has sent too many."""
+    received_ms = to_ms(now())
+    wiring.throttle().take(owner.allowance, len(read.events), received_ms)
+    return wiring.collector().collect(read, owner, received_ms, client(owner))
 
 
 def verdicts(admission: Admission) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def statements(stage: str) -> dict[str, list[Statement]]:
         "api_handler": [
             control_items("dynamodb:GetItem", "key", "project", "query"),
             control_items("dynamodb:PutItem", "query", "ticket"),
+            control_items("dynamodb:UpdateItem", "quota"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups),
             with_keys(allow("dynamodb:PutItem", rollups), "*#ledger#*"),

@@ -9,11 +9,13 @@ from typing import Any
 import boto3
 from moto import mock_aws
 
+from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
+from chalicelib.storage.quota_table import QuotaTable
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.users_table import UsersTable
 
@@ -32,6 +34,8 @@ class Stores:
     events: EventsTable
     rollups: RollupsTable
     control: ControlTable
+    access: AccessTable
+    quotas: QuotaTable
     ledger: LedgerTable
     users: UsersTable
     bucket: DataBucket
@@ -68,6 +72,8 @@ def empty_stores() -> Iterator[Stores]:
             events=EventsTable(dynamodb, "events", sleep=lambda _: None),
             rollups=RollupsTable(dynamodb, "rollups"),
             control=ControlTable(dynamodb, "control"),
+            access=AccessTable(dynamodb, "control"),
+            quotas=QuotaTable(dynamodb, "control"),
             ledger=LedgerTable(dynamodb, "rollups"),
             users=UsersTable(dynamodb, "events"),
             bucket=DataBucket(s3, "data"),
