@@ -80,6 +80,7 @@ class Throttle:
             if given:
                 lease.take(bucket, tokens, lease.full_at, now)
                 return
+        lease.refuse(bucket, now)
         wait = lease.wait(bucket, events, now)
         left = bucket.level(lease.full_at, now) + events - lease.missing(events, now)
         raise TooManyRequests(

@@ -84,6 +84,8 @@ class RateLease:
     until: int = 0  # the end of the period
     spent: int = 0  # in the period
     spent_before: int = 0  # in the one before
+    paused_until: int = 0  # after a refusal, who needs more than `paused_level` is refused without asking
+    paused_level: int = 0
 
     def missing(self, events: int, now: int) -> int:
         """How many tokens the events need that are not held."""
@@ -96,7 +98,7 @@ class RateLease:
         half of the bucket holds, so that what is lost is a tenth of the rate and half of the burst at most.
         """
         missing, level = self.missing(events, now), bucket.level(self.full_at, now)
-        if missing > level:
+        if missing > level or (now < self.paused_until and missing > self.paused_level):
             return 0
         before = self.spent if self.until <= now < self.until + bucket.lease_time else self.spent_before
         plenty = max(level - bucket.burst // 2, before)
@@ -116,9 +118,16 @@ class RateLease:
         self.held -= events
         self.spent += events
 
+    def refuse(self, bucket: Bucket, now: int) -> None:
+        """Remember a refusal for a while, so that a flood of requests costs no calls."""
+        if now >= self.paused_until:
+            self.paused_until = now + min(bucket.lease_time, SECOND)
+            self.paused_level = max(bucket.level(self.full_at, now), 0)
+
     def wait(self, bucket: Bucket, events: int, now: int) -> int:
-        """The microseconds until the bucket will hold what is missing, if nobody else takes it."""
-        return max(self.full_at - bucket.latest(self.missing(events, now), now), 0)
+        """The microseconds until the bucket may hold what is missing, if nobody else takes it."""
+        wait = self.full_at - bucket.latest(self.missing(events, now), now)
+        return max(wait, self.paused_until - now, 0)
 
 
 @dataclass(slots=True)
