@@ -41,8 +41,9 @@ from chalicelib.settings import Sources
 app = Chalice(app_name="tidemark", configure_logs=False)
 logs.configure()
 app.experimental_feature_flags.update(["WEBSOCKETS"])
-# Bodies that API Gateway must hand on as bytes: what SDKs call their gzip.
-app.api.binary_types.extend(["application/x-www-form-urlencoded", "application/gzip"])
+# Bodies that API Gateway must hand on as bytes: what SDKs call their gzip. Chalice's own dozen of images and archives
+# would be looked through three times a request.
+app.api.binary_types[:] = ["application/octet-stream", "application/x-www-form-urlencoded", "application/gzip"]
 app.api.cors = True
 sources = Sources.from_environment(os.environ)
 
@@ -138,7 +139,7 @@ def project(scope: Scope) -> Project:
 def client(owner: Project) -> Client:
     """What may be kept of who sent the request."""
     source_ip = request().context["identity"].get("sourceIp") or ""
-    return client_of(request().headers, source_ip, owner.salt, f"{now():%Y-%m-%d}")
+    return client_of(request().headers, source_ip, owner.salt, now())
 
 
 # REST: events in

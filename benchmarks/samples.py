@@ -8,9 +8,13 @@ from typing import Any
 import orjson
 
 from chalicelib.domain.chunks import Message, chunks_of, encode_message
+from chalicelib.domain.enrichment import Client
+from chalicelib.domain.ledger import Receipt
 
 RECEIVED_MS = 1_795_226_700_123
 SEED = 1
+USER_AGENT = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:130.0) Gecko/20100101 Firefox/130.0"
+CLIENT = Client("203.0.113.0", "5d41402abc4b2a76", "DE", USER_AGENT)
 
 
 def events(count: int, users: int) -> list[dict[str, Any]]:
@@ -43,8 +47,13 @@ def events(count: int, users: int) -> list[dict[str, Any]]:
 def rest_event(body: bytes) -> dict[str, Any]:
     """POST /events as API Gateway hands it to the function."""
     return {
-        "requestContext": {"httpMethod": "POST", "resourcePath": "/events", "path": "/events", "identity": {}},
-        "headers": {"x-api-key": "bench", "content-type": "application/json"},
+        "requestContext": {
+            "httpMethod": "POST",
+            "resourcePath": "/events",
+            "path": "/events",
+            "identity": {"sourceIp": "203.0.113.7"},
+        },
+        "headers": {"x-api-key": "bench", "content-type": "application/json", "user-agent": USER_AGENT},
         "multiValueQueryStringParameters": None,
         "pathParameters": {},
         "stageVariables": {},
@@ -60,7 +69,8 @@ def body(batch: list[dict[str, Any]]) -> bytes:
 
 def stored(batch: list[dict[str, Any]]) -> Message:
     """The message that `collect` makes of a batch."""
-    return Message("bench", RECEIVED_MS, [{**event, "occurred_at": RECEIVED_MS - 623} for event in batch])
+    events = [{**event, "occurred_at": RECEIVED_MS - 623} for event in batch]
+    return Message("bench", RECEIVED_MS, events, Receipt("c0ffee00", received=len(batch)), CLIENT)
 
 
 def queue_records(batches: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -79,9 +89,11 @@ def stream_records(batches: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
             "dynamodb": {
                 "SequenceNumber": str(n + 1),
                 "NewImage": {
+                    "sk": {"S": chunk.sort_key},
                     "project": {"S": chunk.project},
                     "user": {"S": chunk.user or ""},
                     "received_at": {"N": str(chunk.received_ms)},
+                    "receipt": {"S": str(chunk.receipt)},
                     "body": {"B": b64encode(chunk.body).decode()},
                 },
             },

@@ -4,7 +4,7 @@ A contract is a JSON Schema of the event's `properties` plus two keywords of our
 of the metric that counts the type, and `x-rollup`, the dimensions and measures to roll up.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,19 @@ class Validator:
     """A compiled schema of whole events."""
 
     compiled: Any  # a validator of jsonschema_rs, which publishes no type for its union of drafts
+    accepts: Callable[[Any], bool]  # of the compiled schema itself: it is asked of every event
+
+    @classmethod
+    def of(cls, schema: dict[str, Any]) -> "Validator":
+        """Compile; raises ValueError for what is no schema."""
+        compiled = jsonschema_rs.validator_for(schema)
+        return cls(compiled, compiled.is_valid)
 
     def violation(self, event: Mapping[str, Any]) -> Violation | None:
-        """The first violation, or None."""
-        if self.compiled.is_valid(event):
+        """The first violation, or None of what is accepted."""
+        error = next(iter(self.compiled.iter_errors(event)), None)
+        if error is None:
             return None
-        error = next(iter(self.compiled.iter_errors(event)))
         pointer = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in error.instance_path)
         return Violation(message=error.message[:MESSAGE_LENGTH], path=pointer)
 
@@ -78,7 +85,7 @@ class Contract:
 
 
 RESERVED = frozenset({"events", "users", "sessions", OTHER})
-UNTYPED = Validator(jsonschema_rs.validator_for(ENVELOPE))
+UNTYPED = Validator.of(ENVELOPE)
 NO_ROLLUP = RollupSpec()
 
 
@@ -147,7 +154,7 @@ def _compile(event_type: str, path: Path) -> Contract:
             version=path.stem,
             metric=schema["x-metric"],
             spec=RollupSpec(tuple(rollup.get("dimensions", ())), tuple(rollup.get("measures", ()))),
-            validator=Validator(jsonschema_rs.validator_for(whole)),
+            validator=Validator.of(whole),
         )
     except (ValueError, KeyError) as error:  # jsonschema_rs and orjson both raise ValueError
         raise ValueError(f"{path} is not a contract: {error!r}") from error

@@ -5,14 +5,16 @@ follows from it into each event, under `enrichment`. A property that the client 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-IPV4_PREFIX, IPV6_PREFIX = 24, 48  # what is kept of an address: what anonymisation by analytics products leaves
+# What is kept of an address is its network of 24 (IPv4) or 48 bits, as other analytics products keep it.
+IPV4_MASK, IPV6_MASK = ~((1 << 32 - 24) - 1), ~((1 << 128 - 48) - 1)
 UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 CAMPAIGN = {"source": "utm_source", "medium": "utm_medium", "name": "utm_campaign", "term": "utm_term"}
 MAX_USER_AGENT_LENGTH = 512
@@ -30,14 +32,14 @@ class Client:
     user_agent: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """What there is."""
-        return {name: value for name, value in asdict(self).items() if value}
+        """As it travels."""
+        return {"ip": self.ip, "visitor": self.visitor, "country": self.country, "user_agent": self.user_agent}
 
 
 NOBODY = Client()
 
 
-def client_of(headers: Mapping[str, str], source_ip: str, salt: bytes, day: str) -> Client:
+def client_of(headers: Mapping[str, str], source_ip: str, salt: bytes, now: datetime) -> Client:
     """The client behind a request, by its headers (names in lower case).
 
     Only of what says it is a browser: behind a server's or a test's request there is no visitor.
@@ -50,7 +52,7 @@ def client_of(headers: Mapping[str, str], source_ip: str, salt: bytes, day: str)
     network = anonymised(address)
     visitor = ""
     if network and salt:
-        told = f"{day}\n{address}\n{user_agent}".encode()
+        told = f"{now:%Y-%m-%d}\n{address}\n{user_agent}".encode()
         visitor = blake2b(told, key=salt[:64], digest_size=8).hexdigest()
     return Client(network, visitor, headers.get("cloudfront-viewer-country", "")[:2], user_agent)
 
@@ -62,8 +64,9 @@ def anonymised(address: object) -> str:
     except ValueError:
         return ""
     parsed = getattr(parsed, "ipv4_mapped", None) or parsed
-    prefix = IPV4_PREFIX if parsed.version == 4 else IPV6_PREFIX
-    return str(ip_network((str(parsed).partition("%")[0], prefix), strict=False).network_address)
+    if isinstance(parsed, IPv4Address):
+        return str(IPv4Address(int(parsed) & IPV4_MASK))
+    return str(IPv6Address(int(parsed) & IPV6_MASK))
 
 
 def hide_addresses(events: Iterable[Any]) -> None:

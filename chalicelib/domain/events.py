@@ -120,8 +120,8 @@ class Admitter:
         event_type = raw.get("event_type")
         # The contract speaks of `properties` as an object, so what is absent is checked as an empty one.
         whole = raw if raw.get("properties") is not None else {**raw, "properties": {}}
-        violation = self.contracts.validator(event_type).violation(whole)
-        if violation:
+        validator = self.contracts.validator(event_type)
+        if not validator.accepts(whole) and (violation := validator.violation(whole)):
             raise _Refused("contract_violation", violation.message, violation.path)
         event = {
             "event_id": raw.get("event_id") or self.new_id(received_ms),
@@ -157,12 +157,11 @@ def _check_size(raw: Any) -> None:
 
 def _occurred_ms(raw: dict[str, Any], received_ms: int, sent_at: object) -> int:
     name = "timestamp"
+    timestamp, sent = raw.get(name), raw.get("sent_at", sent_at)
     try:
-        value = raw.get(name)
-        client_ms = None if value is None else parse_ms(value)
+        client_ms = None if timestamp is None else parse_ms(timestamp)
         name = "sent_at"
-        value = raw.get(name, sent_at)
-        sent_ms = None if value is None else parse_ms(value)
+        sent_ms = None if sent is None else parse_ms(sent)
     except ValueError as error:
         raise _Refused("invalid_time", str(error), f"/{name}") from error
     occurred_ms = correct_skew(client_ms, sent_ms, received_ms)

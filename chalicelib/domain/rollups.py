@@ -5,13 +5,13 @@ A rollup is folded from events, merges with others (associative and commutative)
 
 import math
 import sys
-import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
+from isal import isal_zlib
 
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.sketches import MAX_BUCKETS, Uniques, bucket_of, collapse
@@ -165,7 +165,7 @@ def encode(rollups: Rollups) -> bytes:
 
 
 def _encode(rollups: Rollups) -> bytes:
-    return zlib.compress(
+    return isal_zlib.compress(
         orjson.dumps(
             {"types": {k: _to_json(rollup) for k, rollup in rollups.items()}, "ledger": rollups.ledger.to_json()},
             option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS,
@@ -176,7 +176,7 @@ def _encode(rollups: Rollups) -> bytes:
 
 def decode(data: bytes) -> Rollups:
     """The inverse of `encode`."""
-    document = orjson.loads(zlib.decompress(data))
+    document = orjson.loads(isal_zlib.decompress(data))
     types = {name: _from_json(rollup) for name, rollup in document["types"].items()}
     return Rollups(types, Ledger.from_json(document["ledger"]))
 

@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE_MS = 60_000
@@ -72,12 +73,19 @@ def correct_skew(client_ms: int | None, sent_ms: int | None, received_ms: int) -
     occurred_ms = client_ms
     if sent_ms is not None and abs(skew := received_ms - sent_ms) >= SKEW_MS:
         occurred_ms += int(skew / MINUTE_MS) * MINUTE_MS
-    return max(min(occurred_ms, received_ms), 0)
+    if occurred_ms > received_ms:
+        return received_ms
+    return occurred_ms if occurred_ms > 0 else 0
 
 
 def hour_of(ms: int) -> str:
     """The UTC hour that holds the instant, as `2026-11-21T10`."""
-    return from_ms(ms).strftime("%Y-%m-%dT%H")
+    return _hour_name(ms // HOUR_MS)
+
+
+@lru_cache(maxsize=4096)
+def _hour_name(number: int) -> str:
+    return from_ms(number * HOUR_MS).strftime("%Y-%m-%dT%H")
 
 
 def hour_start_ms(hour: str) -> int:

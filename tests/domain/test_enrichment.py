@@ -1,3 +1,5 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from chalicelib.domain.enrichment import NOBODY, Client, anonymised, client_of, described, enrich, hide_addresses
@@ -9,6 +11,7 @@ SAFARI = (
 )
 GOOGLEBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 TABLET = "Mozilla/5.0 (Linux; Android 13; SM-T500) AppleWebKit/537.36 Chrome/120.0 Safari/537.36"
+TODAY = datetime(2026, 11, 21, 10, tzinfo=UTC)
 SALT = b"s" * 32
 
 
@@ -34,14 +37,14 @@ def test_of_an_address_only_its_network_is_kept(address: object, network: str) -
 
 
 def test_a_browser_is_a_visitor_for_a_day_and_never_its_address() -> None:
-    client = client_of(headers(cloudfront_viewer_country="DE"), "203.0.113.77", SALT, "2026-11-21")
+    client = client_of(headers(cloudfront_viewer_country="DE"), "203.0.113.77", SALT, TODAY)
 
-    again = client_of(headers(), "203.0.113.77", SALT, "2026-11-21")
+    again = client_of(headers(), "203.0.113.77", SALT, TODAY)
     others = [
-        client_of(headers(), "203.0.113.78", SALT, "2026-11-21"),
-        client_of(headers(SAFARI), "203.0.113.77", SALT, "2026-11-21"),
-        client_of(headers(), "203.0.113.77", SALT, "2026-11-22"),
-        client_of(headers(), "203.0.113.77", b"t" * 32, "2026-11-21"),
+        client_of(headers(), "203.0.113.78", SALT, TODAY),
+        client_of(headers(SAFARI), "203.0.113.77", SALT, TODAY),
+        client_of(headers(), "203.0.113.77", SALT, TODAY + timedelta(days=1)),
+        client_of(headers(), "203.0.113.77", b"t" * 32, TODAY),
     ]
     assert (client.ip, client.country, client.visitor) == ("203.0.113.0", "DE", again.visitor)
     assert len({client.visitor, *(other.visitor for other in others)}) == 5
@@ -49,15 +52,15 @@ def test_a_browser_is_a_visitor_for_a_day_and_never_its_address() -> None:
 
 
 def test_behind_cloudfront_the_viewer_is_the_client() -> None:
-    four = client_of(headers(cloudfront_viewer_address="203.0.113.77:46532"), "10.0.0.1", SALT, "d")
-    six = client_of(headers(cloudfront_viewer_address="2001:db8:1:2:3:4:5:6:46532"), "10.0.0.1", SALT, "d")
+    four = client_of(headers(cloudfront_viewer_address="203.0.113.77:46532"), "10.0.0.1", SALT, TODAY)
+    six = client_of(headers(cloudfront_viewer_address="2001:db8:1:2:3:4:5:6:46532"), "10.0.0.1", SALT, TODAY)
 
     assert (four.ip, six.ip) == ("203.0.113.0", "2001:db8:1::")
 
 
 @pytest.mark.parametrize("user_agent", ["", "analytics-python/2.2.2", "python-requests/2.31", "okhttp/4.9", "curl/8"])
 def test_a_server_is_no_visitor(user_agent: str) -> None:
-    assert client_of(headers(user_agent), "203.0.113.77", SALT, "d") is NOBODY
+    assert client_of(headers(user_agent), "203.0.113.77", SALT, TODAY) is NOBODY
 
 
 def test_an_address_that_an_sdk_sends_is_cut_before_anything_is_kept() -> None:
