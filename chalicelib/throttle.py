@@ -18,9 +18,9 @@ from chalicelib.storage.quota_table import QuotaTable
 
 MAX_RETRY_SECONDS = 300  # SDKs take no longer one, and browsers' timers overflow at 24 days
 PAUSE_MS = 5000  # after a failure, in which the counters are not asked: each time-out would delay a request
-# A lease that is refused is asked for again, with the counter as it is now and no larger than needed. A third refusal
-# means that others were quicker.
-TRIES = (True, False, False)
+# Whether to ask for more than needed. A lease that is refused is asked for again with the counter as it is now, at last
+# no larger than needed; a third refusal means that others were quicker.
+TRIES = (True, True, False)
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +73,10 @@ class Throttle:
         if not lease.missing(events, now):
             return
         for more in TRIES:
-            tokens = lease.ask(bucket, events, now, more=more)
+            tokens, kept = lease.ask(bucket, events, now, more=more)
             if not tokens:
                 break
-            given, lease.full_at = self.counters.lease_rate(counter, bucket, tokens, lease.full_at, now)
+            given, lease.full_at = self.counters.lease_rate(counter, bucket, tokens, kept, lease.full_at, now)
             if given:
                 lease.take(bucket, tokens, lease.full_at, now)
                 return

@@ -24,11 +24,13 @@ class Counters:
             self.months[counter, month] = (leased or 0) + events
             return True, (leased or 0) + events
 
-    def lease_rate(self, counter: str, bucket: Bucket, tokens: int, full_at: int, now: int) -> tuple[bool, int]:
+    def lease_rate(
+        self, counter: str, bucket: Bucket, tokens: int, kept: int, full_at: int, now: int
+    ) -> tuple[bool, int]:
         with self.lock:
             self.writes += 1
             known = self.full_at.get(counter, 0)
-            fits = now < known <= bucket.latest(tokens, now) if full_at > now else known <= now
+            fits = now < known <= bucket.latest(tokens + kept, now) if full_at > now else known <= now
             if fits:
                 self.full_at[counter] = max(known, now) + bucket.cost(tokens)
             return fits, self.full_at.get(counter, 0)

@@ -91,18 +91,22 @@ class RateLease:
         """How many tokens the events need that are not held."""
         return max(events - (self.held if now < self.until else 0), 0)
 
-    def ask(self, bucket: Bucket, events: int, now: int, *, more: bool) -> int:
-        """How many tokens to lease for the events: what is missing, or 0 when the bucket does not hold it.
+    def ask(self, bucket: Bucket, events: int, now: int, *, more: bool) -> tuple[int, int]:
+        """How many tokens to lease for the events, and how many must stay in the bucket then.
 
-        With `more`, what the next requests may need too: a tenth of what the period before spent, or of what the upper
-        half of the bucket holds, so that what is lost is a tenth of the rate and half of the burst at most.
+        What is missing, or 0 when the bucket does not hold it. With `more`, what the next requests may need too: a
+        tenth of what the period before spent, or of what the upper half of the bucket holds, which leaves the lower
+        half to requests: what is lost is a tenth of the rate and half of the burst at most.
         """
         missing, level = self.missing(events, now), bucket.level(self.full_at, now)
         if missing > level or (now < self.paused_until and missing > self.paused_level):
-            return 0
+            return 0, 0
+        if not more:
+            return missing, 0
         before = self.spent if self.until <= now < self.until + bucket.lease_time else self.spent_before
-        plenty = max(level - bucket.burst // 2, before)
-        return max(missing, min(plenty // SHARE, level)) if more else missing
+        tokens, half = max(missing, min(before // SHARE, level)), bucket.burst // 2
+        plenty = (level - half) // SHARE
+        return (plenty, half) if plenty > tokens else (tokens, 0)
 
     def take(self, bucket: Bucket, leased: int, full_at: int, now: int) -> None:
         """Hold what was leased."""

@@ -40,13 +40,18 @@ class QuotaTable:
             values,
         )
 
-    def lease_rate(self, counter: str, bucket: Bucket, tokens: int, full_at: int, now: int) -> tuple[bool, int]:
-        """Lease tokens of the bucket; `full_at` is what was last seen of it. Times in microseconds."""
+    def lease_rate(
+        self, counter: str, bucket: Bucket, tokens: int, kept: int, full_at: int, now: int
+    ) -> tuple[bool, int]:
+        """Lease tokens of the bucket if as many as `kept` stay in it; times in microseconds.
+
+        `full_at` is what was last seen: a full bucket takes another update than one in use, and a wrong guess one more.
+        """
         cost = bucket.cost(tokens)
         values = {":now": now, ":expires": max(full_at, now) // SECOND + cost // SECOND + _DAY_SECONDS}
         if full_at > now:
             change, condition = "full_at + :cost", "full_at > :now AND full_at <= :latest"
-            values |= {":cost": cost, ":latest": bucket.latest(tokens, now)}
+            values |= {":cost": cost, ":latest": bucket.latest(tokens + kept, now)}
         else:
             change, condition = ":full", "attribute_not_exists(full_at) OR full_at <= :now"
             values |= {":full": now + cost}

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ from chalicelib.domain.access import Project, Scope
 from chalicelib.domain.errors import Unauthenticated
 from chalicelib.domain.events import Mode
 from chalicelib.domain.quotas import Limits
-from chalicelib.storage.access_table import AccessTable
+from chalicelib.storage.access_table import AccessTable, digest_of
 from infra.project import OperatorError
 from ops import stages
 from ops.__main__ import main
@@ -144,14 +145,28 @@ def test_a_key_is_replaced_once(shop: Ops) -> None:
     assert len(shop("keys", "list", "--project", "shop")) == 2
 
 
+def test_of_two_operators_who_rotate_a_key_at_once_one_does(shop: Ops, dynamodb: Any) -> None:
+    made, access = shop("keys", "create", "--project", "shop", "--scopes", "write"), AccessTable(dynamodb, TABLE)
+    old = access.key("shop", made["id"])
+    assert old is not None
+    first, second = (replace(old, digest=digest_of(text)) for text in ("first", "second"))
+
+    assert access.replace_key(old, first, datetime.fromtimestamp(2000, UTC))
+    assert not access.replace_key(old, second, datetime.fromtimestamp(3000, UTC))
+
+    assert not opens(dynamodb, "second")
+    assert not opens(dynamodb, made["key"], at=2000)
+
+
 def test_a_rotated_key_can_be_revoked_before_its_time(shop: Ops, dynamodb: Any) -> None:
     old = shop("keys", "create", "--project", "shop", "--scopes", "write")
-    shop("keys", "rotate", "--project", "shop", old["id"], "--yes")
+    new = shop("keys", "rotate", "--project", "shop", old["id"], "--yes")
 
     shop("keys", "revoke", "--project", "shop", old["id"], "--yes")
 
     assert not opens(dynamodb, old["key"])
-    assert shop("keys", "list", "--project", "shop")[0]["state"] == "revoked"
+    states = {key["id"]: key["state"] for key in shop("keys", "list", "--project", "shop")}
+    assert states == {old["id"]: "revoked", new["id"]: "active"}
 
 
 def test_nothing_ends_without_a_yes(shop: Ops, dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
