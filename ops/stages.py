@@ -35,7 +35,7 @@ def add_limits(parser: argparse.ArgumentParser, *, removable: bool = False) -> N
     none = f"; {REMOVE!r} removes it" if removable else ""
     quantities = {
         "--rate": (_rate, "events a second, over time" + none),
-        "--burst": (_count, "events at once; without it 10 seconds of the rate, and 500 at least" + none),
+        "--burst": (_count, "events at once; without it 10 seconds of the rate, and 2,500 at least" + none),
         "--monthly-quota": (_count, "events a month (UTC)" + none),
     }
     for name, (read, what) in quantities.items():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 SHARE = 10  # a lease beyond what is needed is at most one tenth: of what was spent, or of what is plentiful
 SECOND = 1_000_000
-LEAST_BURST = 500  # events of the largest request (domain/bodies.py), where the key says nothing else
+LEAST_BURST = 2500  # events of the largest request (domain/bodies.py), where the key says nothing else
 BURST_SECONDS = 10
 
 
