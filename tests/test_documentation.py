@@ -1,6 +1,7 @@
 """The documents say what is there, and only that."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import app
 from chalicelib import metrics
 from chalicelib.domain import bodies, events
+from ops.__main__ import COMMANDS, parser
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,6 +46,18 @@ def test_every_make_target_that_a_document_names_exists() -> None:
 
     assert {"run", "test", "demo"} <= named
     assert named - {"of", "it", "a", "the"} <= targets
+
+
+def test_every_ops_command_is_documented_as_it_is_called() -> None:
+    lines = re.findall(r"^ *python -m (ops .*)$", text("docs/operations.md"), re.MULTILINE)
+    examples = [
+        line for module in COMMANDS.values() for line in re.findall(r"python -m (ops .*)", module.__doc__ or "")
+    ]
+
+    for line in [*lines, *examples]:
+        parser().parse_args(shlex.split(line)[1:])  # ends the program where it does not know a word
+
+    assert {line.split()[1] for line in lines} == COMMANDS.keys()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

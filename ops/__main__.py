@@ -1,0 +1,39 @@
+"""`python -m ops COMMAND`: each command is a module with `add_arguments(parser)` and `run(arguments)`."""
+
+import argparse
+import sys
+from types import ModuleType
+
+from infra import project
+from ops import keys, projects
+
+COMMANDS: dict[str, ModuleType] = {"projects": projects, "keys": keys}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m ops",
+        description="Operates a stage of Tidemark; see docs/operations.md.",
+        epilog="`python -m ops COMMAND --help` has each command's own help, with examples.",
+    )
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        what = (module.__doc__ or "").partition("\n")[0]
+        command = commands.add_parser(
+            name, help=what, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return top
+
+
+def main(words: list[str]) -> int:
+    """Run the command that the words name; returns the exit code."""
+    arguments = parser().parse_args(words)
+    code: int = arguments.run(arguments)
+    return code
+
+
+if __name__ == "__main__":
+    project.run(lambda: main(sys.argv[1:]))
