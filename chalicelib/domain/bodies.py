@@ -15,6 +15,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from chalicelib.domain import cloudevents, segment
 from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from chalicelib.domain.events import Rejection, Unreadable
+from chalicelib.domain.repair import repair
 
 MAX_BODY_BYTES = 5 * 1024 * 1024  # on the wire: one SDK sends 4 MiB and a last event; Lambda takes 6 MB
 MAX_INFLATED_BYTES = 5 * 1024 * 1024
@@ -25,6 +26,7 @@ JSON, NDJSON = "application/json", "application/x-ndjson"
 # JSON under the names that browsers' beacons and SDKs give it, and, beside these, whatever ends in +json.
 MEDIA_TYPES = (JSON, NDJSON, "text/plain", "application/x-www-form-urlencoded", "application/gzip")
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+MAX_REPAIRED_BYTES = 1024 * 1024  # takes half a second at worst, whatever is in it
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -101,11 +103,9 @@ def read_native(body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request
         document: Any = {"events": [_parse_line(line) for line in data.splitlines() if line.strip()]}
     else:
         document = _parse(data)
-    if isinstance(document, list):
-        document = {"events": document}
-    elif isinstance(document, dict) and "events" not in document:
-        document = {"events": [document]}
-    loaded = _load(ENVELOPE, document)
+    if isinstance(document, dict) and "events" not in document:
+        return Request([document], None, data, len(data))  # without an envelope, there is none to load
+    loaded = _load(ENVELOPE, {"events": document} if isinstance(document, list) else document)
     return Request(loaded["events"], loaded["sent_at"], data, len(data))
 
 
@@ -180,9 +180,19 @@ def inflate(body: bytes) -> bytes:
     return data
 
 
-def _parse(data: bytes) -> Any:
+def _loads(data: bytes) -> Any:
+    """The document, repaired where that helps; raises orjson.JSONDecodeError."""
     try:
         return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        if len(data) > MAX_REPAIRED_BYTES:
+            raise
+        return orjson.loads(repair(data))
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return _loads(data)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}", code="malformed_json") from error
 
@@ -196,7 +206,7 @@ def _has_lines(data: bytes) -> bool:
 def _parse_line(line: bytes) -> Any:
     """A line's event, or Unreadable: a bad line costs the others nothing."""
     try:
-        return orjson.loads(line)
+        return _loads(line)
     except orjson.JSONDecodeError as error:
         return Unreadable(line.decode(errors="replace"), "malformed_json", f"the line is not JSON: {error}")
 

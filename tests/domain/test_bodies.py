@@ -43,7 +43,7 @@ def test_a_segment_batch_is_read_with_its_key_and_context() -> None:
     [
         (b"{", "malformed_json"),
         (b"", "malformed_json"),
-        (b'{"a": NaN}', "malformed_json"),
+        (b'{"a": NaNa}', "malformed_json"),
         (b'"\xff"', "malformed_json"),
         (b'{"events": 7}', "invalid_envelope"),
         (b'{"events": []}', "invalid_envelope"),
@@ -122,3 +122,12 @@ def test_a_sdk_may_gather_more_events_than_others() -> None:
     assert len(read_segment(orjson.dumps({"batch": messages}), "batch").events) == MAX_MESSAGES
     with pytest.raises(InvalidRequest, match="the limit is 2500"):
         read_segment(orjson.dumps({"batch": [*messages, {}]}), "batch")
+
+
+def test_what_json_cannot_say_costs_no_event_its_place() -> None:
+    body = rb'{"events": [{"event_type": "a", "properties": {"n": NaN, "s": "\ud83d"}}, {"event_type": "b"}]}'
+
+    assert read_native(body).events == [
+        {"event_type": "a", "properties": {"n": None, "s": "\ufffd"}},
+        {"event_type": "b"},
+    ]
