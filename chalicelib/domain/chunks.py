@@ -37,6 +37,7 @@ class Message:
     events: list[StoredEvent]
     receipt: Receipt | None = None
     client: Client = NOBODY
+    apart: bool = False  # each event is a chunk: the events were not sent together, and may come in other company
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ def encode_message(message: Message) -> list[tuple[str, int]]:
         document["receipt"] = str(message.receipt)
     if message.client is not NOBODY:
         document["client"] = message.client.to_json()
+    if message.apart:
+        document["apart"] = True
     text = b64encode(isal_zlib.compress(orjson.dumps(document), COMPRESSION_LEVEL)).decode()
     if len(text) <= MAX_MESSAGE_BYTES:
         return [(text, len(message.events))]
@@ -78,13 +81,18 @@ def decode_message(text: str) -> Message:
         document = orjson.loads(isal_zlib.decompress(b64decode(text, validate=True)))
         receipt = Receipt.from_text(document["receipt"]) if "receipt" in document else None
         client = Client(**document["client"]) if "client" in document else NOBODY
-        return Message(document["project"], document["received_at"], _checked(document["events"]), receipt, client)
+        events, apart = _checked(document["events"]), "apart" in document
+        return Message(document["project"], document["received_at"], events, receipt, client, apart)
     except UNREADABLE as error:
         raise ValueError(f"not a message of ours: {error!r}") from error
 
 
 def chunks_of(message: Message) -> Iterator[Chunk]:
     """The message's events by user."""
+    if message.apart:
+        for event in message.events:
+            yield from _chunks_of_user(message, user_of(event), [event])
+        return
     by_user: dict[str | None, list[StoredEvent]] = {}
     for event in message.events:
         by_user.setdefault(user_of(event), []).append(event)

@@ -115,6 +115,12 @@ class Contracts:
         contract = self.by_type.get(event_type)
         return contract.spec if contract else NO_ROLLUP
 
+    def version_of(self, event: object) -> str | None:
+        """The version of the contract that an event is checked against, if its type has one."""
+        event_type = event.get("event_type") if isinstance(event, dict) else None
+        contract = self.by_type.get(event_type) if isinstance(event_type, str) else None
+        return contract.version if contract else None
+
     def reserved(self, event_type: str) -> bool:
         """Whether the name means something else in questions, and so cannot be the name of another event type."""
         if event_type in self.by_type:
