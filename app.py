@@ -14,10 +14,20 @@ from urllib.parse import unquote
 
 import orjson
 from botocore.exceptions import BotoCoreError, ClientError
-from chalice.app import Chalice, DynamoDBEvent, Rate, Request, Response, S3Event, SQSEvent, WebsocketEvent
+from chalice.app import (
+    Chalice,
+    CORSConfig,
+    DynamoDBEvent,
+    Rate,
+    Request,
+    Response,
+    S3Event,
+    SQSEvent,
+    WebsocketEvent,
+)
 
 from chalicelib import __version__, logs, wiring
-from chalicelib.domain import bodies
+from chalicelib.domain import bodies, segment
 from chalicelib.domain.access import Project, Scope, key_of
 from chalicelib.domain.enrichment import Client, client_of
 from chalicelib.domain.errors import (
@@ -33,7 +43,6 @@ from chalicelib.domain.errors import (
 from chalicelib.domain.events import Admission
 from chalicelib.domain.parameters import read_page
 from chalicelib.domain.questions import read_question
-from chalicelib.domain.segment import KINDS
 from chalicelib.domain.selections import read_list, read_replay
 from chalicelib.domain.time_windows import to_ms
 from chalicelib.settings import Sources
@@ -44,13 +53,22 @@ app.experimental_feature_flags.update(["WEBSOCKETS"])
 # Bodies that API Gateway must hand on as bytes: what SDKs call their gzip. Chalice's own dozen of images and archives
 # would be looked through three times a request.
 app.api.binary_types[:] = ["application/octet-stream", "application/x-www-form-urlencoded", "application/gzip"]
-app.api.cors = True
+# Any page's script may send and read, without cookies: a preflight's answer is fixed, so it cannot name the page.
+CORS = CORSConfig(
+    allow_headers=[
+        *("X-Retry-Count", "AnonymousId", "SentAt"),  # beside Chalice's own: what browser SDKs send
+        *(f"Rsa-{name}" for name in ("Recovered", "Retry-Attempt", "Retry-Reason")),
+        *("Rsa-Since-First-Attempt", "Rsa-Since-Last-Attempt"),
+    ],
+    expose_headers=["Retry-After", "X-RateLimit-Reset"],
+    max_age=7200,  # what browsers remember at most
+)
+app.api.cors = CORS
 sources = Sources.from_environment(os.environ)
 
-# JSON under the names that browsers' beacons and SDKs give it. Checked in raw_body, because Chalice refuses a route
-# that lists types of both kinds, those handed on as bytes and those as text.
+# Checked in raw_body, because Chalice refuses a route that lists types of both kinds, those handed on as bytes and
+# those as text.
 ANY_TYPE = ["*/*"]
-BODY_TYPES = ("application/json", "text/plain", "application/x-www-form-urlencoded", "application/gzip")
 STATUS = {
     InvalidRequest: 400,
     Unauthenticated: 401,
@@ -60,7 +78,6 @@ STATUS = {
     UnsupportedMediaType: 415,
     Unavailable: 503,
 }
-RETRY_SECONDS = "5"
 DASHBOARD_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self' ws: wss:; img-src data:"
@@ -79,9 +96,12 @@ def answer(document: Mapping[str, Any], status: int = 200, headers: dict[str, st
 
 
 @app.middleware("http")
-def framework_errors(event: Request, get_response: Callable[[Request], Response]) -> Response:
-    """Chalice's own errors in the form of ours: each error body has a `code` and a `message`."""
+def every_answer(event: Request, get_response: Callable[[Request], Response]) -> Response:
+    """Chalice's own errors in the form of ours, with `code` and `message`; and every answer readable by its page."""
     response = get_response(event)
+    if origin := event.headers.get("origin"):
+        response.headers |= CORS.get_access_control_headers()  # errors of Chalice's own come without
+        response.headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
     if isinstance(response.body, dict) and "Code" in response.body:
         code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", response.body["Code"].removesuffix("Error")).lower()
         response.body = {"code": code, "message": response.body["Message"]}
@@ -101,10 +121,14 @@ def refusals(view: Callable[..., Response]) -> Callable[..., Response]:
         except TidemarkError as refusal:
             error = refusal
             app.log.info("refused", extra={"code": error.code, "path": request().path})
-        headers = {"Retry-After": RETRY_SECONDS} if isinstance(error, Unavailable) else {}
-        return answer({"code": error.code, "message": error.message}, STATUS[type(error)], headers)
+        return answer({"code": error.code, "message": error.message}, STATUS[type(error)], retry_headers(error))
 
     return answered
+
+
+def retry_headers(error: TidemarkError) -> dict[str, str]:
+    """When to try again, in seconds, as the SDKs read it."""
+    return {} if error.retry_seconds is None else {"Retry-After": str(error.retry_seconds)}
 
 
 def request() -> Request:
@@ -116,9 +140,7 @@ def request() -> Request:
 
 def raw_body() -> bytes:
     """The request's body as it was sent; raises UnsupportedMediaType."""
-    content_type = request().headers.get("content-type", BODY_TYPES[0]).partition(";")[0].strip().lower()
-    if content_type not in BODY_TYPES:
-        raise UnsupportedMediaType(f"the body is {content_type[:64]!r}; taken are {', '.join(BODY_TYPES)}")
+    bodies.media_type_of(request().headers)
     body = request().raw_body
     return body.encode() if isinstance(body, str) else body
 
@@ -134,36 +156,80 @@ def client(owner: Project) -> Client:
     return client_of(request().headers, source_ip, owner.salt, now())
 
 
+def write_key(body_key: str | None = None) -> str | None:
+    """The key of the headers, else of the body, else of the query, which is all that a beacon has for it."""
+    return key_of(request().headers) or body_key or dict(request().query_params or ()).get("writeKey")
+
+
+def writer(body_key: str | None = None) -> Project:
+    """The project that the request may write to."""
+    return wiring.authorizer().project_of_key(write_key(body_key), Scope.WRITE)
+
+
 # REST: events in
 
 
 @app.route("/events", methods=["POST"], content_types=ANY_TYPE)
 @refusals
 def post_events() -> Response:
-    owner = project(Scope.WRITE)
-    admission = wiring.collector().collect(bodies.read_native(raw_body()), owner, to_ms(now()), client(owner))
-    return answer(verdicts(admission), 202 if admission.event_ids else 400)
+    owner = writer()
+    read = bodies.read_native(raw_body(), request().headers)
+    admission = wiring.collector().collect(read, owner, to_ms(now()), client(owner))
+    return answer(verdicts(admission, read), 202 if admission.event_ids else 400)
 
 
 @app.route("/v1/{kind}", methods=["POST"], content_types=ANY_TYPE)
 @refusals
 def post_segment(kind: str) -> Response:
-    if kind != "batch" and kind not in KINDS:
-        raise NotFound(f"/v1/{kind[:32]} does not exist; there are batch, {', '.join(sorted(KINDS))}")
-    key = key_of(request().headers)
-    if key:  # before the body is read, which only an SDK that sends its key there makes necessary
-        wiring.authorizer().project_of_key(key, Scope.WRITE)
+    if kind not in segment.ROUTES:
+        raise NotFound(f"/v1/{kind[:32]} does not exist; there are {', '.join(segment.KINDS)}")
+    if segment.ROUTES[kind] == segment.METRICS:
+        return answer(
+            {"success": True}
+        )  # what analytics.js reports of itself, without a key: dropped, for it is no event
+    return collected(segment.ROUTES[kind])
+
+
+@app.route("/beacon/v1/batch", methods=["POST"], content_types=ANY_TYPE)
+@refusals
+def post_beacon() -> Response:
+    return collected(segment.BATCH)
+
+
+def collected(kind: str) -> Response:
+    """The answer to an SDK; anything but 200 makes some of them send everything again, or drop it."""
+    if key_of(request().headers):
+        writer()  # before the body is read, which only an SDK that sends its key there makes necessary
     read = bodies.read_segment(raw_body(), kind)
-    owner = wiring.authorizer().project_of_key(key or read.write_key, Scope.WRITE)
+    owner = writer(read.write_key)
     admission = wiring.collector().collect(read, owner, to_ms(now()), client(owner))
-    return answer({"success": True, **verdicts(admission)})  # anything but 200 makes some SDKs send all of it again
+    return answer({"success": True, **verdicts(admission, read)})
 
 
-def verdicts(admission: Admission) -> dict[str, Any]:
+@app.route("/v1/projects/{key}/settings", methods=["GET"])
+@refusals
+def get_segment_settings(key: str) -> Response:
+    wiring.authorizer().project_of_key(key, Scope.WRITE)
+    return answer(segment.settings(key, address(below="/v1/projects/")))
+
+
+@app.route("/sourceConfig", methods=["GET"])
+@refusals
+def get_source_config() -> Response:
+    return answer(segment.source_config(write_key(), writer().id))
+
+
+def address(below: str) -> str:
+    """Where the caller reached this API, with the stage that API Gateway puts before every path."""
+    stage = request().context["path"].partition(below)[0]
+    return f"{request().headers.get('x-forwarded-proto', 'http')}://{request().headers.get('host', '')}{stage}"
+
+
+def verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:
     """What a client is told of its events."""
     body: dict[str, Any] = {
         "accepted": len(admission.event_ids),
-        "rejected": [rejection.answer() for rejection in admission.rejections],
+        "rejected": [read.answer(rejection) for rejection in admission.rejections],
         "event_ids": admission.event_ids,
     }
     if not admission.event_ids:
@@ -235,6 +301,18 @@ def post_query() -> Response:
 def get_query(query_id: str) -> Response:
     found = wiring.analyst().answer(query_id, project(Scope.READ).id)
     return answer(found, 200 if "rows" in found else 202)
+
+
+@app.route("/schemas", methods=["GET"])
+@refusals
+def get_schemas() -> Response:
+    return answer({"schemas": wiring.contracts().catalogue()})
+
+
+@app.route("/schemas/{event_type}", methods=["GET"])
+@refusals
+def get_schema(event_type: str) -> Response:
+    return answer(wiring.contracts().described(unquote(event_type)))
 
 
 @app.route("/dashboard", methods=["GET"])

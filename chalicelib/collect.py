@@ -133,8 +133,7 @@ class Collector:
     def _quarantine(
         self, admission: Admission, request: Request, project: Project, received_ms: int, client: Client
     ) -> None:
-        contracts = self.admitter.contracts
-        records = [Record.of(rejection, contracts.version_of(rejection.event)) for rejection in admission.rejections]
+        records = [Record.of(rejection, request.events[rejection.index]) for rejection in admission.rejections]
         file = QuarantineFile(project.id, received_ms, request.sent_at, client, records, request.body)
         # Without an id an event is another one each time it is sent, and none of them may take another's place.
         unique = b"" if all(record.event_id for record in records) else self.admitter.new_id(received_ms).encode()

@@ -5,7 +5,7 @@ import pytest
 
 from chalicelib.aggregate import Aggregator
 from chalicelib.domain.chunks import Message, chunks_of
-from chalicelib.domain.contracts import UNTYPED, Contract, Contracts
+from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.rollups import OTHER, RollupSpec
 from chalicelib.storage.rollups_table import RollupsTable
 from tests.stores import Stores, empty_stores, stream_record
@@ -73,7 +73,7 @@ def test_a_bot_is_in_the_ledger_and_in_no_metric(stores: Stores) -> None:
 
 def test_a_dimension_that_the_client_does_not_send_comes_from_the_enrichment(stores: Stores) -> None:
     spec = RollupSpec(dimensions=("country", "device"))
-    contracts = Contracts({"click": Contract("click", "1-0-0", "clicks", spec, UNTYPED)})
+    contracts = Contracts({"click": Contract("click", "1-0-0", "clicks", spec)})
     event = {
         "event_id": "e",
         "event_type": "click",
@@ -123,7 +123,7 @@ def test_made_up_types_are_bounded_and_never_those_of_contracts(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chalicelib.storage.rollups_table.MAX_MADE_UP_TYPES", 3)
-    contract = Contract("purchase", "1-0-0", "purchases", RollupSpec(), UNTYPED)
+    contract = Contract("purchase", "1-0-0", "purchases", RollupSpec())
     types = [*(f"junk{i}" for i in range(6)), "purchase"]
     events = [{"event_id": f"e{i}", "event_type": t, "user_id": "u", "occurred_at": NINE} for i, t in enumerate(types)]
     batch = [stream_record(chunk, 1) for chunk in chunks_of(Message("demo", NINE, events))]

@@ -433,11 +433,12 @@ def test_what_the_client_sent_again_meanwhile_is_not_counted_twice(world: World)
 def test_an_event_that_cannot_be_written_is_kept_and_costs_the_others_nothing(world: World) -> None:
     deep = b'{"event_type": "sale",\n "event_id": "deep", "properties": {"x": ' + b"[" * 300 + b"]" * 300 + b"}}"
     body = b'{"events": [' + deep + b", " + orjson.dumps(sales("a")[0]) + b"]}"
-    world.collector().collect(read_native(body), DEMO, NINE)
+    lenient = Project("demo", Mode.INFER)
+    world.collector().collect(read_native(body), lenient, NINE)
     world.contract("sale", "string", "2-0-0")
 
     shown = [(event["event_id"], event["code"], event["event"] is None) for event in world.show()]
-    answer = world.replay()
+    answer = world.replay(project=lenient)
     world.store()
 
     assert shown == [("deep", "too_deep", True), ("a", "contract_violation", False)]
@@ -445,6 +446,17 @@ def test_an_event_that_cannot_be_written_is_kept_and_costs_the_others_nothing(wo
     assert world.count("sale") == 1
     [key] = world.stores.objects("quarantine/")
     assert deep in gzip.decompress(world.stores.bucket.get(key) or b"")
+
+
+def test_a_line_that_is_no_json_is_shown_as_it_was_sent_and_stays(world: World) -> None:
+    body = b'{"event_type": "sale"\n' + orjson.dumps(sales("a")[0])
+    world.collector().collect(read_native(body, {"content-type": "application/x-ndjson"}), DEMO, NINE)
+    world.contract("sale", "string", "2-0-0")
+
+    assert world.replay()["reasons"] == {"malformed_json": 1}
+
+    [shown] = world.show()
+    assert (shown["code"], shown["event"]) == ("malformed_json", '{"event_type": "sale"')
 
 
 def test_a_file_that_is_not_ours_does_not_hide_the_others(world: World) -> None:

@@ -6,7 +6,7 @@ import pytest
 from chalicelib.aggregate import Aggregator
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
-from chalicelib.domain.contracts import UNTYPED, Contract, Contracts
+from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollups import RollupSpec
@@ -18,7 +18,7 @@ NINE = parse_ms("2026-11-21T09:00:00Z")
 MINUTE = 60_000
 CONTRACTS = Contracts(
     {
-        "page_view": Contract("page_view", "1-0-0", "page_views", RollupSpec(("path",), ("load_ms",)), UNTYPED),
+        "page_view": Contract("page_view", "1-0-0", "page_views", RollupSpec(("path",), ("load_ms",))),
     }
 )
 

@@ -4,27 +4,38 @@ Events are not judged here; domain/events.py does that.
 """
 
 import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
-from chalicelib.domain import segment
-from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge
+from chalicelib.domain import cloudevents, segment
+from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from chalicelib.domain.events import Rejection, Unreadable
 
-MAX_BODY_BYTES = 1024 * 1024  # on the wire
-MAX_INFLATED_BYTES = 4 * 1024 * 1024
+MAX_BODY_BYTES = 5 * 1024 * 1024  # on the wire: one SDK sends 4 MiB and a last event; Lambda takes 6 MB
+MAX_INFLATED_BYTES = 5 * 1024 * 1024
 MAX_EVENTS = 500
-MAX_SHARED_CONTEXT_BYTES = 8 * 1024  # of a Segment batch
+MAX_MESSAGES = 2500  # of a Segment batch, as Segment's own: analytics.js gathers what it retries, and drops it at a 400
+MAX_COPIED_BYTES = 4 * 1024 * 1024  # of the context that a Segment batch shares, once each message has it
+JSON, NDJSON = "application/json", "application/x-ndjson"
+# JSON under the names that browsers' beacons and SDKs give it, and, beside these, whatever ends in +json.
+MEDIA_TYPES = (JSON, NDJSON, "text/plain", "application/x-www-form-urlencoded", "application/gzip")
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def _check_events(value: Any) -> None:
-    if not isinstance(value, list):
-        raise ValidationError(f"events is a list, and this is {type(value).__name__}")
-    if not 1 <= len(value) <= MAX_EVENTS:
-        raise ValidationError(f"the batch has {len(value)} events; the limit is {MAX_EVENTS}, and the least is 1")
+def _list_of(most: int) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        if not isinstance(value, list):
+            raise ValidationError(f"events is a list, and this is {type(value).__name__}")
+        if not 1 <= len(value) <= most:
+            raise ValidationError(f"the batch has {len(value)} events; the limit is {most}, and the least is 1")
+
+    return check
 
 
 class Envelope(Schema):
@@ -33,7 +44,7 @@ class Envelope(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    events = fields.Raw(required=True, validate=_check_events)
+    events = fields.Raw(required=True, validate=_list_of(MAX_EVENTS))
     sent_at = fields.Raw(load_default=None)
 
 
@@ -43,7 +54,7 @@ class SegmentEnvelope(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    batch = fields.Raw(required=True, validate=_check_events)
+    batch = fields.Raw(required=True, validate=_list_of(MAX_MESSAGES))
     sent_at = fields.Raw(data_key="sentAt", load_default=None)
     write_key = fields.Raw(data_key="writeKey", load_default=None)
     context = fields.Dict(load_default=dict, allow_none=True)
@@ -62,12 +73,34 @@ class Request:
     body: bytes  # as it came, inflated
     size_bytes: int  # of the events
     write_key: str | None = None  # of SDKs that send the key in the body
+    pointer: Callable[[int, str], str] = lambda _, path: path  # index, and path in our form -> path in the client's
+
+    def answer(self, rejection: Rejection) -> dict[str, Any]:
+        """What the client is told of an event that was not taken; `path` points into what it sent."""
+        return {**rejection.answer(), "path": self.pointer(rejection.index, rejection.path)}
 
 
-def read_native(body: bytes) -> Request:
-    """One event, an array of events, or `{"events": [...]}`; raises InvalidRequest or PayloadTooLarge."""
+def media_type_of(headers: Mapping[str, str]) -> str:
+    """What the body is declared as, JSON where nothing is said; raises UnsupportedMediaType."""
+    media_type = headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if media_type not in MEDIA_TYPES and not media_type.endswith("+json"):
+        raise UnsupportedMediaType(f"the body is {media_type[:64]!r}; taken are {', '.join(MEDIA_TYPES)} and …+json")
+    return media_type
+
+
+def read_native(body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request:
+    """One event, an array of events, `{"events": [...]}`, NDJSON, or CloudEvents in each mode of the HTTP binding.
+
+    Raises InvalidRequest, PayloadTooLarge or UnsupportedMediaType.
+    """
+    media_type = media_type_of(headers)
     data = inflate(body)
-    document = _parse(data)
+    if media_type in (cloudevents.STRUCTURED, cloudevents.BATCH) or cloudevents.VERSION_HEADER in headers:
+        return _read_cloudevents(data, media_type, headers)
+    if media_type == NDJSON or _has_lines(data):
+        document: Any = {"events": [_parse_line(line) for line in data.splitlines() if line.strip()]}
+    else:
+        document = _parse(data)
     if isinstance(document, list):
         document = {"events": document}
     elif isinstance(document, dict) and "events" not in document:
@@ -76,22 +109,44 @@ def read_native(body: bytes) -> Request:
     return Request(loaded["events"], loaded["sent_at"], data, len(data))
 
 
+def _read_cloudevents(data: bytes, media_type: str, headers: Mapping[str, str]) -> Request:
+    if media_type == cloudevents.BATCH:
+        sent = _load(ENVELOPE, {"events": _parse(data)})["events"]
+        events = [cloudevents.to_native(event) for event in sent]
+    elif media_type == cloudevents.STRUCTURED:
+        events = [cloudevents.to_native(_parse(data))]
+    else:
+        events = [cloudevents.from_headers(headers, _parse(data) if data else None)]
+    return Request(events, None, data, len(data), pointer=lambda _, path: cloudevents.pointer(path))
+
+
 def read_segment(body: bytes, kind: str) -> Request:
     """A batch (`kind` is batch) or one call (track, page, …) of a Segment-compatible SDK."""
     data = inflate(body)
     document = _parse(data)
-    if kind == "batch":
+    if kind == segment.BATCH:
         loaded = _load(SEGMENT_ENVELOPE, document)
-        if (context_bytes := len(orjson.dumps(loaded["context"]))) > MAX_SHARED_CONTEXT_BYTES:
-            message = (
-                f"context: it has {context_bytes} bytes; the limit is {MAX_SHARED_CONTEXT_BYTES}, as each event gets it"
-            )
+        copied_bytes = len(orjson.dumps(loaded["context"])) * len(loaded["batch"])
+        if copied_bytes > MAX_COPIED_BYTES:
+            message = f"context: copied into each event it has {copied_bytes} bytes; the limit is {MAX_COPIED_BYTES}"
             raise InvalidRequest(message, code="invalid_envelope")
         events = [segment.to_native(message, shared=loaded["context"]) for message in loaded["batch"]]
-        size_bytes = len(data) + context_bytes * len(events)
-        return Request(events, loaded["sent_at"], data, size_bytes, _text(loaded["write_key"]))
-    write_key = document.get("writeKey") if isinstance(document, dict) else None
-    return Request([segment.to_native(document, kind=kind)], None, data, len(data), _text(write_key))
+        return Request(
+            events,
+            loaded["sent_at"],
+            data,
+            len(data) + copied_bytes,
+            _text(loaded["write_key"]),
+            pointer=lambda index, path: segment.pointer(path, loaded["batch"][index]),
+        )
+    return Request(
+        [segment.to_native(document, kind=kind)],
+        None,
+        data,
+        len(data),
+        _text(document.get("writeKey")) if isinstance(document, dict) else None,
+        pointer=lambda _, path: segment.pointer(path, document, kind=kind),
+    )
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -130,6 +185,20 @@ def _parse(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}", code="malformed_json") from error
+
+
+def _has_lines(data: bytes) -> bool:
+    """Whether this is NDJSON under another name: several lines, the first of which is an object by itself."""
+    first, newline, rest = data.lstrip().partition(b"\n")
+    return bool(newline and rest.strip()) and first.startswith(b"{") and isinstance(_parse_line(first), dict)
+
+
+def _parse_line(line: bytes) -> Any:
+    """A line's event, or Unreadable: a bad line costs the others nothing."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return Unreadable(line.decode(errors="replace"), "malformed_json", f"the line is not JSON: {error}")
 
 
 def _load(schema: Schema, document: Any) -> dict[str, Any]:

@@ -1,21 +1,25 @@
-"""The registry of event contracts: schemas/<event_type>/<model-revision-addition>.json, compiled once per container.
+"""The registry of event contracts: schemas/<event_type>/<model-revision-addition>.json.
 
 A contract is a JSON Schema of the event's `properties` plus two keywords of ours: `x-metric`, the public name
-of the metric that counts the type, and `x-rollup`, the dimensions and measures to roll up.
+of the metric that counts the type, and `x-rollup`, the dimensions and measures to roll up. All versions of a type are
+live: clients in the field send what they were built with. What a version may change is in domain/schemaver.py.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import orjson
 
+from chalicelib.domain.errors import NotFound
 from chalicelib.domain.rollups import OTHER, RollupSpec
 
 MAX_ID_LENGTH = 256
 MAX_TYPE_LENGTH = 128
+MAX_VERSION_LENGTH = 32
 MESSAGE_LENGTH = 300  # a violation quotes the value, which may be long
 
 _TEXT_OR_NULL = {"type": ["string", "null"], "maxLength": MAX_ID_LENGTH}
@@ -31,6 +35,7 @@ ENVELOPE: dict[str, Any] = {
             "maxLength": MAX_TYPE_LENGTH,
             "pattern": "^[^#\\u0000-\\u001f]+$",
         },
+        "schema_version": {"type": ["string", "null"], "maxLength": MAX_VERSION_LENGTH},
         "event_id": _TEXT_OR_NULL,
         "user_id": _TEXT_OR_NULL,
         "anonymous_id": _TEXT_OR_NULL,
@@ -69,11 +74,11 @@ class Validator:
         error = next(iter(self.compiled.iter_errors(event)), None)
         if error is None:
             return None
-        pointer = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in error.instance_path)
-        return Violation(message=error.message[:MESSAGE_LENGTH], path=pointer)
+        path = "".join(f"/{pointer(step)}" for step in error.instance_path)
+        return Violation(message=error.message[:MESSAGE_LENGTH], path=path)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Contract:
     """One version of one event type."""
 
@@ -81,7 +86,17 @@ class Contract:
     version: str
     metric: str
     spec: RollupSpec
-    validator: Validator
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def validator(self) -> Validator:
+        """Of whole events; compiled when it is first needed, because a container meets few types."""
+        return Validator.of({**ENVELOPE, "properties": {**ENVELOPE["properties"], "properties": self.document}})
+
+    @cached_property
+    def properties(self) -> frozenset[str]:
+        """The names that the contract lists."""
+        return frozenset(self.document.get("properties", ()))
 
 
 RESERVED = frozenset({"events", "users", "sessions", OTHER})
@@ -91,22 +106,32 @@ NO_ROLLUP = RollupSpec()
 
 @dataclass(frozen=True, slots=True)
 class Contracts:
-    """The newest version of every event type."""
+    """Every live version of every event type."""
 
-    by_type: Mapping[str, Contract]
+    by_type: Mapping[str, Contract]  # the newest of each
+    older: Mapping[str, tuple[Contract, ...]] = field(default_factory=dict)  # the others, newest first
+
+    @classmethod
+    def of(cls, contracts: Iterable[Contract]) -> "Contracts":
+        """The registry that holds these versions."""
+        by_type: dict[str, list[Contract]] = {}
+        for contract in sorted(contracts, key=lambda contract: version_key(contract.version), reverse=True):
+            by_type.setdefault(contract.event_type, []).append(contract)
+        newest = {event_type: versions[0] for event_type, versions in sorted(by_type.items())}
+        return cls(newest, {event_type: tuple(versions[1:]) for event_type, versions in by_type.items()})
 
     @classmethod
     def load(cls, folder: Path) -> "Contracts":
-        """Read and compile every contract of a folder; raises ValueError naming a file that is none."""
-        contracts = {}
-        for type_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
-            newest = max(type_folder.glob("*.json"), key=lambda path: version_key(path.stem), default=None)
-            if newest is not None:
-                contracts[type_folder.name] = _compile(type_folder.name, newest)
-        return cls(contracts)
+        """Read every contract of a folder; raises ValueError naming a file that is none."""
+        return cls.of(_read(path) for path in sorted(folder.glob("*/*.json")))
+
+    def versions(self, event_type: str) -> tuple[Contract, ...]:
+        """Those of a type, newest first; none of a type without a contract."""
+        newest = self.by_type.get(event_type)
+        return (newest, *self.older.get(event_type, ())) if newest else ()
 
     def validator(self, event_type: object) -> Validator:
-        """What an event of the type is checked against: its contract, or the envelope alone."""
+        """What an event of the type is checked against first: its newest contract, or the envelope alone."""
         contract = self.by_type.get(event_type) if isinstance(event_type, str) else None
         return contract.validator if contract else UNTYPED
 
@@ -114,12 +139,6 @@ class Contracts:
         """What is rolled up of the type; an unknown type has neither dimensions nor measures."""
         contract = self.by_type.get(event_type)
         return contract.spec if contract else NO_ROLLUP
-
-    def version_of(self, event: object) -> str | None:
-        """The version of the contract that an event is checked against, if its type has one."""
-        event_type = event.get("event_type") if isinstance(event, dict) else None
-        contract = self.by_type.get(event_type) if isinstance(event_type, str) else None
-        return contract.version if contract else None
 
     def reserved(self, event_type: str) -> bool:
         """Whether the name means something else in questions, and so cannot be the name of another event type."""
@@ -138,8 +157,38 @@ class Contracts:
             return metric
         return next((c.event_type for c in self if c.metric == metric), None)
 
+    def catalogue(self) -> list[dict[str, Any]]:
+        """Every type: its versions, its metric, and what it is."""
+        return [
+            {
+                "event_type": contract.event_type,
+                "metric": contract.metric,
+                "title": contract.document.get("title", ""),
+                "description": contract.document.get("description", ""),
+                "newest": contract.version,
+                "versions": [version.version for version in self.versions(contract.event_type)],
+            }
+            for contract in self
+        ]
+
+    def described(self, event_type: str) -> dict[str, Any]:
+        """Every version of a type, whole; raises NotFound."""
+        versions = self.versions(event_type)
+        if not versions:
+            raise NotFound(
+                f"event type {event_type[:64]!r} has no contract; known are {', '.join(self.by_type)}",
+                code="unknown_event_type",
+            )
+        documents = {contract.version: contract.document for contract in versions}
+        return {"event_type": event_type, "newest": versions[0].version, "versions": documents}
+
     def __iter__(self) -> Iterator[Contract]:
         return iter(self.by_type.values())
+
+
+def pointer(step: object) -> str:
+    """One step of a JSON pointer (RFC 6901)."""
+    return str(step).replace("~", "~0").replace("/", "~1")
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -150,17 +199,17 @@ def version_key(version: str) -> tuple[int, ...]:
     return parts
 
 
-def _compile(event_type: str, path: Path) -> Contract:
+def _read(path: Path) -> Contract:
     try:
-        schema = orjson.loads(path.read_bytes())
-        whole = {**ENVELOPE, "properties": {**ENVELOPE["properties"], "properties": schema}}
-        rollup = schema.get("x-rollup", {})
+        document = orjson.loads(path.read_bytes())
+        version_key(path.stem)
+        rollup = document.get("x-rollup", {})
         return Contract(
-            event_type=event_type,
+            event_type=path.parent.name,
             version=path.stem,
-            metric=schema["x-metric"],
+            metric=document["x-metric"],
             spec=RollupSpec(tuple(rollup.get("dimensions", ())), tuple(rollup.get("measures", ()))),
-            validator=Validator.of(whole),
+            document=document,
         )
-    except (ValueError, KeyError) as error:  # jsonschema_rs and orjson both raise ValueError
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is not a contract: {error!r}") from error

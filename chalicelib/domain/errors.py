@@ -5,6 +5,7 @@ class TidemarkError(Exception):
     """A refusal with a stable `code` and a `message` that states the problem, the value and the limit."""
 
     code = "internal"
+    retry_seconds: int | None = None  # when the same may succeed; SDKs wait for 300 seconds at most
 
     def __init__(self, message: str, *, code: str | None = None, details: dict[str, object] | None = None) -> None:
         super().__init__(message)
@@ -53,3 +54,4 @@ class Unavailable(TidemarkError):
     """A store does not answer; nothing was acknowledged, and the caller may send the same again."""
 
     code = "unavailable"
+    retry_seconds = 5

@@ -1,7 +1,8 @@
 """From what a client sent to what is stored: one verdict per event.
 
-A stored event is a JSON object: event_id, event_type, occurred_at (epoch ms, UTC, by our clock), and, where the
-client sent them, timestamp (its own words), user_id, anonymous_id, session_id, properties, context.
+A stored event is a JSON object: event_id, event_type, occurred_at (epoch ms, UTC, by our clock), schema_version where
+the type has a contract, and, where the client sent them, timestamp (its own words), user_id, anonymous_id,
+session_id, properties, context.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.contracts import MESSAGE_LENGTH, UNTYPED, Contract, Contracts, pointer
 from chalicelib.domain.time_windows import DAY_MS, correct_skew, iso_ms, parse_ms
 
 MAX_EVENT_BYTES = 256 * 1024  # a chunk of one event must fit a DynamoDB item of 400 KB, compressed or not
@@ -24,7 +25,7 @@ _COPIED = ("user_id", "anonymous_id", "session_id", "timestamp", "properties", "
 
 
 class Mode(StrEnum):
-    """What a project does with event types that have no contract."""
+    """What a project does with event types that have no contract, and with properties that a contract does not list."""
 
     INFER = "infer"  # take them
     WARN = "warn"  # take them and say so in the answer
@@ -32,8 +33,18 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What stands in an event's place and cannot be put in our form; `path` points into what was sent."""
+
+    sent: Any
+    code: str
+    message: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why an event was not taken; `path` is a JSON pointer into the event."""
+    """Why an event was not taken; `path` is a JSON pointer into the event in our form."""
 
     index: int
     event_id: str | None
@@ -41,6 +52,7 @@ class Rejection:
     message: str
     path: str
     event: Any
+    schema_version: str | None = None  # of the contract that it broke
 
     def answer(self) -> dict[str, Any]:
         """What the client is told."""
@@ -66,9 +78,9 @@ class Admission:
 class _Refused(Exception):
     """An event that is not taken; raising costs the good events nothing."""
 
-    def __init__(self, code: str, message: str, path: str = "") -> None:
+    def __init__(self, code: str, message: str, path: str = "", schema_version: str | None = None) -> None:
         super().__init__(message)
-        self.code, self.message, self.path = code, message, path
+        self.code, self.message, self.path, self.schema_version = code, message, path, schema_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +106,21 @@ class Admitter:
         admission = Admission()
         known, seen = self.contracts.by_type, set()
         for index, raw in enumerate(raw_events):
+            if isinstance(raw, Unreadable):
+                admission.rejections.append(Rejection(index, None, raw.code, raw.message, raw.path, raw.sent))
+                continue
             try:
                 event = self._read(raw, received_ms, sent_at)
-                event_type, event_id = event["event_type"], event["event_id"]
-                if event_type not in known:
-                    self._check_unknown(admission, index, event_type, mode)
+                event_id = event["event_id"]
+                if event["event_type"] not in known or mode is not Mode.INFER:
+                    self._check_unknown(admission, index, event, mode)
                 if check_sizes:
                     _check_size(raw)
             except _Refused as refused:
                 sent_id = raw.get("event_id") if isinstance(raw, dict) else None
                 shown = sent_id if isinstance(sent_id, str) else None
-                rejection = Rejection(index, shown, refused.code, refused.message, refused.path, raw)
-                admission.rejections.append(rejection)
+                reason = refused.code, refused.message, refused.path
+                admission.rejections.append(Rejection(index, shown, *reason, raw, refused.schema_version))
                 continue
             admission.event_ids.append(event_id)
             if event_id not in seen:
@@ -120,29 +135,62 @@ class Admitter:
         event_type = raw.get("event_type")
         # The contract speaks of `properties` as an object, so what is absent is checked as an empty one.
         whole = raw if raw.get("properties") is not None else {**raw, "properties": {}}
-        validator = self.contracts.validator(event_type)
-        if not validator.accepts(whole) and (violation := validator.violation(whole)):
+        contract = self.contracts.by_type.get(event_type) if isinstance(event_type, str) else None
+        if contract and (raw.get("schema_version") is not None or not contract.validator.accepts(whole)):
+            contract = self._other_version(contract, whole)
+        elif contract is None and (violation := UNTYPED.violation(whole)):
             raise _Refused("contract_violation", violation.message, violation.path)
         event = {
             "event_id": raw.get("event_id") or self.new_id(received_ms),
             "event_type": event_type,
             "occurred_at": _occurred_ms(raw, received_ms, sent_at),
         }
+        if contract:
+            event["schema_version"] = contract.version
         for name in _COPIED:
             if value := raw.get(name):
                 event[name] = value
         return event
 
-    def _check_unknown(self, admission: Admission, index: int, event_type: str, mode: Mode) -> None:
-        """What becomes of a type without a contract."""
-        if self.contracts.reserved(event_type):
+    def _other_version(self, newest: Contract, whole: dict[str, Any]) -> Contract:
+        """The version that the event names, else the newest of the older ones that it keeps; raises _Refused."""
+        named = whole.get("schema_version")
+        versions = self.contracts.versions(newest.event_type)
+        if named is not None:
+            versions = tuple(contract for contract in versions if contract.version == named)
+            if not versions:
+                known = ", ".join(contract.version for contract in self.contracts.versions(newest.event_type))
+                message = f"{newest.event_type} has no version {named!r:.64}; it has {known}"
+                raise _Refused("unknown_schema_version", message, "/schema_version")
+        for contract in versions:
+            if contract.validator.accepts(whole):
+                return contract
+        violation = versions[0].validator.violation(whole)
+        assert violation, "what no version accepts has a violation"
+        raise _Refused("contract_violation", violation.message, violation.path, versions[0].version)
+
+    def _check_unknown(self, admission: Admission, index: int, event: StoredEvent, mode: Mode) -> None:
+        """What becomes of a type without a contract, and of properties that the contract does not list."""
+        event_type = event["event_type"]
+        if event_type in self.contracts.by_type:
+            versions = self.contracts.versions(event_type)
+            contract = next(contract for contract in versions if contract.version == event["schema_version"])
+            unknown = sorted(event.get("properties", {}).keys() - contract.properties)
+            code, path = "unknown_property", f"/properties/{pointer(unknown[0])}" if unknown else ""
+            listed = ", ".join(map(repr, unknown))[:MESSAGE_LENGTH]
+            message = f"{event_type} {contract.version} does not list {listed}"
+            if not unknown:
+                return
+        elif self.contracts.reserved(event_type):
             message = f"{event_type!r} is the name of a metric; name the type otherwise"
             raise _Refused("reserved_event_type", message, "/event_type")
-        if mode is not Mode.INFER:
+        else:
+            code, path = "unknown_event_type", "/event_type"
             message = f"event type {event_type!r} has no contract; known are {', '.join(self.contracts.by_type)}"
-            if mode is Mode.ENFORCE:
-                raise _Refused("unknown_event_type", message, "/event_type")
-            admission.warnings.append({"index": index, "code": "unknown_event_type", "message": message})
+        if mode is Mode.ENFORCE:
+            raise _Refused(code, message, path, event.get("schema_version"))
+        if mode is Mode.WARN:
+            admission.warnings.append({"index": index, "code": code, "message": message, "path": path})
 
 
 def _check_size(raw: Any) -> None:

@@ -13,42 +13,44 @@ from typing import Any
 import orjson
 
 from chalicelib.domain.enrichment import Client
-from chalicelib.domain.events import MAX_AGE_DAYS, MAX_EVENT_BYTES, Admitter, Mode, Rejection, StoredEvent
+from chalicelib.domain.events import MAX_AGE_DAYS, MAX_EVENT_BYTES, Admitter, Mode, Rejection, StoredEvent, Unreadable
 from chalicelib.domain.time_windows import DAY_MS, iso_ms, parse_ms
 
 TOO_OLD = "too_old"
+# How a record keeps its event: in our form, as it was sent where it could not be put in our form, or in the body only.
+OURS, SENT, IN_BODY = "event", "sent", "body"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A rejected event and why; `index` is its place in its request, `event` is in our form."""
+    """A rejected event and why; `index` is its place in its request."""
 
     index: int
     event_id: str | None
     code: str
     message: str
     path: str
-    schema_version: str | None  # of the contract that it was checked against, if its type has one
+    schema_version: str | None  # of the contract that it broke, if that was the reason
     event: Any
-    written: bool = True  # False: the event is in the request's body only
+    kept_as: str = OURS
 
     @classmethod
-    def of(cls, rejection: Rejection, schema_version: str | None) -> "Record":
-        """The record of a verdict."""
-        written = True
+    def of(cls, rejection: Rejection, judged: object) -> "Record":
+        """The record of a verdict on what stood in the request, in our form."""
+        kept_as = SENT if isinstance(judged, Unreadable) else OURS
         try:
             orjson.dumps([rejection.event])  # as deep as it lies in its line
         except TypeError:  # nested too deep
-            written = False
+            kept_as = IN_BODY
         return cls(
             rejection.index,
             rejection.event_id,
             rejection.code,
             rejection.message,
             rejection.path,
-            schema_version,
-            rejection.event if written else None,
-            written,
+            rejection.schema_version,
+            None if kept_as == IN_BODY else rejection.event,
+            kept_as,
         )
 
     @property
@@ -60,7 +62,7 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """The record's line."""
         line = {name: getattr(self, name) for name in _LINE}
-        return {**line, "event": self.event} if self.written else line
+        return line if self.kept_as == IN_BODY else {**line, self.kept_as: self.event}
 
 
 _LINE = ("index", "event_id", "code", "message", "path", "schema_version")
@@ -80,7 +82,7 @@ class QuarantineFile:
     def content(self) -> bytes:
         """All but the first line: the same for the same events and reasons."""
         lines = [orjson.dumps(record.to_json()) for record in self.records]
-        if not all(record.written for record in self.records):
+        if any(record.kept_as == IN_BODY for record in self.records):
             lines.append(self.body)
         return b"\n".join(lines)
 
@@ -114,7 +116,8 @@ class QuarantineFile:
 
 def _record(line: dict[str, Any]) -> Record:
     named = {name: line[name] for name in _LINE}
-    return Record(**named, event=line.get("event"), written="event" in line)
+    kept_as = next((name for name in (OURS, SENT) if name in line), IN_BODY)
+    return Record(**named, event=line.get(kept_as), kept_as=kept_as)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +149,15 @@ def retry(
     trial = Retrial()
     ids: set[str] = set()
     for record in records:
-        if not record.written:
+        if record.kept_as != OURS:  # no contract makes it readable
             trial.kept[record.index] = record
             continue
         event = _identified(record, place)
         admission = admitter.admit([event], mode=mode, received_ms=file.received_ms, sent_at=file.sent_at)
         if admission.rejections:
             [verdict] = admission.rejections
-            version = admitter.contracts.version_of(event)
-            trial.kept[record.index] = replace(
-                record, code=verdict.code, message=verdict.message, path=verdict.path, schema_version=version
-            )
+            reason = {name: getattr(verdict, name) for name in ("code", "message", "path", "schema_version")}
+            trial.kept[record.index] = replace(record, **reason)
             continue
         [stored] = admission.events
         if stored["occurred_at"] < now_ms - MAX_AGE_DAYS * DAY_MS:

@@ -13,6 +13,7 @@ TABLE = "events"
 COLUMNS = (
     "event_id",
     "event_type",
+    "schema_version",
     "user_id",
     "anonymous_id",
     "session_id",

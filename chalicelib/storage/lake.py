@@ -16,6 +16,7 @@ SCHEMA = pa.schema(
     [
         pa.field("event_id", pa.string(), nullable=False),
         pa.field("event_type", pa.string(), nullable=False),
+        pa.field("schema_version", pa.string()),
         pa.field("user_id", pa.string()),
         pa.field("anonymous_id", pa.string()),
         pa.field("session_id", pa.string()),
@@ -51,6 +52,7 @@ class Lake:
             timestamp = event.get("timestamp")
             columns["event_id"].append(event["event_id"])
             columns["event_type"].append(event["event_type"])
+            columns["schema_version"].append(event.get("schema_version"))
             columns["user_id"].append(event.get("user_id"))
             columns["anonymous_id"].append(event.get("anonymous_id"))
             columns["session_id"].append(event.get("session_id"))

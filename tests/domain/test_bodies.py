@@ -3,7 +3,15 @@ import gzip
 import orjson
 import pytest
 
-from chalicelib.domain.bodies import MAX_BODY_BYTES, MAX_EVENTS, inflate, read_native, read_segment
+from chalicelib.domain.bodies import (
+    MAX_BODY_BYTES,
+    MAX_EVENTS,
+    MAX_MESSAGES,
+    inflate,
+    media_type_of,
+    read_native,
+    read_segment,
+)
 from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge
 
 
@@ -58,14 +66,59 @@ def test_sizes_are_limited_on_the_wire_and_inflated() -> None:
     bomb = gzip.compress(bytes(200_000_000), compresslevel=1)
     assert len(bomb) < MAX_BODY_BYTES
 
-    with pytest.raises(PayloadTooLarge, match=r"has 1048577 bytes; the limit is 1048576"):
+    with pytest.raises(PayloadTooLarge, match=r"has 5242881 bytes; the limit is 5242880"):
         inflate(bytes(MAX_BODY_BYTES + 1))
-    with pytest.raises(PayloadTooLarge, match=r"inflates to more than the limit of 4194304"):
+    with pytest.raises(PayloadTooLarge, match=r"inflates to more than the limit of 5242880"):
         inflate(bomb)
 
 
 def test_a_context_that_would_be_copied_into_each_event_is_limited() -> None:
     body = orjson.dumps({"batch": [{"type": "track", "event": "x"}] * 500, "context": {"x": "y" * 10_000}})
 
-    with pytest.raises(InvalidRequest, match=r"context: it has 10008 bytes; the limit is 8192"):
+    with pytest.raises(InvalidRequest, match=r"copied into each event it has 5004000 bytes; the limit is 4194304"):
         read_segment(body, "batch")
+
+
+LINES = b'{"event_type": "a"}\n\n{"event_type": \r\n{"event_type": "b"}\n7\n'
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "text/plain"}, {"content-type": "application/x-ndjson"}])
+def test_a_bad_line_costs_the_others_nothing(headers: dict[str, str]) -> None:
+    read = read_native(LINES, headers)
+
+    first, bad, second, number = read.events
+    assert [first, second, number] == [{"event_type": "a"}, {"event_type": "b"}, 7]
+    assert (bad.code, bad.sent) == ("malformed_json", '{"event_type": ')
+
+
+def test_lines_are_told_by_their_type_alone_where_the_first_is_bad() -> None:
+    lines = b'{"event_type": \n{"event_type": "b"}'
+
+    assert read_native(lines, {"content-type": "application/x-ndjson"}).events[1] == {"event_type": "b"}
+    with pytest.raises(InvalidRequest, match="the body is not JSON"):
+        read_native(lines)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{\n"event_type": "a"\n}\n', b'{"event_type": "a"}\n  \n', b'[\n{"event_type": "a"}\n]']
+)
+def test_a_document_over_several_lines_is_one_document(body: bytes) -> None:
+    assert read_native(body).events == [{"event_type": "a"}]
+
+
+def test_a_batch_of_lines_is_limited_too() -> None:
+    with pytest.raises(InvalidRequest, match="the batch has 501 events; the limit is 500"):
+        read_native(b"{}\n" * (MAX_EVENTS + 1), {"content-type": "application/x-ndjson"})
+
+
+@pytest.mark.parametrize("media_type", ["application/cloudevents+json; charset=utf-8", "application/vnd.shop+json"])
+def test_what_ends_in_json_is_json(media_type: str) -> None:
+    assert media_type_of({"content-type": media_type}) == media_type.partition(";")[0]
+
+
+def test_a_sdk_may_gather_more_events_than_others() -> None:
+    messages = [{"type": "track", "event": "x"}] * MAX_MESSAGES
+
+    assert len(read_segment(orjson.dumps({"batch": messages}), "batch").events) == MAX_MESSAGES
+    with pytest.raises(InvalidRequest, match="the limit is 2500"):
+        read_segment(orjson.dumps({"batch": [*messages, {}]}), "batch")

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.contracts import NO_ROLLUP, Contract, Contracts
 from chalicelib.domain.events import MAX_EVENT_BYTES, Admission, Admitter, Mode
 from chalicelib.domain.time_windows import parse_ms
 
@@ -46,6 +46,51 @@ def test_the_newest_version_of_a_contract_counts(admitter: Admitter) -> None:
 
     assert admission.rejections == []
     assert admitter.contracts.by_type["api_request"].version == "1-10-0"
+
+
+def test_an_event_is_taken_under_the_version_it_names_else_under_the_newest_it_keeps() -> None:
+    admitter = Admitter(
+        Contracts.of(
+            Contract("t", version, "ts", NO_ROLLUP, {"properties": {"n": {"type": kind}}, "required": ["n"]})
+            for version, kind in (("1-0-0", "string"), ("1-1-0", "integer"), ("2-0-0", "boolean"))
+        ),
+        new_id=str,
+    )
+
+    def outcome(value: object, named: str | None = None) -> str:
+        admission = admit(admitter, {"event_type": "t", "properties": {"n": value}, "schema_version": named})
+        return str(admission.events[0]["schema_version"] if admission.events else admission.rejections[0].code)
+
+    assert [outcome(value) for value in (True, 7, "x", None)] == ["2-0-0", "1-1-0", "1-0-0", "contract_violation"]
+    assert [outcome("x", "1-0-0"), outcome("x", "2-0-0")] == ["1-0-0", "contract_violation"]
+    assert outcome("x", "1-0-7") == "unknown_schema_version"
+
+
+def test_a_rejection_names_the_version_that_was_broken(admitter: Admitter) -> None:
+    named = {"event_type": "api_request", "properties": {"latency_ms": 9}, "schema_version": "1-9-0"}
+    unnamed = {"event_type": "api_request", "properties": {"latency_ms": 99_999}}
+
+    admission = admit(admitter, named, unnamed, {**unnamed, "schema_version": "one"})
+
+    assert [(r.code, r.schema_version) for r in admission.rejections] == [
+        ("contract_violation", "1-9-0"),
+        ("contract_violation", "1-10-0"),
+        ("unknown_schema_version", None),
+    ]
+    assert admission.rejections[2].message == "api_request has no version 'one'; it has 1-10-0, 1-9-0"
+
+
+def test_properties_that_a_contract_does_not_list_are_taken_by_the_projects_mode(admitter: Admitter) -> None:
+    event = {"event_type": "api_request", "properties": {"latency_ms": 7, "a/b": 1, "zone": 2}}
+
+    taken = {mode: admit(admitter, event, mode=mode) for mode in Mode}
+
+    assert (taken[Mode.INFER].warnings, len(taken[Mode.INFER].events)) == ([], 1)
+    assert [(w["code"], w["path"]) for w in taken[Mode.WARN].warnings] == [("unknown_property", "/properties/a~1b")]
+    assert "'a/b', 'zone'" in taken[Mode.WARN].warnings[0]["message"]
+    assert [(r.code, r.path, r.schema_version) for r in taken[Mode.ENFORCE].rejections] == [
+        ("unknown_property", "/properties/a~1b", "1-10-0")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +171,7 @@ def test_the_skew_of_a_batch_corrects_its_events(admitter: Admitter) -> None:
 
 def test_a_file_that_is_no_contract_is_named(tmp_path: Path) -> None:
     (tmp_path / "click").mkdir()
-    (tmp_path / "click" / "1-0-0.json").write_text('{"type": "nonsense", "x-metric": "clicks"}')
+    (tmp_path / "click" / "1-0-0.json").write_text('{"type": "object"}')
 
     with pytest.raises(ValueError, match=r"click/1-0-0\.json is not a contract"):
         Contracts.load(tmp_path)

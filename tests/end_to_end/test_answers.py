@@ -25,7 +25,7 @@ def api(stack: Stack) -> Api:
         ("GET", f"/analytics?metric=clicks&{RANGE}", "demo-write", None, 403, "missing_scope"),
         ("POST", "/events", "demo-write", b'{"event_type": ', 400, "malformed_json"),
         ("POST", "/events", "demo-write", b"[7]", 400, "nothing_accepted"),
-        ("POST", "/events", "demo-write", b" " * 2_000_000, 413, "payload_too_large"),
+        ("POST", "/events", "demo-write", b" " * 5_300_000, 413, "payload_too_large"),
         ("GET", f"/analytics?metric=nonsense&{RANGE}", "demo-read", None, 404, "unknown_metric"),
         ("GET", "/analytics?metric=clicks&start=yesterday&end=2026-11-21", "demo-read", None, 400, "invalid_parameter"),
         ("GET", "/analytics?metric=clicks", "demo-read", None, 400, "invalid_parameter"),

@@ -29,7 +29,7 @@ def machine(tmp_path: Path) -> Path:
         found = shutil.which(name)
         assert found, f"this test needs {name}"
         (tmp_path / "bin" / name).symlink_to(found)
-    for name in ("python3", "node", "apt-get"):
+    for name in ("python3", "node", "npm", "chromium", "apt-get"):
         tool(tmp_path, f"bin/{name}", "exit 0")
     tool(tmp_path, "bin/id", "echo 1000")
     tool(tmp_path, ".venv/bin/python", f"{LOGGED}; exit 0")
@@ -68,6 +68,7 @@ def test_all_steps_run_and_nothing_is_left(machine: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert [line for line in done.stdout.splitlines() if line.startswith("== ")] == [
         "== make setup",
+        "== npm ci in tests/sdks",
         "== make run, make demo",
         "== make bench",
         "== make package",

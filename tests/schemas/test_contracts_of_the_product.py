@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.schemaver import history_problems
 from chalicelib.domain.segment import to_native
 
 FOLDER = Path(__file__).parents[2] / "schemas"
@@ -68,7 +69,8 @@ def test_its_texts_and_lists_are_bounded(path: Path) -> None:
 @each_file
 def test_its_examples_keep_it(path: Path) -> None:
     schema = schema_of(path)
-    validator = Contracts.load(FOLDER).validator(path.parent.name)
+    versions = Contracts.load(FOLDER).versions(path.parent.name)
+    [validator] = [contract.validator for contract in versions if contract.version == path.stem]
 
     assert schema["examples"]
     for example in schema["examples"]:
@@ -206,3 +208,8 @@ def test_what_sdks_send_is_taken(message: dict[str, Any], event_type: str) -> No
 
     assert event["event_type"] == event_type
     assert Contracts.load(FOLDER).validator(event_type).violation(event) is None
+
+
+@pytest.mark.parametrize("event_type", sorted(Contracts.load(FOLDER).by_type))
+def test_each_version_changes_what_its_number_says(event_type: str) -> None:
+    assert history_problems(Contracts.load(FOLDER).versions(event_type)) == []
