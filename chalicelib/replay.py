@@ -2,7 +2,7 @@
 
 A file of the quarantine is replayed as one message, put on the queue before the file is rewritten without the events
 or deleted. Each event is a chunk by itself, whose key depends on the event alone: however often a replay dies, or is
-repeated with other filters or contracts, an event is rewritten, not counted again (docs/decisions/0016).
+repeated with other filters or contracts, an event is rewritten, not counted again (docs/decisions/0019).
 """
 
 import gzip

@@ -244,6 +244,22 @@ def test_the_pages_hold_every_event_once(world: World, monkeypatch: pytest.Monke
     assert found == [f"{day}{minute}{n}" for day in range(3) for minute in (1, 0) for n in range(3)]
 
 
+def test_a_page_fits_an_answer_and_leaves_out_what_is_too_large_to_be_taken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "MAX_SHOWN_BYTES", 400_000)
+    large = [{**event, "context": {"text": "x" * 150_000}} for event in sales("a", "b", "c", "d", "e")]
+    world.receive(*large, *sales("f", context={"text": "x" * 300_000}))
+
+    first = world.replayer().show("demo", read_list({}))
+    second = world.replayer().show("demo", read_list({"cursor": first["next"]}))
+    third = world.replayer().show("demo", read_list({"cursor": second["next"]}))
+
+    pages = [[event["event_id"] for event in page["events"]] for page in (first, second, third)]
+    assert (pages, third["next"]) == ([["a", "b"], ["c", "d"], ["e", "f"]], None)
+    assert [event["event"] is None for event in third["events"]] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
