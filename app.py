@@ -1,4 +1,4 @@
-"""Tidemark's Chalice app: every route, socket, queue, stream, bucket and schedule.
+"""Tidemark's Chalice app: every route, socket, buffer, stream, bucket, bus and schedule.
 
 Each handler parses, calls one stage and returns; the business logic is in chalicelib.
 """
@@ -16,8 +16,10 @@ import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 from chalice.app import (
     Chalice,
+    CloudWatchEvent,
     CORSConfig,
     DynamoDBEvent,
+    KinesisEvent,
     Rate,
     Request,
     Response,
@@ -29,6 +31,7 @@ from chalice.app import (
 from chalicelib import __version__, logs, wiring
 from chalicelib.domain import bodies, segment
 from chalicelib.domain.access import Project, Scope, key_of
+from chalicelib.domain.bus import read_bus_event
 from chalicelib.domain.enrichment import Client, client_of
 from chalicelib.domain.errors import (
     Forbidden,
@@ -355,11 +358,18 @@ def socket_disconnect(event: WebsocketEvent) -> dict[str, Any]:
     return {"statusCode": 200}
 
 
-# Queue, streams, bucket and schedule
+# Buffer, streams, bucket, bus and schedule
 
 
-@app.on_sqs_message(queue=sources.events_queue, batch_size=10, name="process")
-def process(event: SQSEvent) -> dict[str, Any]:
+on_buffer = (
+    app.on_kinesis_record(sources.buffer_stream, batch_size=200, starting_position="TRIM_HORIZON", name="process")
+    if sources.buffer == "kinesis"
+    else app.on_sqs_message(queue=sources.events_queue, batch_size=10, name="process")
+)
+
+
+@on_buffer  # the other source need not exist
+def process(event: SQSEvent | KinesisEvent) -> dict[str, Any]:
     failed = wiring.processor().process(event.to_dict()["Records"])
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
@@ -388,6 +398,12 @@ def live(event: DynamoDBEvent) -> None:
 @app.on_s3_event(bucket=sources.data_bucket, events=["s3:ObjectCreated:*"], prefix="spill/", name="reinject")
 def reinject(event: S3Event) -> None:
     wiring.collector().reinject(event.key)
+
+
+@app.on_cw_event(sources.bus_pattern, name="take_bus_event")
+def take_bus_event(event: CloudWatchEvent) -> None:
+    owner = wiring.authorizer().project_of_bus(wiring.settings().bus_project)
+    wiring.collector().collect(read_bus_event(event.to_dict()), owner, to_ms(now()))
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="compact")

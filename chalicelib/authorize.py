@@ -37,6 +37,16 @@ class Authorizer:
             raise Forbidden(f"the key has the scopes {sorted(credential.scopes)}; this needs {scope.value!r}")
         return credential.project
 
+    def project_of_bus(self, project_id: str) -> Project:
+        """The project that the stage's BUS_PROJECT names, for events that come without a key; raises Unauthenticated.
+
+        Nobody but the operator can set it, so it stands for a key.
+        """
+        found = self.control.project(project_id) if project_id else None
+        if found is None:
+            raise Unauthenticated(f"BUS_PROJECT is {project_id!r}; it must name a project, or no event may be taken")
+        return found
+
     def _credential(self, key: str) -> Credential | None:
         now = self.clock()
         cached = self.cache.get(key)

@@ -1,6 +1,6 @@
-"""First stage: a request's events are judged, the good ones made durable in the queue, the others in quarantine.
+"""First stage: a request's events are judged, the good ones made durable in the buffer, the others in quarantine.
 
-Nothing is acknowledged before it is durable. When the queue refuses, the message is spilled to S3 and comes
+Nothing is acknowledged before it is durable. When the buffer refuses, the parcels are spilled to S3 and come
 back through `reinject`; when S3 refuses too, the caller is told to try again.
 """
 
@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import Request
-from chalicelib.domain.chunks import Message, encode_message
+from chalicelib.domain.chunks import Message, Parcel, from_spill, pack, to_spill
 from chalicelib.domain.enrichment import NOBODY, Client, hide_addresses
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_EVENT_BYTES, Admission, Admitter
@@ -20,6 +20,7 @@ from chalicelib.domain.ledger import Receipt, Tally
 from chalicelib.domain.partitions import SPILL, quarantine_key, spill_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.time_windows import hour_of
+from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
@@ -35,60 +36,65 @@ class Collector:
     """Takes requests of one project each."""
 
     admitter: Admitter
-    queue: EventQueue
+    buffer: EventQueue | EventStream
     bucket: DataBucket
     ledger: LedgerTable
     tally: Tally
     put_ms: dict[str, int] = field(default_factory=dict)  # project -> when its receipt was last put
 
     def collect(self, request: Request, project: Project, received_ms: int, client: Client = NOBODY) -> Admission:
-        """Judge and store; returns only when every event is in the queue, in the spill or in quarantine.
+        """Judge and store; returns only when every event is in the buffer, in the spill or in quarantine.
 
-        Raises Unavailable when neither the queue nor the bucket takes them.
+        Raises Unavailable when neither the buffer nor the bucket takes them.
         """
         hide_addresses(request.events)
         hour = hour_of(received_ms)
         admission = self._admit(request, project, received_ms, check_sizes=request.size_bytes > MAX_EVENT_BYTES)
         receipt = self.tally.add(project.id, hour, received=len(request.events), **_judged(admission))
         try:
-            texts = _messages(project.id, received_ms, admission, receipt, client)
+            parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))
         except TypeError:  # orjson.JSONEncodeError: some event is nested too deep, which checking each one tells
             before = _judged(admission)
             admission = self._admit(request, project, received_ms, check_sizes=True)
             more = {name: max(n - before[name], 0) for name, n in _judged(admission).items()}
             receipt = self.tally.add(project.id, hour, **more)
-            texts = _messages(project.id, received_ms, admission, receipt, client)
+            parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))
         sent = 0
         try:
             if admission.rejections:
                 self._quarantine(admission, request, project, received_ms, client)
                 counts = {"accepted": len(admission.event_ids), "rejected": len(admission.rejections)}
                 log.info("events rejected", extra={"project": project.id, **counts})
-            for text, count in texts:
-                self._send(text, project.id)
-                sent += count
+            refused = self.buffer.send(parcels)
+            sent = len(admission.events) - sum(parcel.count for parcel in refused)
+            if refused:
+                self._spill(refused, project.id)
         except Unavailable:
             self.tally.add(project.id, hour, refused=len(admission.events) - sent)
             raise
-        self._put_receipt(receipt, project.id, hour, received_ms, sent=bool(texts))
+        self._put_receipt(receipt, project.id, hour, received_ms, sent=bool(parcels))
         return admission
 
     def put(self, message: Message) -> int:
         """Make a message durable as `collect` does; how many events are, fewer than all when no store takes them."""
-        durable = 0
-        for text, count in encode_message(message):
-            try:
-                self._send(text, message.project)
-            except Unavailable:
-                break
-            durable += count
-        return durable
+        refused = self.buffer.send(self._pack(message))
+        try:
+            if refused:
+                self._spill(refused, message.project)
+        except Unavailable:
+            return len(message.events) - sum(parcel.count for parcel in refused)
+        return len(message.events)
 
     def reinject(self, key: str) -> None:
-        """Bring a spilled message back to the queue; twice is harmless, its chunks have the same keys."""
+        """Bring spilled parcels back to the buffer; twice is harmless, their chunks have the same keys.
+
+        Raises Unavailable when some are refused still.
+        """
         content = self.bucket.get(key)
         if content is not None:
-            self.queue.send(content.decode())
+            refused = self.buffer.send(from_spill(content))
+            if refused:
+                raise Unavailable(f"the buffer did not take {len(refused)} parcels of {key}")
             self.bucket.delete(key)
 
     def sweep(self, now: datetime) -> int:
@@ -110,15 +116,16 @@ class Collector:
             request.events, mode=project.mode, received_ms=received_ms, sent_at=request.sent_at, check_sizes=check_sizes
         )
 
-    def _send(self, text: str, project: str) -> None:
+    def _pack(self, message: Message) -> list[Parcel]:
+        return pack(message, by_user=self.buffer.by_user) if message.events else []
+
+    def _spill(self, parcels: list[Parcel], project: str) -> None:
+        content = to_spill(parcels)
         try:
-            self.queue.send(text)
-        except Unavailable as refusal:
-            try:
-                self.bucket.put(spill_key(project, text), text.encode())
-                log.warning("message spilled", extra={"project": project, "reason": refusal.message})
-            except Unavailable as error:
-                raise Unavailable(f"neither the queue nor the spill takes events: {refusal.message}") from error
+            self.bucket.put(spill_key(project, content), content)
+        except Unavailable as error:
+            raise Unavailable(f"neither the buffer nor the spill takes events: {error.message}") from error
+        log.warning("parcels spilled", extra={"project": project, "parcels": len(parcels)})
 
     def _put_receipt(self, receipt: Receipt, project: str, hour: str, received_ms: int, *, sent: bool) -> None:
         """Put the totals now and then; what is not put comes with the messages, where there are any."""
@@ -146,11 +153,3 @@ def _judged(admission: Admission) -> dict[str, int]:
         "quarantined": len(admission.rejections),
         "repeated": len(admission.event_ids) - len(admission.events),
     }
-
-
-def _messages(
-    project: str, received_ms: int, admission: Admission, receipt: Receipt, client: Client
-) -> list[tuple[str, int]]:
-    if not admission.events:
-        return []
-    return encode_message(Message(project, received_ms, admission.events, receipt, client))

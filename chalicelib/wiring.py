@@ -27,6 +27,7 @@ from chalicelib.replay import REPLAYED_HOURS, Replayer
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
 from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
@@ -123,10 +124,16 @@ def authorizer() -> Authorizer:
 
 
 @cache
+def buffer() -> EventQueue | EventStream:
+    if settings().buffer == "kinesis":
+        return EventStream(client("kinesis"), settings().buffer_stream)
+    return EventQueue(client("sqs"), settings().events_queue_url)
+
+
+@cache
 def collector() -> Collector:
-    queue = EventQueue(client("sqs"), settings().events_queue_url)
     tally = Tally(container=secrets.token_hex(4))
-    return Collector(Admitter(contracts(), new_event_id), queue, data_bucket(), ledger_table(), tally)
+    return Collector(Admitter(contracts(), new_event_id), buffer(), data_bucket(), ledger_table(), tally)
 
 
 @cache

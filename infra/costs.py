@@ -6,15 +6,16 @@ Sizes are those that the app's own code makes of sample events. Everything assum
 import random
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-from chalicelib.domain.chunks import Message, chunks_of, encode_message
+from chalicelib.domain.chunks import MAX_KEY_BYTES, Message, chunks_of, encode_message, pack
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.rollups import Rollups, encode, fold_event
 from chalicelib.domain.sketches import hash_user
+from chalicelib.settings import BUFFERS
 
 ROOT = Path(__file__).resolve().parent.parent
 MILLION = 1e6
@@ -23,6 +24,8 @@ KEY_BYTES = 150  # of an item's keys, names and small attributes
 LOG_BYTES = 500  # a Lambda invocation's own three lines
 SQS_UNIT_BYTES = 64 * 1024  # what is billed as one request
 BATCH_MESSAGES = 10  # app.py: batch_size of `process`
+KINESIS_UNIT_BYTES = 1024  # to which a record is rounded up
+SHARDS = 4  # of an on-demand stream, to begin with; Lambda looks into each once a second
 STREAM_POLLS_PER_SECOND = 4  # Lambda looks into a shard so often
 
 # US dollars in us-east-1; per million unless the name says otherwise.
@@ -32,6 +35,10 @@ SOCKET_MINUTES = 0.25
 INVOCATIONS = 0.20
 GB_SECONDS = 16.67  # x86
 QUEUE_REQUESTS = 0.40
+KINESIS_IN_GB = 0.08
+KINESIS_OUT_GB = 0.04
+KINESIS_HOURS = 40_000.0  # of a stream
+KINESIS_KEPT_GB_MONTH = 0.10  # beyond a day
 WRITE_UNITS = 0.625  # of 1 KB
 TABLE_GB_MONTH = 0.25
 PUTS = 5.00
@@ -47,6 +54,7 @@ class Scenario:
     events_per_request: int
     users_per_request: int
     events_per_second: float = 100.0
+    buffer: str = "sqs"
     dashboards: int = 10
     pushes_per_second: float = 2.0  # chalicelib/wiring.py: PUSH_INTERVAL_SECONDS
     api_seconds: float = 0.02
@@ -91,6 +99,8 @@ SCENARIOS = (
     Scenario("servers, 100 events of 20 users a request", 100, 20),
 )
 
+BUFFER_RATES = (10, 100, 1000)
+
 
 def sample(count: int, users: int) -> list[StoredEvent]:
     """Page views as a site sends them; always the same."""
@@ -115,29 +125,55 @@ def sample(count: int, users: int) -> list[StoredEvent]:
     ]
 
 
-def lines(s: Scenario) -> Iterator[Line]:
-    """Every position of a million events; storage as one month of what they add."""
-    message = Message("project", 1_790_000_000_000, sample(s.events_per_request, s.users_per_request))
+def line(name: str, quantity: float, unit: str, price: float) -> Line:
+    """A number of things at a price for a million."""
+    return Line(name, f"{quantity:,.0f} {unit} × ${price:g}/M", quantity * price / MILLION)
+
+
+def function(name: str, calls: float, gb: float, seconds: float) -> Line:
+    """A Lambda function's invocations."""
+    formula = f"{calls:,.0f} × (${INVOCATIONS:g}/M + {gb:g} GB × {seconds:g} s × ${GB_SECONDS:g}/M)"
+    return Line(f"Lambda {name}", formula, calls * (INVOCATIONS + gb * seconds * GB_SECONDS) / MILLION)
+
+
+def queue_lines(s: Scenario, message: Message) -> tuple[float, list[Line]]:
+    """SQS: how many batches `process` gets, and what the queue costs."""
     texts = [len(text) for text, _ in encode_message(message)]
     send_units = sum(ceil(size / SQS_UNIT_BYTES) for size in texts)
     receive_units = ceil(BATCH_MESSAGES * max(texts) / SQS_UNIT_BYTES)
+    batches = s.requests * len(texts) / BATCH_MESSAGES
+    return batches, [
+        line("SQS send", s.requests * send_units, "requests", QUEUE_REQUESTS),
+        line("SQS receive and delete", batches * (receive_units + 1), "requests", QUEUE_REQUESTS),
+    ]
+
+
+def stream_lines(s: Scenario, message: Message) -> tuple[float, list[Line]]:
+    """The same of Kinesis, on demand, kept for a week."""
+    records = [len(parcel.text) + MAX_KEY_BYTES for parcel in pack(message, by_user=True)]
+    units = sum(ceil(size / KINESIS_UNIT_BYTES) for size in records)
+    gb, kept = s.requests * units * KINESIS_UNIT_BYTES / 1e9, 6 / 30
+    hours = s.seconds / 3600
+    dollars = gb * (KINESIS_IN_GB + KINESIS_OUT_GB + kept * KINESIS_KEPT_GB_MONTH)
+    formula = f"{gb:.2f} GB × (${KINESIS_IN_GB:g} + ${KINESIS_OUT_GB:g} + {kept:g} months × ${KINESIS_KEPT_GB_MONTH:g})"
+    return min(s.requests * len(records), s.seconds * SHARDS), [
+        Line("Kinesis in, out and kept", formula, dollars),
+        line("Kinesis stream", hours, "hours", KINESIS_HOURS),
+    ]
+
+
+def lines(s: Scenario) -> Iterator[Line]:
+    """Every position of a million events; storage as one month of what they add."""
+    message = Message("project", 1_790_000_000_000, sample(s.events_per_request, s.users_per_request))
     chunks = [len(chunk.body) + KEY_BYTES for chunk in chunks_of(message)]
     chunk_units = sum(ceil(size / 1024) for size in chunks)
     delta_events = max(1, round(MILLION / s.deltas))
     delta_units = ceil((delta_bytes(delta_events) + KEY_BYTES) / 1024)
-    batches = s.requests * len(texts) / BATCH_MESSAGES
-
-    def line(name: str, quantity: float, unit: str, price: float) -> Line:
-        return Line(name, f"{quantity:,.0f} {unit} × ${price:g}/M", quantity * price / MILLION)
-
-    def function(name: str, calls: float, gb: float, seconds: float) -> Line:
-        formula = f"{calls:,.0f} × (${INVOCATIONS:g}/M + {gb:g} GB × {seconds:g} s × ${GB_SECONDS:g}/M)"
-        return Line(f"Lambda {name}", formula, calls * (INVOCATIONS + gb * seconds * GB_SECONDS) / MILLION)
+    batches, buffer = queue_lines(s, message) if s.buffer == "sqs" else stream_lines(s, message)
 
     yield line("API Gateway", s.requests, "requests", API_REQUESTS)
     yield function("api_handler", s.requests, 1, s.api_seconds)
-    yield line("SQS send", s.requests * send_units, "requests", QUEUE_REQUESTS)
-    yield line("SQS receive and delete", batches * (receive_units + 1), "requests", QUEUE_REQUESTS)
+    yield from buffer
     yield function("process", batches, 0.5, s.process_seconds)
     yield line("events table, writes", s.requests * chunk_units, "write units", WRITE_UNITS)
     hot_gb = s.requests * sum(chunks) / 1e9
@@ -171,6 +207,23 @@ def delta_bytes(events: int) -> int:
     return len(encode(rollups))
 
 
+def buffers() -> str:
+    """Markdown: both buffers with `process`, for each scenario at several rates."""
+    rows = ["| who sends | events/s | SQS, US$ | Kinesis, US$ |", "|---|---:|---:|---:|"]
+    for scenario in SCENARIOS:
+        for rate in BUFFER_RATES:
+            found = [
+                sum(
+                    each.dollars
+                    for each in lines(replace(scenario, buffer=buffer, events_per_second=rate))
+                    if each.name.startswith(("SQS", "Kinesis", "Lambda process"))
+                )
+                for buffer in BUFFERS
+            ]
+            rows.append(f"| {scenario.name} | {rate:,} | {found[0]:.3f} | {found[1]:.3f} |")
+    return "\n".join(rows) + "\n"
+
+
 def table() -> str:
     """Markdown, a table for each scenario."""
     made = []
@@ -188,3 +241,4 @@ def table() -> str:
 
 if __name__ == "__main__":
     print(table())
+    print(buffers())

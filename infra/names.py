@@ -1,8 +1,20 @@
 """Names that the template, the functions' environment and both clouds share."""
 
 import re
+from typing import Any
 
 
 def variable(output: str) -> str:
     """The variable of a stack output: EventsStreamArn -> EVENTS_STREAM_ARN."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", output).upper()
+
+
+def buffer_of(config: dict[str, Any], stage: str) -> str:
+    """What lies between the edge and the pipeline of a stage: sqs or kinesis."""
+    buffer: str = config["stages"][stage]["environment_variables"]["BUFFER"]
+    return buffer
+
+
+def setting_of(settings: dict[str, dict[str, Any]], function: str, kind: str) -> dict[str, Any]:
+    """What triggers.json has for a function: FUNCTION@KIND where its source is of that kind, else FUNCTION."""
+    return settings.get(f"{function}@{kind}") or settings.get(function, {})

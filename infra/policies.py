@@ -7,21 +7,31 @@ Chalice adds nothing to a policy file: also the permission to read a trigger's s
 import json
 from typing import Any
 
-from infra.project import CHALICE, STAGES
+from infra.names import buffer_of
+from infra.project import CHALICE, STAGES, read_config
 
 Statement = dict[str, Any]
 
 ACCOUNT = "${aws:PrincipalAccount}"  # IAM allows it in the resource part of an ARN only
 
 
-def statements(stage: str) -> dict[str, list[Statement]]:
+def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
     """The statements of every function of a stage, by Chalice's name of the function."""
     app = f"tidemark-{stage}"
     events, rollups, control = (f"arn:aws:dynamodb:*:*:table/{app}-{name}" for name in ("events", "rollups", "control"))
-    queue = f"arn:aws:sqs:*:*:{app}-events"
+    queue, buffer_stream = f"arn:aws:sqs:*:*:{app}-events", f"arn:aws:kinesis:*:*:stream/{app}-events"
+    send = allow("kinesis:PutRecords", buffer_stream) if buffer == "kinesis" else allow("sqs:SendMessage", queue)
     data, results = f"arn:aws:s3:::{app}-data-{ACCOUNT}", f"arn:aws:s3:::{app}-results-{ACCOUNT}"
     sockets = f"arn:aws:execute-api:*:*:*/{stage}"
     database = f"tidemark_{stage}"
+
+    reading_kinesis = [
+        "kinesis:DescribeStream",
+        "kinesis:DescribeStreamSummary",
+        "kinesis:GetRecords",
+        "kinesis:GetShardIterator",
+        "kinesis:ListShards",
+    ]
 
     def push(*methods: str) -> Statement:
         return allow("execute-api:ManageConnections", *(f"{sockets}/{method}/@connections/*" for method in methods))
@@ -59,10 +69,15 @@ def statements(stage: str) -> dict[str, list[Statement]]:
             f"{results}/athena/*",
         ),
     ]
+    collect = [
+        with_keys(allow("dynamodb:PutItem", rollups), "*#ledger#*"),
+        send,
+        allow("s3:PutObject", f"{data}/quarantine/project=*", f"{data}/spill/*"),
+    ]
     reinject = [
         allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/spill/*"),
         list_data("spill/"),  # without it, S3 answers 403 instead of 404 for an object that is gone
-        allow("sqs:SendMessage", queue),
+        send,
     ]
     return {
         "api_handler": [
@@ -70,10 +85,8 @@ def statements(stage: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:PutItem", "query", "ticket"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups),
-            with_keys(allow("dynamodb:PutItem", rollups), "*#ledger#*"),
-            allow("sqs:SendMessage", queue),
-            allow("s3:PutObject", f"{data}/spill/*"),
-            allow(["s3:DeleteObject", "s3:GetObject", "s3:PutObject"], f"{data}/quarantine/project=*"),
+            *collect,
+            allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/quarantine/project=*"),
             list_data("quarantine/project="),
             *query,
         ],
@@ -91,7 +104,10 @@ def statements(stage: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:DeleteItem", "connection", "sockets"),
         ],
         "process": [
+            # Both buffers, so that what is left in the one can be read after a change to the other.
             allow(["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], queue),
+            allow(reading_kinesis, buffer_stream),
+            allow("kinesis:ListStreams", "*"),
             allow(["dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem"], events),
             allow("s3:PutObject", f"{data}/quarantine/unreadable/*"),
         ],
@@ -109,6 +125,7 @@ def statements(stage: str) -> dict[str, list[Statement]]:
             push("DELETE", "POST"),
         ],
         "reinject": reinject,
+        "take_bus_event": [control_items("dynamodb:GetItem", "project"), *collect],
         "compact": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), allow("dynamodb:PutItem", rollups)],
         "audit": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), *reinject],
     }
@@ -132,10 +149,13 @@ def with_keys(statement: Statement, *patterns: str) -> Statement:
     return {**statement, "Condition": condition}
 
 
-def documents(stage: str) -> dict[str, dict[str, Any]]:
-    """The policy document of every function, by file name; each function also writes its own log, and no other."""
+def documents(stage: str, buffer: str = "") -> dict[str, dict[str, Any]]:
+    """The policy document of every function, by file name; each function also writes its own log, and no other.
+
+    Of the stage's buffer in .chalice/config.json, unless another one is asked for.
+    """
     made = {}
-    for function, own in statements(stage).items():
+    for function, own in statements(stage, buffer or buffer_of(read_config(), stage)).items():
         name = f"tidemark-{stage}" if function == "api_handler" else f"tidemark-{stage}-{function}"
         log = allow(["logs:CreateLogStream", "logs:PutLogEvents"], f"arn:aws:logs:*:*:log-group:/aws/lambda/{name}:*")
         made[f"policy-{function}-{stage}.json"] = {"Version": "2012-10-17", "Statement": [*own, log]}

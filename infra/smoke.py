@@ -76,6 +76,7 @@ HANDLERS = (
     "archive",
     "live",
     "reinject",
+    "take_bus_event",
     "compact",
     "audit",
 )

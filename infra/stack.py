@@ -10,7 +10,16 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.project import ROOT, OperatorError, client, run, stack_name, stage_argument
+from infra.names import buffer_of
+from infra.project import (
+    ROOT,
+    OperatorError,
+    client,
+    read_config,
+    run,
+    stack_name,
+    stage_argument,
+)
 
 TEMPLATE = ROOT / "infra" / "template.yaml"
 MONITORING = ROOT / "infra" / "monitoring.yaml"
@@ -111,7 +120,8 @@ def _events(cloudformation: Any, name: str) -> list[dict[str, Any]]:
 
 def ensure_both(stage: str, given: dict[str, str], cloudformation: Any, **options: Any) -> dict[str, str]:
     """Both stacks of a stage; returns the outputs of the first."""
-    outputs = ensure(cloudformation, stack_name(stage), TEMPLATE, {"Stage": stage, **given}, **options)
+    chosen = {"Stage": stage, "Buffer": buffer_of(read_config(), stage)}
+    outputs = ensure(cloudformation, stack_name(stage), TEMPLATE, {**chosen, **given}, **options)
     topic = {"Stage": stage, "AlertsTopicArn": outputs["AlertsTopicArn"]}
     ensure(cloudformation, f"{stack_name(stage)}-monitoring", MONITORING, topic, **options)
     return outputs

@@ -9,23 +9,30 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from infra.names import setting_of
 from infra.project import ROOT, OperatorError, client, deployed, run, stage_argument
 
 TRIGGERS = ROOT / "infra" / "triggers.json"
-KINDS = ("sqs-event-source", "dynamodb-event-source")  # how Chalice names the mapping of a function
+KINDS = ("sqs", "kinesis", "dynamodb")  # Chalice names a mapping FUNCTION-KIND-event-source
 SETTLED = ("Enabled", "Disabled")
 SETTLE_SECONDS = 120
 
 
-def mapping_ids(resources: dict[str, dict[str, Any]], functions: list[str], stage: str) -> dict[str, str]:
-    """The event source mapping of each function; raises OperatorError for one that Chalice has not deployed."""
+def mappings(
+    resources: dict[str, dict[str, Any]], settings: dict[str, dict[str, Any]], stage: str
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Of each function the event source mapping's id and its settings.
+
+    Raises OperatorError for a function that Chalice has not deployed.
+    """
+    functions = {name.partition("@")[0] for name in settings}
     found = {
-        function: resources[f"{function}-{kind}"]["event_uuid"]
-        for function in functions
+        function: (resources[resource]["event_uuid"], setting_of(settings, function, kind))
+        for function in sorted(functions)
         for kind in KINDS
-        if f"{function}-{kind}" in resources
+        if (resource := f"{function}-{kind}-event-source") in resources
     }
-    if missing := sorted(set(functions) - found.keys()):
+    if missing := sorted(functions - found.keys()):
         raise OperatorError(
             f".chalice/deployed/{stage}.json has no trigger of {', '.join(missing)}; "
             f"deploy first: chalice deploy --stage {stage}"
@@ -57,9 +64,9 @@ def _settled(lambda_: Any, mapping_id: str, sleep: Callable[[float], None]) -> d
 
 def apply_all(stage: str, lambda_: Any, say: Callable[[str], None] = print) -> None:
     """Every entry of triggers.json."""
-    wanted: dict[str, dict[str, Any]] = json.loads(TRIGGERS.read_text())
-    for function, mapping_id in mapping_ids(deployed(stage), list(wanted), stage).items():
-        changed = apply(lambda_, mapping_id, wanted[function])
+    settings: dict[str, dict[str, Any]] = json.loads(TRIGGERS.read_text())
+    for function, (mapping_id, wanted) in mappings(deployed(stage), settings, stage).items():
+        changed = apply(lambda_, mapping_id, wanted)
         say(f"{function}: {', '.join(changed) or 'nothing to change'}")
 
 

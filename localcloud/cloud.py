@@ -1,5 +1,6 @@
 """The cloud process: the AWS services, the resources, the triggers, the WebSocket gateway and Athena's answers."""
 
+import json
 import os
 import queue
 import socket
@@ -11,6 +12,7 @@ from botocore.config import Config
 
 from localcloud.child import commands, report
 from localcloud.emulator import Emulator, log_to_terminal
+from localcloud.environment import chosen_buffer
 from localcloud.gateway import FRAME_BYTES, Gateway
 from localcloud.places import PROJECT, REGION, STAGE, LocalCloudError, Places, Ports
 from localcloud.seeds import seed
@@ -45,15 +47,16 @@ class Cloud:
         self.checkpoints = self.emulator.restore()
         self.server = AsgiServer(self.emulator.app, _inherited("LOCALCLOUD_CLOUD_SOCKET"), "services")
         self._await_services()
-        self.outputs = ensure_stack(self._client("cloudformation"), PROJECT / "infra" / "template.yaml", places.stack)
-        self._s3 = self._client("s3")
+        template = PROJECT / "infra" / "template.yaml"
+        self.outputs = ensure_stack(self._client("cloudformation"), template, places.stack, chosen_buffer())
+        self._s3, self._events = self._client("s3"), self._client("events")
         seed(self._client("dynamodb"), self.outputs["ControlTable"])
         self.functions = FunctionsApi(int(os.environ["LOCALCLOUD_FUNCTIONS_PORT"]))
         self.gateway = Gateway(self.functions, f"127.0.0.1:{ports.websocket}", STAGE)
         self.gateway_server = AsgiServer(
             self.gateway.app, _inherited("LOCALCLOUD_WEBSOCKET_SOCKET"), "gateway", max_message_bytes=4 * FRAME_BYTES
         )
-        self.triggers = Triggers(CloudApi(ports.cloud), self.functions, self.checkpoints, self._notify_bucket)
+        self.triggers = Triggers(CloudApi(ports.cloud), self.functions, self.checkpoints, self._subscribe)
         self.emulator.wake(self.triggers.waker.notify)
         self.saved_changes, self.saved_at, self.save_seconds = 0, time.monotonic(), 0.0
 
@@ -128,6 +131,13 @@ class Cloud:
             aws_secret_access_key="test",
             config=Config(retries={"mode": "standard", "max_attempts": 3}, s3={"addressing_style": "path"}),
         )
+
+    def _subscribe(self, trigger: dict[str, Any], queue_arn: str) -> None:
+        if trigger["type"] == "bus":
+            self._events.put_rule(Name=trigger["function"], EventPattern=json.dumps(trigger["pattern"]))
+            self._events.put_targets(Rule=trigger["function"], Targets=[{"Id": "queue", "Arn": queue_arn}])
+        else:
+            self._notify_bucket(trigger, queue_arn)
 
     def _notify_bucket(self, trigger: dict[str, Any], queue_arn: str) -> None:
         rules = [{"Name": name, "Value": trigger[name]} for name in ("prefix", "suffix") if trigger[name]]

@@ -4,9 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from chalice.app import DynamoDBEventConfig, S3EventConfig, ScheduledEventConfig, SQSEventConfig
+from chalice.app import (
+    CloudWatchEventConfig,
+    DynamoDBEventConfig,
+    KinesisEventConfig,
+    S3EventConfig,
+    ScheduledEventConfig,
+    SQSEventConfig,
+)
 
-from localcloud.places import LocalCloudError
+from infra.names import setting_of
+from localcloud.places import ACCOUNT, REGION, LocalCloudError
 
 # Of Lambda's event source mappings; an entry that is not known here would be ignored in silence.
 KNOWN = {
@@ -29,7 +37,20 @@ def read_triggers(app: Any, mappings_file: Path) -> list[dict[str, Any]]:
                 f"{mappings_file}: {function} has ParallelizationFactor {mapping['ParallelizationFactor']}; "
                 "the local cloud reads a stream with 1"
             )
-    return [_trigger(source, mappings.get(source.name, {})) for source in app.event_sources]
+    return [_trigger(source, setting_of(mappings, source.name, _kind(source))) for source in app.event_sources]
+
+
+def _stream(source: DynamoDBEventConfig | KinesisEventConfig) -> dict[str, Any]:
+    if isinstance(source, DynamoDBEventConfig):
+        return {"type": "stream", "stream_arn": source.stream_arn}
+    if source.starting_position != "TRIM_HORIZON":
+        raise LocalCloudError(f"{source.name}: the local cloud reads Kinesis from TRIM_HORIZON only")
+    return {"type": "kinesis", "stream_arn": f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{source.stream}"}
+
+
+def _kind(source: Any) -> str:
+    """As infra/triggers.json names it."""
+    return "kinesis" if isinstance(source, KinesisEventConfig) else ""
 
 
 def _trigger(source: Any, mapping: dict[str, Any]) -> dict[str, Any]:
@@ -45,11 +66,10 @@ def _trigger(source: Any, mapping: dict[str, Any]) -> dict[str, Any]:
                 "concurrency": source.maximum_concurrency,
                 "partial_results": partial_results,
             }
-        case DynamoDBEventConfig():
+        case DynamoDBEventConfig() | KinesisEventConfig():
             return {
-                "type": "stream",
+                **_stream(source),
                 "function": source.name,
-                "stream_arn": source.stream_arn,
                 "batch_size": source.batch_size,
                 "window_seconds": source.maximum_batching_window_in_seconds,
                 "starting_position": source.starting_position,
@@ -69,6 +89,8 @@ def _trigger(source: Any, mapping: dict[str, Any]) -> dict[str, Any]:
                 "prefix": source.prefix,
                 "suffix": source.suffix,
             }
+        case CloudWatchEventConfig():
+            return {"type": "bus", "function": source.name, "pattern": source.event_pattern}
         case ScheduledEventConfig():
             expression = source.schedule_expression
             text = expression if isinstance(expression, str) else expression.to_string()

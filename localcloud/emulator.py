@@ -9,12 +9,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from localcloud.places import ACCOUNT, HOST, REGION, LocalCloudError, Places
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+ITERATOR_SECONDS = 10  # not 5 minutes: each call of Kinesis looks at every iterator there is
 KEPT_QUERIES = 200  # Athena's executions with their results are part of the state
 TABLE_SETTINGS = (
     "tags",
@@ -57,15 +58,18 @@ class Emulator:
         logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
         import ministack.app
         from ministack.core import concurrency, persistence
-        from ministack.services import dynamodb
+        from ministack.services import dynamodb, kinesis
 
         self._app: Any = ministack.app
         self._dynamodb: Any = dynamodb
+        self._kinesis: Any = kinesis
         self._persistence: Any = persistence
         self._written: threading.Event = concurrency.esm_wake
         self._saved = places.saved
         self._sequence = 0
         dynamodb._next_stream_seq = self._next_sequence
+        kinesis._next_sequence_number = self._next_sequence
+        kinesis.ITERATOR_EXPIRY_SECONDS = ITERATOR_SECONDS
         self.changes = 0
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -128,6 +132,8 @@ class Emulator:
                 self._app._get_module(self._app._state_map[name]).load_persisted_state(service["state"])
             checkpoints: dict[str, str] = saved["checkpoints"]
             self._sequence = max(map(int, checkpoints.values()), default=0)
+            for _, shard in self._kinesis_shards():
+                self._sequence = max([self._sequence, *(int(record["SequenceNumber"]) for record in shard["records"])])
             for table, records in saved["records"].items():
                 self._dynamodb._stream_records.set_scoped(ACCOUNT, REGION, table, records)
                 self._sequence = max(self._sequence, int(records[-1]["dynamodb"]["SequenceNumber"]))
@@ -176,6 +182,16 @@ class Emulator:
                 del records[:count]
                 trimmed = self._dynamodb._stream_trimmed
                 trimmed.set_scoped(account, region, table, trimmed.get_scoped(account, region, table, 0) + count)
+        for source, shard in self._kinesis_shards():
+            passed = needed(source)
+            shard["records"] = [record for record in shard["records"] if record["SequenceNumber"] > passed]
+
+    def _kinesis_shards(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every shard, by the name that its triggers' checkpoints have."""
+        for (account, region, _), stream in self._kinesis._streams.all_items():
+            if account == ACCOUNT and region == REGION:
+                for shard_id, shard in stream["shards"].items():
+                    yield f"{stream['StreamARN']} {shard_id}", shard
 
     def _forget_old_queries(self) -> None:
         athena = sys.modules.get("ministack.services.athena")

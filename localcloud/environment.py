@@ -3,8 +3,9 @@
 import json
 import os
 
-from infra.names import variable
-from localcloud.places import HOST, REGION, Places, Ports
+from chalicelib.settings import BUFFERS
+from infra.names import buffer_of, variable
+from localcloud.places import HOST, PROJECT, REGION, STAGE, LocalCloudError, Places, Ports
 
 SETTINGS_VARIABLE = "LOCALCLOUD_SETTINGS"  # JSON: what takes precedence over the stage's variables in config.json
 
@@ -26,12 +27,22 @@ def cloud_environment(ports: Ports, places: Places) -> dict[str, str]:
     }
 
 
+def chosen_buffer() -> str:
+    """BUFFER of the environment, else the stage's; raises LocalCloudError for an unknown one."""
+    config = json.loads((PROJECT / ".chalice" / "config.json").read_text())
+    buffer = os.environ.get("BUFFER") or buffer_of(config, STAGE)
+    if buffer not in BUFFERS:
+        raise LocalCloudError(f"BUFFER is {buffer!r}; it must be one of {', '.join(BUFFERS)}")
+    return buffer
+
+
 def app_environment(ports: Ports, outputs: dict[str, str]) -> dict[str, str]:
     """What the app's processes see besides: the stack's outputs, and addresses that follow the chosen ports."""
     settings = {variable(name): value for name, value in outputs.items()}
     settings |= {
         "AWS_ENDPOINT_URL": ports.cloud_url,
         "AWS_DEFAULT_REGION": REGION,
+        "BUFFER": chosen_buffer(),
         "WEBSOCKET_URL": f"ws://{HOST}:{ports.websocket}",
         "WEBSOCKET_MANAGEMENT_URL": f"http://{HOST}:{ports.websocket}",
     }

@@ -97,7 +97,7 @@ class QueuePump(Pump):
 
 
 class NotificationPump(QueuePump):
-    """Notifications of a bucket, which reach the function one by one, invoked asynchronously."""
+    """Notifications of a bucket and events of the bus, which reach the function one by one, invoked asynchronously."""
 
     def deliver(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Invoke for each message, at most three times; then it is given up, and that is an error in the log."""

@@ -14,12 +14,12 @@ NAME = f"tidemark-{STAGE}"
 DONE_SECONDS = 60.0
 
 
-def ensure_stack(cloudformation: Any, template: Path, made_from: Path) -> dict[str, str]:
-    """The stack's outputs; `made_from` remembers the template, so that an unchanged one is left alone."""
+def ensure_stack(cloudformation: Any, template: Path, made_from: Path, buffer: str) -> dict[str, str]:
+    """The stack's outputs; `made_from` remembers template and buffer, so that what is unchanged is left alone."""
     if not template.exists():
         raise LocalCloudError(f"{template} does not exist; the resources are made from it")
     body = template.read_text()
-    digest = hashlib.sha256(body.encode()).hexdigest()
+    digest = hashlib.sha256(f"{buffer} {body}".encode()).hexdigest()
     stack = _describe(cloudformation)
     known = json.loads(made_from.read_text())["sha256"] if made_from.exists() else None
     if stack is not None and known == digest and stack["StackStatus"].endswith("_COMPLETE"):
@@ -27,7 +27,10 @@ def ensure_stack(cloudformation: Any, template: Path, made_from: Path) -> dict[s
     parameters = {
         "StackName": NAME,
         "TemplateBody": body,
-        "Parameters": [{"ParameterKey": "Stage", "ParameterValue": STAGE}],
+        "Parameters": [
+            {"ParameterKey": "Stage", "ParameterValue": STAGE},
+            {"ParameterKey": "Buffer", "ParameterValue": buffer},
+        ],
         "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
     }
     try:

@@ -1,4 +1,4 @@
-"""A DynamoDB stream as a function's trigger, as Lambda does it: in order, a failed batch again from its start."""
+"""A shard of a stream as a function's trigger, as Lambda does it: in order, a failed batch again from its start."""
 
 import logging
 import time
@@ -9,14 +9,13 @@ from typing import Any
 import orjson
 
 from localcloud.filters import compile_patterns
-from localcloud.places import REGION
 from localcloud.pump import BACKOFF_SECONDS, MAX_PAYLOAD_BYTES, Pump, Waker
-from localcloud.wire import ApiError, CloudApi, FunctionFailed, FunctionsApi, Unreachable
+from localcloud.shards import Shard
+from localcloud.wire import FunctionFailed, FunctionsApi, Unreachable
 
 log = logging.getLogger("localcloud.triggers")
 
 GATHER_SECONDS = 0.02  # records of one write come together; Lambda itself looks a few times a second
-EXPIRED = {"ExpiredIteratorException", "TrimmedDataAccessException"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +27,24 @@ class Record:
 
 
 class StreamPump(Pump):
-    """One trigger on one stream. `checkpoints` maps its key to the last sequence number that is done with."""
+    """One trigger on one shard. `checkpoints` maps its key to the last sequence number that is done with."""
 
     def __init__(
         self,
         trigger: Mapping[str, Any],
-        cloud: CloudApi,
+        shard: Shard,
         functions: FunctionsApi,
         checkpoints: dict[str, str],
         waker: Waker,
     ) -> None:
         super().__init__(f"{trigger['function']} (stream)", functions, waker)
         self.trigger = trigger
-        self.cloud = cloud
+        self.shard = shard
         self.checkpoints = checkpoints
-        self.key = checkpoint_key(trigger)
+        self.key = checkpoint_key(trigger, shard.source)
         self.accepts = compile_patterns(trigger["patterns"])
         self.pending: list[Record] = []
         self.read_through = checkpoints.get(self.key, "")
-        self.iterator: str | None = None
         self.limit: int = trigger["batch_size"]
         self.bisected_through = ""
 
@@ -66,40 +64,15 @@ class StreamPump(Pump):
         """Add what the stream has, up to a batch; whether it had anything."""
         found = False
         while len(self.pending) < self.trigger["batch_size"] and not self._full():
-            if self.iterator is None:
-                self.iterator = self._new_iterator()
-            try:
-                answer = self.cloud.streams("GetRecords", ShardIterator=self.iterator, Limit=1000)
-            except ApiError as error:
-                self.iterator = None
-                if error.code in EXPIRED:
-                    continue
-                raise
-            self.iterator = answer.get("NextShardIterator")
-            for record in answer["Records"]:
-                self._take(record)
-            found = found or bool(answer["Records"])
-            if not answer["Records"]:
+            records = self.shard.read(self.read_through)
+            if not records:
                 break
+            found = True
+            self.read_through = records[-1][0]
+            self.pending += [
+                Record(sequence, orjson.dumps(record)) for sequence, record in records if self.accepts(record)
+            ]
         return found
-
-    def _take(self, record: dict[str, Any]) -> None:
-        sequence = record["dynamodb"]["SequenceNumber"]
-        if sequence <= self.read_through:  # digits of one length: as text they are in order too
-            return
-        self.read_through = sequence
-        record |= {"eventSourceARN": self.trigger["stream_arn"], "awsRegion": REGION, "eventSource": "aws:dynamodb"}
-        if self.accepts(record):
-            self.pending.append(Record(sequence, orjson.dumps(record)))
-
-    def _new_iterator(self) -> str:
-        arn = self.trigger["stream_arn"]
-        shards = self.cloud.streams("DescribeStream", StreamArn=arn)["StreamDescription"]["Shards"]
-        kind = "TRIM_HORIZON" if self.read_through else self.trigger["starting_position"]
-        answer = self.cloud.streams(
-            "GetShardIterator", StreamArn=arn, ShardId=shards[0]["ShardId"], ShardIteratorType=kind
-        )
-        return str(answer["ShardIterator"])
 
     def _gather(self) -> None:
         """Wait for the window, or until the batch is full."""
@@ -183,6 +156,6 @@ class StreamPump(Pump):
             self.checkpoints[self.key] = sequence
 
 
-def checkpoint_key(trigger: Mapping[str, Any]) -> str:
-    """Two triggers on one stream have a checkpoint each."""
-    return f"{trigger['function']} {trigger['stream_arn']}"
+def checkpoint_key(trigger: Mapping[str, Any], source: str) -> str:
+    """Two triggers on one shard have a checkpoint each."""
+    return f"{trigger['function']} {source}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from localcloud.child import Child
 from localcloud.credentials import leaseholders
-from localcloud.environment import app_environment, cloud_environment
+from localcloud.environment import app_environment, chosen_buffer, cloud_environment
 from localcloud.places import HOST, LocalCloudError, Places, Ports, Running, listen
 from localcloud.watcher import watch_sources
 
@@ -28,6 +28,7 @@ HEALTH_SECONDS = 30.0
 
 def supervise(places: Places, *, rest: bool, leased: bool) -> int:
     """Run until a signal, or until the cloud dies (exit code 1)."""
+    chosen_buffer()  # before anything is started
     supervisor = Supervisor(places, Ports.from_environment(os.environ), rest=rest, leased=leased)
     return supervisor.run()
 

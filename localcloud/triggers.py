@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -12,6 +12,7 @@ from localcloud.places import ACCOUNT, REGION, LocalCloudError
 from localcloud.pump import Pump, Waker, settled
 from localcloud.queue_pump import NotificationPump, QueuePump
 from localcloud.schedule import Schedule
+from localcloud.shards import Shard, TableShard, kinesis_shards
 from localcloud.stream_pump import StreamPump, checkpoint_key
 from localcloud.wire import ApiError, CloudApi, FunctionsApi
 
@@ -23,19 +24,19 @@ NOTIFICATION_VISIBILITY_SECONDS = "900"
 
 
 class Triggers:
-    """The pumps now running. `notify_bucket` tells a bucket to send its events to a queue."""
+    """The pumps now running. `subscribe` has a bucket or the bus send its events to a queue."""
 
     def __init__(
         self,
         cloud: CloudApi,
         functions: FunctionsApi,
         checkpoints: dict[str, str],
-        notify_bucket: Callable[[dict[str, Any], str], None],
+        subscribe: Callable[[dict[str, Any], str], None],
     ) -> None:
         self.cloud = cloud
         self.functions = functions
         self.checkpoints = checkpoints
-        self.notify_bucket = notify_bucket
+        self.subscribe = subscribe
         self.waker = Waker()
         self._lock = threading.Lock()
         self._running: dict[str, list[Pump]] = {}
@@ -55,7 +56,7 @@ class Triggers:
             pump.stop()
         for pump in gone:
             pump.join(self.functions.longest_seconds() + JOIN_SECONDS)  # its batch must not be read twice
-        self.stream_triggers = [trigger for trigger in triggers if trigger["type"] == "stream"]
+        self.stream_triggers = [trigger for trigger in triggers if "stream_arn" in trigger]
         for key, trigger in wanted.items():
             if key not in self._running:
                 try:
@@ -80,9 +81,11 @@ class Triggers:
         for pump in pumps:
             pump.join(seconds)
 
-    def oldest_needed(self, stream_arn: str) -> str:
-        """The sequence number that every trigger of a stream has passed; empty when one has not begun."""
-        keys = [checkpoint_key(trigger) for trigger in self.stream_triggers if trigger["stream_arn"] == stream_arn]
+    def oldest_needed(self, source: str) -> str:
+        """The sequence number that every trigger of a shard has passed; empty when one has not begun."""
+        stream_arn = source.partition(" ")[0]
+        reading = [trigger for trigger in self.stream_triggers if trigger["stream_arn"] == stream_arn]
+        keys = [checkpoint_key(trigger, source) for trigger in reading]
         return min((self.checkpoints.get(key, "") for key in keys), default="")
 
     def _pumps_of(self, trigger: dict[str, Any]) -> list[Pump]:
@@ -93,18 +96,23 @@ class Triggers:
                     QueuePump(trigger, self.cloud, self.functions, self.waker, number + 1) for number in range(count)
                 ]
             case "stream":
-                return [StreamPump(trigger, self.cloud, self.functions, self.checkpoints, self.waker)]
-            case "bucket":
+                return self._stream_pumps(trigger, [TableShard(trigger, self.cloud)])
+            case "kinesis":
+                return self._stream_pumps(trigger, kinesis_shards(trigger["stream_arn"], self.cloud))
+            case "bucket" | "bus":
                 return [self._notification_pump(trigger)]
             case "schedule":
                 return [Schedule(trigger, self.functions, self.waker)]
             case kind:
                 raise LocalCloudError(f"the local cloud has no trigger of type {kind!r}")
 
+    def _stream_pumps(self, trigger: dict[str, Any], shards: Sequence[Shard]) -> list[Pump]:
+        return [StreamPump(trigger, shard, self.functions, self.checkpoints, self.waker) for shard in shards]
+
     def _notification_pump(self, trigger: dict[str, Any]) -> Pump:
         name = f"localcloud-{trigger['function']}-notifications"
         attributes = {"VisibilityTimeout": NOTIFICATION_VISIBILITY_SECONDS}
         self.cloud.sqs("CreateQueue", QueueName=name, Attributes=attributes)
-        self.notify_bucket(trigger, f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}")
+        self.subscribe(trigger, f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}")
         queue = {**trigger, "queue": name, "batch_size": 1, "window_seconds": 0, "partial_results": False}
         return NotificationPump(queue, self.cloud, self.functions, self.waker)

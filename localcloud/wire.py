@@ -19,7 +19,11 @@ CALL_SECONDS = 30.0
 GRACE_SECONDS = 5.0  # beyond a function's time-out, at which its process ends and the connection with it
 # MiniStack reads the access key and the region from it, and checks no signature.
 AUTHORIZATION = f"AWS4-HMAC-SHA256 Credential=test/20250101/{REGION}/{{}}/aws4_request, SignedHeaders=host, Signature=0"
-CONTENT_TYPES = {"sqs": "application/x-amz-json-1.0", "dynamodb": "application/x-amz-json-1.0"}
+CONTENT_TYPES = {
+    "sqs": "application/x-amz-json-1.0",
+    "dynamodb": "application/x-amz-json-1.0",
+    "kinesis": "application/x-amz-json-1.1",
+}
 
 
 class ApiError(Exception):
@@ -83,7 +87,7 @@ class Endpoint:
 
 
 class CloudApi:
-    """The cloud's SQS and DynamoDB Streams."""
+    """The cloud's SQS, DynamoDB Streams and Kinesis."""
 
     def __init__(self, port: int) -> None:
         self._endpoint = Endpoint(port)
@@ -95,6 +99,10 @@ class CloudApi:
     def streams(self, action: str, **parameters: Any) -> dict[str, Any]:
         """One DynamoDB Streams call."""
         return self._call("dynamodb", f"DynamoDBStreams_20120810.{action}", parameters)
+
+    def kinesis(self, action: str, **parameters: Any) -> dict[str, Any]:
+        """One Kinesis call."""
+        return self._call("kinesis", f"Kinesis_20131202.{action}", parameters)
 
     def _call(self, service: str, target: str, parameters: dict[str, Any]) -> dict[str, Any]:
         headers = {

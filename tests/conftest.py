@@ -8,6 +8,16 @@ from tests.localcloud.running import Stack, start_stack
 
 
 @pytest.fixture(scope="session")
+def kinesis_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Another one, with Kinesis in place of SQS."""
+    running = start_stack(tmp_path_factory.mktemp("state"), BUFFER="kinesis")
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A running local cloud with functions and REST on free ports and a state folder of its own."""
     running = start_stack(tmp_path_factory.mktemp("state"))

@@ -1,4 +1,4 @@
-"""Real storage classes on moto's tables, bucket and queue, for the tests of the stages."""
+"""Real storage classes on moto's tables, bucket and buffers, for the tests of the stages."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,9 @@ from typing import Any
 import boto3
 from moto import mock_aws
 
+from chalicelib.domain.chunks import Parcel
 from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
@@ -35,7 +37,7 @@ class Stores:
     ledger: LedgerTable
     users: UsersTable
     bucket: DataBucket
-    queue: EventQueue
+    buffer: EventQueue | EventStream
 
     def objects(self, prefix: str = "") -> list[str]:
         """The keys in the data bucket."""
@@ -48,13 +50,25 @@ class Stores:
         return items
 
     def messages(self) -> list[str]:
-        """The bodies on the queue, up to ten."""
-        received = self.queue.client.receive_message(QueueUrl=self.queue.url, MaxNumberOfMessages=10)
+        """The texts in the buffer: the queue's next ten, or all of the stream's."""
+        if isinstance(self.buffer, EventStream):
+            return [record["Data"].decode() for record in self.stream_records()]
+        received = self.buffer.client.receive_message(QueueUrl=self.buffer.url, MaxNumberOfMessages=10)
         return [message["Body"] for message in received.get("Messages", [])]
+
+    def stream_records(self) -> list[dict[str, Any]]:
+        """What the Kinesis stream holds."""
+        assert isinstance(self.buffer, EventStream)
+        client, name = self.buffer.client, self.buffer.name
+        records: list[dict[str, Any]] = []
+        for shard in client.list_shards(StreamName=name)["Shards"]:
+            start = {"StreamName": name, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+            records += client.get_records(ShardIterator=client.get_shard_iterator(**start)["ShardIterator"])["Records"]
+        return records
 
 
 @contextmanager
-def empty_stores() -> Iterator[Stores]:
+def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
     """Stores that vanish afterwards."""
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
     with mock_aws():
@@ -71,8 +85,23 @@ def empty_stores() -> Iterator[Stores]:
             ledger=LedgerTable(dynamodb, "rollups"),
             users=UsersTable(dynamodb, "events"),
             bucket=DataBucket(s3, "data"),
-            queue=EventQueue(sqs, url),
+            buffer=EventQueue(sqs, url) if buffer == "sqs" else _event_stream(),
         )
+
+
+class RefusingBuffer:
+    """A buffer that is down."""
+
+    by_user = False
+
+    def send(self, parcels: list[Parcel]) -> list[Parcel]:
+        return parcels
+
+
+def _event_stream() -> EventStream:
+    kinesis = boto3.client("kinesis")
+    kinesis.create_stream(StreamName="events", ShardCount=2)
+    return EventStream(kinesis, "events", sleep=lambda _: None)
 
 
 def _create_table(dynamodb: Any, name: str, index: dict[str, Any] | None = None) -> None:

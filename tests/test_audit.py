@@ -18,7 +18,7 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
 from chalicelib.domain.ledger import Tally
 from chalicelib.report import Reporter
-from tests.stores import Stores, empty_stores, stream_record
+from tests.stores import RefusingBuffer, Stores, empty_stores, stream_record
 
 DEMO = Project("demo", Mode.INFER)
 NINE = 1_795_251_600_000
@@ -43,7 +43,7 @@ def stores() -> Iterator[Stores]:
 
 def collector(stores: Stores, container: str = "c", queue: Any = None, bucket: Any = None) -> Collector:
     admitter = Admitter(Contracts({}), new_id=lambda _: "made")
-    return Collector(admitter, queue or stores.queue, bucket or stores.bucket, stores.ledger, Tally(container))
+    return Collector(admitter, queue or stores.buffer, bucket or stores.bucket, stores.ledger, Tally(container))
 
 
 def receive(collector: Collector, *events: Any, at: int = NINE) -> None:
@@ -110,7 +110,7 @@ def test_what_is_rejected_or_repeated_is_accounted_for(stores: Stores) -> None:
 
 def test_what_no_store_took_was_not_received(stores: Stores) -> None:
     with pytest.raises(Unavailable):
-        receive(collector(stores, queue=Down(), bucket=Down()), *GOOD)
+        receive(collector(stores, queue=RefusingBuffer(), bucket=Down()), *GOOD)
     one = collector(stores, "d")
     receive(one, GOOD[0])
     store(stores, set())
@@ -143,12 +143,12 @@ def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: 
 
 
 def test_a_swept_message_leaves_the_spill_and_is_on_the_queue(stores: Stores) -> None:
-    receive(collector(stores, queue=Down()), *GOOD)
+    receive(collector(stores, queue=RefusingBuffer()), *GOOD)
     long_after = datetime(2100, 1, 1, tzinfo=UTC)
 
     young = collector(stores).sweep(datetime(2020, 1, 1, tzinfo=UTC))
     assert (young, len(stores.objects("spill/"))) == (0, 1)
-    assert collector(stores, queue=Down()).sweep(long_after) == 1
+    assert collector(stores, queue=RefusingBuffer()).sweep(long_after) == 1
     assert collector(stores).sweep(long_after) == 0
 
     assert stores.objects("spill/") == []

@@ -61,3 +61,12 @@ def test_made_up_keys_do_not_fill_the_memory(stores: Stores) -> None:
     authorizer.project({"x-api-key": "k-write"}, Scope.WRITE)
 
     assert len(authorizer.cache) == 1
+
+
+def test_what_comes_without_a_key_has_the_project_that_the_stage_names_or_none(stores: Stores) -> None:
+    authorizer = Authorizer(stores.control, lambda: 0)
+
+    assert authorizer.project_of_bus("demo") == Project("demo", Mode.WARN)
+    for unknown in ("", "other"):
+        with pytest.raises(Unauthenticated, match=f"BUS_PROJECT is '{unknown}'; it must name a project"):
+            authorizer.project_of_bus(unknown)

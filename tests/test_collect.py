@@ -8,30 +8,27 @@ import pytest
 from chalicelib.collect import Collector
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
-from chalicelib.domain.chunks import decode_message
+from chalicelib.domain.chunks import Parcel, decode_message
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
 from chalicelib.domain.ledger import Tally
+from chalicelib.settings import BUFFERS
 from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.queue import EventQueue
-from tests.stores import Stores, empty_stores
+from tests.stores import RefusingBuffer, Stores, empty_stores
 
 DEMO = Project("demo", Mode.INFER)
 RECEIVED = 1_795_226_700_123
 
 
-@pytest.fixture
-def stores() -> Iterator[Stores]:
-    with empty_stores() as found:
+@pytest.fixture(params=BUFFERS)
+def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
+    with empty_stores(request.param) as found:
         yield found
 
 
 class Refusing:
-    """A store that is down."""
-
-    def send(self, text: str) -> None:
-        raise Unavailable("down")
+    """A bucket that is down."""
 
     def put(self, key: str, content: bytes) -> None:
         raise Unavailable("down")
@@ -39,16 +36,16 @@ class Refusing:
     put_gzip = put
 
 
-def collector(stores: Stores, queue: Any = None, bucket: Any = None, tally: Tally | None = None) -> Collector:
+def collector(stores: Stores, buffer: Any = None, bucket: Any = None, tally: Tally | None = None) -> Collector:
     admitter = Admitter(Contracts({}), new_id=lambda _: "made")
-    return Collector(admitter, queue or stores.queue, bucket or stores.bucket, stores.ledger, tally or Tally("c1"))
+    return Collector(admitter, buffer or stores.buffer, bucket or stores.bucket, stores.ledger, tally or Tally("c1"))
 
 
 def request(*events: Any) -> bytes:
     return orjson.dumps({"events": list(events)})
 
 
-def test_what_is_accepted_is_on_the_queue(stores: Stores) -> None:
+def test_what_is_accepted_is_in_the_buffer(stores: Stores) -> None:
     body = request({"event_type": "click", "event_id": "a"}, {"event_type": "click", "event_id": "b"})
 
     admission = collector(stores).collect(read_native(body), DEMO, RECEIVED)
@@ -87,9 +84,9 @@ def test_an_event_that_is_nested_too_deep_costs_the_others_nothing(stores: Store
     assert deep.replace(b" ", b"") in kept.replace(b" ", b"")
 
 
-def test_when_the_queue_is_down_the_batch_is_spilled_and_comes_back(stores: Stores) -> None:
+def test_when_the_buffer_is_down_the_batch_is_spilled_and_comes_back(stores: Stores) -> None:
     body = request({"event_type": "click", "event_id": "a"})
-    collector(stores, queue=Refusing()).collect(read_native(body), DEMO, RECEIVED)
+    collector(stores, buffer=RefusingBuffer()).collect(read_native(body), DEMO, RECEIVED)
     [key] = stores.objects("spill/")
 
     for _ in range(2):
@@ -100,12 +97,12 @@ def test_when_the_queue_is_down_the_batch_is_spilled_and_comes_back(stores: Stor
     assert stores.objects("spill/") == []
 
 
-def test_while_the_queue_stays_down_a_spilled_batch_stays(stores: Stores) -> None:
-    collector(stores, queue=Refusing()).collect(read_native(request({"event_type": "click"})), DEMO, RECEIVED)
+def test_while_the_buffer_stays_down_a_spilled_batch_stays(stores: Stores) -> None:
+    collector(stores, buffer=RefusingBuffer()).collect(read_native(request({"event_type": "click"})), DEMO, RECEIVED)
     [key] = stores.objects("spill/")
 
     with pytest.raises(Unavailable):
-        collector(stores, queue=Refusing()).reinject(key)
+        collector(stores, buffer=RefusingBuffer()).reinject(key)
 
     assert stores.objects("spill/") == [key]
 
@@ -113,11 +110,48 @@ def test_while_the_queue_stays_down_a_spilled_batch_stays(stores: Stores) -> Non
 @pytest.mark.parametrize("event", [{"event_type": "click"}, {"event_type": 7}])
 def test_when_nothing_is_durable_nothing_is_acknowledged(stores: Stores, event: dict[str, Any]) -> None:
     with pytest.raises(Unavailable):
-        collector(stores, queue=Refusing(), bucket=Refusing()).collect(read_native(request(event)), DEMO, RECEIVED)
+        collector(stores, buffer=RefusingBuffer(), bucket=Refusing()).collect(
+            read_native(request(event)), DEMO, RECEIVED
+        )
 
 
-def test_a_queue_that_does_not_exist_is_a_queue_that_is_down(stores: Stores) -> None:
-    with pytest.raises(Unavailable, match="did not take"):
-        EventQueue(stores.queue.client, stores.queue.url + "x").send("text")
+def test_a_bucket_that_does_not_exist_is_a_bucket_that_is_down(stores: Stores) -> None:
     with pytest.raises(Unavailable, match="did not take"):
         DataBucket(stores.bucket.client, "missing").put("key", b"")
+
+
+class TakingTheFirst:
+    """A buffer that takes one parcel and no more."""
+
+    by_user = True
+
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+
+    def send(self, parcels: list[Parcel]) -> list[Parcel]:
+        return [*self.buffer.send(parcels[:1]), *parcels[1:]]
+
+
+def test_what_the_buffer_refuses_of_a_request_is_spilled_alone_and_comes_back(stores: Stores) -> None:
+    body = request(*({"event_type": "click", "event_id": f"e{n}", "user_id": f"u{n}"} for n in range(3)))
+
+    admission = collector(stores, buffer=TakingTheFirst(stores.buffer)).collect(read_native(body), DEMO, RECEIVED)
+
+    [key] = stores.objects("spill/")
+    [first] = stores.messages()
+    collector(stores).reinject(key)
+    assert admission.event_ids == ["e0", "e1", "e2"]
+    found = {first, *stores.messages()}
+    assert sorted(e["event_id"] for text in found for e in decode_message(text).events) == ["e0", "e1", "e2"]
+
+
+def test_the_ledger_counts_as_refused_only_what_the_buffer_did_not_take(stores: Stores) -> None:
+    body = request(*({"event_type": "click", "event_id": f"e{n}", "user_id": f"u{n}"} for n in range(3)))
+    tally = Tally("c1")
+
+    with pytest.raises(Unavailable):
+        collector(stores, TakingTheFirst(stores.buffer), Refusing(), tally).collect(read_native(body), DEMO, RECEIVED)
+
+    [total] = tally.totals.values()
+    taken = {e["event_id"] for text in stores.messages() for e in decode_message(text).events}
+    assert (total.received, total.refused, taken) == (3, 2, {"e0"})

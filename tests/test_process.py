@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from chalicelib.domain.chunks import Message, encode_message, unpack_events
 from chalicelib.domain.enrichment import Client
 from chalicelib.process import Processor
+from chalicelib.settings import BUFFERS
 from chalicelib.storage.events_table import MAX_ATTEMPTS, EventsTable
 from tests.stores import Stores, empty_stores
 
@@ -18,16 +20,41 @@ def stores() -> Iterator[Stores]:
         yield found
 
 
-def record(message_id: str, *ids: str, users: int = 1, received: int = RECEIVED) -> dict[str, str]:
-    events = [
-        {"event_id": e, "event_type": "click", "user_id": f"u{i % users}", "timestamp": 1, "occurred_at": received}
-        for i, e in enumerate(ids)
-    ]
-    [(text, _)] = encode_message(Message("demo", received, events))
-    return {"messageId": message_id, "body": text}
+Deliver = Callable[[str, str], dict[str, Any]]
+Record = Callable[..., dict[str, Any]]
 
 
-def test_a_message_becomes_a_chunk_per_user(stores: Stores) -> None:
+def from_queue(identity: str, text: str) -> dict[str, Any]:
+    return {"messageId": identity, "body": text}
+
+
+def from_stream(identity: str, text: str) -> dict[str, Any]:
+    return {"kinesis": {"sequenceNumber": identity, "data": b64encode(text.encode()).decode()}}
+
+
+@pytest.fixture(params=[from_queue, from_stream], ids=BUFFERS)
+def deliver(request: pytest.FixtureRequest) -> Deliver:
+    """A text as the one or the other buffer delivers it."""
+    form: Deliver = request.param
+    return form
+
+
+@pytest.fixture
+def record(deliver: Deliver) -> Record:
+    """A delivered message of some events."""
+
+    def make(identity: str, *ids: str, users: int = 1, received: int = RECEIVED) -> dict[str, Any]:
+        events = [
+            {"event_id": e, "event_type": "click", "user_id": f"u{i % users}", "timestamp": 1, "occurred_at": received}
+            for i, e in enumerate(ids)
+        ]
+        [(text, _)] = encode_message(Message("demo", received, events))
+        return deliver(identity, text)
+
+    return make
+
+
+def test_a_message_becomes_a_chunk_per_user(stores: Stores, record: Record) -> None:
     failed = Processor(stores.events, stores.users, stores.bucket).process([record("m", *"abcdef", users=3)])
 
     items = stores.items("events")
@@ -36,7 +63,7 @@ def test_a_message_becomes_a_chunk_per_user(stores: Stores) -> None:
     assert {item["events"]["N"] for item in items} == {"2"}
 
 
-def test_redelivery_and_retried_requests_rewrite_the_same_items(stores: Stores) -> None:
+def test_redelivery_and_retried_requests_rewrite_the_same_items(stores: Stores, record: Record) -> None:
     processor = Processor(stores.events, stores.users, stores.bucket)
     again = record("m3", "a", "b", received=RECEIVED + 5_000)
 
@@ -46,7 +73,9 @@ def test_redelivery_and_retried_requests_rewrite_the_same_items(stores: Stores) 
     assert len(stores.items("events")) == 1
 
 
-def test_both_of_a_request_and_its_repetition_reach_the_stream_when_they_come_together(stores: Stores) -> None:
+def test_both_of_a_request_and_its_repetition_reach_the_stream_when_they_come_together(
+    stores: Stores, record: Record
+) -> None:
     puts: list[int] = []
 
     class Counting:
@@ -62,14 +91,14 @@ def test_both_of_a_request_and_its_repetition_reach_the_stream_when_they_come_to
     assert puts == [1, 1]
 
 
-def test_stored_events_say_what_their_request_tells_of_the_client(stores: Stores) -> None:
+def test_stored_events_say_what_their_request_tells_of_the_client(stores: Stores, deliver: Deliver) -> None:
     client = Client(
         ip="203.0.113.0", country="DE", user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Firefox/130.0"
     )
     events = [{"event_id": "e", "event_type": "click", "occurred_at": RECEIVED}]
     [(text, _)] = encode_message(Message("demo", RECEIVED, events, client=client))
 
-    Processor(stores.events, stores.users, stores.bucket).process([{"messageId": "m", "body": text}])
+    Processor(stores.events, stores.users, stores.bucket).process([deliver("m", text)])
 
     [item] = stores.items("events")
     [stored], _ = unpack_events(item["body"]["B"])
@@ -82,9 +111,11 @@ def test_stored_events_say_what_their_request_tells_of_the_client(stores: Stores
     }
 
 
-def test_a_message_that_cannot_be_read_is_kept_and_blocks_nothing(stores: Stores) -> None:
+def test_a_message_that_cannot_be_read_is_kept_and_blocks_nothing(
+    stores: Stores, deliver: Deliver, record: Record
+) -> None:
     failed = Processor(stores.events, stores.users, stores.bucket).process(
-        [{"messageId": "bad", "body": "junk"}, record("good", "a")]
+        [deliver("bad", "junk"), record("good", "a")]
     )
 
     assert failed == []
@@ -108,7 +139,7 @@ class Throttling:
         return {"UnprocessedItems": {table: requests[-1:]}}
 
 
-def test_chunks_that_the_table_throttles_are_written_again(stores: Stores) -> None:
+def test_chunks_that_the_table_throttles_are_written_again(stores: Stores, record: Record) -> None:
     pauses: list[float] = []
     table = EventsTable(Throttling(stores.events.client, 3), "events", sleep=pauses.append)
 
@@ -119,7 +150,7 @@ def test_chunks_that_the_table_throttles_are_written_again(stores: Stores) -> No
     assert pauses == [0.05, 0.1, 0.2]
 
 
-def test_messages_whose_chunks_stay_refused_are_delivered_again(stores: Stores) -> None:
+def test_messages_whose_chunks_stay_refused_are_delivered_again(stores: Stores, record: Record) -> None:
     table = EventsTable(Throttling(stores.events.client, MAX_ATTEMPTS), "events", sleep=lambda _: None)
 
     failed = Processor(table, stores.users, stores.bucket).process([record("m1", "a"), record("m2", "b")])
@@ -127,9 +158,9 @@ def test_messages_whose_chunks_stay_refused_are_delivered_again(stores: Stores) 
     assert failed == ["m1", "m2"]
 
 
-def test_when_even_quarantine_is_down_an_unreadable_message_is_delivered_again(stores: Stores) -> None:
+def test_when_even_quarantine_is_down_an_unreadable_message_is_delivered_again(
+    stores: Stores, deliver: Deliver
+) -> None:
     stores.bucket.client.delete_bucket(Bucket="data")
 
-    assert Processor(stores.events, stores.users, stores.bucket).process([{"messageId": "bad", "body": "junk"}]) == [
-        "bad"
-    ]
+    assert Processor(stores.events, stores.users, stores.bucket).process([deliver("bad", "junk")]) == ["bad"]

@@ -28,7 +28,7 @@ from chalicelib.replay import Replayer
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
-from tests.stores import Stores, empty_stores, stream_record
+from tests.stores import RefusingBuffer, Stores, empty_stores, stream_record
 
 DEMO = Project("demo", Mode.ENFORCE)
 NINE = 1_795_251_600_000
@@ -91,29 +91,37 @@ class World:
     records: int = 0
     containers: int = 0
 
+    @property
+    def queue(self) -> EventQueue:
+        """The buffer."""
+        assert isinstance(self.stores.buffer, EventQueue)
+        return self.stores.buffer
+
     def contract(self, event_type: str, price: str, version: str = "1-0-0") -> None:
         """Publish a contract that wants the price as that JSON type."""
         path = self.folder / event_type / f"{version}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"x-metric": event_type + "s", "properties": {"price": {"type": price}}}))
 
-    def collector(self, queue: Any = None, bucket: Any = None) -> Collector:
+    def collector(self, buffer: Any = None, bucket: Any = None) -> Collector:
         """That of a new container, with the contracts as they are now."""
         self.containers += 1
         admitter = Admitter(Contracts.load(self.folder), new_id=lambda ms: f"made-{self.containers}-{ms}")
         tally = Tally(f"c{self.containers}")
-        return Collector(admitter, queue or self.stores.queue, bucket or self.stores.bucket, self.stores.ledger, tally)
+        return Collector(
+            admitter, buffer or self.stores.buffer, bucket or self.stores.bucket, self.stores.ledger, tally
+        )
 
     def receive(self, *events: Any, at: int = NINE, project: Project = DEMO) -> None:
         self.collector().collect(read_native(orjson.dumps(list(events))), project, at)
 
-    def replayer(self, fate: Fate | None = None, queue: Any = None, spill: Any = None) -> Replayer:
+    def replayer(self, fate: Fate | None = None, buffer: Any = None, spill: Any = None) -> Replayer:
         """That of a new container."""
         fate = fate or Fate()
         stores = self.stores
         bucket = DataBucket(Mortal(stores.bucket.client, fate), stores.bucket.name)
         ledger = LedgerTable(Mortal(stores.ledger.client, fate), stores.ledger.name)
-        collector = self.collector(queue or EventQueue(Mortal(stores.queue.client, fate), stores.queue.url), spill)
+        collector = self.collector(buffer or EventQueue(Mortal(self.queue.client, fate), self.queue.url), spill)
         return Replayer(
             collector.admitter, collector.put, bucket, ledger, Tally(f"r{self.containers}", 1000), clock=lambda: 0.0
         )
@@ -131,7 +139,7 @@ class World:
     def store(self) -> None:
         """What the queue holds, through the stream: a new chunk, one that differs from before, or no record."""
         records = []
-        while received := self.stores.queue.client.receive_message(QueueUrl=self.stores.queue.url).get("Messages"):
+        while received := self.queue.client.receive_message(QueueUrl=self.queue.url).get("Messages"):
             for message in received:
                 for chunk in chunks_of(decode_message(message["Body"])):
                     key = (chunk.partition_key, chunk.sort_key)
@@ -140,9 +148,7 @@ class World:
                         name = "MODIFY" if key in self.images else "INSERT"
                         records.append(stream_record(chunk, self.records, name=name))
                         self.images[key] = chunk
-                self.stores.queue.client.delete_message(
-                    QueueUrl=self.stores.queue.url, ReceiptHandle=message["ReceiptHandle"]
-                )
+                self.queue.client.delete_message(QueueUrl=self.queue.url, ReceiptHandle=message["ReceiptHandle"])
         if records:
             contracts = Contracts.load(self.folder)
             Aggregator(contracts, self.stores.rollups, self.stores.bucket).aggregate(records, LATER // 1000)
@@ -519,7 +525,7 @@ def test_when_the_queue_is_down_the_replay_is_spilled(world: World) -> None:
     world.receive(*sales("a"))
     world.contract("sale", "string", "2-0-0")
 
-    world.replayer(queue=Down()).replay(DEMO, read_replay({}), LATER)
+    world.replayer(buffer=RefusingBuffer()).replay(DEMO, read_replay({}), LATER)
     [key] = world.stores.objects("spill/")
     world.collector().reinject(key)
     world.store()
@@ -532,7 +538,7 @@ def test_when_the_queue_is_down_the_replay_is_spilled(world: World) -> None:
 def test_when_no_store_takes_them_the_events_stay_in_quarantine(world: World) -> None:
     world.receive(*sales("a"))
     world.contract("sale", "string", "2-0-0")
-    replayer = world.replayer(queue=Down(), spill=Down())
+    replayer = world.replayer(buffer=RefusingBuffer(), spill=Down())
 
     with pytest.raises(Unavailable, match="1 events"):
         replayer.replay(DEMO, read_replay({}), LATER)

@@ -1,12 +1,13 @@
-"""Messages and chunks: how events travel through the queue and lie in the hot store.
+"""Messages and chunks: how events travel through the buffer and lie in the hot store.
 
-A message is what one request put on the queue: events of one project. A chunk is the share of one user in one
-message, and one item of the events table. Its key depends only on what the client sent, so a redelivered
-message or a retried request rewrites the same item.
+A message is what one request brought: events of one project. It travels in parcels, almost always one; where the
+buffer keeps order by user, one for each user. A chunk is the share of one user in one message, and one item of the
+events table. Its key depends only on what the client sent, so a redelivered message or a retried request rewrites the
+same item, whichever buffer it came through.
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import cast
@@ -22,7 +23,8 @@ from chalicelib.domain.time_windows import HOUR_MS, iso_ms, parse_ms
 
 # What decoding raises of content that is not ours; the types that isal publishes call its error an instance.
 UNREADABLE = (ValueError, KeyError, TypeError, cast("type[Exception]", IsalError))
-MAX_MESSAGE_BYTES = 1024 * 1024  # SQS, since August 2025
+MAX_MESSAGE_BYTES = 1024 * 1024  # SQS, since August 2025; a record of a Kinesis stream with its key, as it is made
+MAX_KEY_BYTES = 32
 MAX_CHUNK_BYTES = 350 * 1024  # DynamoDB allows items of 400 KB, names and keys included
 MAX_PLAIN_BYTES = 1024 * 1024  # of a chunk inflated: a stage holds one at a time, however well it was compressed
 COMPRESSION_LEVEL = 1  # in zlib's format; a higher level takes longer for next to nothing
@@ -58,8 +60,48 @@ class Chunk:
         return f"{self.project}#{self.user}" if self.user else f"{self.project}#?{self.sort_key[-2:]}"
 
 
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What the buffer carries as one: a message's text, and how many events it holds.
+
+    `key` says whose they are to a buffer that keeps order by user; empty: of several users.
+    """
+
+    text: str
+    count: int
+    key: str = ""
+
+
+def pack(message: Message, *, by_user: bool) -> list[Parcel]:
+    """The message as parcels that each fit the buffer."""
+    if not by_user:
+        return [Parcel(text, count) for text, count in encode_message(message)]
+    return [
+        Parcel(text, count, _key(message.project, user, text))
+        for user, events in _by_user(message)
+        for text, count in encode_message(replace(message, events=events))
+    ]
+
+
+def _key(project: str, user: str | None, text: str) -> str:
+    """The same for the same user; events of nobody are spread. A hash, because user ids may be longer than keys."""
+    owner = f"{project}#{user}" if user else f"{project}#?{text}"
+    return blake2b(owner.encode(), digest_size=MAX_KEY_BYTES // 2).hexdigest()
+
+
+def to_spill(parcels: Iterable[Parcel]) -> bytes:
+    """Parcels as one object: a line each. Their boundaries are kept, for they decide which chunks there will be."""
+    return "\n".join(f"{parcel.key} {parcel.text}" for parcel in parcels).encode()
+
+
+def from_spill(content: bytes) -> list[Parcel]:
+    """The inverse of `to_spill`, but for the counts."""
+    lines = (line.rpartition(" ") for line in content.decode().splitlines())
+    return [Parcel(text, 0, key) for key, _, text in lines]
+
+
 def encode_message(message: Message) -> list[tuple[str, int]]:
-    """The message as texts that each fit the queue, with how many events each holds; almost always one."""
+    """The message as texts that each fit the buffer, with how many events each holds; almost always one."""
     document = {"project": message.project, "received_at": message.received_ms, "events": message.events}
     if message.receipt:
         document["receipt"] = str(message.receipt)
@@ -68,14 +110,14 @@ def encode_message(message: Message) -> list[tuple[str, int]]:
     if message.apart:
         document["apart"] = True
     text = b64encode(isal_zlib.compress(orjson.dumps(document), COMPRESSION_LEVEL)).decode()
-    if len(text) <= MAX_MESSAGE_BYTES:
+    if len(text) <= MAX_MESSAGE_BYTES - MAX_KEY_BYTES:
         return [(text, len(message.events))]
     middle = len(message.events) // 2
     halves = message.events[:middle], message.events[middle:]
     return [pair for half in halves for pair in encode_message(replace(message, events=half))]
 
 
-def decode_message(text: str) -> Message:
+def decode_message(text: str | bytes) -> Message:
     """The inverse of `encode_message`; raises ValueError for what is no message."""
     try:
         document = orjson.loads(isal_zlib.decompress(b64decode(text, validate=True)))
@@ -89,15 +131,16 @@ def decode_message(text: str) -> Message:
 
 def chunks_of(message: Message) -> Iterator[Chunk]:
     """The message's events by user."""
-    if message.apart:
-        for event in message.events:
-            yield from _chunks_of_user(message, user_of(event), [event])
-        return
+    for user, events in _by_user(message):
+        for together in [[event] for event in events] if message.apart else [events]:
+            yield from _chunks_of_user(message, user, together)
+
+
+def _by_user(message: Message) -> Iterable[tuple[str | None, list[StoredEvent]]]:
     by_user: dict[str | None, list[StoredEvent]] = {}
     for event in message.events:
         by_user.setdefault(user_of(event), []).append(event)
-    for user, events in by_user.items():
-        yield from _chunks_of_user(message, user, events)
+    return by_user.items()
 
 
 def unpack_events(body: bytes) -> tuple[list[StoredEvent], int]:

@@ -43,9 +43,9 @@ def unreadable_key(name: str) -> str:
     return f"{UNREADABLE}{name}"
 
 
-def spill_key(project: str, text: str) -> str:
-    """A message that the queue refused."""
-    return f"{SPILL}{project}/{_digest(text.encode())}"
+def spill_key(project: str, content: bytes) -> str:
+    """Parcels that the buffer refused."""
+    return f"{SPILL}{project}/{_digest(content)}"
 
 
 def _digest(content: bytes) -> str:

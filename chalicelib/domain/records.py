@@ -1,4 +1,7 @@
-"""Stream records of the events and rollups tables as a trigger hands them over (NEW_IMAGE, binary as base64)."""
+"""Records as triggers hand them over: of the buffer, and of the streams of the events and rollups tables.
+
+The tables' have NEW_IMAGE, with binary as base64.
+"""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -47,6 +50,13 @@ class BadRecord:
 # Begins the sort keys of items in the events table that are no chunks. It sorts after every time, and the filters in
 # infra/triggers.json pass times only.
 NO_CHUNK = "~"
+
+
+def delivered(record: Mapping[str, Any]) -> tuple[str, bytes]:
+    """A record of either buffer: by which name its trigger wants to hear of a failure, and its content."""
+    if "kinesis" in record:
+        return record["kinesis"]["sequenceNumber"], b64decode(record["kinesis"]["data"])
+    return record["messageId"], record["body"].encode()
 
 
 def sequence_of(record: Mapping[str, Any]) -> int:

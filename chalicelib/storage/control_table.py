@@ -28,13 +28,17 @@ class ControlTable:
         item = self._get(f"key#{_hash(key)}", "key")
         if item is None:
             return None
-        project = self._get(f"project#{item['project']['S']}", "project")
+        project = self.project(item["project"]["S"])
         if project is None:
             return None
-        return Credential(
-            project=Project(project["project"]["S"], Mode(project["mode"]["S"]), project.get("salt", {}).get("B", b"")),
-            scopes=frozenset(scope["S"] for scope in item["scopes"]["L"]),
-        )
+        return Credential(project, frozenset(scope["S"] for scope in item["scopes"]["L"]))
+
+    def project(self, project_id: str) -> Project | None:
+        """A project and its settings; None of an unknown one."""
+        item = self._get(f"project#{project_id}", "project")
+        if item is None:
+            return None
+        return Project(item["project"]["S"], Mode(item["mode"]["S"]), item.get("salt", {}).get("B", b""))
 
     def put_project(self, project: Project, created_at: datetime) -> None:
         """Make a project; one that is there keeps its mode and salt. For operators: no function's role may."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.settings import BUFFERS
 from tests.end_to_end.client import Api, Watcher, eventually
 from tests.localcloud.running import Stack
 
@@ -20,8 +21,24 @@ BUCKET = "tidemark-dev-data-000000000000"
 
 
 @pytest.fixture
-def api(stack: Stack) -> Api:
-    return Api(stack.rest_url)
+def buffer() -> str:
+    """What lies between the edge and the pipeline; what `on_both_buffers` marks runs with each."""
+    return "sqs"
+
+
+on_both_buffers = pytest.mark.parametrize("buffer", BUFFERS)
+
+
+@pytest.fixture
+def running(buffer: str, request: pytest.FixtureRequest) -> Stack:
+    """The whole product with that buffer."""
+    found: Stack = request.getfixturevalue("stack" if buffer == "sqs" else "kinesis_stack")
+    return found
+
+
+@pytest.fixture
+def api(running: Stack) -> Api:
+    return Api(running.rest_url)
 
 
 def event_type() -> str:
@@ -43,6 +60,7 @@ def batch(kind: str, size: int, *, users: int = 500) -> list[dict[str, Any]]:
     ]
 
 
+@on_both_buffers
 def test_ten_thousand_events_are_counted_once_everywhere(api: Api) -> None:
     kind = event_type()
     batches = [batch(kind, BATCH_SIZE) for _ in range(BATCHES)]
@@ -107,9 +125,10 @@ def test_an_event_is_on_the_websocket_within_a_second(api: Api) -> None:
     assert watcher.total == count
 
 
+@on_both_buffers
 @pytest.mark.parametrize("process", ["rest", "functions"])
 def test_killing_the_app_under_load_loses_nothing_and_counts_nothing_twice(
-    api: Api, stack: Stack, process: str
+    api: Api, running: Stack, process: str
 ) -> None:
     kind = event_type()
     batches = [batch(kind, 20) for _ in range(60)]
@@ -129,7 +148,7 @@ def test_killing_the_app_under_load_loses_nothing_and_counts_nothing_twice(
         sends = [clients.submit(send_until_acknowledged, b) for b in batches]
         for _ in range(2):
             time.sleep(0.3)
-            stack.kill(process)
+            running.kill(process)
         for send in sends:
             send.result()
 

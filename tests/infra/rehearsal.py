@@ -126,7 +126,10 @@ def inventory() -> dict[str, Any]:
     for role in iam.list_roles()["Roles"]:
         name = role["RoleName"]
         roles[name] = iam.get_role_policy(RoleName=name, PolicyName=name)["PolicyDocument"]
+    events = boto3.client("events")
+    rules = events.list_rules()["Rules"]
     return {
+        "rules": [r | {"Targets": events.list_targets_by_rule(Rule=r["Name"])["Targets"]} for r in rules],
         "functions": {f["FunctionName"]: f for f in lambda_.list_functions()["Functions"]},
         "mappings": {
             m["FunctionArn"].rpartition(":")[2]: m for m in lambda_.list_event_source_mappings()["EventSourceMappings"]

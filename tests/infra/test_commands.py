@@ -48,7 +48,7 @@ def variables(config: Path) -> dict[str, str]:
 
 
 def test_the_stack_gives_every_output(made: dict[str, str], template: dict[str, Any]) -> None:
-    assert made.keys() == template["Outputs"].keys()
+    assert made.keys() == template["Outputs"].keys() - {"BufferStream"}
     assert made["DataBucket"] == "tidemark-prod-data-000000000000"
     assert "/stream/" in made["EventsStreamArn"]
 
@@ -56,9 +56,18 @@ def test_the_stack_gives_every_output(made: dict[str, str], template: dict[str, 
 def test_the_monitoring_stack_stands_beside_it(made: dict[str, str], aws: Aws) -> None:
     groups = aws("logs").describe_log_groups(logGroupNamePrefix="/aws/lambda/tidemark-prod")["logGroups"]
 
-    assert len(groups) == 11
+    assert len(groups) == 12
     assert {group["retentionInDays"] for group in groups} == {30}
-    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 15
+    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 17
+
+
+def test_a_stage_that_asks_for_kinesis_gets_a_stream_and_keeps_everything_else(made: dict[str, str], aws: Aws) -> None:
+    def ensure(buffer: str) -> dict[str, str]:
+        return stack.ensure_both("prod", {"Buffer": buffer}, aws("cloudformation"), say=lambda _: None, sleep=settle)
+
+    assert ensure("kinesis") == {**made, "BufferStream": "tidemark-prod-events"}
+    assert aws("kinesis").describe_stream_summary(StreamName="tidemark-prod-events")
+    assert ensure("sqs") == made
 
 
 def test_making_the_stack_again_changes_no_output(made: dict[str, str], aws: Aws) -> None:
@@ -155,9 +164,14 @@ def test_triggers_are_found_in_what_chalice_deployed() -> None:
         "live-dynamodb-event-source": {"event_uuid": "2"},
     }
 
-    assert triggers.mapping_ids(resources, ["process", "live"], "prod") == {"process": "1", "live": "2"}
+    found = triggers.mappings(resources, {"process": {"a": 1}, "process@kinesis": {"a": 2}, "live": {}}, "prod")
+    assert found == {"process": ("1", {"a": 1}), "live": ("2", {})}
+    streaming = {"process-kinesis-event-source": {"event_uuid": "3"}}
+    assert triggers.mappings(streaming, {"process": {"a": 1}, "process@kinesis": {"a": 2}}, "prod") == {
+        "process": ("3", {"a": 2})
+    }
     with pytest.raises(project.OperatorError, match="no trigger of archive; deploy first: chalice deploy --stage prod"):
-        triggers.mapping_ids(resources, ["process", "archive"], "prod")
+        triggers.mappings(resources, {"process": {}, "archive": {}}, "prod")
 
 
 @pytest.fixture

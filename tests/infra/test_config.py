@@ -114,22 +114,27 @@ def test_a_policy_reaches_its_own_stage_only(stage: str) -> None:
                 or f"tidemark_{stage}" in resource
                 or f"/{stage}/" in resource
             )
-            assert resource != "*" or statement["Action"] == ["dynamodb:ListStreams"]  # it knows no resource
+            # These know no resource.
+            assert resource != "*" or statement["Action"] in (["dynamodb:ListStreams"], ["kinesis:ListStreams"])
         assert not [action for action in statement["Action"] if "*" in action]
 
 
 def test_every_trigger_setting_belongs_to_a_queue_or_stream_of_the_app() -> None:
     kinds = {source.name: type(source).__name__ for source in app.event_sources}
 
-    for function in json.loads(TRIGGERS.read_text()):
+    for name in json.loads(TRIGGERS.read_text()):
+        function, _, kind = name.partition("@")
         assert kinds[function] in ("SQSEventConfig", "DynamoDBEventConfig")
+        assert kind in ("", "kinesis")
 
 
 def test_every_stream_retries_until_it_succeeds_and_the_queue_part_by_part() -> None:
     mappings = json.loads(TRIGGERS.read_text())
     streams = {source.name for source in app.event_sources if type(source).__name__ == "DynamoDBEventConfig"}
 
-    assert {name for name, mapping in mappings.items() if mapping.get("MaximumRetryAttempts") == -1} == streams
+    endless = {name for name, mapping in mappings.items() if mapping.get("MaximumRetryAttempts") == -1}
+    assert endless == streams | {"process@kinesis"}
+    assert not [name for name, mapping in mappings.items() if "MaximumRecordAgeInSeconds" in mapping]
     assert mappings["process"] == {"FunctionResponseTypes": ["ReportBatchItemFailures"]}
 
 

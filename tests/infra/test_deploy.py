@@ -1,22 +1,25 @@
-"""`chalice deploy --stage prod` with all that goes before and after it, rehearsed twice on moto."""
+"""`chalice deploy --stage prod` with all that goes before and after it, rehearsed twice on moto, for either buffer."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.policies import documents
-from infra.project import ROOT
+from chalicelib.settings import BUFFERS, OWN_EVENTS
+from infra.names import setting_of
+from infra.policies import documents, render
+from infra.project import ROOT, read_config, write_config
 from infra.triggers import TRIGGERS
 from tests.infra.test_template import FUNCTIONS
 
 
-@pytest.fixture(scope="module")
-def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="module", params=BUFFERS)
+def rehearsal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What two deployments in a row left."""
     project = tmp_path_factory.mktemp("project")
     for name in ("chalicelib", "infra", "schemas", ".chalice"):
@@ -24,6 +27,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "deployed", "deployments")
         )
     shutil.copy(ROOT / "app.py", project)
+    choose(request.param, project)
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
     found = project / "found.json"
@@ -37,7 +41,17 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     document: dict[str, Any] = json.loads(found.read_text())
-    return document
+    return document | {"buffer": request.param}
+
+
+def choose(buffer: str, project: Path) -> None:
+    """What an operator does for another buffer: the stage's setting, and the policies that follow from it."""
+    path = project / ".chalice" / "config.json"
+    config = read_config(path)
+    config["stages"]["prod"]["environment_variables"]["BUFFER"] = buffer
+    write_config(config, path)
+    for name, document in documents("prod", buffer).items():
+        (project / ".chalice" / name).write_text(render(document))
 
 
 def function_name(function: str) -> str:
@@ -51,7 +65,7 @@ def test_every_function_is_there_with_its_own_role(rehearsal: dict[str, Any]) ->
     assert functions.keys() == {function_name(name) for name in FUNCTIONS}
     for name in FUNCTIONS:
         role = functions[function_name(name)]["Role"].rpartition("/")[2]
-        assert rehearsal["first"]["roles"][role] == documents("prod")[f"policy-{name}-prod.json"]
+        assert rehearsal["first"]["roles"][role] == documents("prod", rehearsal["buffer"])[f"policy-{name}-prod.json"]
 
 
 def test_only_the_archive_carries_the_layer(rehearsal: dict[str, Any]) -> None:
@@ -69,9 +83,25 @@ def test_every_function_knows_where_the_sockets_are_after_one_deployment(rehears
 
 
 def test_triggers_have_what_chalice_cannot_set(rehearsal: dict[str, Any]) -> None:
-    for function, wanted in json.loads(TRIGGERS.read_text()).items():
+    settings = json.loads(TRIGGERS.read_text())
+    for function in {name.partition("@")[0] for name in settings}:
+        wanted = setting_of(settings, function, rehearsal["buffer"] if function == "process" else "")
         mapping = rehearsal["first"]["mappings"][function_name(function)]
         assert {name: mapping.get(name) for name in wanted} == wanted
+
+
+def test_process_reads_the_stages_buffer_and_no_other(rehearsal: dict[str, Any]) -> None:
+    mapping = rehearsal["first"]["mappings"]["tidemark-prod-process"]
+
+    sources = {"sqs": ":sqs:us-east-1:123456789012:", "kinesis": ":kinesis:us-east-1:123456789012:stream/"}
+    assert mapping["EventSourceArn"] == f"arn:aws{sources[rehearsal['buffer']]}tidemark-prod-events"
+
+
+def test_only_what_the_pattern_asks_for_comes_from_the_bus(rehearsal: dict[str, Any]) -> None:
+    [rule] = [rule for rule in rehearsal["first"]["rules"] if "EventPattern" in rule]
+
+    assert json.loads(rule["EventPattern"]) == OWN_EVENTS
+    assert [target["Arn"].rpartition(":")[2] for target in rule["Targets"]] == ["tidemark-prod-take_bus_event"]
 
 
 def test_a_spilled_object_calls_reinject(rehearsal: dict[str, Any]) -> None:

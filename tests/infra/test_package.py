@@ -89,6 +89,8 @@ def test_a_name_on_the_path_that_does_not_run_does_not_count(tmp_path: Path, mon
 
 def test_the_costs_in_the_handbook_are_the_computed_ones() -> None:
     assert costs.table() in OPERATIONS.read_text(), "run: python -m infra.costs"
+    decision = project.ROOT / "docs" / "decisions" / "0018-sqs-or-kinesis.md"
+    assert costs.buffers() in decision.read_text(), "run: python -m infra.costs"
 
 
 def test_every_position_shows_where_its_amount_comes_from() -> None:

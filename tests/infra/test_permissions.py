@@ -25,6 +25,7 @@ from chalicelib.domain.events import Mode, StoredEvent
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.partitions import quarantine_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
+from chalicelib.settings import BUFFERS
 from infra.keys import make_key
 from infra.policies import documents
 from tests.stores import stream_record
@@ -40,6 +41,12 @@ NOT_OURS = {
     "dynamodb:ListStreams",
     "glue:GetDatabase",
     "glue:GetTable",
+    "kinesis:DescribeStream",
+    "kinesis:DescribeStreamSummary",
+    "kinesis:GetRecords",
+    "kinesis:GetShardIterator",
+    "kinesis:ListShards",
+    "kinesis:ListStreams",
     "logs:CreateLogStream",
     "logs:PutLogEvents",
     "s3:AbortMultipartUpload",
@@ -114,6 +121,9 @@ def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterato
         case "sqs", _:
             queue = parameters["QueueUrl"].rpartition("/")[2]
             yield Call(f"sqs:{operation}", f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}")
+        case "kinesis", _:
+            stream = parameters["StreamName"]
+            yield Call(f"kinesis:{operation}", f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{stream}")
         case "athena", _:
             yield Call(f"athena:{operation}", f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup/tidemark-prod")
         case "apigatewaymanagementapi", _:
@@ -157,7 +167,13 @@ def reaches(pattern: str | None, call: Call) -> bool:
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+def buffer() -> str:
+    """What the stage has between the edge and the pipeline; tests of both name it themselves."""
+    return BUFFERS[0]
+
+
+@pytest.fixture
+def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     """Production's stores on moto, empty but for a key, and the app wired to them."""
     found = Recorder()
     environment = {
@@ -166,6 +182,9 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
         "ROLLUPS_TABLE": "tidemark-prod-rollups",
         "CONTROL_TABLE": "tidemark-prod-control",
         "EVENTS_QUEUE_URL": f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/tidemark-prod-events",
+        "BUFFER": buffer,
+        "BUFFER_STREAM": "tidemark-prod-events",
+        "BUS_PROJECT": "shop",
         "DATA_BUCKET": f"tidemark-prod-data-{ACCOUNT}",
         "ATHENA_DATABASE": "tidemark_prod",
         "ATHENA_WORKGROUP": "tidemark-prod",
@@ -182,6 +201,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
         create_stores(boto3.client("dynamodb"))
         boto3.client("s3").create_bucket(Bucket=environment["DATA_BUCKET"])
         boto3.client("sqs").create_queue(QueueName="tidemark-prod-events")
+        boto3.client("kinesis").create_stream(StreamName="tidemark-prod-events", ShardCount=1)
         boto3.client("athena").create_work_group(
             Name="tidemark-prod", Configuration={"ResultConfiguration": {"OutputLocation": "s3://results/"}}
         )
@@ -257,8 +277,9 @@ def run_api_handler(recorder: Recorder) -> None:
     headers = {"x-api-key": os.environ["TEST_KEY"], "content-type": "application/json"}
     good = json.dumps({"event_type": "page_view", "properties": {"path": "/"}}).encode()
     query = json.dumps({"sql": "SELECT count(*) FROM events"}).encode()
+    wiring.settings()  # before the client puts the stage's own in place of the fixture's
     with Client(handlers.app, stage_name="prod") as client:
-        with recorder.function(**{"sqs:SendMessage *": UNREACHABLE}):
+        with recorder.function(**{"sqs:SendMessage *": UNREACHABLE, "kinesis:PutRecords *": UNREACHABLE}):
             assert client.http.post("/events", headers=headers, body=good).status_code == 202
         quarantined("new")
         quarantined("newer", "users")
@@ -355,6 +376,21 @@ def run_reinject(recorder: Recorder) -> None:
         handlers.reinject({"Records": [record]}, None)
 
 
+def run_take_bus_event(recorder: Recorder) -> None:
+    sent = {
+        "version": "0",
+        "id": "1",
+        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "detail-type": "Sold",
+        "detail": {},
+    }
+    event = {**sent, "source": "tidemark.shop", "account": ACCOUNT, "region": REGION, "resources": []}
+    with recorder.function(**{"sqs:SendMessage *": UNREACHABLE, "kinesis:PutRecords *": UNREACHABLE}):
+        handlers.take_bus_event(event, None)
+    with recorder.function():
+        handlers.take_bus_event({**event, "detail-type": "#"}, None)
+
+
 def run_compact(recorder: Recorder) -> None:
     handlers.aggregate({"Records": chunk_records()}, None)
     with recorder.function():
@@ -379,16 +415,22 @@ RUNS: dict[str, Callable[[Recorder], None]] = {
     "archive": run_archive,
     "live": run_live,
     "reinject": run_reinject,
+    "take_bus_event": run_take_bus_event,
     "compact": run_compact,
     "audit": run_audit,
 }
 
 
-@pytest.mark.parametrize("function", RUNS)
-def test_a_function_may_do_what_it_does_and_nothing_else(function: str, recorder: Recorder) -> None:
+SENDING = ("api_handler", "take_bus_event", "reinject", "audit")  # to the buffer
+
+
+@pytest.mark.parametrize(
+    ("function", "buffer"), [*((name, "sqs") for name in RUNS), *((name, "kinesis") for name in SENDING)]
+)
+def test_a_function_may_do_what_it_does_and_nothing_else(function: str, buffer: str, recorder: Recorder) -> None:
     RUNS[function](recorder)
 
-    policy = documents("prod")[f"policy-{function}-prod.json"]
+    policy = documents("prod", buffer)[f"policy-{function}-prod.json"]
     athena = {"s3:GetObject", "s3:ListBucket"} if function == "api_handler" else set()
     idle = [
         (action, pattern)
@@ -409,6 +451,12 @@ def test_no_function_can_make_or_remove_an_api_key_or_a_project(function: str) -
     for operation in ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"):
         for key in ("key#hash", "project#shop", None):
             assert not allows(policy, Call(f"dynamodb:{operation}", control, key))
+
+
+def test_the_buffer_makes_a_difference_to_those_that_send_and_to_no_other() -> None:
+    queue, stream = documents("prod", "sqs"), documents("prod", "kinesis")
+
+    assert {name for name in queue if queue[name] != stream[name]} == {f"policy-{name}-prod.json" for name in SENDING}
 
 
 def test_every_function_is_run_here() -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from cfnlint.api import lint_file
 
+from chalicelib.settings import BUFFERS
 from chalicelib.storage import lake
 from infra.project import ROOT, read_config
 from infra.stack import MONITORING, TEMPLATE
@@ -26,6 +27,7 @@ FUNCTIONS = [
     "archive",
     "live",
     "reinject",
+    "take_bus_event",
     "compact",
     "audit",
 ]
@@ -43,10 +45,10 @@ def test_cfn_lint_finds_nothing(path: Path) -> None:
 
 
 def test_no_store_goes_with_its_stack(template: Template) -> None:
-    kinds = ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::S3::Bucket")
+    kinds = ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::S3::Bucket", "AWS::Kinesis::Stream")
     stores = [r for kind in kinds for r in of_type(template, kind).values()]
 
-    assert len(stores) == 7
+    assert len(stores) == 8
     assert {(r["DeletionPolicy"], r["UpdateReplacePolicy"]) for r in stores} == {("RetainExceptOnCreate", "Retain")}
 
 
@@ -104,6 +106,17 @@ def test_a_message_is_hidden_for_six_times_as_long_as_process_may_take(template:
     assert template["Resources"]["EventsQueue"]["Properties"]["VisibilityTimeout"] == 6 * time_out
 
 
+def test_a_stream_is_made_only_when_asked_for_encrypted_and_with_a_week_to_put_things_right(template: Template) -> None:
+    stream = template["Resources"]["BufferStream"]
+
+    assert stream["Condition"] == template["Outputs"]["BufferStream"]["Condition"] == "UsesKinesis"
+    assert template["Parameters"]["Buffer"]["Default"] == "sqs"
+    assert template["Parameters"]["Buffer"]["AllowedValues"] == list(BUFFERS)
+    assert stream["Properties"]["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
+    assert stream["Properties"]["StreamEncryption"]["EncryptionType"] == "KMS"
+    assert stream["Properties"]["RetentionPeriodHours"] == 7 * 24
+
+
 def test_a_dead_letter_is_kept_for_as_long_as_sqs_allows(template: Template) -> None:
     assert template["Resources"]["EventsDeadLetters"]["Properties"]["MessageRetentionPeriod"] == 14 * 86_400
 
@@ -157,10 +170,10 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
     assert watched == {
         ("ApproximateNumberOfMessagesVisible", "dead-letters"),
         ("ApproximateAgeOfOldestMessage", "queue-age"),
-        *(("IteratorAge", f"{name}-age") for name in ("aggregate", "archive", "live")),
+        *(("IteratorAge", f"{name}-age") for name in ("process", "aggregate", "archive", "live")),
         *(
             ("Errors", f"{name}-errors")
-            for name in ("process", "aggregate", "archive", "live", "compact", "audit", "socket")
+            for name in ("process", "aggregate", "archive", "live", "bus", "compact", "audit", "socket")
         ),
         ("EventsMissing", "events-missing"),
         ("MessagesSpilled", "spilled"),

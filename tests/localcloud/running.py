@@ -59,6 +59,7 @@ class Stack:
 
     def kill(self, name: str) -> int:
         """SIGKILL one process, "rest" or "functions" for instance; returns the pid it had."""
+        wait_for(lambda: alive(self.pids.get(name, 0)), 10, f"{name} is not started again")
         pid = self.pids[name]
         os.kill(pid, signal.SIGKILL)
         return pid

@@ -11,6 +11,7 @@ from localcloud import stream_pump as stream_pump_module
 from localcloud.filters import compile_patterns
 from localcloud.places import LocalCloudError
 from localcloud.pump import Pump
+from localcloud.shards import TableShard
 from localcloud.stream_pump import StreamPump
 from tests.localcloud.conftest import Recorder, Services
 from tests.localcloud.running import wait_for
@@ -64,7 +65,7 @@ def start(
             **overrides,
         }
         held = {} if checkpoints is None else checkpoints
-        pump = StreamPump(trigger, services.api, function.start(), held, services.waker)
+        pump = StreamPump(trigger, TableShard(trigger, services.api), function.start(), held, services.waker)
         pump.start()
         pumps.append(pump)
         return pump, held

@@ -1,0 +1,30 @@
+"""Events that AWS services put on the account's bus, in our form.
+
+https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from chalicelib.domain import segment
+from chalicelib.domain.bodies import Request
+
+_CONTEXT = ("source", "account", "region", "resources")
+
+
+def read_bus_event(event: Mapping[str, Any]) -> Request:
+    """One event of EventBridge as a request; `Object Created` is object_created.
+
+    Its id and time are the sender's, so the same event delivered twice is the same request twice.
+    """
+    native = {
+        "event_type": segment.event_type("track", event.get("detail-type")),
+        "event_id": event.get("id"),
+        "timestamp": event.get("time"),
+        "properties": event.get("detail"),
+        "context": {name: event[name] for name in _CONTEXT if event.get(name)},
+    }
+    body = orjson.dumps(event)
+    return Request([native], None, body, len(body))

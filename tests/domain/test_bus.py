@@ -1,0 +1,44 @@
+from chalicelib.domain.bus import read_bus_event
+from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.events import Admitter, Mode
+from chalicelib.domain.time_windows import parse_ms
+
+EVENT = {
+    "version": "0",
+    "id": "6a7e8feb-b491-4cf7-a9f1-bf3703467718",
+    "detail-type": "EC2 Instance State-change Notification",
+    "source": "aws.ec2",
+    "account": "111122223333",
+    "time": "2026-11-21T02:05:00Z",
+    "region": "us-west-1",
+    "resources": ["arn:aws:ec2:us-west-1:111122223333:instance/i-1234567890abcdef0"],
+    "detail": {"instance-id": "i-1234567890abcdef0", "state": "terminated"},
+}
+RECEIVED = parse_ms("2026-11-21T02:05:09Z")
+
+
+def test_an_event_of_the_bus_is_admitted_in_our_form() -> None:
+    request = read_bus_event(EVENT)
+
+    admission = Admitter(Contracts({}), str).admit(request.events, mode=Mode.INFER, received_ms=RECEIVED)
+
+    assert admission.rejections == []
+    assert admission.events == [
+        {
+            "event_id": EVENT["id"],
+            "event_type": "ec2_instance_state_change_notification",
+            "occurred_at": parse_ms(EVENT["time"]),
+            "timestamp": EVENT["time"],
+            "properties": EVENT["detail"],
+            "context": {name: EVENT[name] for name in ("source", "account", "region", "resources")},
+        }
+    ]
+
+
+def test_an_event_of_the_bus_that_is_not_taken_can_be_kept_whole() -> None:
+    request = read_bus_event({**EVENT, "detail-type": ""})
+
+    admission = Admitter(Contracts({}), str).admit(request.events, mode=Mode.INFER, received_ms=RECEIVED)
+
+    assert [rejection.code for rejection in admission.rejections] == ["contract_violation"]
+    assert b"6a7e8feb-b491-4cf7-a9f1-bf3703467718" in request.body
