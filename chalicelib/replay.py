@@ -1,6 +1,6 @@
 """What was rejected: shown with its reasons, and, once a contract or a mode has changed, brought in after all.
 
-A file of the quarantine is replayed as one message, put on the queue before the file is rewritten without the events
+A file of the quarantine is replayed as one message, put into the buffer before the file is rewritten without the events
 or deleted. Each event is a chunk by itself, whose key depends on the event alone: however often a replay dies, or is
 repeated with other filters or contracts, an event is rewritten, not counted again (docs/decisions/0019).
 """
@@ -77,7 +77,7 @@ class Replayer:
 
         Returns how many were `replayed` (or would be, of a dry run), how many stay by `reasons`, how many `files` are
         `left`, and the cursor of the `next` request, which there is as long as files are left. Raises Unavailable when
-        neither queue nor spill takes an event: it stays, and the same request goes on from there.
+        neither buffer nor spill takes an event: it stays, and the same request goes on from there.
         """
         replayed, reasons = 0, Counter[str]()
         done, left = selection.after, 0
@@ -112,7 +112,9 @@ class Replayer:
         durable = self.put(Message(file.project, file.received_ms, trial.events, receipt, file.client, apart=True))
         if durable < count:
             self.tally.add(file.project, hour, refused=count - durable)
-            raise Unavailable(f"neither the queue nor the spill took {count - durable} events; they stay in quarantine")
+            raise Unavailable(
+                f"neither the buffer nor the spill took {count - durable} events; they stay in quarantine"
+            )
         try:
             self.ledger.put(file.project, hour, receipt, now_ms // 1000)
         except (BotoCoreError, ClientError) as error:  # the message brings it too

@@ -16,7 +16,7 @@ from chalicelib.audit import SETTLED_SECONDS, Auditor
 from chalicelib.collect import Collector
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
-from chalicelib.domain.chunks import chunks_of, decode_message
+from chalicelib.domain.chunks import Message, chunks_of, decode_message
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.enrichment import Client
 from chalicelib.domain.errors import InvalidRequest, Unavailable
@@ -121,7 +121,8 @@ class World:
         stores = self.stores
         bucket = DataBucket(Mortal(stores.bucket.client, fate), stores.bucket.name)
         ledger = LedgerTable(Mortal(stores.ledger.client, fate), stores.ledger.name)
-        collector = self.collector(buffer or EventQueue(Mortal(self.queue.client, fate), self.queue.url), spill)
+        mortal = replace(stores.buffer, client=Mortal(stores.buffer.client, fate))
+        collector = self.collector(buffer or mortal, spill)
         return Replayer(
             collector.admitter, collector.put, bucket, ledger, Tally(f"r{self.containers}", 1000), clock=lambda: 0.0
         )
@@ -620,3 +621,21 @@ def test_an_hour_with_a_replay_has_its_time_to_balance_before_events_are_missing
 
     assert (at_once["EventsMissing"], later["EventsMissing"], stored["EventsMissing"]) == (0, 1, 0)
     assert at_once["EventsReceived"] == 0  # of this hour and the one before
+
+
+@pytest.mark.parametrize("buffer", ["sqs", "kinesis"])
+def test_a_replayed_event_is_the_same_chunk_in_whatever_company_and_buffer(tmp_path: Path, buffer: str) -> None:
+    with empty_stores(buffer) as stores:
+        world = World(stores, tmp_path)
+        world.contract("sale", "number")
+        world.receive(*sales("a", "b", user_id="ada"), *sales("c"))
+        world.contract("sale", "string", "2-0-0")
+
+        world.replay()
+
+        chunks = [chunk for text in stores.messages() for chunk in chunks_of(decode_message(text))]
+    alone = [next(chunks_of(Message("demo", NINE, [event]))) for event in sales("a", "b", user_id="ada")]
+    assert sorted(chunk.count for chunk in chunks) == [1, 1, 1]
+    assert {(chunk.partition_key, chunk.sort_key) for chunk in alone} < {
+        (chunk.partition_key, chunk.sort_key) for chunk in chunks
+    }
