@@ -39,6 +39,7 @@ from chalicelib.domain.errors import (
     NotFound,
     PayloadTooLarge,
     TidemarkError,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
@@ -79,6 +80,7 @@ STATUS = {
     NotFound: 404,
     PayloadTooLarge: 413,
     UnsupportedMediaType: 415,
+    TooManyRequests: 429,
     Unavailable: 503,
 }
 DASHBOARD_POLICY = (
@@ -131,7 +133,11 @@ def refusals(view: Callable[..., Response]) -> Callable[..., Response]:
 
 def retry_headers(error: TidemarkError) -> dict[str, str]:
     """When to try again, in seconds, as the SDKs read it."""
-    return {} if error.retry_seconds is None else {"Retry-After": str(error.retry_seconds)}
+    if error.retry_seconds is None:
+        return {}
+    seconds = str(error.retry_seconds)
+    limited = {"X-RateLimit-Reset": seconds} if isinstance(error, TooManyRequests) else {}
+    return {"Retry-After": seconds, **limited}
 
 
 def request() -> Request:
@@ -177,7 +183,7 @@ def writer(body_key: str | None = None) -> Project:
 def post_events() -> Response:
     owner = writer()
     read = bodies.read_native(raw_body(), request().headers)
-    admission = wiring.collector().collect(read, owner, to_ms(now()), client(owner))
+    admission = admitted(read, owner)
     return answer(verdicts(admission, read), 202 if admission.event_ids else 400)
 
 
@@ -205,7 +211,7 @@ def collected(kind: str) -> Response:
         writer()  # before the body is read, which only an SDK that sends its key there makes necessary
     read = bodies.read_segment(raw_body(), kind)
     owner = writer(read.write_key)
-    admission = wiring.collector().collect(read, owner, to_ms(now()), client(owner))
+    admission = admitted(read, owner)
     return answer({"success": True, **verdicts(admission, read)})
 
 
@@ -226,6 +232,13 @@ def address(below: str) -> str:
     """Where the caller reached this API, with the stage that API Gateway puts before every path."""
     stage = request().context["path"].partition(below)[0]
     return f"{request().headers.get('x-forwarded-proto', 'http')}://{request().headers.get('host', '')}{stage}"
+
+
+def admitted(read: bodies.Request, owner: Project) -> Admission:
+    """What became of a request's events, which are all refused when the key has sent too many."""
+    received_ms = to_ms(now())
+    wiring.throttle().take(owner.allowance, len(read.events), received_ms)
+    return wiring.collector().collect(read, owner, received_ms, client(owner))
 
 
 def verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from chalicelib.domain.access import Credential, Project, Scope, key_of
 from chalicelib.domain.errors import Forbidden, Unauthenticated
-from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.access_table import AccessTable
 
 CACHE_SECONDS = 60  # a revoked key stops working within this time
 MAX_CACHED = 10_000  # keys; then the cache starts anew, so that made-up keys cannot fill the memory
@@ -15,9 +15,9 @@ MAX_CACHED = 10_000  # keys; then the cache starts anew, so that made-up keys ca
 class Authorizer:
     """Looks keys up, at most once a minute each."""
 
-    control: ControlTable
-    clock: Callable[[], float]
-    cache: dict[str, tuple[float, Credential]] = field(default_factory=dict)
+    access: AccessTable
+    clock: Callable[[], float]  # seconds since the epoch: a frozen container's monotonic clock may have stood still
+    cache: dict[str, tuple[float, Credential]] = field(default_factory=dict)  # key -> until when
 
     def project(self, headers: Mapping[str, str], scope: Scope) -> Project:
         """The project of the key in the headers; raises Unauthenticated or Forbidden."""
@@ -32,7 +32,7 @@ class Authorizer:
             )
         credential = self._credential(key)
         if credential is None:
-            raise Unauthenticated("the API key is not known")
+            raise Unauthenticated("the API key is not known, or no longer valid")
         if scope not in credential.scopes:
             raise Forbidden(f"the key has the scopes {sorted(credential.scopes)}; this needs {scope.value!r}")
         return credential.project
@@ -42,7 +42,7 @@ class Authorizer:
 
         Nobody but the operator can set it, so it stands for a key.
         """
-        found = self.control.project(project_id) if project_id else None
+        found = self.access.owner(project_id) if project_id else None
         if found is None:
             raise Unauthenticated(f"BUS_PROJECT is {project_id!r}; it must name a project, or no event may be taken")
         return found
@@ -50,11 +50,11 @@ class Authorizer:
     def _credential(self, key: str) -> Credential | None:
         now = self.clock()
         cached = self.cache.get(key)
-        if cached and cached[0] > now:
+        if cached and cached[0] - CACHE_SECONDS <= now < cached[0]:  # not of a future that a set-back clock left
             return cached[1]
-        credential = self.control.credential(key)
+        credential = self.access.credential(key, now)
         if credential is not None:
             if len(self.cache) >= MAX_CACHED:
                 self.cache.clear()
-            self.cache[key] = (now + CACHE_SECONDS, credential)
+            self.cache[key] = (min(now + CACHE_SECONDS, credential.ends_at), credential)
         return credential

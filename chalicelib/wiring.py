@@ -26,16 +26,19 @@ from chalicelib.profile import Profiler
 from chalicelib.replay import REPLAYED_HOURS, Replayer
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
+from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
+from chalicelib.storage.quota_table import QuotaTable
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.sockets import Sockets
 from chalicelib.storage.users_table import UsersTable
 from chalicelib.subscribe import Subscriber
+from chalicelib.throttle import Throttle
 
 if TYPE_CHECKING:
     from chalicelib.archive import Archiver
@@ -120,7 +123,12 @@ def sockets() -> Sockets:
 
 @cache
 def authorizer() -> Authorizer:
-    return Authorizer(control_table(), time.monotonic)
+    return Authorizer(AccessTable(client("dynamodb"), settings().control_table), time.time)
+
+
+@cache
+def throttle() -> Throttle:
+    return Throttle(QuotaTable(client("dynamodb"), settings().control_table))
 
 
 @cache

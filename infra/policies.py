@@ -83,6 +83,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         "api_handler": [
             control_items("dynamodb:GetItem", "key", "project", "query"),
             control_items("dynamodb:PutItem", "query", "ticket"),
+            control_items("dynamodb:UpdateItem", "quota"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups),
             *collect,

@@ -1,1 +1,1 @@
-"""The operator's command line: `python -m ops`."""
+"""The operator's command line: `python -m ops`. Nothing of it is deployed."""

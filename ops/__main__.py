@@ -2,35 +2,33 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from types import ModuleType
 
 from infra import project
-from ops import redrive, unreadable
+from ops import keys, projects, redrive, unreadable
 
-COMMANDS: dict[str, ModuleType] = {"redrive": redrive, "unreadable": unreadable}
+COMMANDS: dict[str, ModuleType] = {"projects": projects, "keys": keys, "redrive": redrive, "unreadable": unreadable}
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
-        prog="python -m ops", description="Operates a stage of Tidemark; see docs/operations.md."
+        prog="python -m ops",
+        description="Operates a stage of Tidemark; see docs/operations.md.",
+        epilog="`python -m ops COMMAND --help` has each command's own help, with examples.",
     )
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
-        text = module.__doc__ or ""
+        what = (module.__doc__ or "").partition("\n")[0]
         command = commands.add_parser(
-            name,
-            help=text.partition("\n")[0],
-            description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, help=what, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return top
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: list[str]) -> int:
     """Run the command that the words name; returns the exit code."""
     arguments = parser().parse_args(words)
     code: int = arguments.run(arguments)

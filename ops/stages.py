@@ -1,55 +1,153 @@
-"""What the commands share: the stage they work on, its clients, and tables or JSON for what they show."""
+"""What the commands share: the stage they work on, the limits they take, a question before harm, tables or JSON."""
 
 import argparse
 import json
+import math
+import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
 
-from infra.project import ROOT, STAGES, read_config
+from chalicelib.domain.quotas import Limits
+from infra.project import ROOT, STAGES, OperatorError, read_config
 
 LOCAL = "dev"
+REMOVE = "none"
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every command."""
+    """The arguments of every command that works on a stage."""
     parser.add_argument("--stage", required=True, choices=(LOCAL, *STAGES), help="dev is the local cloud")
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
 
 
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    """For commands that end something."""
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def add_limits(parser: argparse.ArgumentParser, *, removable: bool = False) -> None:
+    """Limits in events; `none` removes one where there may be one already."""
+    none = f"; {REMOVE!r} removes it" if removable else ""
+    quantities = {
+        "--rate": (_rate, "events a second, over time" + none),
+        "--burst": (_count, "events at once; without it 10 seconds of the rate, and 2,500 at least" + none),
+        "--monthly-quota": (_count, "events a month (UTC)" + none),
+    }
+    for name, (read, what) in quantities.items():
+        known = (lambda text, read=read: None if text == REMOVE else read(text)) if removable else read
+        parser.add_argument(name, type=known, default=argparse.SUPPRESS, metavar="N", help=what)
+
+
+def given_limits(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The limits on the command line, by field of Limits; None is one to remove."""
+    names = {"rate": "rate_per_second", "burst": "burst", "monthly_quota": "monthly_quota"}
+    return {field: getattr(arguments, name) for name, field in names.items() if hasattr(arguments, name)}
+
+
+def new_limits(arguments: argparse.Namespace) -> Limits:
+    """The limits of something new; raises OperatorError."""
+    limits = Limits(**given_limits(arguments))
+    if limits.burst is not None and limits.rate_per_second is None:
+        raise OperatorError(f"a burst of {limits.burst} needs a rate too: --rate")
+    return limits
+
+
 def environment(stage: str) -> dict[str, str]:
-    """The stage's variables in .chalice/config.json."""
-    variables: dict[str, str] = read_config()["stages"][stage]["environment_variables"]
-    return variables
+    """The stage's environment in .chalice/config.json."""
+    found: dict[str, str] = read_config()["stages"][stage]["environment_variables"]
+    return found
 
 
+@cache
 def client(stage: str, service: str) -> Any:
-    """A client with the operator's own credentials; for dev by the profile of its app, whose endpoint is local."""
+    """A client with the caller's own credentials and region; of the local cloud by the profile that its app uses.
+
+    That profile starts the cloud when none runs, for as long as this process lives.
+    """
     config = Config(retries={"mode": "standard", "max_attempts": 8})
     variables = environment(stage)
     if "AWS_PROFILE" not in variables:
         return boto3.client(service, config=config)
     session = botocore.session.Session(profile=variables["AWS_PROFILE"])
     session.set_config_variable("config_file", str(ROOT / variables["AWS_CONFIG_FILE"]))
-    local = Config(proxies={})  # no proxy of the environment is asked for this machine
-    return boto3.Session(botocore_session=session).client(service, config=config.merge(local))
+    local = config.merge(Config(proxies={}))  # none of the environment stands between here and this machine
+    region = variables["AWS_DEFAULT_REGION"]
+    return boto3.Session(botocore_session=session, region_name=region).client(service, config=local)
+
+
+def confirm(arguments: argparse.Namespace, question: str) -> None:
+    """Go on only when --yes or the operator says so; raises OperatorError."""
+    if arguments.yes:
+        return
+    if not sys.stdin.isatty():
+        raise OperatorError(f"{question} Nobody is there to ask; say --yes")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise OperatorError("nothing was changed")
 
 
 def show(arguments: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows of the same columns, as a table or as JSON."""
+    """Rows of the same columns, as a table; with --json as they are."""
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
     if not rows:
         print("none")
         return
-    lines = [
-        list(rows[0]),
-        *([f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()] for row in rows),
-    ]
+    lines = [[*rows[0]], *([_text(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def show_one(arguments: argparse.Namespace, row: Mapping[str, Any]) -> None:
+    """One thing, a line for each field; with --json as it is."""
+    if arguments.json:
+        print(json.dumps(row, indent=2))
+        return
+    width = max(map(len, row))
+    for name, value in row.items():
+        print(f"{name:<{width}}  {_text(value)}".rstrip())
+
+
+def described(limits: Limits) -> dict[str, Any]:
+    """The columns of limits."""
+    bucket = limits.bucket
+    return {
+        "rate": limits.rate_per_second,
+        "burst": bucket.burst if bucket else None,
+        "monthly_quota": limits.monthly_quota,
+    }
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None | "":
+            return "-"
+        case list():
+            return ",".join(value)
+        case int() | float():
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0.001 <= rate <= 1e6 or math.isnan(rate):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate from 0.001 to 1,000,000 events a second")
+    return rate
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10**12:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of events from 1 to 1,000,000,000,000")
+    return int(text)

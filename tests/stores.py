@@ -10,12 +10,14 @@ import boto3
 from moto import mock_aws
 
 from chalicelib.domain.chunks import Parcel
+from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
+from chalicelib.storage.quota_table import QuotaTable
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.users_table import UsersTable
 
@@ -34,6 +36,8 @@ class Stores:
     events: EventsTable
     rollups: RollupsTable
     control: ControlTable
+    access: AccessTable
+    quotas: QuotaTable
     ledger: LedgerTable
     users: UsersTable
     bucket: DataBucket
@@ -82,6 +86,8 @@ def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
             events=EventsTable(dynamodb, "events", sleep=lambda _: None),
             rollups=RollupsTable(dynamodb, "rollups"),
             control=ControlTable(dynamodb, "control"),
+            access=AccessTable(dynamodb, "control"),
+            quotas=QuotaTable(dynamodb, "control"),
             ledger=LedgerTable(dynamodb, "rollups"),
             users=UsersTable(dynamodb, "events"),
             bucket=DataBucket(s3, "data"),

@@ -50,6 +50,16 @@ class NotFound(TidemarkError):
     code = "not_found"
 
 
+class TooManyRequests(TidemarkError):
+    """More than the key may send now; nothing of the request was taken. `retry_seconds`: when to send it again."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_seconds: int, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_seconds = retry_seconds
+
+
 class Unavailable(TidemarkError):
     """A store does not answer; nothing was acknowledged, and the caller may send the same again."""
 

@@ -24,6 +24,17 @@ def from_ms(ms: int) -> datetime:
     return EPOCH + timedelta(milliseconds=ms)
 
 
+def month_of(ms: int) -> str:
+    """The UTC month of epoch milliseconds, `2026-11`."""
+    return from_ms(ms).strftime("%Y-%m")
+
+
+def month_after(ms: int) -> datetime:
+    """When the UTC month after it begins."""
+    first = from_ms(ms).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (first + timedelta(days=31)).replace(day=1)
+
+
 def iso_ms(ms: int) -> str:
     """Epoch milliseconds as `2026-11-21T10:05:00.123Z`."""
     return from_ms(ms).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"

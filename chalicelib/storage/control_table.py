@@ -1,19 +1,17 @@
-"""The control table: projects, API keys (as hashes), WebSocket tickets and connections, queries in flight.
+"""The control table's short-lived items: WebSocket tickets and connections, queries in flight.
 
-project#<id> / project      key#<sha256> / key      ticket#<sha256> / ticket      query#<id> / query
+Its projects and keys are in access_table.py, its counters in quota_table.py.
+ticket#<sha256> / ticket              query#<id> / query
 connection#<id> / connection          whose it is
 sockets#<project> / <connection id>   where to push, and what was subscribed to
 """
 
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from chalicelib.domain.access import Connection, Credential, Project, Scope
-from chalicelib.domain.events import Mode
+from chalicelib.domain.access import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,35 +20,6 @@ class ControlTable:
 
     client: Any
     name: str
-
-    def credential(self, key: str) -> Credential | None:
-        """What an API key may do, and for which project; None of an unknown key."""
-        item = self._get(f"key#{_hash(key)}", "key")
-        if item is None:
-            return None
-        project = self.project(item["project"]["S"])
-        if project is None:
-            return None
-        return Credential(project, frozenset(scope["S"] for scope in item["scopes"]["L"]))
-
-    def project(self, project_id: str) -> Project | None:
-        """A project and its settings; None of an unknown one."""
-        item = self._get(f"project#{project_id}", "project")
-        if item is None:
-            return None
-        return Project(item["project"]["S"], Mode(item["mode"]["S"]), item.get("salt", {}).get("B", b""))
-
-    def put_project(self, project: Project, created_at: datetime) -> None:
-        """Make a project; one that is there keeps its mode and salt. For operators: no function's role may."""
-        owner = {**_key(f"project#{project.id}", "project"), "project": {"S": project.id}}
-        settings = {"mode": {"S": project.mode.value}, **({"salt": {"B": project.salt}} if project.salt else {})}
-        self._put_new({**owner, **settings, **_creation(created_at)})
-
-    def put_key(self, key: str, project: str, scopes: Iterable[Scope], label: str, created_at: datetime) -> None:
-        """Keep a key's hash; one that is there stays as it is. For operators: no function's role may."""
-        rights = {"scopes": {"L": [{"S": scope.value} for scope in scopes]}, "label": {"S": label}}
-        owner = {**_key(f"key#{_hash(key)}", "key"), "project": {"S": project}}
-        self._put_new({**owner, **rights, **_creation(created_at)})
 
     def put_ticket(self, ticket: str, project: str, expires_at: datetime) -> None:
         """A ticket that `take_ticket` accepts once."""
@@ -116,10 +85,6 @@ class ControlTable:
         item = self._get(f"query#{query_id}", "query")
         return None if item is None else item["project"]["S"]
 
-    def _put_new(self, item: dict[str, Any]) -> None:
-        with suppress(self.client.exceptions.ConditionalCheckFailedException):
-            self.client.put_item(TableName=self.name, Item=item, ConditionExpression="attribute_not_exists(pk)")
-
     def _get(self, pk: str, sk: str) -> dict[str, Any] | None:
         item: dict[str, Any] | None = self.client.get_item(
             TableName=self.name, Key=_key(pk, sk), ConsistentRead=True
@@ -137,10 +102,6 @@ def _key(pk: str, sk: str) -> dict[str, Any]:
 
 def _expiry(expires_at: datetime) -> dict[str, Any]:
     return {"expires_at": {"N": str(int(expires_at.timestamp()))}}
-
-
-def _creation(created_at: datetime) -> dict[str, Any]:
-    return {"created_at": {"S": created_at.isoformat(timespec="seconds")}}
 
 
 def _connection(item: dict[str, Any]) -> Connection:

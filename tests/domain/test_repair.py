@@ -54,8 +54,8 @@ def same(one: Any, other: Any) -> bool:
     """Equal, where null stands for what JSON has no number for, and U+FFFD for half of a pair."""
     if isinstance(other, float) and (math.isnan(other) or math.isinf(other)):
         return one is None
-    if isinstance(other, int) and not isinstance(other, bool) and one is None:
-        return len(str(other)) > 300
+    if isinstance(other, int) and not -(2**63) <= other < 2**64:
+        return one is None if len(str(other)) > 300 else bool(one == float(other))
     if isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(other, dict):

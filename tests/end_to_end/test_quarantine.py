@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.access import Project, Scope
+from chalicelib.domain.access import ApiKey, Project, Scope
 from chalicelib.domain.chunks import Message, encode_message
 from chalicelib.domain.events import Mode
+from chalicelib.domain.quotas import UNLIMITED
 from chalicelib.domain.time_windows import to_ms
-from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.access_table import AccessTable, digest_of
 from localcloud.places import PROJECT
 from tests.end_to_end.client import Api, eventually
 from tests.localcloud.running import Stack
@@ -31,7 +32,8 @@ def api(stack: Stack) -> Api:
 def new_key(stack: Stack, project: str) -> str:
     """A key of the project with every scope, which no process has looked up before."""
     key = f"{project}-{uuid.uuid4().hex}"
-    ControlTable(stack.client("dynamodb"), TABLE).put_key(key, project, [*Scope], "test", datetime.now(UTC))
+    access = AccessTable(stack.client("dynamodb"), TABLE)
+    access.put_key(ApiKey(project, digest_of(key), tuple(Scope), "test", datetime.now(UTC)))
     return key
 
 
@@ -51,8 +53,9 @@ def ops(stack: Stack, *words: str) -> Any:
 
 
 def test_rejected_events_are_listed_and_counted_once_when_they_are_replayed(api: Api, stack: Stack) -> None:
-    project, dynamodb = f"strict-{uuid.uuid4().hex[:8]}", stack.client("dynamodb")
-    ControlTable(dynamodb, TABLE).put_project(Project(project, Mode.ENFORCE), datetime.now(UTC))
+    project = f"strict-{uuid.uuid4().hex[:8]}"
+    access = AccessTable(stack.client("dynamodb"), TABLE)
+    access.put_project(Project(project, Mode.ENFORCE), UNLIMITED, datetime.now(UTC))
     key = new_key(stack, project)
     hour_ago = datetime.now(UTC) - timedelta(hours=1)
     events = [
@@ -69,13 +72,7 @@ def test_rejected_events_are_listed_and_counted_once_when_they_are_replayed(api:
     assert sorted(event["event"]["properties"]["n"] for event in listed.body["events"]) == list(range(20))
     assert listed.body["next"] is None
 
-    dynamodb.update_item(
-        TableName=TABLE,
-        Key={"pk": {"S": f"project#{project}"}, "sk": {"S": "project"}},
-        UpdateExpression="SET #mode = :mode",
-        ExpressionAttributeNames={"#mode": "mode"},
-        ExpressionAttributeValues={":mode": {"S": Mode.INFER.value}},
-    )
+    access.change_project(project, Mode.INFER, {})
     key = new_key(stack, project)
     replays = [api.call("POST", "/quarantine/replay", key=key, body=b"{}").body for _ in range(2)]
 

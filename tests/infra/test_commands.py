@@ -1,4 +1,4 @@
-"""The operator's commands against an account: stacks, outputs, layer, triggers."""
+"""The commands that deploy, against an account: stacks, outputs, layer, triggers."""
 
 import io
 import json
@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.access import Credential, Project, Scope
+from chalicelib.domain.access import Credential, Project
 from chalicelib.domain.events import Mode
-from chalicelib.storage.control_table import ControlTable
-from infra import deploy, keys, layer, names, outputs, project, stack, triggers
+from chalicelib.storage.access_table import AccessTable
+from infra import deploy, layer, names, outputs, project, stack, triggers
 from localcloud.seeds import seed
 
 Aws = Callable[[str], Any]
@@ -277,40 +277,25 @@ def test_the_layer_is_given_to_the_functions_that_need_it() -> None:
     assert layered == {"archive": ["arn:1"]}
 
 
-def test_a_new_key_opens_its_project(made: dict[str, str], aws: Aws) -> None:
-    dynamodb, table = aws("dynamodb"), made["ControlTable"]
-
-    key = keys.make_key(dynamodb, table, "shop", Mode.ENFORCE, [Scope.WRITE], "the web shop")
-    second = keys.make_key(dynamodb, table, "shop", Mode.INFER, [Scope.READ], "")
-
-    credential = ControlTable(dynamodb, table).credential(key)
-    assert credential is not None
-    assert (credential.project.id, credential.project.mode) == ("shop", Mode.ENFORCE)
-    assert credential.scopes == {"write"}
-    assert ControlTable(dynamodb, table).credential(second).project.mode == Mode.ENFORCE  # type: ignore[union-attr]
-    assert key not in str(dynamodb.scan(TableName=table)["Items"])
-
-
 def test_the_local_keys_open_what_their_names_say(made: dict[str, str], aws: Aws) -> None:
     dynamodb, table = aws("dynamodb"), made["ControlTable"]
 
     seed(dynamodb, table)
     seed(dynamodb, table)
 
-    found = ControlTable(dynamodb, table).credential("other-admin")
+    found = AccessTable(dynamodb, table).credential("other-admin", 0)
     assert found == Credential(Project("other", Mode.WARN), frozenset({"write", "read", "admin"}))
-    assert ControlTable(dynamodb, table).credential("demo-read") == Credential(
+    assert AccessTable(dynamodb, table).credential("demo-read", 0) == Credential(
         Project("demo", Mode.INFER), frozenset({"read"})
     )
 
 
-def test_only_the_control_table_knows_what_its_items_look_like() -> None:
-    sources = [
-        path for folder in ("chalicelib", "infra", "localcloud") for path in (project.ROOT / folder).rglob("*.py")
-    ]
+def test_only_the_access_table_knows_what_its_items_look_like() -> None:
+    folders = ("chalicelib", "infra", "localcloud", "ops")
+    sources = [path for folder in folders for path in (project.ROOT / folder).rglob("*.py")]
 
     writing = [path.name for path in sources if re.search(r"f.(key|project)#\{", path.read_text())]
-    assert writing == ["control_table.py"]
+    assert writing == ["access_table.py"]
 
 
 def test_the_same_files_make_the_same_zip(tmp_path: Path) -> None:

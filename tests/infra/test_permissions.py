@@ -18,15 +18,16 @@ from moto import mock_aws
 
 import app as handlers
 from chalicelib import wiring
-from chalicelib.domain.access import Connection, Scope
+from chalicelib.domain.access import ApiKey, Connection, Project, Scope
 from chalicelib.domain.chunks import Message, chunks_of, encode_message
 from chalicelib.domain.enrichment import NOBODY
 from chalicelib.domain.events import Mode, StoredEvent
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.partitions import quarantine_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
+from chalicelib.domain.quotas import Limits
 from chalicelib.settings import BUFFERS
-from infra.keys import make_key
+from chalicelib.storage.access_table import AccessTable, digest_of
 from infra.policies import documents
 from tests.stores import stream_record
 
@@ -212,8 +213,10 @@ def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]
             found.note(client.meta.service_model.service_name, operation, parameters)
             return original(client, operation, parameters)
 
-        key = make_key(boto3.client("dynamodb"), "tidemark-prod-control", "shop", Mode.INFER, [*Scope], "")
-        monkeypatch.setenv("TEST_KEY", key)
+        access = AccessTable(boto3.client("dynamodb"), "tidemark-prod-control")
+        access.put_project(Project("shop", Mode.INFER), Limits(100.0, None, 1_000_000), datetime.now(UTC))
+        access.put_key(ApiKey("shop", digest_of("secret"), tuple(Scope), "", datetime.now(UTC)))
+        monkeypatch.setenv("TEST_KEY", "secret")
         monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", recording)
         yield found
         forget_wiring()
@@ -449,7 +452,7 @@ def test_no_function_can_make_or_remove_an_api_key_or_a_project(function: str) -
     control = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/tidemark-prod-control"
 
     for operation in ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem"):
-        for key in ("key#hash", "project#shop", None):
+        for key in ("key#hash", "keys#shop", "project#shop", "projects", None):
             assert not allows(policy, Call(f"dynamodb:{operation}", control, key))
 
 

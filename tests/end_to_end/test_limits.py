@@ -1,0 +1,77 @@
+"""Keys and their limits over real HTTP: made, exceeded, rotated and revoked as an operator does it."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from chalicelib.authorize import CACHE_SECONDS
+from infra.project import ROOT
+from tests.end_to_end.client import Api, eventually
+from tests.localcloud.running import Stack
+
+
+@pytest.fixture
+def api(stack: Stack) -> Api:
+    return Api(stack.rest_url)
+
+
+def ops(stack: Stack, *words: str) -> Any:
+    """`python -m ops` on the running local cloud, in a process of its own."""
+    command = [sys.executable, "-m", "ops", *words, "--stage", "dev", "--json"]
+    surroundings = {**os.environ, "TIDEMARK_STATE": str(stack.state), "AWS_ENDPOINT_URL": stack.cloud_url}
+    done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def clicks(count: int) -> list[dict[str, Any]]:
+    return [{"event_type": "click", "user_id": f"u{n}"} for n in range(count)]
+
+
+def test_a_key_that_sends_too_much_is_told_when_to_send_again(stack: Stack, api: Api) -> None:
+    ops(stack, "projects", "create", "--project", "limited")
+    limits = ("--rate", "0.01", "--burst", "20")
+    made = ops(stack, "keys", "create", "--project", "limited", "--scopes", "write", "read", *limits)
+    assert api.post(clicks(15), made["key"]).status == 202
+
+    refused = api.post(clicks(10), made["key"])
+    body = json.dumps({"batch": [{"type": "track", "event": "click", "userId": "u"}] * 10}).encode()
+    sdk = api.call("POST", "/v1/batch", key=made["key"], body=body)
+    last = api.post(clicks(5), made["key"])
+
+    for answer in (refused, sdk):
+        assert answer.status == 429
+        assert answer.body["code"] == "rate_limited"
+        assert answer.headers["retry-after"] == answer.headers["x-ratelimit-reset"] == "300"
+    assert "10 events and the key may send 5 now; its limit is 0.01 a second" in refused.body["message"]
+    assert last.status == 202
+    eventually(lambda: sum(hour["received"] for hour in api.ledger(made["key"])), 20, seconds=20)
+
+
+def test_a_quota_is_counted_and_shown(stack: Stack, api: Api) -> None:
+    ops(stack, "projects", "create", "--project", "counted", "--monthly-quota", "12")
+    made = ops(stack, "keys", "create", "--project", "counted", "--scopes", "write")
+    assert api.post(clicks(10), made["key"]).status == 202
+
+    refused = api.post(clicks(3), made["key"])
+
+    assert (refused.status, refused.body["code"]) == (429, "quota_exceeded")
+    assert int(refused.headers["retry-after"]) <= 300
+    (listed,) = ops(stack, "keys", "list", "--project", "counted")
+    assert (listed["monthly_quota"], listed["used"]) == (12, 10)
+
+
+def test_a_rotated_key_ends_by_itself_and_a_revoked_one_within_the_cache_time(stack: Stack, api: Api) -> None:
+    ops(stack, "projects", "create", "--project", "rotating")
+    old = ops(stack, "keys", "create", "--project", "rotating", "--scopes", "write")
+    new = ops(stack, "keys", "rotate", "--project", "rotating", old["id"], "--grace", "5s", "--yes")
+    assert api.post(clicks(1), new["key"]).status == 202
+
+    eventually(lambda: api.post(clicks(1), old["key"]).status, 401, seconds=10)
+    ops(stack, "keys", "revoke", "--project", "rotating", new["id"], "--yes")
+
+    eventually(lambda: api.post(clicks(1), new["key"]).status, 401, seconds=CACHE_SECONDS)
