@@ -47,6 +47,7 @@ from chalicelib.domain.errors import (
 from chalicelib.domain.events import Admission
 from chalicelib.domain.parameters import read_page
 from chalicelib.domain.questions import read_question
+from chalicelib.domain.selections import read_list, read_replay
 from chalicelib.domain.time_windows import to_ms
 from chalicelib.settings import Sources
 
@@ -286,6 +287,21 @@ def get_user_events(user_id: str) -> Response:
     owner = project(Scope.READ)
     page = read_page(request().query_params or {})
     return answer(wiring.profiler().timeline(owner.id, unquote(user_id), page.limit, page.before))
+
+
+@app.route("/quarantine", methods=["GET"])
+@refusals
+def get_quarantine() -> Response:
+    owner = project(Scope.ADMIN)
+    return answer(wiring.replayer().show(owner.id, read_list(request().query_params or {})))
+
+
+@app.route("/quarantine/replay", methods=["POST"], content_types=ANY_TYPE)
+@refusals
+def post_replay() -> Response:
+    owner = project(Scope.ADMIN)
+    selection = read_replay(bodies.read_object(raw_body()))
+    return answer(wiring.replayer().replay(owner, selection, to_ms(now())))
 
 
 @app.route("/query", methods=["POST"], content_types=ANY_TYPE)

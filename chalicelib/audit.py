@@ -11,7 +11,7 @@ from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.rollups_table import RollupsTable
 
 AUDITED_SECONDS = 2 * 3600  # what was received in this time
-SETTLED_SECONDS = 900  # after its end an hour has nothing in flight, unless something is wrong
+SETTLED_SECONDS = 900  # after its end, or a replay, an hour has nothing in flight, unless something is wrong
 
 log = logging.getLogger(__name__)
 
@@ -33,24 +33,27 @@ class Auditor:
             ("EventsReceived", "EventsStored", "EventsDuplicate", "EventsQuarantined", "EventsInFlight"), 0
         )
         missing = 0
-        for project, hour, ledger in self._ledgers(now - AUDITED_SECONDS):
+        for project, hour, received, ledger in self._ledgers(now - AUDITED_SECONDS):
             balance = ledger.balance()
-            for name in values:
-                values[name] += balance[_TERMS[name]]
-            if balance["in_flight"] and hour_start_ms(hour) + HOUR_MS <= (now - SETTLED_SECONDS) * 1000:
+            end = (hour_start_ms(hour) + HOUR_MS) // 1000
+            if end > now - AUDITED_SECONDS:  # of an older hour something was replayed
+                for name in values:
+                    values[name] += balance[_TERMS[name]]
+            if balance["in_flight"] and max(end, received) <= now - SETTLED_SECONDS:
                 log.warning("ledger does not balance", extra={"project": project, "hour": hour, **balance})
                 missing += abs(balance["in_flight"])
         values |= {"EventsMissing": missing, "MessagesSpilled": spilled}
         metrics.emit(self.stage, now * 1000, values)
         return values
 
-    def _ledgers(self, since: int) -> Iterator[tuple[str, str, Ledger]]:
-        for project, hour in self.ledger.hours(since):
+    def _ledgers(self, since: int) -> Iterator[tuple[str, str, int, Ledger]]:
+        """By project and hour of receipt, with the second in which something of it was last received, or replayed."""
+        for project, hour, received in self.ledger.hours(since):
             # The edge's side first: what is stored meanwhile brings its own receipt, so nothing seems to be missing.
             receipts = self.ledger.receipts(project, hour)
             ledger = self.rollups.read_hour(project, hour).total().ledger
             ledger.note(*receipts)
-            yield project, hour, ledger
+            yield project, hour, received, ledger
 
 
 _TERMS = {

@@ -4,12 +4,10 @@ Nothing is acknowledged before it is durable. When the buffer refuses, the parce
 back through `reinject`; when S3 refuses too, the caller is told to try again.
 """
 
-import gzip
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.access import Project
@@ -20,7 +18,8 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_EVENT_BYTES, Admission, Admitter
 from chalicelib.domain.ledger import Receipt, Tally
 from chalicelib.domain.partitions import SPILL, quarantine_key, spill_key
-from chalicelib.domain.time_windows import hour_of, iso_ms
+from chalicelib.domain.quarantine import QuarantineFile, Record
+from chalicelib.domain.time_windows import hour_of
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
@@ -63,7 +62,7 @@ class Collector:
         sent = 0
         try:
             if admission.rejections:
-                self._quarantine(admission, request, project, received_ms)
+                self._quarantine(admission, request, project, received_ms, client)
                 counts = {"accepted": len(admission.event_ids), "rejected": len(admission.rejections)}
                 log.info("events rejected", extra={"project": project.id, **counts})
             refused = self.buffer.send(parcels)
@@ -75,6 +74,16 @@ class Collector:
             raise
         self._put_receipt(receipt, project.id, hour, received_ms, sent=bool(parcels))
         return admission
+
+    def put(self, message: Message) -> int:
+        """Make a message durable as `collect` does; how many events are, fewer than all when no store takes them."""
+        refused = self.buffer.send(self._pack(message))
+        try:
+            if refused:
+                self._spill(refused, message.project)
+        except Unavailable:
+            return len(message.events) - sum(parcel.count for parcel in refused)
+        return len(message.events)
 
     def reinject(self, key: str) -> None:
         """Bring spilled parcels back to the buffer; twice is harmless, their chunks have the same keys.
@@ -128,14 +137,14 @@ class Collector:
         except (BotoCoreError, ClientError) as error:  # the events are safe; the next put says the same and more
             log.warning("receipt not put", extra={"project": project, "reason": str(error)})
 
-    def _quarantine(self, admission: Admission, request: Request, project: Project, received_ms: int) -> None:
-        try:
-            lines = [orjson.dumps({**r.answer(), "event": r.event}) for r in admission.rejections]
-        except TypeError:  # nested too deep to be written again: the request is kept as it came
-            lines = [*(orjson.dumps(r.answer()) for r in admission.rejections), request.body]
-        key = quarantine_key(project.id, received_ms, b"\n".join(lines))
-        stamped = orjson.dumps({"received_at": iso_ms(received_ms), "project": project.id})
-        self.bucket.put(key, gzip.compress(b"\n".join([stamped, *lines]), mtime=0))
+    def _quarantine(
+        self, admission: Admission, request: Request, project: Project, received_ms: int, client: Client
+    ) -> None:
+        records = [Record.of(rejection, request.events[rejection.index]) for rejection in admission.rejections]
+        file = QuarantineFile(project.id, received_ms, request.sent_at, client, records, request.body)
+        # Without an id an event is another one each time it is sent, and none of them may take another's place.
+        unique = b"" if all(record.event_id for record in records) else self.admitter.new_id(received_ms).encode()
+        self.bucket.put_gzip(quarantine_key(project.id, received_ms, file.content() + unique), file.encode())
 
 
 def _judged(admission: Admission) -> dict[str, int]:

@@ -23,6 +23,7 @@ from chalicelib.domain.ledger import Tally
 from chalicelib.live import Pusher
 from chalicelib.process import Processor
 from chalicelib.profile import Profiler
+from chalicelib.replay import REPLAYED_HOURS, Replayer
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
 from chalicelib.storage.access_table import AccessTable
@@ -141,6 +142,12 @@ def buffer() -> EventQueue | EventStream:
 def collector() -> Collector:
     tally = Tally(container=secrets.token_hex(4))
     return Collector(Admitter(contracts(), new_event_id), buffer(), data_bucket(), ledger_table(), tally)
+
+
+@cache
+def replayer() -> Replayer:
+    tally = Tally(container=secrets.token_hex(4), kept_hours=REPLAYED_HOURS)
+    return Replayer(collector().admitter, collector().put, data_bucket(), ledger_table(), tally, time.monotonic)
 
 
 @cache

@@ -40,8 +40,8 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         """Those whose partition key begins with the kind: no function can make an API key or a project."""
         return with_keys(allow(actions, control), *(f"{kind}#*" for kind in kinds))
 
-    def list_data(folder: str) -> Statement:
-        return {**allow("s3:ListBucket", data), "Condition": {"StringLike": {"s3:prefix": [f"{folder}/*"]}}}
+    def list_data(prefix: str) -> Statement:
+        return {**allow("s3:ListBucket", data), "Condition": {"StringLike": {"s3:prefix": [f"{prefix}*"]}}}
 
     def stream(table: str) -> list[Statement]:
         reading = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"]
@@ -62,7 +62,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ),
         allow("s3:GetObject", f"{data}/lake/*"),
         allow("s3:GetBucketLocation", data, results),
-        list_data("lake"),
+        list_data("lake/"),
         allow("s3:ListBucket", results),  # of any prefix: what Athena lists there is not documented
         allow(
             ["s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject"],
@@ -72,11 +72,11 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
     collect = [
         with_keys(allow("dynamodb:PutItem", rollups), "*#ledger#*"),
         send,
-        allow("s3:PutObject", f"{data}/quarantine/*", f"{data}/spill/*"),
+        allow("s3:PutObject", f"{data}/quarantine/project=*", f"{data}/spill/*"),
     ]
     reinject = [
         allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/spill/*"),
-        list_data("spill"),  # without it, S3 answers 403 instead of 404 for an object that is gone
+        list_data("spill/"),  # without it, S3 answers 403 instead of 404 for an object that is gone
         send,
     ]
     return {
@@ -87,6 +87,8 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups),
             *collect,
+            allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/quarantine/project=*"),
+            list_data("quarantine/project="),
             *query,
         ],
         "websocket_connect": [
@@ -108,12 +110,12 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow(reading_kinesis, buffer_stream),
             allow("kinesis:ListStreams", "*"),
             allow(["dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem"], events),
-            allow("s3:PutObject", f"{data}/quarantine/*"),
+            allow("s3:PutObject", f"{data}/quarantine/unreadable/*"),
         ],
         "aggregate": [
             *stream(events),
             allow(["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"], rollups),
-            allow("s3:PutObject", f"{data}/quarantine/*"),
+            allow("s3:PutObject", f"{data}/quarantine/unreadable/*"),
         ],
         "archive": [*stream(events), allow("s3:PutObject", f"{data}/lake/*")],
         "live": [

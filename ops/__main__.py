@@ -5,9 +5,9 @@ import sys
 from types import ModuleType
 
 from infra import project
-from ops import keys, projects
+from ops import keys, projects, redrive, unreadable
 
-COMMANDS: dict[str, ModuleType] = {"projects": projects, "keys": keys}
+COMMANDS: dict[str, ModuleType] = {"projects": projects, "keys": keys, "redrive": redrive, "unreadable": unreadable}
 
 
 def parser() -> argparse.ArgumentParser:

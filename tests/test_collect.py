@@ -33,6 +33,8 @@ class Refusing:
     def put(self, key: str, content: bytes) -> None:
         raise Unavailable("down")
 
+    put_gzip = put
+
 
 def collector(stores: Stores, buffer: Any = None, bucket: Any = None, tally: Tally | None = None) -> Collector:
     admitter = Admitter(Contracts({}), new_id=lambda _: "made")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import app
-from chalicelib import metrics
-from chalicelib.domain import bodies, events
+from chalicelib import metrics, replay
+from chalicelib.domain import bodies, events, selections
 from ops.__main__ import COMMANDS, parser
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +35,15 @@ def test_the_documented_limits_are_those_in_force() -> None:
     assert int(limits["events in a batch"]) == bodies.MAX_EVENTS
     assert int(limits["one event"]) * 2**10 == events.MAX_EVENT_BYTES
     assert int(limits["age"]) == events.MAX_AGE_DAYS
+
+
+def test_the_documented_bounds_of_the_quarantine_are_those_in_force() -> None:
+    api = text("docs/api.md")
+
+    assert f"100; at most {selections.MAX_PAGE} |" in api
+    assert f"A page looks at {replay.MAX_FILES} requests at most" in api
+    assert f"after {replay.MAX_FILES} requests or {replay.MAX_SECONDS:.0f} seconds" in api
+    assert f"({replay.MAX_COUNTED:,}: or more)" in api
 
 
 def test_every_make_target_that_a_document_names_exists() -> None:

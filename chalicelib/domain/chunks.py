@@ -39,6 +39,7 @@ class Message:
     events: list[StoredEvent]
     receipt: Receipt | None = None
     client: Client = NOBODY
+    apart: bool = False  # each event is a chunk: the events were not sent together, and may come in other company
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ def encode_message(message: Message) -> list[tuple[str, int]]:
         document["receipt"] = str(message.receipt)
     if message.client is not NOBODY:
         document["client"] = message.client.to_json()
+    if message.apart:
+        document["apart"] = True
     text = b64encode(isal_zlib.compress(orjson.dumps(document), COMPRESSION_LEVEL)).decode()
     if len(text) <= MAX_MESSAGE_BYTES - MAX_KEY_BYTES:
         return [(text, len(message.events))]
@@ -120,7 +123,8 @@ def decode_message(text: str | bytes) -> Message:
         document = orjson.loads(isal_zlib.decompress(b64decode(text, validate=True)))
         receipt = Receipt.from_text(document["receipt"]) if "receipt" in document else None
         client = Client(**document["client"]) if "client" in document else NOBODY
-        return Message(document["project"], document["received_at"], _checked(document["events"]), receipt, client)
+        events, apart = _checked(document["events"]), "apart" in document
+        return Message(document["project"], document["received_at"], events, receipt, client, apart)
     except UNREADABLE as error:
         raise ValueError(f"not a message of ours: {error!r}") from error
 
@@ -128,7 +132,8 @@ def decode_message(text: str | bytes) -> Message:
 def chunks_of(message: Message) -> Iterator[Chunk]:
     """The message's events by user."""
     for user, events in _by_user(message):
-        yield from _chunks_of_user(message, user, events)
+        for together in [[event] for event in events] if message.apart else [events]:
+            yield from _chunks_of_user(message, user, together)
 
 
 def _by_user(message: Message) -> Iterable[tuple[str | None, list[StoredEvent]]]:

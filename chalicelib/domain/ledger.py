@@ -100,6 +100,7 @@ class Tally:
     """The totals of this container; threads may share it."""
 
     container: str
+    kept_hours: int = 2  # the edge counts in the hour it is
     totals: dict[tuple[str, str], Receipt] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -123,6 +124,6 @@ class Tally:
             return total
 
     def _forget_old_hours(self, hour: str) -> None:
-        """Keep two hours: a total that was forgotten and then counted in again would have shrunk."""
-        kept = sorted({hour, *(of for _, of in self.totals)})[-2:]
+        """Keep the last: a total that was forgotten and then counted in again would have shrunk."""
+        kept = sorted({hour, *(of for _, of in self.totals)})[-self.kept_hours :]
         self.totals = {key: total for key, total in self.totals.items() if key[1] in kept}

@@ -77,8 +77,8 @@ class QuestionParameters(Schema):
     @post_load
     def _question(self, data: dict[str, Any], **_: Any) -> Question:
         zone = _zone(data["timezone"])
-        start_ms = _instant("start", data["start"], zone, of_end=False)
-        end_ms = _instant("end", data["end"], zone, of_end=True)
+        start_ms = instant("start", data["start"], zone, of_end=False)
+        end_ms = instant("end", data["end"], zone, of_end=True)
         if end_ms <= start_ms:
             raise ValidationError(f"{data['end']!r} is not after start {data['start']!r}", "end")
         if data["metric"] == USERS and data["agg"] not in ("count", "users"):
@@ -125,8 +125,11 @@ def _zone(name: str) -> ZoneInfo:
         raise ValidationError("not an IANA time zone such as Europe/Berlin", "timezone") from None
 
 
-def _instant(name: str, text: str, zone: ZoneInfo, *, of_end: bool) -> int:
-    """A date stands for its midnight in the zone, at the end for the midnight after; a time is as it is."""
+def instant(name: str, text: str, zone: ZoneInfo, *, of_end: bool) -> int:
+    """A date stands for its midnight in the zone, at the end for the midnight after; a time is as it is.
+
+    Epoch milliseconds; raises ValidationError of the parameter `name`.
+    """
     try:
         if text.isdigit() and len(text) > EPOCH_SECONDS_DIGITS:
             ms = parse_ms(int(text))

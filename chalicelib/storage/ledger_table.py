@@ -39,8 +39,8 @@ class LedgerTable:
         )
         return [Receipt.from_text(item["receipt"]["S"]) for page in pages for item in page["Items"]]
 
-    def hours(self, written_since: int) -> list[tuple[str, str]]:
-        """(project, hour) of what was received since the epoch second, by receipts that were put."""
+    def hours(self, written_since: int) -> list[tuple[str, str, int]]:
+        """(project, hour, epoch second of its last receipt) of what was received since, by receipts that were put."""
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
             IndexName=OPEN_INDEX,
@@ -48,5 +48,8 @@ class LedgerTable:
             ExpressionAttributeNames={"#open": "open"},
             ExpressionAttributeValues={":open": {"S": OPEN}, ":since": {"N": str(written_since)}},
         )
-        keys = {item["pk"]["S"] for page in pages for item in page["Items"]}
-        return sorted((project, hour) for project, _, hour in (key.rsplit("#", 2) for key in keys))
+        written: dict[str, int] = {}
+        for item in (item for page in pages for item in page["Items"]):
+            written[item["pk"]["S"]] = max(written.get(item["pk"]["S"], 0), int(item["written_at"]["N"]))
+        parts = {key: key.rsplit("#", 2) for key in written}
+        return sorted((project, hour, written[key]) for key, (project, _, hour) in parts.items())

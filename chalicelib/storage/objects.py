@@ -37,12 +37,22 @@ class DataBucket:
             return None
         return content
 
-    def keys(self, prefix: str, older_than: datetime) -> Iterator[str]:
-        """The keys under a prefix that were last written before the time."""
-        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+    def keys(self, prefix: str, *, older_than: datetime | None = None, after: str = "") -> Iterator[str]:
+        """The keys under a prefix in ascending order: those last written before the time, those that follow a key."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.name, Prefix=prefix, **({"StartAfter": after} if after else {})
+        )
+        for page in pages:
             for item in page.get("Contents", []):
-                if item["LastModified"] < older_than:
+                if older_than is None or item["LastModified"] < older_than:
                     yield item["Key"]
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The folders that begin with the prefix, each with its last slash."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix, Delimiter="/")
+        for page in pages:
+            for folder in page.get("CommonPrefixes", []):
+                yield folder["Prefix"]
 
     def delete(self, key: str) -> None:
         """Remove the object; a missing one is no error."""

@@ -20,8 +20,11 @@ import app as handlers
 from chalicelib import wiring
 from chalicelib.domain.access import ApiKey, Connection, Project, Scope
 from chalicelib.domain.chunks import Message, chunks_of, encode_message
+from chalicelib.domain.enrichment import NOBODY
 from chalicelib.domain.events import Mode, StoredEvent
 from chalicelib.domain.ledger import Receipt
+from chalicelib.domain.partitions import quarantine_key
+from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.quotas import Limits
 from chalicelib.settings import BUFFERS
 from chalicelib.storage.access_table import AccessTable, digest_of
@@ -281,7 +284,10 @@ def run_api_handler(recorder: Recorder) -> None:
     with Client(handlers.app, stage_name="prod") as client:
         with recorder.function(**{"sqs:SendMessage *": UNREACHABLE, "kinesis:PutRecords *": UNREACHABLE}):
             assert client.http.post("/events", headers=headers, body=good).status_code == 202
+        quarantined("new")
+        quarantined("newer", "users")
         with recorder.function():
+            replay_everything(client, headers)
             assert client.http.post("/events", headers=headers, body=b'[{"event_type": 1}]').status_code == 400
             assert client.http.get("/realtime/metrics", headers=headers).status_code == 200
             assert client.http.get("/users/ada", headers=headers).status_code == 404
@@ -291,6 +297,23 @@ def run_api_handler(recorder: Recorder) -> None:
             assert started.status_code in (200, 202)
             asked = client.http.get(f"/query/{started.json_body['id']}", headers=headers)
             assert asked.status_code == started.status_code
+
+
+def replay_everything(client: Client, headers: dict[str, str]) -> None:
+    """Of what was rejected once some is taken, and some rejected for another reason."""
+    listed = client.http.get("/quarantine", headers=headers)
+    assert [event["code"] for event in listed.json_body["events"]] == ["unknown_event_type"] * 3
+    assert client.http.post("/quarantine/replay", headers=headers, body=b"{}").json_body["replayed"] == 2
+
+
+def quarantined(*event_types: str) -> None:
+    """One request's rejected events, of types that the project did not take then."""
+    records = [
+        Record(n, f"q{n}", "unknown_event_type", "", "", None, {"event_type": name, "event_id": f"q{n}"})
+        for n, name in enumerate(event_types)
+    ]
+    file = QuarantineFile("shop", now_ms(), None, NOBODY, records)
+    wiring.data_bucket().put_gzip(quarantine_key("shop", now_ms(), file.content()), file.encode())
 
 
 def run_websocket_connect(recorder: Recorder) -> None:
@@ -457,3 +480,12 @@ def test_the_data_is_listed_in_one_folder_only(function: str, folder: str) -> No
     assert allows(policy, Call("s3:ListBucket", bucket, f"{folder}/"))
     assert not allows(policy, Call("s3:ListBucket", bucket, "quarantine/"))
     assert not allows(policy, Call("s3:ListBucket", bucket))
+
+
+def test_what_nobody_could_read_is_for_operators_only() -> None:
+    policy = documents("prod")["policy-api_handler-prod.json"]
+    bucket = f"arn:aws:s3:::tidemark-prod-data-{ACCOUNT}"
+
+    assert allows(policy, Call("s3:GetObject", f"{bucket}/quarantine/project=shop/dt=2026-11-21/1"))
+    assert not allows(policy, Call("s3:GetObject", f"{bucket}/quarantine/unreadable/1"))
+    assert not allows(policy, Call("s3:ListBucket", bucket, "quarantine/unreadable/"))

@@ -1,0 +1,49 @@
+"""List the messages and stream records that no stage could read, whose project is therefore not known.
+
+  python -m ops unreadable --stage prod
+
+They are kept for 90 days in the stage's data bucket, as they came: a message's body, or a stream record as JSON.
+"""
+
+import argparse
+import sys
+from heapq import nlargest
+from operator import itemgetter
+from typing import Any
+
+from chalicelib.domain.partitions import UNREADABLE
+from ops.stages import add_common, client, environment, show
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `ops unreadable`."""
+    add_common(parser)
+    parser.add_argument("--limit", type=int, default=100, metavar="N", help="only the last N (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the last ones, newest first."""
+    s3, bucket = client(arguments.stage, "s3"), bucket_of(arguments.stage)
+    count = 0
+    rows: list[dict[str, Any]] = []
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=UNREADABLE):
+        found = [_row(item) for item in page.get("Contents", [])]
+        count += len(found)
+        rows = nlargest(arguments.limit, rows + found, key=itemgetter("kept_at"))
+    print(f"{count:,} in s3://{bucket}/{UNREADABLE}", file=sys.stderr)
+    show(arguments, rows)
+    return 0
+
+
+def bucket_of(stage: str) -> str:
+    """The stage's data bucket: recorded, or, where this checkout never deployed, by the account's number."""
+    recorded = environment(stage).get("DATA_BUCKET")
+    return recorded or f"tidemark-{stage}-data-{client(stage, 'sts').get_caller_identity()['Account']}"
+
+
+def _row(item: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": item["Key"].removeprefix(UNREADABLE),
+        "kept_at": item["LastModified"].isoformat(timespec="seconds"),
+        "bytes": item["Size"],
+    }
