@@ -8,7 +8,7 @@ from typing import Any
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.questions import MAX_GROUPS, QUANTILES, USERS, Question
-from chalicelib.domain.rollups import Measure, Rollup, Rollups, merge_all
+from chalicelib.domain.rollups import Cell, Measure, Rollup, Rollups, merge_all
 from chalicelib.domain.sketches import QUANTILE_ERROR, UNIQUES_STANDARD_ERROR, quantile
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, hour_of, hour_start_ms, iso_ms
 from chalicelib.storage.ledger_table import LedgerTable
@@ -18,6 +18,8 @@ EVENTS = "events"  # the metric of every event type together
 REALTIME_WINDOW_SECONDS = 300  # at least, and less than a minute more
 TOP = 10
 MAX_HOURS = 744  # read one by one until hours are closed: some seconds, within the 29 s of a request
+
+NONE = Cell()
 
 Series = list[tuple[int, Rollup]]  # bucket start -> what it holds
 
@@ -192,23 +194,23 @@ def _groups(series: Series, question: Question) -> list[dict[str, Any]]:
     """Counts by the values of a dimension, the most frequent first."""
     name = question.group_by or ""
     totals = _sum(rollup for _, rollup in series).dimensions.get(name, {})
-    ranked = sorted(totals.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_GROUPS]
+    ranked = sorted(totals.items(), key=lambda pair: (-pair[1].count, pair[0]))[:MAX_GROUPS]
     return [
         {
             "key": key,
             "series": [
-                {"start": question.show(start), "value": rollup.dimensions.get(name, {}).get(key, 0)}
+                {"start": question.show(start), "value": rollup.dimensions.get(name, {}).get(key, NONE).count}
                 for start, rollup in series
             ],
-            "total": total,
+            "total": total.count,
         }
         for key, total in ranked
     ]
 
 
-def _top(values: dict[str, int]) -> list[dict[str, Any]]:
-    ranked = sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]
-    return [{"value": value, "count": count} for value, count in ranked]
+def _top(values: dict[str, Cell]) -> list[dict[str, Any]]:
+    ranked = sorted(values.items(), key=lambda pair: (-pair[1].count, pair[0]))[:TOP]
+    return [{"value": value, "count": cell.count} for value, cell in ranked]
 
 
 def _summary(measure: Measure) -> dict[str, Any]:

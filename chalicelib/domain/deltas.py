@@ -11,8 +11,20 @@ from chalicelib.domain.rollups import Rollups, merge_all
 
 
 @dataclass(frozen=True, slots=True)
+class NewDelta:
+    """A delta to be written; `body` is what `rollup_codec` makes of its rollups, the rest as in `Delta`."""
+
+    project: str
+    hour: str
+    id: str
+    last: int
+    written_at: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """`last` is the last sequence number of the batch, `written_at` epoch seconds."""
+    """A delta as it is read; `last` is the last sequence number of the batch, `written_at` epoch seconds."""
 
     project: str
     hour: str

@@ -12,8 +12,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib.domain.deltas import Delta, HourView, Merged
-from chalicelib.domain.rollups import OTHER, decode, encode
+from chalicelib.domain.deltas import Delta, HourView, Merged, NewDelta
+from chalicelib.domain.rollup_codec import decode, encode
+from chalicelib.domain.rollups import OTHER
 
 OPEN_INDEX = "open"  # sparse: holds the deltas that compaction has not absorbed
 OPEN = "delta"
@@ -32,7 +33,7 @@ class RollupsTable:
     known_hours: set[tuple[str, str]] = field(default_factory=set)
     known_types: dict[str, set[str]] = field(default_factory=dict)
 
-    def put_delta(self, delta: Delta) -> int | None:
+    def put_delta(self, delta: NewDelta) -> int | None:
         """Write the delta, or return the tidemark of the tombstone that stands in its place."""
         item = {
             **_delta_key(delta.project, delta.hour, delta.id),
@@ -41,7 +42,7 @@ class RollupsTable:
             "hour": {"S": delta.hour},
             "last": {"S": _sequence(delta.last)},
             "written_at": {"N": str(delta.written_at)},
-            "body": {"B": encode(delta.rollups)},
+            "body": {"B": delta.body},
         }
         try:
             self.client.put_item(TableName=self.name, Item=item, ConditionExpression="attribute_not_exists(tidemark)")
