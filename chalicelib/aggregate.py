@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.deltas import NewDelta
+from chalicelib.domain.deltas import Delta
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.partitions import unreadable_key
 from chalicelib.domain.records import BadRecord, ChunkRecord, Rewrite, read_chunk, sequence_of
@@ -42,7 +42,6 @@ class Aggregator:
         """
         folded = self.fold(records)
         for project, hour in folded:
-            self.rollups.remember_hour(project, hour)
             self._write(project, hour, folded[project, hour], records, now)
         if folded:
             log.info("aggregated", extra={"batch": records[0]["eventID"], "deltas": len(folded)})
@@ -89,7 +88,7 @@ class Aggregator:
         while True:
             first, last = records[0]["eventID"], sequence_of(records[-1])
             body = encode_document(folding.document())
-            tidemark = self.rollups.put_delta(NewDelta(project, hour, first, last, now, body))
+            tidemark = self.rollups.put_delta(Delta(project, hour, first, last, now, body))
             if tidemark is None:
                 return
             records = [record for record in records if sequence_of(record) > tidemark]

@@ -100,9 +100,10 @@ class Subscriber:
         subscribed = replace(connection, topics=tuple(command["topics"]), since=since)
         # Registered before the snapshot is read: what is written in between is pushed, and at worst comes twice.
         self.control.put_connection(subscribed)
-        hours = self.rollups.hours(connection.project, since, hour_of(to_ms(now)))
+        hours = hour_of(to_ms(now) - HOUR_MS), hour_of(to_ms(now))  # whose last deltas may have been pushed already
+        views = self.rollups.read_live(connection.project, min(since, *hours), hours[1], exact=hours)
         return snapshot_frames(
-            (self.rollups.read_hour(connection.project, hour) for hour in hours),
+            (view for hour, view in views.items() if hour >= since),
             topics=subscribed.topics,
             since=f"{since}:00:00Z",
             as_of=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),

@@ -85,7 +85,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:PutItem", "query", "ticket"),
             control_items("dynamodb:UpdateItem", "quota"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
-            allow("dynamodb:Query", rollups),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             *collect,
             allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/quarantine/project=*"),
             list_data("quarantine/project="),
@@ -97,7 +97,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "websocket_message": [
             control_items(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], "connection", "sockets"),
-            allow("dynamodb:Query", rollups),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             push("DELETE", "POST"),
         ],
         "websocket_disconnect": [
@@ -127,8 +127,13 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "reinject": reinject,
         "take_bus_event": [control_items("dynamodb:GetItem", "project"), *collect],
-        "compact": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), allow("dynamodb:PutItem", rollups)],
-        "audit": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), *reinject],
+        "compact": [
+            allow("dynamodb:Scan", f"{rollups}/index/open"),
+            allow(
+                [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups
+            ),
+        ],
+        "audit": [allow("dynamodb:Query", rollups, f"{rollups}/index/open", f"{rollups}/index/receipts"), *reinject],
     }
 
 

@@ -38,7 +38,7 @@ def test_late_and_out_of_order_events_count_in_the_hour_they_occurred_in(stores:
 
     assert count(stores, "demo") == 2
     assert count(stores, "demo", "2026-11-19T07") == 1
-    assert stores.rollups.hours("demo", "2026-11-01T00", HOUR) == ["2026-11-19T07", HOUR]
+    assert list(stores.rollups.read_live("demo", "2026-11-01T00", HOUR)) == ["2026-11-19T07", HOUR]
 
 
 def test_a_rewritten_chunk_counts_nothing(stores: Stores) -> None:

@@ -94,17 +94,12 @@ def _groups(name: str, rows: Sequence[Row]) -> dict[str, list[int]]:
 
 
 def _cell(indexes: Sequence[int], users: Sequence[int | None], columns: "Sequence[_Column]") -> list[Any]:
-    if len(indexes) == 1:
-        index = indexes[0]
-        user = users[index]
-        cell = [1, [] if user is None else [user]]
-        for column in columns:
-            cell.append(column.one(index))
-        return cell
-    cell = [len(indexes), _distinct([users[index] for index in indexes])]
-    for column in columns:
-        cell.append(column.some(indexes))
-    return cell
+    if len(indexes) > 1:
+        some_users = _distinct([users[index] for index in indexes])
+        return [len(indexes), some_users, *[column.some(indexes) for column in columns]]
+    index = indexes[0]
+    user = users[index]
+    return [1, [] if user is None else [user], *[column.one(index) for column in columns]]
 
 
 def _distinct(users: Sequence[int | None]) -> list[int]:

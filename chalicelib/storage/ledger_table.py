@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.ledger import Receipt
-from chalicelib.storage.rollups_table import OPEN_INDEX
 
-OPEN = "ledger"
+INDEX = "receipts"  # sparse: by when they were put
+ALL = "all"
 KEPT_SECONDS = 8 * 86_400  # long enough to ask what a week was like
 
 
@@ -23,7 +23,7 @@ class LedgerTable:
             "pk": {"S": f"{project}#ledger#{hour}"},
             "sk": {"S": receipt.container},
             "receipt": {"S": str(receipt)},
-            "open": {"S": OPEN},
+            "receipts": {"S": ALL},
             "written_at": {"N": str(now)},
             "expires_at": {"N": str(now + KEPT_SECONDS)},
         }
@@ -43,10 +43,9 @@ class LedgerTable:
         """(project, hour, epoch second of its last receipt) of what was received since, by receipts that were put."""
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
-            IndexName=OPEN_INDEX,
-            KeyConditionExpression="#open = :open AND written_at >= :since",
-            ExpressionAttributeNames={"#open": "open"},
-            ExpressionAttributeValues={":open": {"S": OPEN}, ":since": {"N": str(written_since)}},
+            IndexName=INDEX,
+            KeyConditionExpression="receipts = :all AND written_at >= :since",
+            ExpressionAttributeValues={":all": {"S": ALL}, ":since": {"N": str(written_since)}},
         )
         written: dict[str, int] = {}
         for item in (item for page in pages for item in page["Items"]):
