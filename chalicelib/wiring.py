@@ -27,9 +27,11 @@ from chalicelib.replay import REPLAYED_HOURS, Replayer
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
 from chalicelib.storage.access_table import AccessTable
+from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.history import History
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
@@ -108,6 +110,11 @@ def ledger_table() -> LedgerTable:
 
 
 @cache
+def history() -> History:
+    return History(rollups_table(), ClosedTable(client("dynamodb"), settings().rollups_table))
+
+
+@cache
 def data_bucket() -> DataBucket:
     return DataBucket(client("s3"), settings().data_bucket)
 
@@ -181,7 +188,7 @@ def profiler() -> Profiler:
 
 @cache
 def auditor() -> Auditor:
-    return Auditor(ledger_table(), rollups_table(), settings().stage)
+    return Auditor(ledger_table(), history(), settings().stage)
 
 
 @cache
@@ -201,7 +208,7 @@ def analyst() -> "Analyst":
 
 @cache
 def subscriber() -> Subscriber:
-    return Subscriber(control_table(), rollups_table(), sockets(), contracts(), settings().websocket_url)
+    return Subscriber(control_table(), history(), sockets(), contracts(), settings().websocket_url)
 
 
 @cache

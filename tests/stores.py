@@ -12,9 +12,11 @@ from moto import mock_aws
 
 from chalicelib.domain.chunks import Parcel
 from chalicelib.storage.access_table import AccessTable
+from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.history import History
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
@@ -39,6 +41,16 @@ class Stores:
     users: UsersTable
     bucket: DataBucket
     buffer: EventQueue | EventStream
+
+    @property
+    def history(self) -> History:
+        """Live and closed rollups together."""
+        return History(self.rollups, self.closed)
+
+    @property
+    def closed(self) -> ClosedTable:
+        """Closed rollups."""
+        return ClosedTable(self.rollups.client, self.rollups.name)
 
     def objects(self, prefix: str = "") -> list[str]:
         """The keys in the data bucket."""

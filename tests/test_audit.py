@@ -123,7 +123,7 @@ def test_receipts_are_put_once_a_second_and_the_messages_bring_the_others(stores
     one = collector(stores)
     for n in range(5):
         receive(one, {**GOOD[0], "event_id": f"x{n}"}, at=NINE + n * 100)
-    put = stores.ledger.receipts("demo", "2026-11-21T09")
+    put = stores.ledger.receipts("demo", "2026-11-21T09", "2026-11-21T09")["2026-11-21T09"]
     store(stores, set())
 
     assert [receipt.received for receipt in put] == [1]
@@ -132,7 +132,7 @@ def test_receipts_are_put_once_a_second_and_the_messages_bring_the_others(stores
 
 def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: Stores) -> None:
     receive(collector(stores), *GOOD)
-    auditor = Auditor(stores.ledger, stores.rollups, "test")
+    auditor = Auditor(stores.ledger, stores.history, "test")
     end = NINE // 1000 + 3600
 
     during = auditor.audit(end - 1, spilled=0)

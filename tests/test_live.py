@@ -66,7 +66,7 @@ class World:
     def __post_init__(self) -> None:
         sockets = Sockets(lambda _: self.gateway)
         contracts = Contracts({})
-        self.subscriber = Subscriber(self.stores.control, self.stores.rollups, sockets, contracts, "ws://x")
+        self.subscriber = Subscriber(self.stores.control, self.stores.history, sockets, contracts, "ws://x")
         self.pusher = Pusher(self.stores.control, sockets, contracts, pause_seconds=0)
         self.aggregator = Aggregator(contracts, self.stores.rollups, self.stores.bucket)
         self.compactor = Compactor(self.stores.rollups)

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HourState:
-    """`frozen` is the last epoch that takes nothing more, -1 before the first; `touched` changes with each merge."""
+    """`frozen` is the last epoch that takes nothing more, -1 before the first; `touched` changes with each merge.
+
+    `closed` is the epoch up to which all closed items cover the hour, since `closed_at` (epoch seconds).
+    """
 
     project: str
     hour: str
     frozen: int = -1
     touched: str = ""
+    closed: int = -1
+    closed_at: int = 0
 
     @property
     def epoch(self) -> int:

@@ -1,4 +1,4 @@
-"""What the edge received, beside the rollups: `project#ledger#hour` / container, a container's totals of that hour."""
+"""What the edge received, beside the rollups: `project#ledger` / hour#container, a container's totals of that hour."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,8 @@ class LedgerTable:
     def put(self, project: str, hour: str, receipt: Receipt, now: int) -> None:
         """`now` is epoch seconds."""
         item = {
-            "pk": {"S": f"{project}#ledger#{hour}"},
-            "sk": {"S": receipt.container},
+            "pk": {"S": f"{project}#ledger"},
+            "sk": {"S": f"{hour}#{receipt.container}"},
             "receipt": {"S": str(receipt)},
             "receipts": {"S": ALL},
             "written_at": {"N": str(now)},
@@ -29,15 +29,23 @@ class LedgerTable:
         }
         self.client.put_item(TableName=self.name, Item=item)
 
-    def receipts(self, project: str, hour: str) -> list[Receipt]:
-        """The last receipt of each container."""
+    def receipts(self, project: str, first: str, last: str) -> dict[str, list[Receipt]]:
+        """The last receipt of each container, by the hours from `first` to `last`, both included."""
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": f"{project}#ledger#{hour}"}},
+            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
+            ExpressionAttributeValues={
+                ":pk": {"S": f"{project}#ledger"},
+                ":first": {"S": first},
+                ":last": {"S": f"{last}#~"},
+            },
             ConsistentRead=True,
         )
-        return [Receipt.from_text(item["receipt"]["S"]) for page in pages for item in page["Items"]]
+        found: dict[str, list[Receipt]] = {}
+        for item in (item for page in pages for item in page["Items"]):
+            hour = item["sk"]["S"].partition("#")[0]
+            found.setdefault(hour, []).append(Receipt.from_text(item["receipt"]["S"]))
+        return found
 
     def hours(self, written_since: int) -> list[tuple[str, str, int]]:
         """(project, hour, epoch second of its last receipt) of what was received since, by receipts that were put."""
@@ -47,8 +55,8 @@ class LedgerTable:
             KeyConditionExpression="receipts = :all AND written_at >= :since",
             ExpressionAttributeValues={":all": {"S": ALL}, ":since": {"N": str(written_since)}},
         )
-        written: dict[str, int] = {}
+        written: dict[tuple[str, str], int] = {}
         for item in (item for page in pages for item in page["Items"]):
-            written[item["pk"]["S"]] = max(written.get(item["pk"]["S"], 0), int(item["written_at"]["N"]))
-        parts = {key: key.rsplit("#", 2) for key in written}
-        return sorted((project, hour, written[key]) for key, (project, _, hour) in parts.items())
+            project, hour = item["pk"]["S"].removesuffix("#ledger"), item["sk"]["S"].partition("#")[0]
+            written[project, hour] = max(written.get((project, hour), 0), int(item["written_at"]["N"]))
+        return sorted((project, hour, at) for (project, hour), at in written.items())

@@ -13,6 +13,7 @@ milliseconds, so who needs the very last delta reads the table (`read_hour`).
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,14 +160,52 @@ class RollupsTable:
 
     def state(self, project: str, hour: str) -> HourState:
         """How far the hour is closed."""
-        key = {"pk": {"S": f"{project}#hours"}, "sk": {"S": hour}}
+        key = _state_key(project, hour)
         item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item", {})
         return HourState(
             project,
             hour,
             frozen=int(item["frozen"]["N"]) if "frozen" in item else -1,
             touched=item["touched"]["S"] if "touched" in item else "",
+            closed=int(item["closed"]["N"]) if "closed" in item else -1,
+            closed_at=int(item["closed_at"]["N"]) if "closed_at" in item else 0,
         )
+
+    def freeze(self, state: HourState) -> bool:
+        """Let the state's epoch take nothing more; False when something was merged since the state was read."""
+        conditions = ["attribute_not_exists(frozen)" if state.frozen < 0 else "frozen = :frozen"]
+        conditions.append("touched = :touched" if state.touched else "attribute_not_exists(touched)")
+        values = {":epoch": {"N": str(state.epoch)}}
+        values |= {":frozen": {"N": str(state.frozen)}} if state.frozen >= 0 else {}
+        values |= {":touched": {"S": state.touched}} if state.touched else {}
+        try:
+            self.client.update_item(
+                TableName=self.name,
+                Key=_state_key(state.project, state.hour),
+                UpdateExpression="SET frozen = :epoch",
+                ConditionExpression=" AND ".join(conditions),
+                ExpressionAttributeValues=values,
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
+
+    def mark_closed(self, project: str, hour: str, epoch: int, now: int) -> None:
+        """Note that the closed items cover the hour up to this epoch, at least, so that its live items may go."""
+        with suppress(self.client.exceptions.ConditionalCheckFailedException):
+            self.client.update_item(
+                TableName=self.name,
+                Key=_state_key(project, hour),
+                UpdateExpression="SET closed = :epoch, closed_at = :now",
+                ConditionExpression="attribute_not_exists(closed) OR closed < :epoch",
+                ExpressionAttributeValues={":epoch": {"N": str(epoch)}, ":now": {"N": str(now)}},
+            )
+
+    def delete_merged(self, project: str, item: Merged) -> None:
+        """Delete a merged item that closed ones cover."""
+        self.client.delete_item(TableName=self.name, Key=_merged_key(project, item))
 
     def _transact(self, actions: Sequence[Mapping[str, Any]]) -> bool:
         items = [{kind: {"TableName": self.name, **action}} for each in actions for kind, action in each.items()]
@@ -193,6 +232,10 @@ _THERE = {"ConditionExpression": "attribute_exists(pk)"}
 
 def _delta_key(project: str, hour: str, delta_id: str) -> dict[str, Any]:
     return {"pk": {"S": f"{project}#live#{hour}"}, "sk": {"S": f"d#{delta_id}"}}
+
+
+def _state_key(project: str, hour: str) -> dict[str, Any]:
+    return {"pk": {"S": f"{project}#hours"}, "sk": {"S": hour}}
 
 
 def _merged_key(project: str, merged: Merged) -> dict[str, Any]:
@@ -259,7 +302,7 @@ def _touch(project: str, merged: Merged, state: HourState) -> dict[str, Any]:
     frozen = "attribute_not_exists(frozen)" if state.frozen < 0 else "frozen = :frozen"
     values = {":touched": {"S": merged.name}} | ({":frozen": {"N": str(state.frozen)}} if state.frozen >= 0 else {})
     return {
-        "Key": {"pk": {"S": f"{project}#hours"}, "sk": {"S": state.hour}},
+        "Key": _state_key(project, state.hour),
         "UpdateExpression": "SET touched = :touched",
         "ConditionExpression": frozen,
         "ExpressionAttributeValues": values,
