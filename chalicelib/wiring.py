@@ -23,6 +23,7 @@ from chalicelib.domain.ledger import Tally
 from chalicelib.live import Pusher
 from chalicelib.process import Processor
 from chalicelib.profile import Profiler
+from chalicelib.realtime import Observer
 from chalicelib.replay import REPLAYED_HOURS, Replayer
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
@@ -193,7 +194,12 @@ def auditor() -> Auditor:
 
 @cache
 def reporter() -> Reporter:
-    return Reporter(contracts(), rollups_table(), ledger_table())
+    return Reporter(contracts(), history())
+
+
+@cache
+def observer() -> Observer:
+    return Observer(contracts(), rollups_table(), ledger_table())
 
 
 @cache

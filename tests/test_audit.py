@@ -17,7 +17,7 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
 from chalicelib.domain.ledger import Tally
-from chalicelib.report import Reporter
+from chalicelib.realtime import Observer
 from tests.stores import RefusingBuffer, Stores, empty_stores, stream_record
 
 DEMO = Project("demo", Mode.INFER)
@@ -63,7 +63,7 @@ def store(stores: Stores, seen: set[str]) -> None:
 
 
 def balance(stores: Stores) -> dict[str, int]:
-    [_, hour] = Reporter(Contracts({}), stores.rollups, stores.ledger).realtime("demo", NINE)["ledger"]
+    [_, hour] = Observer(Contracts({}), stores.rollups, stores.ledger).observe("demo", NINE)["ledger"]
     assert hour.pop("hour") == "2026-11-21T09"
     found: dict[str, int] = hour
     return found

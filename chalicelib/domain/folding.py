@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from chalicelib.domain.ledger import Ledger
+from chalicelib.domain.rollup_codec import columns_of
 from chalicelib.domain.rollups import MAX_DIMENSION_VALUES, OTHER, RollupSpec, finite
 from chalicelib.domain.sketches import bucket_of
 
@@ -58,7 +59,7 @@ def _fold(rows: Sequence[Row], spec: RollupSpec) -> dict[str, Any]:
     rollup: dict[str, Any] = {
         "n": len(rows),
         "u": _distinct(users),
-        "t": Counter([row[1] // 60_000 % 60 for row in rows]),
+        "t": columns_of(Counter([row[1] // 60_000 % 60 for row in rows])),
     }
     if columns:
         rollup["m"] = {column.name: column.all() for column in columns}
@@ -129,7 +130,7 @@ class _Column:
 
     def one(self, index: int) -> list[Any] | None:
         value = self.values[index]
-        return None if value is None else [1, value, value, value, {self.buckets[index]: 1}]
+        return None if value is None else [1, value, value, value, [[self.buckets[index]], [1]]]
 
     def some(self, indexes: Sequence[int]) -> list[Any] | None:
         values, buckets = self.values, self.buckets
@@ -143,9 +144,8 @@ def _measure(values: Sequence[float | None], buckets: Sequence[int | None]) -> l
     numbers = [value for value in values if value is not None]
     if not numbers:
         return None
-    counts = Counter(buckets)
-    del counts[None]
-    return [len(numbers), finite(sum(numbers)), min(numbers), max(numbers), counts]
+    counts = Counter(bucket for bucket in buckets if bucket is not None)
+    return [len(numbers), finite(sum(numbers)), min(numbers), max(numbers), columns_of(counts)]
 
 
 def dimension_text(value: object) -> str:

@@ -6,7 +6,8 @@ users   the hashes of all users who are kept whole, one after another, as base64
 types   by name {n: count, u: users, t: minutes, m: {measure: values}, d: {dimension: {value: cell}}}
 cell    [count, users, values of the first measure of `m`, of the second, …]
 users   of a type or cell: the numbers of hashes, or the registers of a sketch as base64
-values  [count, sum, min, max, {bucket: count}], or null where there are none
+values  [count, sum, min, max, counts of the buckets], or null where there are none
+counts  [[key, …], [count, …]], of minutes and of buckets
 ledger  domain/ledger.py
 """
 
@@ -78,17 +79,21 @@ def _cells(rollup: Rollup) -> list[Cell]:
 
 
 def _type_document(rollup: Rollup, numbers: Mapping[bytes, int]) -> dict[str, Any]:
-    names = sorted(rollup.measures)
-    document: dict[str, Any] = {"n": rollup.count, "u": _users_document(rollup.users, numbers), "t": rollup.minutes}
+    names = sorted({name for cell in _cells(rollup) for name in cell.measures})
+    document: dict[str, Any] = {
+        "n": rollup.count,
+        "u": _users_document(rollup.users, numbers),
+        "t": columns_of(rollup.minutes),
+    }
     if names:
-        document["m"] = {name: _values_document(rollup.measures[name]) for name in names}
+        document["m"] = {name: _values_document(rollup.measures.get(name)) for name in names}
     if rollup.dimensions:
         document["d"] = {
             name: {
                 value: [
                     cell.count,
                     _users_document(cell.users, numbers),
-                    *(_values_document(cell.measures[n]) if n in cell.measures else None for n in names),
+                    *(_values_document(cell.measures.get(n)) for n in names),
                 ]
                 for value, cell in values.items()
             }
@@ -103,8 +108,12 @@ def _users_document(users: Uniques, numbers: Mapping[bytes, int]) -> list[int] |
     return sorted(numbers[user_hash] for user_hash in users.hashes)
 
 
-def _values_document(measure: Measure) -> list[Any]:
-    return [measure.count, measure.total, measure.low, measure.high, measure.buckets]
+def _values_document(measure: Measure | None) -> list[Any] | None:
+    return (
+        None
+        if measure is None
+        else [measure.count, measure.total, measure.low, measure.high, columns_of(measure.buckets)]
+    )
 
 
 def _rollups(document: Mapping[str, Any]) -> Rollups:
@@ -120,8 +129,8 @@ def _type(data: Mapping[str, Any], hashes: Sequence[bytes]) -> Rollup:
     return Rollup(
         count=data["n"],
         users=_users(data["u"], hashes),
-        measures={name: _measure(values) for name, values in measures.items()},
-        minutes={int(minute): count for minute, count in data["t"].items()},
+        measures={name: _measure(values) for name, values in measures.items() if values},
+        minutes=_counts(data["t"]),
         dimensions={
             name: {
                 value: Cell(
@@ -144,7 +153,17 @@ def _users(data: list[int] | str, hashes: Sequence[bytes]) -> Uniques:
 
 def _measure(values: Sequence[Any]) -> Measure:
     count, total, low, high, buckets = values
-    return Measure(count, total, low, high, {int(bucket): n for bucket, n in buckets.items()})
+    return Measure(count, total, low, high, _counts(buckets))
+
+
+def columns_of(counts: Mapping[int, int]) -> list[list[int]]:
+    """Counts by number as they are encoded."""
+    keys = sorted(counts)
+    return [keys, [counts[key] for key in keys]]
+
+
+def _counts(columns: Sequence[Sequence[int]]) -> dict[int, int]:
+    return dict(zip(*columns, strict=True))
 
 
 def _reduce(rollup: Rollup, most_values: int, most_buckets: int) -> None:
