@@ -70,7 +70,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ),
     ]
     collect = [
-        with_keys(allow("dynamodb:PutItem", rollups), "*#ledger#*"),
+        with_keys(allow("dynamodb:PutItem", rollups), "*#ledger"),
         send,
         allow("s3:PutObject", f"{data}/quarantine/project=*", f"{data}/spill/*"),
     ]
@@ -98,6 +98,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         "websocket_message": [
             control_items(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], "connection", "sockets"),
             allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
+            allow("dynamodb:BatchGetItem", rollups),
             push("DELETE", "POST"),
         ],
         "websocket_disconnect": [
@@ -133,7 +134,11 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
                 [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups
             ),
         ],
-        "audit": [allow("dynamodb:Query", rollups, f"{rollups}/index/open", f"{rollups}/index/receipts"), *reinject],
+        "audit": [
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open", f"{rollups}/index/receipts"),
+            allow("dynamodb:GetItem", rollups),
+            *reinject,
+        ],
     }
 
 

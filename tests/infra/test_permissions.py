@@ -105,9 +105,9 @@ def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterato
             for item in parameters["TransactItems"]:
                 (kind, write), *_ = item.items()
                 yield Call(f"dynamodb:{kind}Item", table + write["TableName"])
-        case "dynamodb", "BatchWriteItem":
+        case "dynamodb", "BatchGetItem" | "BatchWriteItem":
             for name in parameters["RequestItems"]:
-                yield Call("dynamodb:BatchWriteItem", table + name)
+                yield Call(f"dynamodb:{operation}", table + name)
         case "dynamodb", _:
             index = f"/index/{parameters['IndexName']}" if "IndexName" in parameters else ""
             item = parameters.get("Key") or parameters.get("Item") or {}
@@ -314,6 +314,7 @@ def run_websocket_connect(recorder: Recorder) -> None:
 
 
 def run_websocket_message(recorder: Recorder) -> None:
+    wiring.rollups_table().names("shop", {"page_view"}, {"page_view"})
     connect("c1")
     frame = json.dumps({"action": "subscribe", "topics": ["events"]})
     with recorder.function(**{"* */POST/*": GONE}):
