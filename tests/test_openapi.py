@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from chalice.test import Client
 from marshmallow import EXCLUDE, Schema, fields, validate
@@ -14,11 +15,13 @@ import app
 from chalicelib import wiring
 from chalicelib.domain import bodies, questions
 from chalicelib.domain.access import Project, Scope
+from chalicelib.domain.contracts import Contract
 from chalicelib.domain.errors import Forbidden
 from chalicelib.domain.openapi import object_of
 from chalicelib.domain.operations import OPERATIONS
-from tests.description import SERVER, operations
+from tests.description import SERVER, hold, operations
 
+CONTRACTS = wiring.contracts()
 ROOT = Path(__file__).parent.parent
 HEADERS = {"Content-Type": "application/json", "x-api-key": "k"}
 
@@ -147,6 +150,38 @@ def test_every_version_of_every_contract_is_a_component_with_its_limits(document
             assert described["event_type"] == {"const": event_type}
             assert described["properties"]["properties"] == contract.document["properties"]
             assert described["user_id"]["maxLength"] == 256
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [c for e in CONTRACTS.by_type for c in CONTRACTS.versions(e)],
+    ids=lambda c: f"{c.event_type} {c.version}",
+)
+def test_the_examples_of_a_contract_are_events_as_described(contract: Contract, document: dict[str, Any]) -> None:
+    described = {"$ref": f"#/components/schemas/{contract.event_type}.{contract.version}"}
+    validator = jsonschema_rs.validator_for(described | {"components": document["components"]})
+
+    for example in contract.document["examples"]:
+        event = {"event_type": contract.event_type, "properties": example}
+        assert validator.is_valid(event)
+        assert validator.is_valid(event | {"schema_version": contract.version})
+        assert not validator.is_valid(event | {"schema_version": "9-0-0"})
+        assert not validator.is_valid(event | {"user_id": 7})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "problem"),
+    [
+        (500, {"code": "internal_server", "message": "An internal server error occurred."}, "500 is not described"),
+        (200, {"status": "ok", "version": "1", "stage": "dev", "more": 1}, "'more' was unexpected"),
+        (200, {"status": "ok", "version": "1"}, '"stage" is a required property'),
+    ],
+)
+def test_an_answer_that_is_not_described_fails_the_test_that_gets_it(
+    status: int, body: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(AssertionError, match=problem):
+        hold("GET", "/health?x=1", status, {"content-type": "application/json"}, body)
 
 
 def test_every_name_that_a_body_may_have_is_described(document: dict[str, Any]) -> None:

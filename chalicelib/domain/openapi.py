@@ -28,6 +28,7 @@ from chalicelib.domain.errors import (
 
 JsonSchema = dict[str, Any]
 JSON = "application/json"
+SOME_TEXT: JsonSchema = {"type": "string", "minLength": 1}
 MAX_RETRY_SECONDS = 300  # as SDKs read Retry-After
 
 HEADER_KEYS = ("header", "bearer", "basic")  # where a key may be: names of SECURITY_SCHEMES
@@ -134,7 +135,7 @@ def _operation(
     described: dict[str, Any] = {"operationId": route.view_name, "summary": operation.summary}
     names = re.findall(r"\{(\w+)\}", path)
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": (operation.path or {}).get(name, _SOME_TEXT)}
+        {"name": name, "in": "path", "required": True, "schema": (operation.path or {}).get(name, SOME_TEXT)}
         for name in names
     ]
     if operation.query:
@@ -147,9 +148,6 @@ def _operation(
     roles = [operation.scope.value] if operation.scope else []
     described["security"] = [{kind: roles} for kind in operation.keys] if operation.scope else []
     return described
-
-
-_SOME_TEXT: JsonSchema = {"type": "string", "minLength": 1}
 
 
 def _responses(
@@ -195,7 +193,7 @@ def _query_parameters(schema: type[Schema]) -> list[dict[str, Any]]:
     described = []
     for name, field in schema().fields.items():
         parameter = {"name": name, "in": "query", "required": field.required, "schema": _schema_of(field)}
-        described.append(parameter | _description(field))
+        described.append(parameter | _told(field, "description", "example"))
     return described
 
 
@@ -203,7 +201,7 @@ def object_of(schema: type[Schema]) -> JsonSchema:
     """The JSON object that a marshmallow schema loads."""
     loaded = schema()
     properties = {
-        field.data_key or name: _schema_of(field, nullable=field.allow_none) | _description(field)
+        field.data_key or name: _schema_of(field, nullable=field.allow_none) | _told(field, "description")
         for name, field in loaded.fields.items()
     }
     required = [field.data_key or name for name, field in loaded.fields.items() if field.required]
@@ -213,8 +211,8 @@ def object_of(schema: type[Schema]) -> JsonSchema:
     return found | ({"additionalProperties": False} if loaded.unknown == RAISE else {})
 
 
-def _description(field: fields.Field[Any]) -> dict[str, Any]:
-    return {"description": field.metadata["description"]} if "description" in field.metadata else {}
+def _told(field: fields.Field[Any], *names: str) -> dict[str, Any]:
+    return {name: field.metadata[name] for name in names if name in field.metadata}
 
 
 _TYPES: tuple[tuple[type[fields.Field[Any]], str], ...] = (

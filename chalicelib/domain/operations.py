@@ -5,7 +5,7 @@ To add a route, besides app.py: one entry below, `"METHOD /path": Operation(...)
 - the summary and the scope, as in the table of docs/api.md; the scope says that it may answer 401, 403 and 503;
 - `answers`: by status, what it answers when all is well; a new shape goes to domain/answers.py;
 - `query` or `body`: the marshmallow schema that loads it, from which names, enums, limits and the 400 follow (of a
-  field, `metadata={"description": …}` is shown); a body that no schema loads is given as JSON Schema;
+  field, `description` and `example` in its `metadata` are shown); a body that no schema loads is given as JSON Schema;
 - `raises`: the other errors that the caller meets, such as `NotFound`.
 
 The tests fail when a route has no entry, an entry has no route, the scope is not the one asked for, or when any
@@ -16,8 +16,9 @@ from chalicelib.domain import answers, cloudevents, segment
 from chalicelib.domain.access import Scope
 from chalicelib.domain.answers import VERDICTS_REF, an, many
 from chalicelib.domain.bodies import JSON, MAX_EVENTS, MAX_MESSAGES, MEDIA_TYPES
+from chalicelib.domain.contracts import MAX_ID_LENGTH
 from chalicelib.domain.errors import InvalidRequest, NotFound, TooManyRequests
-from chalicelib.domain.openapi import WRITE_KEYS, JsonSchema, Operation, ref
+from chalicelib.domain.openapi import SOME_TEXT, WRITE_KEYS, JsonSchema, Operation, ref
 from chalicelib.domain.parameters import PageParameters
 from chalicelib.domain.questions import QuestionParameters
 from chalicelib.domain.selections import ListParameters, ReplayParameters
@@ -60,6 +61,7 @@ _BATCH = an(
     maybe={"sentAt": {}, "writeKey": {}, "context": {"type": ["object", "null"]}},
 )
 _SDK_BODY = {JSON: {"anyOf": [_BATCH, _MESSAGE]}, **_OTHER_NAMES}
+_USER = {"user_id": SOME_TEXT | {"maxLength": MAX_ID_LENGTH, "examples": ["ada"]}}
 
 OPERATIONS: dict[str, Operation] = {
     "POST /events": Operation(
@@ -115,10 +117,15 @@ OPERATIONS: dict[str, Operation] = {
         "What was said of a user last, and the ids that are the same person.",
         Scope.READ,
         {200: answers.USER},
-        raises=(NotFound,),
+        raises=(InvalidRequest, NotFound),
+        path=_USER,
     ),
     "GET /users/{user_id}/events": Operation(
-        "A user's events of the last 30 days, newest first.", Scope.READ, {200: answers.TIMELINE}, query=PageParameters
+        "A user's events of the last 30 days, newest first.",
+        Scope.READ,
+        {200: answers.TIMELINE},
+        query=PageParameters,
+        path=_USER,
     ),
     "GET /quarantine": Operation(
         "What was rejected, with the reasons and the events, newest first.",
@@ -136,7 +143,7 @@ OPERATIONS: dict[str, Operation] = {
         "Read-only SQL on the project's own `events`: rows, or 202 with an id after 20 s.",
         Scope.READ,
         {200: answers.ROWS, 202: answers.RUNNING},
-        body=an(sql={"type": "string", "minLength": 1}),
+        body=an(sql={"type": "string", "minLength": 1, "examples": ["SELECT count(*) FROM events"]}),
     ),
     "GET /query/{query_id}": Operation(
         "The same query again.",
@@ -146,7 +153,11 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "GET /schemas": Operation("Every event type with a contract.", None, {200: answers.SCHEMAS}),
     "GET /schemas/{event_type}": Operation(
-        "Every version of a contract, whole.", None, {200: answers.SCHEMA}, raises=(NotFound,)
+        "Every version of a contract, whole.",
+        None,
+        {200: answers.SCHEMA},
+        raises=(NotFound,),
+        path={"event_type": SOME_TEXT | {"examples": ["page_view"]}},
     ),
     "GET /openapi.json": Operation("This document.", None, {200: answers.OPENAPI}),
     "GET /dashboard": Operation("The web page.", None, {200: answers.PAGE}, media_type="text/html"),
