@@ -16,6 +16,7 @@ from marshmallow import RAISE, Schema, fields, validate
 from chalicelib.domain.access import Scope
 from chalicelib.domain.contracts import ENVELOPE, Contract, Contracts
 from chalicelib.domain.errors import (
+    MAX_RETRY_SECONDS,
     Forbidden,
     InvalidRequest,
     PayloadTooLarge,
@@ -29,7 +30,6 @@ from chalicelib.domain.errors import (
 JsonSchema = dict[str, Any]
 JSON = "application/json"
 SOME_TEXT: JsonSchema = {"type": "string", "minLength": 1}
-MAX_RETRY_SECONDS = 300  # as SDKs read Retry-After
 
 HEADER_KEYS = ("header", "bearer", "basic")  # where a key may be: names of SECURITY_SCHEMES
 WRITE_KEYS = (*HEADER_KEYS, "query")
