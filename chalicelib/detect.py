@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chalicelib.domain.access import Connection
-from chalicelib.domain.anomalies import DEFAULT, HISTORY_HOURS, WEEK, Finding, find
+from chalicelib.domain.anomalies import DEFAULT, HISTORY_HOURS, SILENCE, WEEK, Finding, find
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.frames import EVERYTHING, anomaly_frame
 from chalicelib.domain.notices import CONTINUES_HOURS, Anomaly, Notice, Subject
@@ -95,12 +95,7 @@ class Detector:
         """Record the anomalies of the last hours; returns how many are new."""
         end_ms = (now_ms - SETTLED_MS) // HOUR_MS * HOUR_MS
         start_ms = end_ms - (HISTORY_HOURS + JUDGED_HOURS) * HOUR_MS
-        found = [
-            anomaly
-            for event_type in self.history.event_types(project)
-            if event_type != OTHER
-            for anomaly in self._of_type(project, event_type, start_ms, end_ms)
-        ]
+        found = self._anomalies(project, start_ms, end_ms)
         new = 0
         for hour, anomalies in groupby(sorted(found, key=_hour), key=_hour):  # in order: each goes on with those before
             hour_ms = hour_start_ms(hour)
@@ -140,24 +135,45 @@ class Detector:
                 except PushFailed as error:
                     log.warning("anomaly not pushed", extra={"connection_id": connection.id, "reason": str(error)})
 
-    def _of_type(self, project: str, event_type: str, start_ms: int, end_ms: int) -> Iterator[Anomaly]:
+    def _anomalies(self, project: str, start_ms: int, end_ms: int) -> Iterator[Anomaly]:
+        """Of all that is judged; what the whole explains is left out of its parts: one notice, not twenty."""
+        types = {
+            event_type: self.history.hourly(project, self.contracts.metric_of(event_type), start_ms, end_ms)[""]
+            for event_type in self.history.event_types(project)
+            if event_type != OTHER
+        }
+        counts = {name: hours for name, hours in types.items() if np.nansum(hours) >= DEFAULT.minimum_support}
+        explained: set[tuple[str, str]] = set()
+        if len(counts) > 1:  # a project that falls silent altogether
+            together = np.stack(list(counts.values()))
+            total = np.where(np.isnan(together).all(axis=0), np.nan, np.nansum(together, axis=0))
+            silent = [a for a in _judged(project, {Subject(EVERYTHING): total}, start_ms) if a.kind == SILENCE]
+            yield from silent
+            explained = {anomaly.moment for anomaly in silent}
+        for event_type, hours in counts.items():
+            yield from self._of_type(project, event_type, hours, explained, start_ms, end_ms)
+
+    def _of_type(
+        self,
+        project: str,
+        event_type: str,
+        counts: NDArray[np.float64],
+        explained: set[tuple[str, str]],
+        start_ms: int,
+        end_ms: int,
+    ) -> Iterator[Anomaly]:
         metric, spec = self.contracts.metric_of(event_type), self.contracts.spec(event_type)
-        counts = self.history.hourly(project, metric, start_ms, end_ms)[""]
-        if np.nansum(counts) < DEFAULT.minimum_support:
-            return
-        whole = list(_judged(project, {Subject(metric): counts}, start_ms))
+        whole = [a for a in _judged(project, {Subject(metric): counts}, start_ms) if a.moment not in explained]
         yield from whole
-        explained = {(anomaly.hour, anomaly.direction) for anomaly in whole}
+        explained = explained | {anomaly.moment for anomaly in whole}
         for dimension in spec.dimensions:
             values = _top(self.history.hourly(project, metric, start_ms, end_ms, group_by=dimension))
             series = {Subject(metric, dimension=dimension, value=value): hours for value, hours in values.items()}
-            # What the whole metric did, its values did: one notice, not twenty.
-            yield from (a for a in _judged(project, series, start_ms) if (a.hour, a.direction) not in explained)
+            yield from (a for a in _judged(project, series, start_ms) if a.moment not in explained)
         for measure in spec.measures:
             hours = self.history.hourly(project, metric, start_ms, end_ms, agg=LATENCY, measure=measure)[""]
             supported = np.where(counts >= DEFAULT.minimum_support, hours, np.nan)
-            subject = Subject(metric, LATENCY, measure)
-            yield from _judged(project, {subject: supported}, start_ms, counts=False)
+            yield from _judged(project, {Subject(metric, LATENCY, measure): supported}, start_ms, counts=False)
 
 
 def _top(series: Series) -> Series:

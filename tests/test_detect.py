@@ -239,6 +239,20 @@ def test_a_dimensions_value_is_judged_unless_its_whole_metric_does_the_same(worl
     assert [a["value"] for a in world.listed() if a not in alone] == [None]
 
 
+def test_a_project_that_falls_silent_altogether_is_one_notice(world: World) -> None:
+    world.hours.counts = {name: steady(last=0, seed=n) for n, name in enumerate(("page_view", "click", "search"))}
+    world.hours.dimensions = {"path": {"/a": steady(last=0)}}
+
+    assert world.detector.detect(NOW_MS) == 1
+    assert [(a["metric"], a["kind"]) for a in world.listed()] == [("events", "silence")]
+
+
+def test_two_metrics_that_do_the_same_are_two_matters(world: World) -> None:
+    world.hours.counts = {name: steady(last=1500, seed=n) for n, name in enumerate(("page_view", "click"))}
+
+    assert world.detector.detect(NOW_MS) == 2
+
+
 def test_of_a_dimension_the_values_with_the_most_events_are_judged(world: World) -> None:
     world.hours.counts = {"page_view": steady(level=100_000)}
     values = {f"/{n:02d}": steady(level=1000 - n * 10, last=0) for n in range(TOP_VALUES + 5)}

@@ -162,6 +162,7 @@ def test_a_measure_that_nobody_sends_any_more_ends_its_alert(world: World) -> No
         ({"metric": "events"}, 24),
         ({"metric": "api_request"}, 24),
         ({"agg": "users"}, 20),
+        ({"metric": "users"}, 20),
         ({"filter": {"status": "500"}}, 4),
         ({"filter": {"status": ["500", 200, "500"]}}, 24),
         ({"agg": "sum", "measure": "latency_ms"}, 20 * 100 + 4 * 700),

@@ -15,7 +15,7 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.domain.notices import ALERT, Notice
 from chalicelib.domain.parameters import read_parameters
-from chalicelib.domain.questions import AGGREGATIONS, MEASURED, QUANTILES
+from chalicelib.domain.questions import AGGREGATIONS, MEASURED, QUANTILES, USERS
 from chalicelib.domain.rollups import Rollup, Rollups, dimension_text
 from chalicelib.domain.sketches import quantile
 from chalicelib.domain.time_windows import MINUTE_MS, iso_ms
@@ -55,15 +55,15 @@ class Alert:
         total = Rollup()
         for part in rollups:
             for name, rollup in part.items():
-                if self.metric == EVENTS or name == event_type:
+                if self.metric in (EVENTS, USERS) or name == event_type:
                     total.merge(rollup)
         if self.dimension:
             counted = total.dimensions.get(self.dimension, {})
             return sum(counted.get(value, 0) for value in self.values)
+        if self.metric == USERS or self.agg == "users":
+            return total.users.estimate()
         if self.agg == "count":
             return total.count
-        if self.agg == "users":
-            return total.users.estimate()
         found = total.measures.get(self.measure or "")
         if found is None or not found.count:
             return None

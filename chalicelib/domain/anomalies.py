@@ -40,6 +40,7 @@ ZONES = tuple(map(ZoneInfo, ("UTC", "Europe/Berlin", "America/New_York", "Americ
 
 Floats = NDArray[np.float64]
 HIGH, LOW = "high", "low"
+SPIKE, DROP, SILENCE, DRIFT = "spike", "drop", "silence", "drift"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,7 @@ def _silence(weeks: _Weeks, now: Floats) -> _Scores:
     dispersion = weeks.deviation(weeks.expected) ** 2  # of a source that comes in bursts more than 1
     silent = (now == 0) & (missed / dispersion >= SILENCE_EVENTS)
     score = -2 * np.sqrt(np.maximum(missed, 0) / dispersion)
-    return _Scores("silence", "seasonal", now, weeks.expected, np.where(silent, score, np.nan))
+    return _Scores(SILENCE, "seasonal", now, weeks.expected, np.where(silent, score, np.nan))
 
 
 def _drift(weeks: _Weeks, now: Floats, sensitivity: Sensitivity) -> _Scores:
@@ -236,7 +237,7 @@ def _drift(weeks: _Weeks, now: Floats, sensitivity: Sensitivity) -> _Scores:
     enough &= np.abs(np.expm1(change)) >= sensitivity.minimum_change
     enough &= _mean(np.log(blocks[:, -GOING_ON:])) * np.sign(change) >= np.abs(change)  # it goes on
     enough &= ~np.isnan(now) & (np.abs(score) >= sensitivity.threshold)
-    return _Scores("drift", "seasonal", _mean(observed), _mean(expected), np.where(enough, score, np.nan))
+    return _Scores(DRIFT, "seasonal", _mean(observed), _mean(expected), np.where(enough, score, np.nan))
 
 
 def _growth(weeks: Floats, counts: bool) -> tuple[Floats, Floats]:
@@ -342,8 +343,8 @@ def _unit(expected: Floats, counts: bool) -> Floats:
 
 def _kind(test: _Scores, row: int) -> str:
     if test.score[row] > 0:
-        return "spike"
-    return "silence" if test.observed[row] == 0 else "drop"
+        return SPIKE
+    return SILENCE if test.observed[row] == 0 else DROP
 
 
 def _numbers(test: _Scores, row: int) -> tuple[float, float, float]:

@@ -42,6 +42,11 @@ class Anomaly:
         return _id(self.project, *self._series(), self.hour)
 
     @property
+    def moment(self) -> tuple[str, str]:
+        """When, and in which direction."""
+        return self.hour, self.direction
+
+    @property
     def told(self) -> bool:
         """Whether it is published: what only goes on is kept, and said no second time."""
         return not self.since
