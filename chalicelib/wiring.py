@@ -24,6 +24,7 @@ from chalicelib.domain.ledger import Tally
 from chalicelib.live import Pusher
 from chalicelib.process import Processor
 from chalicelib.profile import Profiler
+from chalicelib.realtime import Observer
 from chalicelib.replay import REPLAYED_HOURS, Replayer
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
@@ -31,9 +32,11 @@ from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.alerts_table import AlertsTable
 from chalicelib.storage.annotations_table import AnnotationsTable
 from chalicelib.storage.anomalies_table import AnomaliesTable
+from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.history import History
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.objects import DataBucket
@@ -113,6 +116,11 @@ def rollups_table() -> RollupsTable:
 @cache
 def ledger_table() -> LedgerTable:
     return LedgerTable(client("dynamodb"), settings().rollups_table)
+
+
+@cache
+def history() -> History:
+    return History(rollups_table(), ClosedTable(client("dynamodb"), settings().rollups_table))
 
 
 @cache
@@ -204,12 +212,17 @@ def profiler() -> Profiler:
 
 @cache
 def auditor() -> Auditor:
-    return Auditor(ledger_table(), rollups_table(), settings().stage)
+    return Auditor(ledger_table(), history(), settings().stage)
 
 
 @cache
 def reporter() -> Reporter:
-    return Reporter(contracts(), rollups_table(), ledger_table())
+    return Reporter(contracts(), history())
+
+
+@cache
+def observer() -> Observer:
+    return Observer(contracts(), rollups_table(), ledger_table())
 
 
 @cache
@@ -229,10 +242,8 @@ def detector() -> "Detector":
     from chalicelib.detect import Detector
     from chalicelib.storage.rollup_history import RollupHistory
 
-    history = RollupHistory(contracts(), rollups_table())
-    return Detector(
-        access_table().names, history, contracts(), anomalies_table(), notices(), control_table(), sockets()
-    )
+    hours = RollupHistory(contracts(), history())
+    return Detector(access_table().names, hours, contracts(), anomalies_table(), notices(), control_table(), sockets())
 
 
 @cache
@@ -247,7 +258,7 @@ def analyst() -> "Analyst":
 
 @cache
 def subscriber() -> Subscriber:
-    return Subscriber(control_table(), rollups_table(), sockets(), contracts(), settings().websocket_url)
+    return Subscriber(control_table(), history(), sockets(), contracts(), settings().websocket_url)
 
 
 @cache

@@ -74,7 +74,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ),
     ]
     collect = [
-        with_keys(allow("dynamodb:PutItem", rollups), "*#ledger#*"),
+        with_keys(allow("dynamodb:PutItem", rollups), "*#ledger"),
         send,
         allow("s3:PutObject", f"{data}/quarantine/project=*", f"{data}/spill/*"),
     ]
@@ -93,7 +93,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:Query", "annotations", "anomalies"),
             with_keys(allow(["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"], control), "alerts"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
-            allow("dynamodb:Query", rollups),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             *collect,
             allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/quarantine/project=*"),
             list_data("quarantine/project="),
@@ -105,7 +105,8 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "websocket_message": [
             control_items(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], "connection", "sockets"),
-            allow("dynamodb:Query", rollups),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
+            allow("dynamodb:BatchGetItem", rollups),
             push("DELETE", "POST"),
         ],
         "websocket_disconnect": [
@@ -135,10 +136,15 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "reinject": reinject,
         "take_bus_event": [control_items("dynamodb:GetItem", "project"), *collect],
-        "compact": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), allow("dynamodb:PutItem", rollups)],
+        "compact": [
+            allow("dynamodb:Scan", f"{rollups}/index/open"),
+            allow(
+                [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups
+            ),
+        ],
         "watch": [
             with_keys(allow(["dynamodb:Query", "dynamodb:UpdateItem"], control), "alerts"),
-            allow("dynamodb:Query", rollups),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             *notify,
         ],
         "detect": [
@@ -146,11 +152,15 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             control_items(["dynamodb:PutItem", "dynamodb:UpdateItem"], "anomalies"),
             control_items("dynamodb:GetItem", "connection"),
             control_items("dynamodb:DeleteItem", "connection", "sockets"),
-            allow("dynamodb:Query", rollups),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             push("POST"),
             *notify,
         ],
-        "audit": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), *reinject],
+        "audit": [
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open", f"{rollups}/index/receipts"),
+            allow("dynamodb:GetItem", rollups),
+            *reinject,
+        ],
     }
 
 

@@ -24,6 +24,8 @@ from chalicelib.domain.rollups import OTHER, RollupSpec
 from chalicelib.domain.time_windows import HOUR_MS, hour_of, to_ms
 from chalicelib.storage.annotations_table import AnnotationsTable
 from chalicelib.storage.anomalies_table import AnomaliesTable
+from chalicelib.storage.closed_table import ClosedTable
+from chalicelib.storage.history import History
 from chalicelib.storage.notices import NotPublished
 from chalicelib.storage.rollup_history import RollupHistory
 from chalicelib.storage.sockets import Sockets
@@ -331,7 +333,8 @@ def test_the_rollups_of_events_are_read_as_hours(world: World) -> None:
         (chunk,) = chunks_of(Message("shop", NOW_MS, [event]))
         aggregator = Aggregator(CONTRACTS, world.stores.rollups, world.stores.bucket)
         aggregator.aggregate([stream_record(chunk, number)], NOW_MS // 1000)
-    history = RollupHistory(CONTRACTS, world.stores.rollups)
+    closed = ClosedTable(world.stores.rollups.client, world.stores.rollups.name)
+    history = RollupHistory(CONTRACTS, History(world.stores.rollups, closed))
     span = ("shop", "page_views", start_ms, start_ms + 4 * HOUR_MS)
 
     assert history.event_types("shop") == ["page_view"]

@@ -13,16 +13,17 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load, valid
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import InvalidRequest
+from chalicelib.domain.folding import dimension_text
 from chalicelib.domain.notices import ALERT, Notice
 from chalicelib.domain.parameters import read_parameters
 from chalicelib.domain.questions import AGGREGATIONS, MEASURED, QUANTILES, USERS
-from chalicelib.domain.rollups import Rollup, Rollups, dimension_text
+from chalicelib.domain.rollups import Cell, Rollup, Rollups
 from chalicelib.domain.sketches import quantile
 from chalicelib.domain.time_windows import MINUTE_MS, iso_ms
 
 EVENTS = "events"  # the metric of every event type together
 ABOVE, BELOW = "above", "below"
-MAX_WINDOW_MINUTES = 60
+MAX_WINDOW_MINUTES = 10  # for as long compaction keeps the minutes of arrival apart
 MAX_COOLDOWN_MINUTES = 1440
 MAX_VALUES = 20  # of a filter
 ID_DIGITS = 16
@@ -37,7 +38,7 @@ class Alert:
     metric: str
     agg: str
     measure: str | None
-    dimension: str | None  # counts only: of the events with one of these values
+    dimension: str | None  # only of the events with one of these values
     values: tuple[str, ...]
     window_minutes: int
     comparison: str
@@ -52,14 +53,12 @@ class Alert:
     def value(self, rollups: Iterable[Rollups], contracts: Contracts) -> float | None:
         """The number, None where nothing was measured; of no events the count is 0."""
         event_type = contracts.type_of(self.metric) or self.metric
-        total = Rollup()
+        total = Cell()
         for part in rollups:
             for name, rollup in part.items():
                 if self.metric in (EVENTS, USERS) or name == event_type:
-                    total.merge(rollup)
-        if self.dimension:
-            counted = total.dimensions.get(self.dimension, {})
-            return sum(counted.get(value, 0) for value in self.values)
+                    for cell in self._cells(rollup):
+                        total.merge(cell)
         if self.metric == USERS or self.agg == "users":
             return total.users.estimate()
         if self.agg == "count":
@@ -70,6 +69,12 @@ class Alert:
         if self.agg in QUANTILES:
             return quantile(found.buckets, QUANTILES[self.agg])
         return {"sum": found.total, "avg": found.total / found.count, "min": found.low, "max": found.high}[self.agg]
+
+    def _cells(self, rollup: Rollup) -> list[Cell]:
+        if self.dimension is None:
+            return [rollup]
+        values = rollup.dimensions.get(self.dimension, {})
+        return [values[value] for value in self.values if value in values]
 
     def broken(self, value: float | None) -> bool:
         """Whether the number is beyond the threshold; one that is not there is not."""
@@ -171,8 +176,6 @@ class AlertParameters(Schema):
             wanted = "needs a measure, such as latency_ms" if data["measure"] is None else "takes none"
             raise ValidationError(f"agg={data['agg']} {wanted}", "measure")
         chosen = data.pop("filter")
-        if chosen and data["agg"] != "count":
-            raise ValidationError(f"only agg=count can be filtered, not agg={data['agg']}", "filter")
         dimension, values = next(iter(chosen.items())) if chosen else (None, None)
         return {**data, "dimension": dimension, "values": _texts(values) if chosen else ()}
 

@@ -93,7 +93,7 @@ def find(values: Floats, hour_ms: int, *, counts: bool = True, sensitivity: Sens
         raise ValueError(f"values has the shape {values.shape}; it is (series, {HISTORY_HOURS + 1})")
     if counts:
         values = np.where(np.cumsum(np.nan_to_num(values), axis=1) > 0, values, np.nan)  # unknown until it begins
-    elif not np.all(values[~np.isnan(values)] > 0):
+    else:
         values = np.where(values > 0, values, np.nan)
     weeks = _Weeks.of(values, hour_ms, counts)
     now = values[:, -1]

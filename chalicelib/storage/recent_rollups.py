@@ -17,11 +17,10 @@ class RecentRollups:
     def arrived(self, project: str, start_ms: int, end_ms: int) -> list[tuple[int, Rollups]]:
         """Rollups with the start of the minute of their arrival, in the half-open range of whole minutes.
 
-        At most an hour before now; several of a minute add up.
+        At most ten minutes before now, for so long compaction keeps the minutes apart; several of a minute add up.
         """
         found: list[tuple[int, Rollups]] = []
-        for hour in (hour_of(end_ms - HOUR_MS), hour_of(end_ms)):
-            view = self.rollups.read_hour(project, hour)
+        for view in self.rollups.read_live(project, hour_of(end_ms - HOUR_MS), hour_of(end_ms)).values():
             found += [(delta.written_at * 1000 // MINUTE_MS * MINUTE_MS, delta.rollups) for delta in view.deltas]
             found += [(_start_ms(merged.minute), merged.rollups) for merged in view.merged]
         return [(minute_ms, rollups) for minute_ms, rollups in found if start_ms <= minute_ms < end_ms]
