@@ -1,5 +1,7 @@
 """What the API answers, as JSON Schema. The tests hold every answer to it, without a field more."""
 
+from chalicelib.domain.alerts import ABOVE, BELOW
+from chalicelib.domain.annotations import KINDS
 from chalicelib.domain.openapi import JsonSchema, ref
 from chalicelib.domain.questions import AGGREGATIONS, INTERVALS, QUANTILES
 
@@ -132,6 +134,58 @@ QUARANTINE = an(
 REPLAY = an(replayed=COUNT, rejected=COUNT, reasons=by_name(COUNT), left=COUNT, next=TEXT_OR_NULL, dry_run=YES_OR_NO)
 ROWS = an(**_QUERY, columns=many(an(name=TEXT, type=TEXT)), rows=many(many(ANYTHING)), truncated=YES_OR_NO)
 RUNNING = an(**_QUERY)
+ANOMALIES = an(
+    anomalies=many(
+        an(
+            id=TEXT,
+            project=TEXT,
+            metric=TEXT,
+            agg=one_of(*AGGREGATIONS),
+            measure=TEXT_OR_NULL,
+            dimension=TEXT_OR_NULL,
+            value=TEXT_OR_NULL,
+            hour=TEXT,
+            kind=one_of("spike", "drop", "silence", "drift"),
+            direction=one_of("high", "low"),
+            observed=NUMBER,
+            expected=NUMBER,
+            score=NUMBER,
+            method=one_of("seasonal", "plain"),
+            since=TEXT,
+        )
+    ),
+    next=TEXT_OR_NULL,
+)
+ALERT = an(
+    id=TEXT,
+    project=TEXT,
+    name=TEXT,
+    metric=TEXT,
+    agg=one_of(*AGGREGATIONS),
+    measure=TEXT_OR_NULL,
+    filter={"type": ["object", "null"], "additionalProperties": many(TEXT)},
+    window_minutes=COUNT,
+    comparison=one_of(ABOVE, BELOW),
+    threshold=NUMBER,
+    cooldown_minutes=COUNT,
+    state=one_of("firing", "ok"),
+    created_at=TIME,
+    changed_at=TEXT_OR_NULL,
+    value=NUMBER_OR_NULL,
+)
+ALERTS = an(alerts=many(ALERT))
+DELETED = an(deleted=TEXT)
+ANNOTATION = an(
+    id=TEXT,
+    at=TIME,
+    title=TEXT,
+    kind=one_of(*KINDS),
+    url=TEXT_OR_NULL,
+    dimension=TEXT_OR_NULL,
+    value=TEXT_OR_NULL,
+    tags=many(TEXT),
+)
+ANNOTATIONS = an(annotations=many(ANNOTATION), next=TEXT_OR_NULL)
 SCHEMAS = an(
     schemas=many(an(event_type=TEXT, metric=TEXT, title=TEXT, description=TEXT, newest=TEXT, versions=many(TEXT)))
 )

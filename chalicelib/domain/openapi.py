@@ -244,7 +244,7 @@ def _limits(check: object, kind: str | None) -> JsonSchema:
     if isinstance(check, validate.OneOf):
         return {"enum": list(check.choices)}
     if isinstance(check, validate.Length):
-        of = "Items" if kind == "array" else "Length"
+        of = {"array": "Items", "object": "Properties"}.get(kind or "", "Length")
         least, most = (check.equal, check.equal) if check.equal is not None else (check.min, check.max)
         limits = {f"min{of}": least, f"max{of}": most}
     elif isinstance(check, validate.Range):

@@ -14,6 +14,8 @@ request of the end-to-end tests, schemathesis's among them, is answered in anoth
 
 from chalicelib.domain import answers, cloudevents, segment
 from chalicelib.domain.access import Scope
+from chalicelib.domain.alerts import AlertParameters
+from chalicelib.domain.annotations import AnnotationParameters, AnomalyParameters, RangeParameters
 from chalicelib.domain.answers import VERDICTS_REF, an, many
 from chalicelib.domain.bodies import JSON, MAX_EVENTS, MAX_MESSAGES, MEDIA_TYPES
 from chalicelib.domain.contracts import MAX_ID_LENGTH
@@ -138,6 +140,31 @@ OPERATIONS: dict[str, Operation] = {
         Scope.ADMIN,
         {200: answers.REPLAY},
         body=ReplayParameters,
+    ),
+    "GET /anomalies": Operation(
+        "Hours that are out of the ordinary, the latest first.",
+        Scope.READ,
+        {200: answers.ANOMALIES},
+        query=AnomalyParameters,
+    ),
+    "POST /alerts": Operation(
+        "Sets a threshold on a number of the last minutes; 200 if there is one that says the same.",
+        Scope.ADMIN,
+        {200: answers.ALERT, 201: answers.ALERT},
+        body=AlertParameters,
+    ),
+    "GET /alerts": Operation("Every alert, and whether it fires.", Scope.READ, {200: answers.ALERTS}),
+    "DELETE /alerts/{alert_id}": Operation(
+        "Removes an alert.", Scope.ADMIN, {200: answers.DELETED}, raises=(NotFound,)
+    ),
+    "POST /annotations": Operation(
+        "Notes a deploy, a campaign, an incident or anything else; 200 if the first of its id differs.",
+        Scope.ADMIN,
+        {200: answers.ANNOTATION, 201: answers.ANNOTATION},
+        body=AnnotationParameters,
+    ),
+    "GET /annotations": Operation(
+        "The annotations of a range, the latest first.", Scope.READ, {200: answers.ANNOTATIONS}, query=RangeParameters
     ),
     "POST /query": Operation(
         "Read-only SQL on the project's own `events`: rows, or 202 with an id after 20 s.",
