@@ -1,7 +1,7 @@
 """Users' alerts: when they fire, when they end, who is told, whatever dies in between."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -237,6 +237,13 @@ def test_an_alert_that_was_deleted_is_not_told(world: World) -> None:
     assert world.stores.items("control") == []
     with pytest.raises(NotFound, match=made["id"]):
         world.watcher.delete("shop", made["id"])
+
+
+def test_an_alert_that_no_key_could_hold_does_not_exist(world: World) -> None:
+    nowhere = AlertsTable(client=None, name="not asked")
+
+    with pytest.raises(NotFound, match="does not exist"):
+        replace(world.watcher, alerts=nowhere).delete("shop", "a" * 2000)
 
 
 def test_one_projects_trouble_keeps_no_other_from_being_told(world: World) -> None:
