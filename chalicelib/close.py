@@ -80,11 +80,19 @@ class Closer:
         if difference:
             extra = {"project": project, "hour": hour, "shown": sum(shown.values()), "stored": total}
             log.warning("live numbers differed from the file, which counts", extra=extra)
+        self.closed.note_day(project, hour[:10], f"{hour}#{state.epoch}")
         self._write(project, hour, truth, view, state)
-        if now * 1000 >= hour_start_ms(hour[:10] + "T00") + DAY_MS:
-            self._write_day(project, hour[:10], {*truth, *shown, ALL_TYPES})
         self.rollups.mark_closed(project, hour, state.epoch, now)
         return Closing(True, difference, total)
+
+    def close_days(self, project: str, now: int) -> int:
+        """Put together the days that are over, and of which an hour was closed since; returns how many."""
+        over = {day: token for day, token in self.closed.noted_days(project).items() if _is_over(day, now)}
+        types = {*self.rollups.event_types(project), ALL_TYPES} if over else set()
+        for day, token in over.items():
+            self._write_day(project, day, types)
+            self.closed.forget_day(project, day, token)
+        return len(over)
 
     def clean(self, project: str, now: int) -> int:
         """Delete live items that closed ones have taken over; returns how many."""
@@ -214,6 +222,10 @@ class Closer:
 
     def _spec(self, event_type: str) -> RollupSpec:
         return ALL_TYPES_SPEC if event_type == ALL_TYPES else self.contracts.spec(event_type)
+
+
+def _is_over(day: str, now: int) -> bool:
+    return now * 1000 >= hour_start_ms(f"{day}T00") + DAY_MS
 
 
 def _is_later(before: Closed | None, hour: str, state: HourState) -> bool:
