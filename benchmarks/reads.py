@@ -1,7 +1,7 @@
 """`python -m benchmarks.reads`: DynamoDB pages and milliseconds of what dashboards ask, over a year.
 
-The tables hold a year of closed hours and, of the last two hours, what 200 deltas a minute leave. The handler's own time
-is apart from the SDK's, which stands for the network as well.
+The tables hold a year of closed hours and, of the last two hours, what 200 deltas a minute leave. The handler's own
+time is apart from the SDK's, which stands for the network as well.
 """
 
 import argparse

@@ -37,6 +37,7 @@ def parquet() -> bool:
     """A lake file with one event, written by the archive's own code."""
     lake = importlib.import_module("chalicelib.storage.lake")
     importlib.import_module("chalicelib.archive")
+    importlib.import_module("chalicelib.detect")
     written: dict[str, bytes] = {}
 
     class Bucket:
@@ -79,6 +80,8 @@ HANDLERS = (
     "take_bus_event",
     "compact",
     "audit",
+    "watch",
+    "detect",
 )
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ FUNCTIONS = [
     "take_bus_event",
     "compact",
     "audit",
+    "watch",
+    "detect",
 ]
 GLUE_TYPES = {pa.string(): "string", pa.timestamp("us", tz="UTC"): "timestamp"}
 
@@ -173,7 +175,18 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
         *(("IteratorAge", f"{name}-age") for name in ("process", "aggregate", "archive", "live")),
         *(
             ("Errors", f"{name}-errors")
-            for name in ("process", "aggregate", "archive", "live", "bus", "compact", "audit", "socket")
+            for name in (
+                "process",
+                "aggregate",
+                "archive",
+                "live",
+                "bus",
+                "compact",
+                "audit",
+                "watch",
+                "detect",
+                "socket",
+            )
         ),
         ("EventsMissing", "events-missing"),
         ("MessagesSpilled", "spilled"),
