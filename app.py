@@ -424,6 +424,11 @@ def compact(_event: object) -> None:
     wiring.compactor().compact(int(time.time()))
 
 
+@app.schedule(Rate(5, unit=Rate.MINUTES), name="consolidate")
+def consolidate(_event: object) -> None:
+    wiring.consolidator().run(to_ms(now()))
+
+
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")
 def audit(_event: object) -> None:
     spilled = wiring.collector().sweep(now())

@@ -28,6 +28,7 @@ from chalicelib.report import Reporter
 from chalicelib.settings import Settings
 from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.ledger_table import LedgerTable
@@ -42,6 +43,7 @@ from chalicelib.throttle import Throttle
 
 if TYPE_CHECKING:
     from chalicelib.archive import Archiver
+    from chalicelib.consolidate import Consolidator
     from chalicelib.query import Analyst
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
@@ -108,6 +110,11 @@ def ledger_table() -> LedgerTable:
 
 
 @cache
+def dirty_hours() -> DirtyHours:
+    return DirtyHours(client("dynamodb"), settings().rollups_table)
+
+
+@cache
 def data_bucket() -> DataBucket:
     return DataBucket(client("s3"), settings().data_bucket)
 
@@ -166,7 +173,16 @@ def archiver() -> "Archiver":
     from chalicelib.archive import Archiver
     from chalicelib.storage.lake import Lake
 
-    return Archiver(Lake(data_bucket()))
+    return Archiver(Lake(data_bucket()), dirty_hours())
+
+
+@cache
+def consolidator() -> "Consolidator":
+    # Imported here for the same reason.
+    from chalicelib.consolidate import Consolidator
+    from chalicelib.storage.lake import Lake
+
+    return Consolidator(Lake(data_bucket()), dirty_hours(), settings().stage, lambda: secrets.token_hex(4))
 
 
 @cache
@@ -196,7 +212,7 @@ def analyst() -> "Analyst":
     from chalicelib.storage.athena import Athena
 
     athena = Athena(client("athena"), settings().athena_database, settings().athena_workgroup)
-    return Analyst(athena, control_table())
+    return Analyst(athena, control_table(), dirty_hours())
 
 
 @cache

@@ -37,6 +37,7 @@ def parquet() -> bool:
     """A lake file with one event, written by the archive's own code."""
     lake = importlib.import_module("chalicelib.storage.lake")
     importlib.import_module("chalicelib.archive")
+    importlib.import_module("chalicelib.consolidate")
     written: dict[str, bytes] = {}
 
     class Bucket:
@@ -78,6 +79,7 @@ HANDLERS = (
     "reinject",
     "take_bus_event",
     "compact",
+    "consolidate",
     "audit",
 )
 

@@ -29,6 +29,7 @@ FUNCTIONS = [
     "reinject",
     "take_bus_event",
     "compact",
+    "consolidate",
     "audit",
 ]
 GLUE_TYPES = {pa.string(): "string", pa.timestamp("us", tz="UTC"): "timestamp"}
@@ -173,9 +174,10 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
         *(("IteratorAge", f"{name}-age") for name in ("process", "aggregate", "archive", "live")),
         *(
             ("Errors", f"{name}-errors")
-            for name in ("process", "aggregate", "archive", "live", "bus", "compact", "audit", "socket")
+            for name in ("process", "aggregate", "archive", "live", "bus", "compact", "consolidate", "audit", "socket")
         ),
         ("EventsMissing", "events-missing"),
+        ("LakeOldestDirtySeconds", "lake-dirty"),
         ("MessagesSpilled", "spilled"),
         ("5XXError", "api-errors"),
     }
