@@ -33,27 +33,27 @@ class FolderS3:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def put_object(self, Bucket: str, Key: str, Body: bytes) -> None:
+    def put_object(self, *, Key: str, Body: bytes, **_: Any) -> None:
         path = self.folder / Key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(Body)
 
-    def get_object(self, Bucket: str, Key: str, Range: str = "") -> dict[str, Any]:
+    def get_object(self, *, Key: str, Range: str = "", **_: Any) -> dict[str, Any]:
         with (self.folder / Key).open("rb") as file:
             if not Range:
                 return {"Body": io.BytesIO(file.read())}
-            start, _, end = Range.removeprefix("bytes=").partition("-")
+            start, _dash, end = Range.removeprefix("bytes=").partition("-")
             file.seek(int(start))
             return {"Body": io.BytesIO(file.read(int(end) - int(start) + 1))}
 
-    def head_object(self, Bucket: str, Key: str) -> dict[str, Any]:
+    def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
         return {"ContentLength": (self.folder / Key).stat().st_size}
 
-    def create_multipart_upload(self, Bucket: str, Key: str) -> dict[str, Any]:
+    def create_multipart_upload(self, *, Key: str, **_: Any) -> dict[str, Any]:
         (self.folder / Key).write_bytes(b"")
         return {"UploadId": Key}
 
-    def upload_part(self, Bucket: str, Key: str, UploadId: str, PartNumber: int, Body: bytes) -> dict[str, Any]:
+    def upload_part(self, *, Key: str, PartNumber: int, Body: bytes, **_: Any) -> dict[str, Any]:
         with (self.folder / Key).open("ab") as file:
             file.write(Body)
         return {"ETag": str(PartNumber)}
@@ -64,7 +64,7 @@ class FolderS3:
     def get_paginator(self, _: str) -> "FolderS3":
         return self
 
-    def paginate(self, Bucket: str, Prefix: str) -> list[dict[str, Any]]:
+    def paginate(self, *, Prefix: str, **_: Any) -> list[dict[str, Any]]:
         return [
             {
                 "Contents": [
@@ -78,7 +78,8 @@ class FolderS3:
 def make(lake: Lake, files: int, rows: int, shape: str, duplicates: float = 0.02) -> None:
     """Write the tail files."""
     rng = random.Random(1)
-    start, sent = hour_start_ms(HOUR), []
+    start = hour_start_ms(HOUR)
+    sent: list[dict[str, Any]] = []
     for number in tqdm(range(files), desc=f"writing {rows * files:,} rows", unit=" files", disable=None, leave=False):
         tail = []
         for _ in range(rows):
@@ -94,13 +95,16 @@ def make(lake: Lake, files: int, rows: int, shape: str, duplicates: float = 0.02
                     "session_id": f"s{rng.randrange(40_000)}",
                     "occurred_at": start + minute + rng.randrange(60_000),
                     "timestamp": "2026-11-21T10:04:59.500Z",
-                    "properties": {"path": f"/products/{rng.randrange(200)}", "latency_ms": round(rng.lognormvariate(4, 0.6), 2)},
+                    "properties": {
+                        "path": f"/products/{rng.randrange(200)}",
+                        "latency_ms": round(rng.lognormvariate(4, 0.6), 2),
+                    },
                     "context": {"locale": "de-DE", "library": {"name": "sdk", "version": "1.2.3"}},
                     "enrichment": {"browser": "Firefox", "os": "Windows", "country": "DE"},
                 }
                 if len(sent) < 50_000:
                     sent.append(event)
-            tail.append(Row(event, start + number))  # type: ignore[arg-type]
+            tail.append(Row(event, start + number))
         lake.write(hour_folder(PROJECT, HOUR) + tail_name(start // 1000 + number, f"r{number}", rows), tail)
 
 

@@ -63,6 +63,7 @@ class Scenario:
     archive_seconds: float = 1.0
     live_seconds: float = 0.1
     compact_seconds: float = 0.5
+    consolidate_seconds: float = 2.0  # of the runs in an hour, most of which find nothing to do
     audit_seconds: float = 0.2
 
     @property
@@ -193,6 +194,7 @@ def lines(s: Scenario) -> Iterator[Line]:
     yield line("WebSocket connections", s.dashboards * s.seconds / 60, "minutes", SOCKET_MINUTES)
     yield function("compact", s.seconds / 60, 0.5, s.compact_seconds)
     yield function("audit", s.seconds / 60, 0.5, s.audit_seconds)
+    yield function("consolidate", s.seconds / 300, 2.94, s.consolidate_seconds)
     calls = s.requests + batches + s.deltas + s.seconds * (s.pushes_per_second + 3 / 60)
     log_gb = calls * LOG_BYTES / 1e9
     yield Line("logs", f"{calls:,.0f} invocations × {LOG_BYTES} B × ${LOGS_GB:g}/GB", log_gb * LOGS_GB)

@@ -1,4 +1,4 @@
-"""Consolidate hours of the lake now, without waiting for the schedule: hours too large for it, or ones it does not know.
+"""Consolidate hours of the lake now: those too large for the schedule, or which it does not know.
 
   python -m ops consolidate --stage prod --dry-run
   python -m ops consolidate --stage prod --project shop --hour 2026-11-21T10

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from chalicelib import consolidate
-from chalicelib.consolidate import GRACE_MS, LEASE_MS, MAX_RUN_SECONDS, REST_MS, Consolidated, Consolidator, Overtaken, TooLate
+from chalicelib.consolidate import (
+    GRACE_MS,
+    LEASE_MS,
+    MAX_RUN_SECONDS,
+    REST_MS,
+    Consolidated,
+    Consolidator,
+    Overtaken,
+    TooLate,
+)
 from chalicelib.domain.partitions import hour_folder, tail_name
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS
 from chalicelib.storage.lake import Lake, Row
@@ -153,7 +162,10 @@ def test_an_absorbed_file_that_is_written_again_is_not_read_again(stores: Stores
 def test_a_file_noted_meanwhile_keeps_the_hour_dirty(stores: Stores, consolidator: Consolidator) -> None:
     tail(stores, 1, "a")
 
-    consolidator.run(DUE, then=lambda _: tail(stores, 2, "b", at=DUE) and None)
+    def meanwhile(_: Consolidated) -> None:
+        tail(stores, 2, "b", at=DUE)
+
+    consolidator.run(DUE, meanwhile)
 
     [state] = stores.dirty.all()
     assert state.tail == tail_name(2, "r2", 1)
@@ -213,9 +225,7 @@ def test_an_hour_that_does_not_fit_into_the_functions_time_is_not_begun(
     assert stores.dirty.all()[0].run is None
 
 
-def test_who_is_overtaken_changes_nothing_and_leaves_nothing_behind(
-    stores: Stores, consolidator: Consolidator
-) -> None:
+def test_who_is_overtaken_changes_nothing_and_leaves_nothing_behind(stores: Stores, consolidator: Consolidator) -> None:
     tail(stores, 1, "a")
     second: list[Consolidated] = []
 
@@ -289,7 +299,15 @@ def test_large_files_are_written_and_read_part_by_part(
     monkeypatch.setattr("chalicelib.storage.objects.WHOLE_BYTES", 1000)
     rng = random.Random(1)
     rows = [
-        Row({"event_id": f"e{n:06}", "event_type": "x", "occurred_at": NINE, "properties": {"x": rng.randbytes(90).hex()}}, NINE)
+        Row(
+            {
+                "event_id": f"e{n:06}",
+                "event_type": "x",
+                "occurred_at": NINE,
+                "properties": {"x": rng.randbytes(90).hex()},
+            },
+            NINE,
+        )
         for n in range(80_000)
     ]
     consolidator.lake.write(FOLDER + "tail-1.parquet", rows)

@@ -57,7 +57,7 @@ class HourFiles:
 
 @dataclass(frozen=True, slots=True)
 class Lake:
-    """Whole files, whose rows are in order of (occurred_at, event_id); a file of the same key replaces the one before."""
+    """Whole files, rows in order of (occurred_at, event_id); a file of the same key replaces the one before."""
 
     bucket: DataBucket
 
@@ -93,7 +93,7 @@ class Lake:
         return Merge(list(files), lambda name: self._open(folder + name, files[name]), SCHEMA)
 
     def write_hour(self, folder: str, version: str, merge: Merge, each: Callable[[], None]) -> HourFiles:
-        """Write the merged rows as the files of a version; calls `each` before each write, which may raise to end it."""
+        """Write the merged rows as the files of a version; before each write `each` is called, which may raise."""
         keys: list[str] = []
         size_bytes = 0
         slices = merge.slices()

@@ -130,8 +130,8 @@ class Merge:
                 if not len(mine):
                     continue
                 scan.lost = np.zeros(len(scan.hashes), np.bool_) if scan.lost is None else scan.lost
-                for event_id, *order, row in self._rows(scan.name, mine):
-                    claim = (*order, number, row)
+                for event_id, received, occurred, row in self._rows(scan.name, mine):
+                    claim = (received, occurred, number, row)
                     holder = best.setdefault(event_id, claim)
                     if claim < holder:
                         best[event_id], holder, claim = claim, claim, holder
@@ -203,7 +203,7 @@ def key_at(rows: pa.RecordBatch, row: int) -> Key:
 
 def _count_below(rows: pa.RecordBatch, cut: Key) -> int:
     times = rows.column("occurred_at").cast(pa.int64()).to_numpy(zero_copy_only=False)
-    low, high = (int(np.searchsorted(times, cut[0], side)) for side in ("left", "right"))  # type: ignore[call-overload]
+    low, high = (int(np.searchsorted(times, cut[0], side)) for side in ("left", "right"))
     ids = rows.column("event_id").slice(low, high - low).to_pylist()
     return low + bisect_left(ids, cut[1])
 
@@ -219,10 +219,7 @@ def _conform(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         return rows
     names = set(rows.schema.names)
     return pa.RecordBatch.from_arrays(
-        [
-            rows.column(f.name).cast(f.type) if f.name in names else pa.nulls(rows.num_rows, f.type)
-            for f in schema
-        ],
+        [rows.column(f.name).cast(f.type) if f.name in names else pa.nulls(rows.num_rows, f.type) for f in schema],
         schema=schema,
     )
 

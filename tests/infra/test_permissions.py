@@ -421,7 +421,10 @@ def run_consolidate(recorder: Recorder) -> None:
         large = wiring.data_bucket().writer(f"{folder}hour-1-0000.parquet")
         large.write(b"more than ten bytes")
         large.discard()
-        assert sum(len(batch) for batch in wiring.consolidator().lake.batches([next(wiring.data_bucket().keys(folder))])) == 2
+        assert (
+            sum(len(batch) for batch in wiring.consolidator().lake.batches([next(wiring.data_bucket().keys(folder))]))
+            == 2
+        )
 
 
 def run_audit(recorder: Recorder) -> None:

@@ -4,11 +4,9 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
 from typing import Any
 
 import boto3
-import pytest
 
 from chalicelib.archive import Archiver
 from chalicelib.consolidate import Consolidator
@@ -16,7 +14,7 @@ from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.snapshots import Open, Snapshot
 from chalicelib.domain.sql import confine
-from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms, to_ms
+from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms
 from chalicelib.query import Analyst
 from chalicelib.storage.athena import Athena
 from chalicelib.storage.control_table import ControlTable
@@ -113,7 +111,12 @@ class World:
         self.ceiling |= {event_id for event_id, _ in events}
         batch = []
         for number, (event_id, minute) in enumerate(events):
-            event = {"event_id": event_id, "event_type": "click", "user_id": "u", "occurred_at": NINE + minute * MINUTE_MS}
+            event = {
+                "event_id": event_id,
+                "event_type": "click",
+                "user_id": "u",
+                "occurred_at": NINE + minute * MINUTE_MS,
+            }
             [chunk] = chunks_of(Message("demo", received_ms, [event]))
             record = stream_record(chunk, first + number)
             record["dynamodb"]["ApproximateCreationDateTime"] = first
@@ -147,7 +150,7 @@ class World:
         assert self.floor <= set(ids) <= self.ceiling
 
     def story(self) -> None:
-        """Some hours in which an hour is consolidated, opened again by late events and a longer retry, settles, and again."""
+        """An hour is consolidated, opened again by late events and a longer retry, settles, and is opened once more."""
         first = [(f"a{n}", 10 + n) for n in range(5)]
         second = [("b0", 20), ("a1", 11), ("b1", 5), ("a3", 30)]
         self.archive(100, first, NINE + 40 * MINUTE_MS)
@@ -207,7 +210,7 @@ def test_a_query_finds_what_there_was_when_it_began_however_late_its_files_are_l
                 found = [row[0] for row in world.analyst.athena.rows(finished(world, query), 100)[1]]
                 assert len(found) == len(set(found))
                 assert ids <= set(found)
-        hours = [Open(u.hour, u.version, u.upto) for u in world.analyst.dirty.of("demo")]
+        hours = [Open(u.hour, u.version, u.upto) for u in world.analyst.dirty.of("demo")] + [Open("2026-11-21T20")]
         query = confine(
             SQL, project="demo", lake_table=world.analyst.athena.lake_table, snapshot=Snapshot(world.now_ms, hours)
         )
