@@ -266,7 +266,7 @@ def get_analytics() -> Response:
 @app.route("/realtime/metrics", methods=["GET"])
 @refusals
 def get_realtime_metrics() -> Response:
-    return answer(wiring.reporter().realtime(project(Scope.READ).id, to_ms(now())))
+    return answer(wiring.observer().observe(project(Scope.READ).id, to_ms(now())))
 
 
 @app.route("/realtime/tickets", methods=["POST"], content_types=ANY_TYPE)

@@ -15,9 +15,10 @@ import orjson
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
+from chalicelib.domain.folding import Folding
 from chalicelib.domain.partitions import unreadable_key
 from chalicelib.domain.records import BadRecord, ChunkRecord, Rewrite, read_chunk, sequence_of
-from chalicelib.domain.rollups import Rollups, fold_event
+from chalicelib.domain.rollup_codec import encode_document
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import HOUR_MS, hour_of
 from chalicelib.storage.objects import DataBucket
@@ -40,19 +41,17 @@ class Aggregator:
         Raises when a store does not answer: the batch then comes again.
         """
         folded = self.fold(records)
-        last = sequence_of(records[-1])
-        for (project, hour), rollups in folded.items():
-            self.rollups.remember_hour(project, hour)
-            self._write(Delta(project, hour, records[0]["eventID"], last, now, rollups), records)
+        for project, hour in folded:
+            self._write(project, hour, folded[project, hour], records, now)
         if folded:
             log.info("aggregated", extra={"batch": records[0]["eventID"], "deltas": len(folded)})
 
-    def fold(self, records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Rollups]:
-        """Rollups by (project, hour): events in the hour they occurred in, the ledger in the hour of receipt.
+    def fold(self, records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Folding]:
+        """What is counted by (project, hour): events in the hour they occurred in, the ledger in the hour of receipt.
 
         One chunk at a time is unpacked. What cannot be read is kept, so that it neither blocks the shard nor vanishes.
         """
-        folded: dict[tuple[str, str], Rollups] = defaultdict(Rollups)
+        folded: dict[tuple[str, str], Folding] = defaultdict(Folding)
         for record in records:
             chunk = read_chunk(record)
             if isinstance(chunk, BadRecord):
@@ -68,30 +67,35 @@ class Aggregator:
                     self._fold_events(folded, chunk)
         return folded
 
-    def _fold_events(self, folded: dict[tuple[str, str], Rollups], chunk: ChunkRecord) -> None:
+    def _fold_events(self, folded: dict[tuple[str, str], Folding], chunk: ChunkRecord) -> None:
         types = {event["event_type"] for event in chunk.events}
         names = self.rollups.names(chunk.project, types, self.contracts.by_type)
         user_hash = hash_user(chunk.user) if chunk.user else None
-        hours: dict[int, Rollups] = {}
+        hours: dict[int, tuple[Folding, int | None]] = {}  # an hour's folding, and the user's number in it
         for event in chunk.events:
             if "enrichment" in event and event["enrichment"].get("bot"):
                 folded[chunk.project, hour_of(chunk.received_ms)].ledger.bots += 1
                 continue
             number = event["occurred_at"] // HOUR_MS
-            rollups = hours.get(number)
-            if rollups is None:
-                rollups = hours[number] = folded[chunk.project, hour_of(event["occurred_at"])]
+            if number not in hours:
+                folding = folded[chunk.project, hour_of(event["occurred_at"])]
+                hours[number] = folding, folding.user(user_hash)
+            folding, user = hours[number]
             event_type = event["event_type"]
-            fold_event(rollups, names[event_type], event, user_hash, self.contracts.spec(event_type))
+            folding.add(names[event_type], event, user, self.contracts.spec(event_type))
 
-    def _write(self, delta: Delta, records: Sequence[Mapping[str, Any]]) -> None:
-        while (tidemark := self.rollups.put_delta(delta)) is not None:
+    def _write(self, project: str, hour: str, folding: Folding, records: Sequence[Mapping[str, Any]], now: int) -> None:
+        while True:
+            first, last = records[0]["eventID"], sequence_of(records[-1])
+            body = encode_document(folding.document())
+            tidemark = self.rollups.put_delta(Delta(project, hour, first, last, now, body))
+            if tidemark is None:
+                return
             records = [record for record in records if sequence_of(record) > tidemark]
-            rollups = self.fold(records).get((delta.project, delta.hour))
-            if rollups is None:
+            rest = self.fold(records)
+            if (project, hour) not in rest:
                 return  # all of it is in the merged item already
-            first = records[0]["eventID"]
-            delta = Delta(delta.project, delta.hour, first, sequence_of(records[-1]), delta.written_at, rollups)
+            folding = rest[project, hour]
 
     def _keep(self, record: BadRecord) -> None:
         log.warning("record unreadable", extra={"event_id": record.event_id, "reason": record.reason})

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from chalicelib import metrics
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms
+from chalicelib.storage.history import History
 from chalicelib.storage.ledger_table import LedgerTable
-from chalicelib.storage.rollups_table import RollupsTable
 
 AUDITED_SECONDS = 2 * 3600  # what was received in this time
 SETTLED_SECONDS = 900  # after its end, or a replay, an hour has nothing in flight, unless something is wrong
@@ -21,7 +21,7 @@ class Auditor:
     """Reads both sides of the ledger; writes nothing."""
 
     ledger: LedgerTable
-    rollups: RollupsTable
+    history: History
     stage: str
 
     def audit(self, now: int, spilled: int) -> dict[str, int]:
@@ -50,9 +50,9 @@ class Auditor:
         """By project and hour of receipt, with the second in which something of it was last received, or replayed."""
         for project, hour, received in self.ledger.hours(since):
             # The edge's side first: what is stored meanwhile brings its own receipt, so nothing seems to be missing.
-            receipts = self.ledger.receipts(project, hour)
-            ledger = self.rollups.read_hour(project, hour).total().ledger
-            ledger.note(*receipts)
+            receipts = self.ledger.receipts(project, hour, hour)
+            ledger = self.history.ledger(project, hour)
+            ledger.note(*receipts.get(hour, ()))
             yield project, hour, received, ledger
 
 

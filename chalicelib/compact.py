@@ -1,20 +1,24 @@
-"""Every minute: deltas that are some minutes old are merged, so that reading an hour stays cheap.
+"""Every minute: deltas that have settled are merged, and older merged items folded, so that reading stays cheap.
 
-Merging writes the merged item and a tombstone in each delta's place in one transaction. A crash anywhere leaves
-whole transactions; the next run does the rest.
+Each step is one transaction. A crash anywhere leaves whole transactions; the next run does the rest.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 from chalicelib.domain.deltas import Delta, Merged
 from chalicelib.domain.rollups import merge_all
 from chalicelib.domain.time_windows import from_ms
-from chalicelib.storage.rollups_table import MAX_MERGE, RollupsTable
+from chalicelib.storage.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
 
-SETTLE_SECONDS = 120  # a stream batch that is still being retried rewrites its delta; after this it is rare
+SETTLE_SECONDS = 60  # a stream batch that is still being retried rewrites its delta; after this it is rare
+FOLD_SECONDS = 900  # dashboards and the realtime window need merged items by the minute for as long as ten minutes
+NAMED_SECONDS = 600  # a base names what it folded for as long; no reader takes that long
+MIN_FOLD = 8  # fewer items are not worth rewriting the base
+MAX_FOLD = 90
+MAX_HELD = 2000  # deltas in memory at a time; a backlog of hours is worked off in shares
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +34,12 @@ class Compactor:
 
         Raises an ExceptionGroup, after all the others are done, when an hour could not be compacted.
         """
-        before = now - SETTLE_SECONDS
         absorbed = 0
         failures: list[Exception] = []
-        for project, hour in self.rollups.open_hours(before):
+        for project, hour, deltas in self._hours(now - SETTLE_SECONDS):
             try:
-                absorbed += self._compact_hour(project, hour, before, now)
+                absorbed += self._merge_hour(project, hour, deltas, now)
+                self._fold_hour(project, hour, now)
             except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from compaction
                 log.warning("hour not compacted", extra={"project": project, "hour": hour, "reason": repr(error)})
                 failures.append(error)
@@ -45,21 +49,56 @@ class Compactor:
             raise ExceptionGroup(f"{len(failures)} hours were not compacted", failures)
         return absorbed
 
-    def _compact_hour(self, project: str, hour: str, before: int, now: int) -> int:
+    def _hours(self, before: int) -> Iterator[tuple[str, str, list[Delta]]]:
+        settled = self.rollups.settled_deltas(before)
+        while held := list(islice(settled, MAX_HELD)):
+            held.sort(key=lambda d: (d.project, d.hour, d.written_at, d.id))
+            for (project, hour), deltas in groupby(held, key=lambda d: (d.project, d.hour)):
+                yield project, hour, list(deltas)
+
+    def _merge_hour(self, project: str, hour: str, deltas: list[Delta], now: int) -> int:
         absorbed = 0
-        settled = [d for d in self.rollups.read_hour(project, hour).deltas if d.written_at < before]
-        for minute, deltas in _by_minute(settled):
-            for start in range(0, len(deltas), MAX_MERGE):
-                absorbed += self._merge(minute, deltas[start : start + MAX_MERGE], now)
+        for minute, together in _by_minute(deltas):
+            for start in range(0, len(together), MAX_MERGE):
+                absorbed += self._merge(project, hour, minute, together[start : start + MAX_MERGE], now)
         return absorbed
 
-    def _merge(self, minute: str, deltas: list[Delta], now: int) -> int:
-        merged = Merged(minute, frozenset(d.id for d in deltas), now, merge_all(d.rollups for d in deltas))
-        return len(deltas) if self.rollups.absorb(deltas, merged) else 0
+    def _merge(self, project: str, hour: str, minute: str, deltas: list[Delta], now: int) -> int:
+        state = self.rollups.state(project, hour)
+        merged = Merged(
+            name=merged_name(hour, state.epoch, minute, deltas[0].id),
+            hour=hour,
+            epoch=state.epoch,
+            minute=minute,
+            merged_at=now,
+            rollups=merge_all(d.rollups for d in deltas),
+            absorbed=frozenset(d.id for d in deltas),
+        )
+        return len(deltas) if self.rollups.absorb(deltas, merged, state) else 0
+
+    def _fold_hour(self, project: str, hour: str, now: int) -> None:
+        epoch = self.rollups.state(project, hour).epoch
+        name = base_name(hour, epoch)
+        items = {item.name: item for item in self.rollups.read_merged(project, hour, hour) if item.epoch == epoch}
+        before = items.pop(name, None)
+        old = [item for item in items.values() if item.merged_at < now - FOLD_SECONDS][:MAX_FOLD]
+        if len(old) < MIN_FOLD:
+            return
+        known = before.folded if before else {}
+        base = Merged(
+            name=name,
+            hour=hour,
+            epoch=epoch,
+            minute=old[-1].minute,
+            merged_at=now,
+            rollups=merge_all([*([before.rollups] if before else []), *(item.rollups for item in old)]),
+            folded={n: at for n, at in known.items() if at > now - NAMED_SECONDS} | {item.name: now for item in old},
+            version=before.version + 1 if before else 1,
+        )
+        self.rollups.fold(project, old, base)
 
 
 def _by_minute(deltas: Iterable[Delta]) -> Iterable[tuple[str, list[Delta]]]:
     """Deltas by the minute they were written in, which keeps `the last five minutes` answerable after merging."""
-    ordered = sorted(deltas, key=lambda d: (d.written_at, d.id))
-    for minute, group in groupby(ordered, key=lambda d: d.written_at // 60):
+    for minute, group in groupby(deltas, key=lambda d: d.written_at // 60):
         yield f"{from_ms(minute * 60_000):%Y-%m-%dT%H:%M}", list(group)

@@ -65,8 +65,9 @@ class Consolidated:
         }
 
 
-def nothing_more(_: Consolidated) -> None:
+def nothing_more(_: Consolidated) -> bool:
     """What follows a consolidation when nothing has to."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,11 @@ class Consolidator:
     new_run: Callable[[], str]
     clock: Callable[[], float] = time.monotonic
 
-    def run(self, now_ms: int, then: Callable[[Consolidated], None] = nothing_more) -> int:
+    def run(self, now_ms: int, then: Callable[[Consolidated], bool] = nothing_more) -> int:
         """Delete what nobody reads any more, then consolidate the hours that are due, oldest first; returns how many.
 
-        `then` is handed each one before it counts as clean, so that what it does happens again when it dies. Raises an
+        `then` is handed each one before it counts as clean, so that what it does happens again when it dies; where it
+        answers False, the hour stays dirty, and it is handed the same files again in a later run. Raises an
         ExceptionGroup, after all the others are done, when an hour could not be consolidated.
         """
         started = self.clock()
@@ -94,8 +96,8 @@ class Consolidator:
                 state = self._delete_retired(state, now_ms)
                 if is_due(state, now_ms) and self._fits(state, self.clock() - started):
                     consolidated = self.consolidate(state.project, state.hour, now_ms + self._ms_since(started))
-                    then(consolidated)
-                    self.finish(consolidated)
+                    if then(consolidated):
+                        self.finish(consolidated)
                     done.append(consolidated)
             except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from their turn
                 fields = {"project": state.project, "hour": state.hour, "reason": repr(error)}

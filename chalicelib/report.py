@@ -1,25 +1,25 @@
-"""Answers metric questions from the rollups: series over a range, and the last minutes."""
+"""Answers metric questions from the rollups: series over a range, whole or by the values of a dimension."""
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import InvalidRequest, NotFound
-from chalicelib.domain.questions import MAX_GROUPS, QUANTILES, USERS, Question
-from chalicelib.domain.rollups import Measure, Rollup, Rollups, merge_all
+from chalicelib.domain.facets import ALL_TYPES_SPEC, COUNTS, facet_of, quantiles_of
+from chalicelib.domain.facets import USERS as USERS_ASPECT
+from chalicelib.domain.folding import MAX_DIMENSION_LENGTH
+from chalicelib.domain.questions import CALENDAR, QUANTILES, USERS, Filter, Question
+from chalicelib.domain.rollups import OTHER, Cell, Rollup, RollupSpec, merge_values
 from chalicelib.domain.sketches import QUANTILE_ERROR, UNIQUES_STANDARD_ERROR, quantile
-from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, hour_of, hour_start_ms, iso_ms
-from chalicelib.storage.ledger_table import LedgerTable
-from chalicelib.storage.rollups_table import RollupsTable
+from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, MINUTE_MS, hour_of, hour_start_ms
+from chalicelib.storage.history import History
 
 EVENTS = "events"  # the metric of every event type together
-REALTIME_WINDOW_SECONDS = 300  # at least, and less than a minute more
-TOP = 10
-MAX_HOURS = 744  # read one by one until hours are closed: some seconds, within the 29 s of a request
+NOTHING = Cell()
 
-Series = list[tuple[int, Rollup]]  # bucket start -> what it holds
+Values = dict[str, Cell]  # of a dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,105 +27,67 @@ class Reporter:
     """Reads; writes nothing."""
 
     contracts: Contracts
-    rollups: RollupsTable
-    ledger: LedgerTable
+    history: History
 
     def analytics(self, project: str, question: Question, now_ms: int) -> dict[str, Any]:
         """The answer to `GET /analytics`; raises NotFound for a metric that no event of the project has."""
-        types, agg = self._resolve(project, question), question.agg
-        buckets = question.buckets()
-        hours = self.rollups.hours(project, hour_of(question.start_ms), hour_of(question.end_ms - 1))
-        if len(hours) > MAX_HOURS:
-            raise InvalidRequest(
-                f"start, end: the range holds {len(hours)} hours with data; the limit is {MAX_HOURS}",
-                code="invalid_parameter",
-            )
-        by_hour = {hour: _of_types(self.rollups.read_hour(project, hour).total(), types) for hour in hours}
+        event_type = self._resolve(project, question)
         answer: dict[str, Any] = {
             "metric": question.metric,
-            "agg": agg,
+            "agg": question.agg,
             "start": question.show(question.start_ms),
             "end": question.show(question.end_ms),
             "interval": question.interval,
             "timezone": question.zone.key,
+            **self._numbers(project, event_type, question),
+            "open": question.end_ms > now_ms - HOUR_MS,
         }
-        if agg == "count" and not question.group_by:
-            counts = _counts(by_hour, question, buckets)
-            answer["series"] = [{"start": question.show(b), "value": n} for b, n in zip(buckets, counts, strict=True)]
-            answer["total"] = sum(counts)
-        else:
-            series = _series(by_hour, buckets)
-            answer["series"] = [
-                {"start": question.show(start), "value": _value(rollup, agg, question.measure)}
-                for start, rollup in series
-            ]
-            answer["total"] = _value(_sum(rollup for _, rollup in series), agg, question.measure)
-            if question.group_by:
-                answer["groups"] = _groups(series, question)
-        answer["open"] = question.end_ms > now_ms - HOUR_MS
-        if agg == "users":
+        if question.compare:
+            before = question.previous()
+            numbers = self._numbers(project, event_type, before)
+            span = {"start": question.show(before.start_ms), "end": question.show(before.end_ms)}
+            answer["previous"] = span | numbers
+            answer["change"] = _change(numbers["total"], answer["total"])
+        if question.agg == "users":
             answer["relative_standard_error"] = round(UNIQUES_STANDARD_ERROR, 4)
-        elif agg in QUANTILES:
+        elif question.agg in QUANTILES:
             answer["relative_error"] = QUANTILE_ERROR
         return answer
 
-    def realtime(self, project: str, now_ms: int) -> dict[str, Any]:
-        """The answer to `GET /realtime/metrics`: the last five minutes by arrival, the last hour by minute.
+    def _numbers(self, project: str, event_type: str | None, question: Question) -> dict[str, Any]:
+        parts = self._parts(project, event_type, question)
+        buckets = question.buckets()
+        starts = [question.show(start) for start in buckets]
+        if question.by_minute:
+            counts = _counts(parts, question, buckets)
+            return {"series": _series(starts, counts), "total": sum(counts)}
+        if not question.dimension:
+            cells = [_sum(part) for part in _by_bucket(parts, buckets)]
+            return _valued(starts, cells, question)
+        values = [_values(part, question) for part in _by_bucket(parts, buckets)]
+        numbers = _valued(starts, [_sum(cells.values()) for cells in values], question)
+        if question.group_by:
+            numbers["groups"] = _groups(starts, values, question)
+        return numbers
 
-        Merged items know the minute their deltas were written in, so the window starts with a whole minute.
-        """
-        recent: list[Rollups] = []
-        per_minute: dict[int, int] = {}
-        start_seconds = (now_ms // 1000 - REALTIME_WINDOW_SECONDS) // 60 * 60
-        start_minute = iso_ms(start_seconds * 1000)[:16]
-        window_seconds = now_ms / 1000 - start_seconds
-        ledgers: list[dict[str, Any]] = []
-        for hour in (hour_of(now_ms - HOUR_MS), hour_of(now_ms)):
-            receipts = self.ledger.receipts(project, hour)  # before the rest, which else would seem to have no origin
-            view = self.rollups.read_hour(project, hour)
-            total = view.total()
-            total.ledger.note(*receipts)
-            ledgers.append({"hour": hour, **total.ledger.balance()})
-            start_ms = hour_start_ms(hour)
-            for rollup in total.values():
-                for minute, count in rollup.minutes.items():
-                    at = start_ms + minute * MINUTE_MS
-                    per_minute[at] = per_minute.get(at, 0) + count
-            recent += [delta.rollups for delta in view.deltas if delta.written_at >= start_seconds]
-            recent += [merged.rollups for merged in view.merged if merged.minute >= start_minute]
-        rollups = merge_all(recent)
-        everything = _sum(rollups.values())
-        this_minute = now_ms - now_ms % MINUTE_MS
-        minutes = range(this_minute - 59 * MINUTE_MS, this_minute + 1, MINUTE_MS)
-        return {
-            "as_of": iso_ms(now_ms),
-            "window_seconds": round(window_seconds),
-            "events": everything.count,
-            "events_per_second": round(everything.count / window_seconds, 3),
-            "active_users": everything.users.estimate(),
-            "error_rate": round(rollups["error"].count / everything.count, 5) if "error" in rollups else 0.0,
-            "metrics": {self.contracts.metric_of(name): rollup.count for name, rollup in sorted(rollups.items())},
-            "top": {
-                f"{self.contracts.metric_of(name)}.{dimension}": _top(values)
-                for name, rollup in sorted(rollups.items())
-                for dimension, values in sorted(rollup.dimensions.items())
-            },
-            "measures": {
-                f"{self.contracts.metric_of(name)}.{measure}": _summary(value)
-                for name, rollup in sorted(rollups.items())
-                for measure, value in sorted(rollup.measures.items())
-            },
-            "ledger": ledgers,
-            "minutes": [{"start": iso_ms(m)[:16] + "Z", "events": per_minute.get(m, 0)} for m in minutes],
-        }
+    def _parts(self, project: str, event_type: str | None, question: Question) -> dict[int, Rollup]:
+        """What is kept that the question needs, by the instant at which it begins: of hours, or of days if they do."""
+        facet = facet_of(_aspect(question), question.dimension)
+        first, last = hour_of(question.start_ms), hour_of(question.end_ms - 1)
+        if facet != COUNTS and question.interval in CALENDAR and not _within_days(question):
+            days = self.history.days(project, event_type, facet, first[:10], last[:10])
+            return {hour_start_ms(f"{day}T00"): part for day, part in days.items()}
+        hours = self.history.hours(project, event_type, facet, first, last)
+        return {hour_start_ms(hour): part for hour, part in hours.items()}
 
-    def _resolve(self, project: str, question: Question) -> set[str] | None:
-        """The event types that the metric counts; None stands for all."""
+    def _resolve(self, project: str, question: Question) -> str | None:
+        """The event type that the metric counts; None stands for all."""
         if question.metric in (EVENTS, USERS):
+            self._check(question, ALL_TYPES_SPEC)
             return None
         known = self.contracts.type_of(question.metric)
         if known is None:
-            seen = self.rollups.event_types(project)
+            seen = self.history.rollups.event_types(project)
             if question.metric not in seen:
                 names = sorted({EVENTS, USERS, *(c.metric for c in self.contracts), *seen})
                 raise NotFound(
@@ -133,89 +95,133 @@ class Reporter:
                     code="unknown_metric",
                 )
             known = question.metric
-        self._require(question.measure, self.contracts.spec(known).measures, "measure", question.metric)
-        self._require(question.group_by, self.contracts.spec(known).dimensions, "group_by", question.metric)
-        return {known}
+        self._check(question, self.contracts.spec(known))
+        return known
 
-    def _require(self, asked: str | None, kept: tuple[str, ...], parameter: str, metric: str) -> None:
-        if asked is not None and asked not in kept:
-            known = ", ".join(kept) or "none"
-            raise InvalidRequest(
-                f"{parameter}: {asked!r} is not kept of {metric}; kept are {known}", code="invalid_parameter"
-            )
+    def _check(self, question: Question, spec: RollupSpec) -> None:
+        _require(question.measure, spec.measures, "measure", question.metric)
+        _require(question.group_by, spec.dimensions, "group_by", question.metric)
+        if question.filter:
+            _require(question.filter.dimension, spec.dimensions, "filter", question.metric)
 
 
-def _of_types(rollups: Rollups, types: set[str] | None) -> Rollup:
-    return _sum(rollup for name, rollup in rollups.items() if types is None or name in types)
+def _require(asked: str | None, kept: Sequence[str], parameter: str, metric: str) -> None:
+    if asked is not None and asked not in kept:
+        known = ", ".join(kept) or "none"
+        raise InvalidRequest(
+            f"{parameter}: {asked!r} is not kept of {metric}; kept are {known}. POST /query knows every property",
+            code="invalid_parameter",
+        )
 
 
-def _sum(rollups: Iterable[Rollup]) -> Rollup:
-    total = Rollup()
-    for rollup in rollups:
-        total.merge(rollup)
-    return total
+def _aspect(question: Question) -> str:
+    if question.agg == "users":
+        return USERS_ASPECT
+    return quantiles_of(question.measure or "") if question.agg in QUANTILES else COUNTS
 
 
-def _series(by_hour: dict[str, Rollup], buckets: list[int]) -> Series:
-    parts: list[list[Rollup]] = [[] for _ in buckets]
-    for hour, rollup in by_hour.items():
-        parts[max(bisect_right(buckets, hour_start_ms(hour)) - 1, 0)].append(rollup)
-    return [(start, _sum(part)) for start, part in zip(buckets, parts, strict=True)]
+def _within_days(question: Question) -> bool:
+    """Whether a bucket, or the range, begins within a UTC day, so that hours are needed."""
+    return any(start % DAY_MS for start in (question.start_ms, question.end_ms, *question.buckets()))
 
 
-def _counts(by_hour: dict[str, Rollup], question: Question, buckets: list[int]) -> list[int]:
+def _by_bucket(parts: Mapping[int, Rollup], buckets: Sequence[int]) -> list[list[Rollup]]:
+    found: list[list[Rollup]] = [[] for _ in buckets]
+    for start_ms, part in parts.items():
+        found[max(bisect_right(buckets, start_ms) - 1, 0)].append(part)
+    return found
+
+
+def _counts(parts: Mapping[int, Rollup], question: Question, buckets: Sequence[int]) -> list[int]:
     """Events per bucket, exact to the minute."""
     counts = [0] * len(buckets)
-    for hour, rollup in by_hour.items():
-        start_ms = hour_start_ms(hour)
-        for minute, count in rollup.minutes.items():
+    ends = [*buckets[1:], question.end_ms]
+    for start_ms, part in parts.items():
+        bucket = bisect_right(buckets, start_ms) - 1
+        if start_ms >= question.start_ms and bucket >= 0 and start_ms + HOUR_MS <= min(ends[bucket], question.end_ms):
+            counts[bucket] += part.count
+            continue
+        for minute, count in part.minutes.items():
             at = start_ms + minute * MINUTE_MS
             if question.start_ms <= at < question.end_ms:
                 counts[bisect_right(buckets, at) - 1] += count
     return counts
 
 
-def _value(rollup: Rollup, agg: str, measure: str | None) -> float | int | None:
-    if agg == "count":
-        return rollup.count
-    if agg == "users":
-        return rollup.users.estimate()
-    found = rollup.measures.get(measure or "")
+def _values(parts: Iterable[Rollup], question: Question) -> Values:
+    """The values of the dimension, as far as the filter goes."""
+    found: Values = {}
+    for part in parts:
+        cells = part.dimensions.get(question.dimension or "", {})
+        merge_values(found, _filtered(cells, question.filter))
+    return found
+
+
+def _filtered(cells: Values, wanted: Filter | None) -> Values:
+    if wanted is None:
+        return cells
+    names = {value[:MAX_DIMENSION_LENGTH] for value in wanted.values}
+    return {name: cells[name] for name in names if name in cells}
+
+
+def _sum(cells: Iterable[Cell]) -> Cell:
+    total = Cell()
+    for cell in cells:
+        total.merge(cell)
+    return total
+
+
+def _valued(starts: Sequence[str], cells: Sequence[Cell], question: Question) -> dict[str, Any]:
+    values = [_value(cell, question) for cell in cells]
+    return {"series": _series(starts, values), "total": _value(_sum(cells), question)}
+
+
+def _series(starts: Sequence[str], values: Sequence[float | int | None]) -> list[dict[str, Any]]:
+    return [{"start": start, "value": value} for start, value in zip(starts, values, strict=True)]
+
+
+def _groups(starts: Sequence[str], values: Sequence[Values], question: Question) -> list[dict[str, Any]]:
+    """The values of the dimension, the largest first; those beyond the limit, and those not kept, together."""
+    totals: Values = {}
+    for cells in values:
+        for name, cell in cells.items():
+            totals.setdefault(name, Cell()).merge(cell)
+    ranked = sorted(totals, key=lambda name: (name == OTHER, -_weight(totals[name], question), name))
+    shown = [name for name in ranked if name != OTHER][: question.limit]
+    groups = [
+        {"key": name, **_valued(starts, [cells.get(name, NOTHING) for cells in values], question)} for name in shown
+    ]
+    rest = set(ranked).difference(shown)
+    if rest:
+        others = [_sum(cells[name] for name in rest if name in cells) for cells in values]
+        groups.append({"key": OTHER, **_valued(starts, others, question)})
+    return groups
+
+
+def _weight(cell: Cell, question: Question) -> float:
+    """What groups are ranked by: the events, the users, or the values, that an aggregate is of."""
+    if question.agg == "users":
+        return cell.users.estimate()
+    measure = cell.measures.get(question.measure or "")
+    if question.agg == "sum":
+        return measure.total if measure else 0.0
+    return measure.count if measure else cell.count
+
+
+def _value(cell: Cell, question: Question) -> float | int | None:
+    if question.agg == "count":
+        return cell.count
+    if question.agg == "users":
+        return cell.users.estimate()
+    found = cell.measures.get(question.measure or "")
     if found is None or not found.count:
         return None
-    if agg in QUANTILES:
-        return quantile(found.buckets, QUANTILES[agg])
-    return {"sum": found.total, "avg": found.total / found.count, "min": found.low, "max": found.high}[agg]
+    if question.agg in QUANTILES:
+        return quantile(found.buckets, QUANTILES[question.agg])
+    stated = {"sum": found.total, "avg": found.total / found.count, "min": found.low, "max": found.high}
+    return stated[question.agg]
 
 
-def _groups(series: Series, question: Question) -> list[dict[str, Any]]:
-    """Counts by the values of a dimension, the most frequent first."""
-    name = question.group_by or ""
-    totals = _sum(rollup for _, rollup in series).dimensions.get(name, {})
-    ranked = sorted(totals.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_GROUPS]
-    return [
-        {
-            "key": key,
-            "series": [
-                {"start": question.show(start), "value": rollup.dimensions.get(name, {}).get(key, 0)}
-                for start, rollup in series
-            ],
-            "total": total,
-        }
-        for key, total in ranked
-    ]
-
-
-def _top(values: dict[str, int]) -> list[dict[str, Any]]:
-    ranked = sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]
-    return [{"value": value, "count": count} for value, count in ranked]
-
-
-def _summary(measure: Measure) -> dict[str, Any]:
-    return {
-        "count": measure.count,
-        "avg": measure.total / measure.count,
-        "min": measure.low,
-        "max": measure.high,
-        **{name: quantile(measure.buckets, q) for name, q in QUANTILES.items()},
-    }
+def _change(before: float | None, now: float | None) -> float | None:
+    """By which share of what was before it has grown; None where there was nothing."""
+    return round(now / before - 1, 6) if before and now is not None else None

@@ -15,7 +15,7 @@ from chalicelib.domain.errors import InvalidRequest, Unauthenticated
 from chalicelib.domain.frames import snapshot_frames
 from chalicelib.domain.time_windows import HOUR_MS, hour_of, parse_ms, to_ms
 from chalicelib.storage.control_table import ControlTable
-from chalicelib.storage.rollups_table import RollupsTable
+from chalicelib.storage.history import History
 from chalicelib.storage.sockets import Gone, PushFailed, Sockets
 
 TICKET_SECONDS = 60
@@ -44,7 +44,7 @@ class Subscriber:
     """Handles what happens on a socket."""
 
     control: ControlTable
-    rollups: RollupsTable
+    history: History
     sockets: Sockets
     contracts: Contracts
     url: str
@@ -100,9 +100,9 @@ class Subscriber:
         subscribed = replace(connection, topics=tuple(command["topics"]), since=since)
         # Registered before the snapshot is read: what is written in between is pushed, and at worst comes twice.
         self.control.put_connection(subscribed)
-        hours = self.rollups.hours(connection.project, since, hour_of(to_ms(now)))
+        hours = hour_of(to_ms(now) - HOUR_MS), hour_of(to_ms(now))  # whose last deltas may have been pushed already
         return snapshot_frames(
-            (self.rollups.read_hour(connection.project, hour) for hour in hours),
+            self.history.by_type(connection.project, since, hours[1], exact=[hour for hour in hours if hour >= since]),
             topics=subscribed.topics,
             since=f"{since}:00:00Z",
             as_of=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),

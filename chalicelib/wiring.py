@@ -23,14 +23,17 @@ from chalicelib.domain.ledger import Tally
 from chalicelib.live import Pusher
 from chalicelib.process import Processor
 from chalicelib.profile import Profiler
+from chalicelib.realtime import Observer
 from chalicelib.replay import REPLAYED_HOURS, Replayer
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
 from chalicelib.storage.access_table import AccessTable
+from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.history import History
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
@@ -112,6 +115,11 @@ def ledger_table() -> LedgerTable:
 @cache
 def dirty_hours() -> DirtyHours:
     return DirtyHours(client("dynamodb"), settings().rollups_table)
+
+
+@cache
+def history() -> History:
+    return History(rollups_table(), ClosedTable(client("dynamodb"), settings().rollups_table))
 
 
 @cache
@@ -197,12 +205,17 @@ def profiler() -> Profiler:
 
 @cache
 def auditor() -> Auditor:
-    return Auditor(ledger_table(), rollups_table(), settings().stage)
+    return Auditor(ledger_table(), history(), settings().stage)
 
 
 @cache
 def reporter() -> Reporter:
-    return Reporter(contracts(), rollups_table(), ledger_table())
+    return Reporter(contracts(), history())
+
+
+@cache
+def observer() -> Observer:
+    return Observer(contracts(), rollups_table(), ledger_table())
 
 
 @cache
@@ -217,7 +230,7 @@ def analyst() -> "Analyst":
 
 @cache
 def subscriber() -> Subscriber:
-    return Subscriber(control_table(), rollups_table(), sockets(), contracts(), settings().websocket_url)
+    return Subscriber(control_table(), history(), sockets(), contracts(), settings().websocket_url)
 
 
 @cache

@@ -13,7 +13,8 @@ from pathlib import Path
 from chalicelib.domain.chunks import MAX_KEY_BYTES, Message, chunks_of, encode_message, pack
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.events import StoredEvent
-from chalicelib.domain.rollups import Rollups, encode, fold_event
+from chalicelib.domain.folding import Folding
+from chalicelib.domain.rollup_codec import encode_document
 from chalicelib.domain.sketches import hash_user
 from chalicelib.settings import BUFFERS
 
@@ -203,10 +204,10 @@ def lines(s: Scenario) -> Iterator[Line]:
 def delta_bytes(events: int) -> int:
     """The size of a delta of so many page views."""
     spec = Contracts.load(ROOT / "schemas").spec("page_view")
-    rollups = Rollups()
+    folding = Folding()
     for event in sample(min(events, 5000), 200):
-        fold_event(rollups, "page_view", event, hash_user(event["user_id"]), spec)
-    return len(encode(rollups))
+        folding.add("page_view", event, folding.user(hash_user(event["user_id"])), spec)
+    return len(encode_document(folding.document()))
 
 
 def buffers() -> str:

@@ -70,7 +70,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ),
     ]
     collect = [
-        with_keys(allow("dynamodb:PutItem", rollups), "*#ledger#*"),
+        with_keys(allow("dynamodb:PutItem", rollups), "*#ledger"),
         send,
         allow("s3:PutObject", f"{data}/quarantine/project=*", f"{data}/spill/*"),
     ]
@@ -85,7 +85,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:PutItem", "query", "ticket"),
             control_items("dynamodb:UpdateItem", "quota"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
-            allow("dynamodb:Query", rollups),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             *collect,
             allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/quarantine/project=*"),
             list_data("quarantine/project="),
@@ -97,7 +97,8 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "websocket_message": [
             control_items(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], "connection", "sockets"),
-            allow("dynamodb:Query", rollups),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
+            allow("dynamodb:BatchGetItem", rollups),
             push("DELETE", "POST"),
         ],
         "websocket_disconnect": [
@@ -139,8 +140,17 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "reinject": reinject,
         "take_bus_event": [control_items("dynamodb:GetItem", "project"), *collect],
-        "compact": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), allow("dynamodb:PutItem", rollups)],
-        "audit": [allow("dynamodb:Query", rollups, f"{rollups}/index/open"), *reinject],
+        "compact": [
+            allow("dynamodb:Scan", f"{rollups}/index/open"),
+            allow(
+                [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups
+            ),
+        ],
+        "audit": [
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open", f"{rollups}/index/receipts"),
+            allow("dynamodb:GetItem", rollups),
+            *reinject,
+        ],
     }
 
 

@@ -1,9 +1,10 @@
 """Real storage classes on moto's tables, bucket and buffers, for the tests of the stages."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import boto3
@@ -11,10 +12,12 @@ from moto import mock_aws
 
 from chalicelib.domain.chunks import Parcel
 from chalicelib.storage.access_table import AccessTable
+from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.history import History
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
@@ -23,11 +26,7 @@ from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.users_table import UsersTable
 
 KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
-OPEN_INDEX = {
-    "IndexName": "open",
-    "KeySchema": [{"AttributeName": "open", "KeyType": "HASH"}, {"AttributeName": "written_at", "KeyType": "RANGE"}],
-    "Projection": {"ProjectionType": "KEYS_ONLY"},
-}
+INDEXES = {"open": "ALL", "receipts": "KEYS_ONLY"}  # of the rollups table: hash key, and what is projected
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,16 @@ class Stores:
     users: UsersTable
     bucket: DataBucket
     buffer: EventQueue | EventStream
+
+    @property
+    def history(self) -> History:
+        """Live and closed rollups together."""
+        return History(self.rollups, self.closed)
+
+    @property
+    def closed(self) -> ClosedTable:
+        """Closed rollups."""
+        return ClosedTable(self.rollups.client, self.rollups.name)
 
     def objects(self, prefix: str = "") -> list[str]:
         """The keys in the data bucket."""
@@ -79,9 +88,9 @@ def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
     with mock_aws():
         dynamodb, s3, sqs = boto3.client("dynamodb"), boto3.client("s3"), boto3.client("sqs")
-        _create_table(dynamodb, "events")
-        _create_table(dynamodb, "control")
-        _create_table(dynamodb, "rollups", OPEN_INDEX)
+        create_table(dynamodb, "events")
+        create_table(dynamodb, "control")
+        create_table(dynamodb, "rollups", INDEXES)
         s3.create_bucket(Bucket="data")
         url = sqs.create_queue(QueueName="events", Attributes={"MaximumMessageSize": "1048576"})["QueueUrl"]
         yield Stores(
@@ -113,14 +122,26 @@ def _event_stream() -> EventStream:
     return EventStream(kinesis, "events", sleep=lambda _: None)
 
 
-def _create_table(dynamodb: Any, name: str, index: dict[str, Any] | None = None) -> None:
-    attributes = {"pk": "S", "sk": "S", **({"open": "S", "written_at": "N"} if index else {})}
+def create_table(dynamodb: Any, name: str, indexes: Mapping[str, str] = MappingProxyType({})) -> None:
+    """A table as the template has it; `indexes`: hash key, and what is projected."""
+    attributes = {"pk": "S", "sk": "S"} | ({**dict.fromkeys(indexes, "S"), "written_at": "N"} if indexes else {})
+    made = [
+        {
+            "IndexName": key,
+            "KeySchema": [
+                {"AttributeName": key, "KeyType": "HASH"},
+                {"AttributeName": "written_at", "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": projected},
+        }
+        for key, projected in indexes.items()
+    ]
     dynamodb.create_table(
         TableName=name,
         KeySchema=KEYS,
         AttributeDefinitions=[{"AttributeName": n, "AttributeType": t} for n, t in attributes.items()],
         BillingMode="PAY_PER_REQUEST",
-        **({"GlobalSecondaryIndexes": [index]} if index else {}),
+        **({"GlobalSecondaryIndexes": made} if made else {}),
     )
 
 

@@ -38,7 +38,7 @@ def test_late_and_out_of_order_events_count_in_the_hour_they_occurred_in(stores:
 
     assert count(stores, "demo") == 2
     assert count(stores, "demo", "2026-11-19T07") == 1
-    assert stores.rollups.hours("demo", "2026-11-01T00", HOUR) == ["2026-11-19T07", HOUR]
+    assert list(stores.rollups.read_live("demo", "2026-11-01T00", HOUR)) == ["2026-11-19T07", HOUR]
 
 
 def test_a_rewritten_chunk_counts_nothing(stores: Stores) -> None:
@@ -85,10 +85,8 @@ def test_a_dimension_that_the_client_does_not_send_comes_from_the_enrichment(sto
 
     Aggregator(contracts, stores.rollups, stores.bucket).aggregate([stream_record(chunk, 1)], now=1)
 
-    assert stores.rollups.read_hour("demo", HOUR).total()["click"].dimensions == {
-        "country": {"FR": 1},
-        "device": {"mobile": 1},
-    }
+    dimensions = stores.rollups.read_hour("demo", HOUR).total()["click"].dimensions
+    assert {name: list(values) for name, values in dimensions.items()} == {"country": ["FR"], "device": ["mobile"]}
 
 
 def test_projects_are_counted_apart(stores: Stores) -> None:

@@ -17,7 +17,7 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
 from chalicelib.domain.ledger import Tally
-from chalicelib.report import Reporter
+from chalicelib.realtime import Observer
 from tests.stores import RefusingBuffer, Stores, empty_stores, stream_record
 
 DEMO = Project("demo", Mode.INFER)
@@ -63,7 +63,7 @@ def store(stores: Stores, seen: set[str]) -> None:
 
 
 def balance(stores: Stores) -> dict[str, int]:
-    [_, hour] = Reporter(Contracts({}), stores.rollups, stores.ledger).realtime("demo", NINE)["ledger"]
+    [_, hour] = Observer(Contracts({}), stores.rollups, stores.ledger).observe("demo", NINE)["ledger"]
     assert hour.pop("hour") == "2026-11-21T09"
     found: dict[str, int] = hour
     return found
@@ -123,7 +123,7 @@ def test_receipts_are_put_once_a_second_and_the_messages_bring_the_others(stores
     one = collector(stores)
     for n in range(5):
         receive(one, {**GOOD[0], "event_id": f"x{n}"}, at=NINE + n * 100)
-    put = stores.ledger.receipts("demo", "2026-11-21T09")
+    put = stores.ledger.receipts("demo", "2026-11-21T09", "2026-11-21T09")["2026-11-21T09"]
     store(stores, set())
 
     assert [receipt.received for receipt in put] == [1]
@@ -132,7 +132,7 @@ def test_receipts_are_put_once_a_second_and_the_messages_bring_the_others(stores
 
 def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: Stores) -> None:
     receive(collector(stores), *GOOD)
-    auditor = Auditor(stores.ledger, stores.rollups, "test")
+    auditor = Auditor(stores.ledger, stores.history, "test")
     end = NINE // 1000 + 3600
 
     during = auditor.audit(end - 1, spilled=0)

@@ -162,8 +162,9 @@ def test_an_absorbed_file_that_is_written_again_is_not_read_again(stores: Stores
 def test_a_file_noted_meanwhile_keeps_the_hour_dirty(stores: Stores, consolidator: Consolidator) -> None:
     tail(stores, 1, "a")
 
-    def meanwhile(_: Consolidated) -> None:
+    def meanwhile(_: Consolidated) -> bool:
         tail(stores, 2, "b", at=DUE)
+        return True
 
     consolidator.run(DUE, meanwhile)
 
@@ -171,21 +172,24 @@ def test_a_file_noted_meanwhile_keeps_the_hour_dirty(stores: Stores, consolidato
     assert state.tail == tail_name(2, "r2", 1)
 
 
-def test_what_follows_is_done_again_when_it_failed(stores: Stores, consolidator: Consolidator) -> None:
+def test_what_follows_is_done_again_when_it_failed_or_is_not_done(stores: Stores, consolidator: Consolidator) -> None:
     tail(stores, 1, "a")
     given: list[Consolidated] = []
 
-    def fail_once(consolidated: Consolidated) -> None:
+    def fail_once(consolidated: Consolidated) -> bool:
         given.append(consolidated)
         if len(given) == 1:
             raise RuntimeError("the closing failed")
+        return len(given) > 2
 
     with pytest.raises(ExceptionGroup, match="1 hours were not consolidated"):
         consolidator.run(DUE, fail_once)
-    consolidator.run(DUE + REST_MS, fail_once)
+    for rests in (1, 2, 3):
+        consolidator.run(DUE + rests * REST_MS, fail_once)
 
-    assert given[0].files == given[1].files
-    assert stores.dirty.all()[0].tail is None
+    assert len(given) == 3
+    assert given[0].files == given[1].files == given[2].files
+    assert stores.dirty.all() == []
 
 
 def test_one_hour_that_cannot_be_read_keeps_no_other_from_its_turn(

@@ -19,6 +19,7 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta, HourView, Merged
 from chalicelib.domain.errors import Unauthenticated
 from chalicelib.domain.frames import MAX_FRAME_BYTES, delta_json, snapshot_frames
+from chalicelib.domain.rollup_codec import encode
 from chalicelib.domain.rollups import Rollup, Rollups
 from chalicelib.live import Pusher
 from chalicelib.storage.sockets import Sockets
@@ -65,7 +66,7 @@ class World:
     def __post_init__(self) -> None:
         sockets = Sockets(lambda _: self.gateway)
         contracts = Contracts({})
-        self.subscriber = Subscriber(self.stores.control, self.stores.rollups, sockets, contracts, "ws://x")
+        self.subscriber = Subscriber(self.stores.control, self.stores.history, sockets, contracts, "ws://x")
         self.pusher = Pusher(self.stores.control, sockets, contracts, pause_seconds=0)
         self.aggregator = Aggregator(contracts, self.stores.rollups, self.stores.bucket)
         self.compactor = Compactor(self.stores.rollups)
@@ -294,7 +295,7 @@ def test_a_large_snapshot_comes_in_parts_that_fit(world: World) -> None:
 
 
 def test_a_delta_that_would_not_fit_a_frame_comes_without_its_minutes(world: World) -> None:
-    delta = Delta("demo", "2026-11-21T09", "r1", 1, world.seconds, Rollups())
+    delta = Delta("demo", "2026-11-21T09", "r1", 1, world.seconds, encode(Rollups()))
     for number in range(100):
         rollup = delta.rollups.setdefault(f"type_{number}", Rollup(count=60))
         rollup.minutes.update(dict.fromkeys(range(60), 1))
@@ -311,7 +312,9 @@ def test_a_snapshot_of_any_size_comes_in_frames_that_fit_and_add_up(types: int, 
     def item(hour: int) -> Merged:
         minutes = dict.fromkeys(range(60), 2)
         rollups = Rollups({f"type_{n}": Rollup(count=120, minutes=dict(minutes)) for n in range(types)})
-        return Merged("m", frozenset(f"{hour}-{n:032d}" for n in range(absorbed)), 100, rollups)
+        return Merged(
+            "m", f"2026-11-21T{hour:02d}", 0, "m", 100, rollups, frozenset(f"{hour}-{n:032d}" for n in range(absorbed))
+        )
 
     views = [HourView(f"2026-11-21T{hour:02d}", [], [item(hour)]) for hour in range(hours)]
 

@@ -162,7 +162,7 @@ class World:
     def balance(self, at: int = NINE) -> dict[str, int]:
         """The hour's ledger."""
         ledger = self.stores.rollups.read_hour("demo", hour_of(at)).total().ledger
-        ledger.note(*self.stores.ledger.receipts("demo", hour_of(at)))
+        ledger.note(*self.stores.ledger.receipts("demo", hour_of(at), hour_of(at)).get(hour_of(at), ()))
         return ledger.balance()
 
 
@@ -612,7 +612,7 @@ def test_an_hour_with_a_replay_has_its_time_to_balance_before_events_are_missing
     world.receive(*sales("a"))
     world.contract("sale", "string", "2-0-0")
     world.replay(at=LATER)
-    auditor = Auditor(world.stores.ledger, world.stores.rollups, "test")
+    auditor = Auditor(world.stores.ledger, world.stores.history, "test")
 
     at_once = auditor.audit(LATER // 1000 + 60, spilled=0)
     later = auditor.audit(LATER // 1000 + SETTLED_SECONDS, spilled=0)

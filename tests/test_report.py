@@ -11,6 +11,7 @@ from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import parse_ms
+from chalicelib.realtime import Observer
 from chalicelib.report import Reporter
 from tests.stores import Stores, empty_stores, stream_record
 
@@ -41,9 +42,7 @@ def send(stores: Stores, *events: tuple[str, int, str, dict[str, Any]], project:
 
 def ask(stores: Stores, **parameters: str) -> dict[str, Any]:
     defaults = {"metric": "page_views", "start": "2026-11-21T08:00:00Z", "end": "2026-11-21T11:00:00Z"}
-    return Reporter(CONTRACTS, stores.rollups, stores.ledger).analytics(
-        "demo", read_question({**defaults, **parameters}), NINE
-    )
+    return Reporter(CONTRACTS, stores.history).analytics("demo", read_question({**defaults, **parameters}), NINE)
 
 
 def values(answer: dict[str, Any]) -> list[Any]:
@@ -183,8 +182,8 @@ def test_the_last_minutes_are_told_by_arrival_and_by_minute(stores: Stores) -> N
         stores, view(NINE, "a", path="/", load_ms=10), view(NINE - 30 * MINUTE, "b", path="/"), ("error", NINE, "a", {})
     )
 
-    answer = Reporter(CONTRACTS, stores.rollups, stores.ledger).realtime("demo", NINE + MINUTE)
-    later = Reporter(CONTRACTS, stores.rollups, stores.ledger).realtime("demo", NINE + 30 * MINUTE)
+    answer = Observer(CONTRACTS, stores.rollups, stores.ledger).observe("demo", NINE + MINUTE)
+    later = Observer(CONTRACTS, stores.rollups, stores.ledger).observe("demo", NINE + 30 * MINUTE)
 
     assert (answer["events"], answer["active_users"], answer["error_rate"]) == (3, 2, 0.33333)
     assert answer["metrics"] == {"error": 1, "page_views": 2}

@@ -4,22 +4,29 @@ A delta is the share of one stream batch in one hour of one project, named by th
 merges deltas into an item that names them, and leaves a tombstone with a tidemark in each one's place.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from chalicelib.domain.rollup_codec import decode
 from chalicelib.domain.rollups import Rollups, merge_all
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Delta:
-    """`last` is the last sequence number of the batch, `written_at` epoch seconds."""
+    """`last` is the last sequence number of the batch, `written_at` epoch seconds, `body` of domain/rollup_codec."""
 
     project: str
     hour: str
     id: str
     last: int
     written_at: int
-    rollups: Rollups
+    body: bytes
+
+    @cached_property
+    def rollups(self) -> Rollups:
+        """What it counts; raises ValueError when the body is not one of ours."""
+        return decode(self.body)
 
     @property
     def frame_id(self) -> str:
@@ -34,12 +41,21 @@ def frame_id(hour: str, delta_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The sum of the deltas it names; `minute` (`2026-11-21T10:05`) is when they were written."""
+    """The sum of the deltas it names; `minute` (`2026-11-21T10:05`) is when they were written.
 
+    A base is the sum of an hour's older merged items, which it names as `folded`; its minute is the last of theirs.
+    What closing the hour takes over is told by the epoch: see domain/closing.
+    """
+
+    name: str  # unique within a project; of a base, the same for all of an hour and epoch
+    hour: str
+    epoch: int
     minute: str
-    absorbed: frozenset[str]
     merged_at: int  # epoch seconds
     rollups: Rollups
+    absorbed: frozenset[str] = frozenset()
+    folded: Mapping[str, int] = field(default_factory=dict)  # name -> when it was folded, epoch seconds
+    version: int = 0  # of a base: grows with each write
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +68,18 @@ class HourView:
 
     @classmethod
     def of(cls, hour: str, deltas: Iterable[Delta], merged: Iterable[Merged]) -> "HourView":
-        """`deltas` must have been read before `merged`: what was merged in between is then seen once, not twice."""
+        """`deltas` must have been read before `merged`, and of those the bases last.
+
+        What was merged, or folded into a base, in between is then seen once, not twice.
+        """
         items = list(merged)
         absorbed = frozenset().union(*(item.absorbed for item in items))
-        return cls(hour, [delta for delta in deltas if delta.id not in absorbed], items)
+        folded = frozenset().union(*(item.folded for item in items))
+        return cls(
+            hour,
+            [delta for delta in deltas if delta.id not in absorbed],
+            [item for item in items if item.name not in folded],
+        )
 
     def total(self) -> Rollups:
         """The hour's rollups by event type."""

@@ -1,13 +1,15 @@
 """What `GET /analytics` may be asked: the parameters, checked, and the time buckets of the answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import orjson
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, pre_load, validate
 
+from chalicelib.domain.errors import InvalidRequest
 from chalicelib.domain.parameters import read_parameters
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms, parse_ms, to_ms
 
@@ -15,12 +17,24 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 MEASURED = ("sum", "avg", "min", "max", *QUANTILES)
 USERS = "users"  # the metric of distinct users of any event type
 AGGREGATIONS = ("count", "users", *MEASURED)
-INTERVALS = ("minute", "hour", "day")
+INTERVALS = ("minute", "hour", "day", "week", "month")
+CALENDAR = ("day", "week", "month")  # whose buckets begin at midnight in the question's zone
 DEFAULT_INTERVAL_DAYS = 3  # a longer range is answered by day when no interval is asked for
 MAX_BUCKETS = 10_000
-LATEST_MS = 253_370_764_799_999  # 9998-12-31: a day more must still be a date
+LATEST_MS = 253_370_764_799_999  # 9998-12-31: a month more must still be a date
 EPOCH_SECONDS_DIGITS = 10  # longer numbers are milliseconds
-MAX_GROUPS = 100
+DEFAULT_GROUPS = 100
+MAX_GROUPS = 1000
+MAX_FILTER_VALUES = 100
+PREVIOUS = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Only events whose dimension has one of the values."""
+
+    dimension: str
+    values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +49,39 @@ class Question:
     measure: str | None
     group_by: str | None
     zone: ZoneInfo
+    filter: Filter | None = None
+    limit: int = DEFAULT_GROUPS
+    compare: str | None = None
+
+    @property
+    def dimension(self) -> str | None:
+        """The dimension whose values the answer needs."""
+        return self.group_by or (self.filter.dimension if self.filter else None)
+
+    @property
+    def by_minute(self) -> bool:
+        """Whether the answer is exact to the minute: plain counts are kept so, all else by the hour."""
+        return self.agg == "count" and not self.dimension
 
     def buckets(self) -> list[int]:
         """The starts of the answer's buckets, in order; the first holds `start_ms`.
 
-        Days are those of the zone, so one may have 23 or 25 hours.
+        Days are those of the zone, so one may have 23 or 25 hours; weeks begin on Monday.
         """
-        if self.interval == "day":
-            return _day_starts(self.start_ms, self.end_ms, self.zone)
+        if self.interval in CALENDAR:
+            return _calendar_starts(self.start_ms, self.end_ms, self.interval, self.zone)
         step = {"minute": MINUTE_MS, "hour": HOUR_MS}[self.interval]
         return list(range(self.start_ms - self.start_ms % step, self.end_ms, step))
+
+    def previous(self) -> "Question":
+        """The same question of the range of the same length before: whole days of the zone, if it is such a range."""
+        start, end = (from_ms(ms).astimezone(self.zone) for ms in (self.start_ms, self.end_ms))
+        before_ms = self.start_ms - (self.end_ms - self.start_ms)
+        if start.time() == end.time() == time():
+            before_ms = _midnight_ms(start.date() - (end.date() - start.date()), self.zone)
+        if before_ms < 0:
+            raise InvalidRequest("compare: there is nothing before 1970 to compare with", code="invalid_parameter")
+        return replace(self, start_ms=before_ms, end_ms=self.start_ms, compare=None)
 
     def show(self, ms: int) -> str:
         """An instant in the question's zone, as RFC 3339."""
@@ -64,7 +101,10 @@ class QuestionParameters(Schema):
     agg = fields.String(load_default="count", validate=validate.OneOf(AGGREGATIONS))
     measure = fields.String(load_default=None)
     group_by = fields.String(load_default=None)
+    filter = fields.String(load_default=None)
+    limit = fields.Integer(load_default=DEFAULT_GROUPS, validate=validate.Range(1, MAX_GROUPS))
     timezone = fields.String(load_default="UTC")
+    compare = fields.String(load_default=None, validate=validate.OneOf([PREVIOUS]))
 
     @pre_load
     def _interval_as_group(self, data: Mapping[str, Any], **_: Any) -> dict[str, Any]:
@@ -87,29 +127,78 @@ class QuestionParameters(Schema):
             data["agg"] = "users"
         if data["agg"] in MEASURED and data["measure"] is None:
             raise ValidationError(f"agg={data['agg']} needs a measure, such as latency_ms", "measure")
-        if data["group_by"] and data["agg"] != "count":
-            raise ValidationError(f"group_by is answered for agg=count, not for agg={data['agg']}", "group_by")
         long = end_ms - start_ms > DEFAULT_INTERVAL_DAYS * 24 * HOUR_MS
-        interval = data["interval"] or ("day" if long else "hour")
-        if interval == "minute" and (data["agg"] != "count" or data["group_by"]):
-            raise ValidationError("minutes are kept for agg=count without group_by; ask for interval=hour", "interval")
-        step = {"minute": MINUTE_MS, "hour": HOUR_MS, "day": 24 * HOUR_MS}[interval]
-        if (count := (end_ms - start_ms) // step) > MAX_BUCKETS:
-            raise ValidationError(f"the range has {count} buckets; the limit is {MAX_BUCKETS}", "interval")
-        # Counts are kept by the minute, all else by the hour: the answer covers what the range touches, and says so.
-        grain = MINUTE_MS if data["agg"] == "count" and not data["group_by"] else HOUR_MS
-        if interval == "day" and grain == HOUR_MS and start_ms % HOUR_MS:
-            raise ValidationError(
-                f"days of {zone.key} begin within an hour; only agg=count is kept by the minute", "timezone"
-            )
-        start_ms -= start_ms % grain
-        end_ms += -end_ms % grain
-        return Question(
-            data["metric"], start_ms, end_ms, interval, data["agg"], data["measure"], data["group_by"], zone
+        question = Question(
+            metric=data["metric"],
+            start_ms=start_ms,
+            end_ms=end_ms,
+            interval=data["interval"] or ("day" if long else "hour"),
+            agg=data["agg"],
+            measure=data["measure"] if data["agg"] in MEASURED else None,
+            group_by=data["group_by"],
+            zone=zone,
+            filter=_filter(data["filter"], data["group_by"]),
+            limit=data["limit"],
+            compare=data["compare"],
         )
+        return _of_whole_buckets(question)
 
 
 _PARAMETERS = QuestionParameters()
+
+
+def _of_whole_buckets(question: Question) -> Question:
+    """The question over what is kept, by the minute or by the hour: the answer covers what the range touches."""
+    interval, zone = question.interval, question.zone
+    if interval == "minute" and not question.by_minute:
+        raise ValidationError(
+            "minutes are kept for agg=count without group_by and filter; ask for interval=hour", "interval"
+        )
+    step = {"minute": MINUTE_MS, "hour": HOUR_MS}.get(interval, 24 * HOUR_MS)
+    if (count := (question.end_ms - question.start_ms) // step) > MAX_BUCKETS:
+        raise ValidationError(f"the range has {count} buckets; the limit is {MAX_BUCKETS}", "interval")
+    if interval in CALENDAR and not question.by_minute and question.start_ms % HOUR_MS:
+        raise ValidationError(
+            f"days of {zone.key} begin within an hour; only agg=count, without group_by and filter, is kept by the "
+            "minute. POST /query can answer it",
+            "timezone",
+        )
+    grain = MINUTE_MS if question.by_minute else HOUR_MS
+    return replace(
+        question,
+        start_ms=question.start_ms - question.start_ms % grain,
+        end_ms=question.end_ms + -question.end_ms % grain,
+    )
+
+
+def _filter(text: str | None, group_by: str | None) -> Filter | None:
+    """`country:DE,FR`, or as JSON `{"country": ["DE", "FR"]}` for values with commas."""
+    if not text:
+        return None
+    told = 'write country:DE,FR or, for values with commas, {"country": ["DE", "FR"]}'
+    if text.startswith("{"):
+        try:
+            document = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise ValidationError(told, "filter") from None
+        (dimension, found), *more = document.items() or [("", [])]
+        values = found if isinstance(found, list) else [found]
+        if more:
+            raise ValidationError("one dimension at a time can be filtered by. POST /query can answer more", "filter")
+    else:
+        dimension, _, rest = text.partition(":")
+        values = rest.split(",") if rest else []
+    if not dimension or not values or not all(isinstance(value, str) for value in values):
+        raise ValidationError(told, "filter")
+    if len(values) > MAX_FILTER_VALUES:
+        raise ValidationError(f"{len(values)} values; the limit is {MAX_FILTER_VALUES}", "filter")
+    if group_by not in (None, dimension):
+        raise ValidationError(
+            f"{dimension} and group_by {group_by} are not kept together: name the same dimension in both. "
+            "POST /query can answer it",
+            "filter",
+        )
+    return Filter(dimension, tuple(dict.fromkeys(values)))
 
 
 def read_question(parameters: Mapping[str, str]) -> Question:
@@ -147,10 +236,21 @@ def instant(name: str, text: str, zone: ZoneInfo, *, of_end: bool) -> int:
     return ms
 
 
-def _day_starts(start_ms: int, end_ms: int, zone: ZoneInfo) -> list[int]:
+def _calendar_starts(start_ms: int, end_ms: int, interval: str, zone: ZoneInfo) -> list[int]:
     starts = []
     day = from_ms(start_ms).astimezone(zone).date()
-    while (midnight := to_ms(datetime.combine(day, time(), zone))) < end_ms:
+    if interval == "week":
+        day -= timedelta(days=day.weekday())
+    elif interval == "month":
+        day = day.replace(day=1)
+    while (midnight := _midnight_ms(day, zone)) < end_ms:
         starts.append(midnight)
-        day += timedelta(days=1)
+        if interval == "month":
+            day = (day + timedelta(days=31)).replace(day=1)
+        else:
+            day += timedelta(days=7 if interval == "week" else 1)
     return starts
+
+
+def _midnight_ms(day: date, zone: ZoneInfo) -> int:
+    return to_ms(datetime.combine(day, time(), zone))

@@ -1,12 +1,12 @@
-"""What the edge received, beside the rollups: `project#ledger#hour` / container, a container's totals of that hour."""
+"""What the edge received, beside the rollups: `project#ledger` / hour#container, a container's totals of that hour."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.ledger import Receipt
-from chalicelib.storage.rollups_table import OPEN_INDEX
 
-OPEN = "ledger"
+INDEX = "receipts"  # sparse: by when they were put
+ALL = "all"
 KEPT_SECONDS = 8 * 86_400  # long enough to ask what a week was like
 
 
@@ -20,36 +20,43 @@ class LedgerTable:
     def put(self, project: str, hour: str, receipt: Receipt, now: int) -> None:
         """`now` is epoch seconds."""
         item = {
-            "pk": {"S": f"{project}#ledger#{hour}"},
-            "sk": {"S": receipt.container},
+            "pk": {"S": f"{project}#ledger"},
+            "sk": {"S": f"{hour}#{receipt.container}"},
             "receipt": {"S": str(receipt)},
-            "open": {"S": OPEN},
+            "receipts": {"S": ALL},
             "written_at": {"N": str(now)},
             "expires_at": {"N": str(now + KEPT_SECONDS)},
         }
         self.client.put_item(TableName=self.name, Item=item)
 
-    def receipts(self, project: str, hour: str) -> list[Receipt]:
-        """The last receipt of each container."""
+    def receipts(self, project: str, first: str, last: str) -> dict[str, list[Receipt]]:
+        """The last receipt of each container, by the hours from `first` to `last`, both included."""
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": f"{project}#ledger#{hour}"}},
+            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
+            ExpressionAttributeValues={
+                ":pk": {"S": f"{project}#ledger"},
+                ":first": {"S": first},
+                ":last": {"S": f"{last}#~"},
+            },
             ConsistentRead=True,
         )
-        return [Receipt.from_text(item["receipt"]["S"]) for page in pages for item in page["Items"]]
+        found: dict[str, list[Receipt]] = {}
+        for item in (item for page in pages for item in page["Items"]):
+            hour = item["sk"]["S"].partition("#")[0]
+            found.setdefault(hour, []).append(Receipt.from_text(item["receipt"]["S"]))
+        return found
 
     def hours(self, written_since: int) -> list[tuple[str, str, int]]:
         """(project, hour, epoch second of its last receipt) of what was received since, by receipts that were put."""
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
-            IndexName=OPEN_INDEX,
-            KeyConditionExpression="#open = :open AND written_at >= :since",
-            ExpressionAttributeNames={"#open": "open"},
-            ExpressionAttributeValues={":open": {"S": OPEN}, ":since": {"N": str(written_since)}},
+            IndexName=INDEX,
+            KeyConditionExpression="receipts = :all AND written_at >= :since",
+            ExpressionAttributeValues={":all": {"S": ALL}, ":since": {"N": str(written_since)}},
         )
-        written: dict[str, int] = {}
+        written: dict[tuple[str, str], int] = {}
         for item in (item for page in pages for item in page["Items"]):
-            written[item["pk"]["S"]] = max(written.get(item["pk"]["S"], 0), int(item["written_at"]["N"]))
-        parts = {key: key.rsplit("#", 2) for key in written}
-        return sorted((project, hour, written[key]) for key, (project, _, hour) in parts.items())
+            project, hour = item["pk"]["S"].removesuffix("#ledger"), item["sk"]["S"].partition("#")[0]
+            written[project, hour] = max(written.get((project, hour), 0), int(item["written_at"]["N"]))
+        return sorted((project, hour, at) for (project, hour), at in written.items())

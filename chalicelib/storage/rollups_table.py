@@ -1,22 +1,31 @@
-"""The rollups table: deltas, merged items and tombstones under `project#live#hour`, and which hours and types exist.
+"""The rollups table: what is live of each hour, and which event types exist.
 
-sk d#<record>   a delta, or in its place the tombstone with the tidemark
-sk m#<minute>#… the merged item of some deltas
-pk project#hours, sk <hour>; pk project#types, sk <event type>: what there is data of
+pk project#live#hour  sk d#<record>                         a delta, or in its place the tombstone with the tidemark
+pk project#merged     sk <hour>#<epoch>#<minute>#<record>   the merged item of some deltas
+                      sk <hour>#<epoch>#~                   the base: older merged items of the hour, folded together
+pk project#hours      sk <hour>                             how far the hour is closed: domain/closing
+pk project#types      sk <event type>
+
+The index `open` holds the deltas that compaction has not absorbed, by project. It lags behind the table by some
+milliseconds, so who needs the very last delta reads the table (`read_hour`).
 """
 
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from chalicelib.domain.closing import HourState
 from chalicelib.domain.deltas import Delta, HourView, Merged
-from chalicelib.domain.rollups import OTHER, decode, encode
+from chalicelib.domain.rollup_codec import decode, encode
+from chalicelib.domain.rollups import OTHER
 
-OPEN_INDEX = "open"  # sparse: holds the deltas that compaction has not absorbed
-OPEN = "delta"
+OPEN_INDEX = "open"
+BASE = "~"  # sorts after every minute, so a reader meets the base last
 TOMBSTONE_SECONDS = 48 * 3600  # twice the stream's retention: no batch that old can still be retried
 MAX_MADE_UP_TYPES = 1000  # of a project, without a contract: each costs a write once, and a place in every answer
 MAX_MERGE = 50  # a transaction takes 100 items and 4 MB
@@ -24,40 +33,32 @@ MAX_MERGE = 50  # a transaction takes 100 items and 4 MB
 
 @dataclass(frozen=True, slots=True)
 class RollupsTable:
-    """Each write is idempotent by its key; `known_…` spare repeated index calls within one container."""
+    """Each write is idempotent by its key; `known_types` spares repeated index calls within one container."""
 
     client: Any
     name: str
     clock: Callable[[], float] = time.time
-    known_hours: set[tuple[str, str]] = field(default_factory=set)
     known_types: dict[str, set[str]] = field(default_factory=dict)
 
     def put_delta(self, delta: Delta) -> int | None:
         """Write the delta, or return the tidemark of the tombstone that stands in its place."""
+        key = _delta_key(delta.project, delta.hour, delta.id)
         item = {
-            **_delta_key(delta.project, delta.hour, delta.id),
-            "open": {"S": OPEN},
-            "project": {"S": delta.project},
+            **key,
+            "open": {"S": delta.project},
             "hour": {"S": delta.hour},
             "last": {"S": _sequence(delta.last)},
             "written_at": {"N": str(delta.written_at)},
-            "body": {"B": encode(delta.rollups)},
+            "body": {"B": delta.body},
         }
         try:
             self.client.put_item(TableName=self.name, Item=item, ConditionExpression="attribute_not_exists(tidemark)")
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise
-            key = _delta_key(delta.project, delta.hour, delta.id)
             tombstone = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True)["Item"]
             return int(tombstone["tidemark"]["S"])
         return None
-
-    def remember_hour(self, project: str, hour: str) -> None:
-        """Note that the hour has data; done before the delta, so a reader never overlooks one."""
-        if (project, hour) not in self.known_hours:
-            self._note(f"{project}#hours", hour)
-            self.known_hours.add((project, hour))
 
     def names(self, project: str, event_types: Iterable[str], contracted: Container[str]) -> dict[str, str]:
         """Under which name each type is counted: its own, or OTHER once a project has made up too many."""
@@ -67,68 +68,149 @@ class RollupsTable:
         made_up = sum(name not in contracted for name in known)
         for event_type in event_types:
             if event_type not in known and (event_type in contracted or made_up < MAX_MADE_UP_TYPES):
-                self._note(f"{project}#types", event_type)
+                item = {"pk": {"S": f"{project}#types"}, "sk": {"S": event_type}}
+                self.client.put_item(TableName=self.name, Item=item)
                 known.add(event_type)
                 made_up += event_type not in contracted
         return {event_type: event_type if event_type in known else OTHER for event_type in event_types}
-
-    def _note(self, pk: str, sk: str) -> None:
-        self.client.put_item(TableName=self.name, Item={"pk": {"S": pk}, "sk": {"S": sk}})
-
-    def hours(self, project: str, first: str, last: str) -> list[str]:
-        """The hours with data from `first` to `last`, both included, in order."""
-        values = {":pk": {"S": f"{project}#hours"}, ":first": {"S": first}, ":last": {"S": last}}
-        return [item["sk"]["S"] for item in self._query("pk = :pk AND sk BETWEEN :first AND :last", values)]
 
     def event_types(self, project: str) -> list[str]:
         """Every event type the project ever sent."""
         return [item["sk"]["S"] for item in self._query("pk = :pk", {":pk": {"S": f"{project}#types"}})]
 
-    def read_hour(self, project: str, hour: str) -> HourView:
-        """The hour, exact while compaction runs: deltas first, merged items second."""
-        pk = {"S": f"{project}#live#{hour}"}
-        deltas = [
-            delta_of(item)
-            for item in self._query("pk = :pk AND begins_with(sk, :kind)", {":pk": pk, ":kind": {"S": "d#"}})
-            if "tidemark" not in item
-        ]
-        merged = [
-            _merged(i) for i in self._query("pk = :pk AND begins_with(sk, :kind)", {":pk": pk, ":kind": {"S": "m#"}})
-        ]
-        return HourView.of(hour, deltas, merged)
+    def read_live(self, project: str, first: str, last: str, exact: Collection[str] = ()) -> dict[str, HourView]:
+        """The hours from `first` to `last`, both included, that have live items.
 
-    def open_hours(self, written_before: int) -> list[tuple[str, str]]:
-        """(project, hour) of every delta that was written before the epoch second and is not absorbed yet."""
+        As of some milliseconds ago; the hours of `exact` up to the last delta, at the price of their tombstones.
+        """
+        deltas: dict[str, list[Delta]] = defaultdict(list)
+        for delta in self.open_deltas(project):
+            if first <= delta.hour <= last and delta.hour not in exact:
+                deltas[delta.hour].append(delta)
+        for hour in exact:
+            items = self._query("pk = :pk", {":pk": {"S": f"{project}#live#{hour}"}})
+            deltas[hour] = [delta_of(item) for item in items if "tidemark" not in item]
+        merged: dict[str, list[Merged]] = defaultdict(list)
+        for item in self.read_merged(project, first, last):
+            merged[item.hour].append(item)
+        hours = sorted({*deltas, *merged})
+        return {hour: HourView.of(hour, deltas.get(hour, ()), merged.get(hour, ())) for hour in hours}
+
+    def read_hour(self, project: str, hour: str) -> HourView:
+        """One hour up to the last delta."""
+        return self.read_live(project, hour, hour, exact=[hour])[hour]
+
+    def open_deltas(self, project: str) -> Iterator[Delta]:
+        """The deltas of a project that no merged item holds, or is about to, by when they were written."""
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
             IndexName=OPEN_INDEX,
-            KeyConditionExpression="#open = :open AND written_at < :before",
+            KeyConditionExpression="#open = :project",
             ExpressionAttributeNames={"#open": "open"},
-            ExpressionAttributeValues={":open": {"S": OPEN}, ":before": {"N": str(written_before)}},
+            ExpressionAttributeValues={":project": {"S": project}},
         )
-        keys = {item["pk"]["S"] for page in pages for item in page["Items"]}
-        return sorted((project, hour) for project, _, hour in (key.rsplit("#", 2) for key in keys))
+        for page in pages:
+            yield from map(delta_of, page["Items"])
 
-    def absorb(self, deltas: Sequence[Delta], merged: Merged) -> bool:
-        """Put the merged item and the tombstones in one transaction.
+    def settled_deltas(self, written_before: int) -> Iterator[Delta]:
+        """The open deltas of all projects that were written before the epoch second."""
+        pages = self.client.get_paginator("scan").paginate(
+            TableName=self.name,
+            IndexName=OPEN_INDEX,
+            FilterExpression="written_at < :before",
+            ExpressionAttributeValues={":before": {"N": str(written_before)}},
+        )
+        for page in pages:
+            yield from map(delta_of, page["Items"])
 
-        False when a delta has changed since it was read: nothing is written, and the next run tries again.
+    def absorb(self, deltas: Sequence[Delta], merged: Merged, state: HourState) -> bool:
+        """Put the merged item and the tombstones in one transaction, and mark the hour as touched.
+
+        False when a delta, or how far the hour is closed, has changed since it was read: nothing is written, and the
+        next run tries again.
         """
         first = deltas[0]
         expires_at = int(self.clock()) + TOMBSTONE_SECONDS
-        merged_put = {
-            "Item": {
-                "pk": {"S": f"{first.project}#live#{first.hour}"},
-                "sk": {"S": f"m#{merged.minute}#{first.id}"},
-                "absorbed": {"SS": sorted(merged.absorbed)},
-                "merged_at": {"N": str(merged.merged_at)},
-                "body": {"B": encode(merged.rollups)},
-            },
-            "ConditionExpression": "attribute_not_exists(pk)",
-        }
-        puts = [merged_put, *(_tombstone_put(delta, expires_at) for delta in deltas)]
+        return self._transact(
+            [
+                {"Put": {"Item": _merged_item(first.project, merged), **_NEW}},
+                *({"Put": _tombstone_put(delta, expires_at)} for delta in deltas),
+                {"Update": _touch(first.project, merged, state)},
+            ]
+        )
+
+    def fold(self, project: str, items: Sequence[Merged], base: Merged) -> bool:
+        """Put the base, whose version is one more than that which was read, and delete what it has folded in."""
+        condition: dict[str, Any] = _NEW
+        if base.version > 1:
+            condition = {
+                "ConditionExpression": "version = :before",
+                "ExpressionAttributeValues": {":before": {"N": str(base.version - 1)}},
+            }
+        gone = ({"Delete": {"Key": _merged_key(project, item), **_THERE}} for item in items)
+        return self._transact([{"Put": {"Item": _merged_item(project, base), **condition}}, *gone])
+
+    def read_merged(self, project: str, first: str, last: str) -> Iterator[Merged]:
+        """The merged items of the hours from `first` to `last`, by hour and epoch, each epoch's base last.
+
+        Of what is folded while this reads, both an item and the base may come: see HourView.of.
+        """
+        values = {":pk": {"S": f"{project}#merged"}, ":first": {"S": first}, ":last": {"S": f"{last}#{BASE}"}}
+        return map(_merged, self._query("pk = :pk AND sk BETWEEN :first AND :last", values))
+
+    def state(self, project: str, hour: str) -> HourState:
+        """How far the hour is closed."""
+        key = _state_key(project, hour)
+        item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item", {})
+        return HourState(
+            project,
+            hour,
+            frozen=int(item["frozen"]["N"]) if "frozen" in item else -1,
+            touched=item["touched"]["S"] if "touched" in item else "",
+            closed=int(item["closed"]["N"]) if "closed" in item else -1,
+            closed_at=int(item["closed_at"]["N"]) if "closed_at" in item else 0,
+        )
+
+    def freeze(self, state: HourState) -> bool:
+        """Let the state's epoch take nothing more; False when something was merged since the state was read."""
+        conditions = ["attribute_not_exists(frozen)" if state.frozen < 0 else "frozen = :frozen"]
+        conditions.append("touched = :touched" if state.touched else "attribute_not_exists(touched)")
+        values = {":epoch": {"N": str(state.epoch)}}
+        values |= {":frozen": {"N": str(state.frozen)}} if state.frozen >= 0 else {}
+        values |= {":touched": {"S": state.touched}} if state.touched else {}
         try:
-            self.client.transact_write_items(TransactItems=[{"Put": {"TableName": self.name, **put}} for put in puts])
+            self.client.update_item(
+                TableName=self.name,
+                Key=_state_key(state.project, state.hour),
+                UpdateExpression="SET frozen = :epoch",
+                ConditionExpression=" AND ".join(conditions),
+                ExpressionAttributeValues=values,
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
+
+    def mark_closed(self, project: str, hour: str, epoch: int, now: int) -> None:
+        """Note that the closed items cover the hour up to this epoch, at least, so that its live items may go."""
+        with suppress(self.client.exceptions.ConditionalCheckFailedException):
+            self.client.update_item(
+                TableName=self.name,
+                Key=_state_key(project, hour),
+                UpdateExpression="SET closed = :epoch, closed_at = :now",
+                ConditionExpression="attribute_not_exists(closed) OR closed < :epoch",
+                ExpressionAttributeValues={":epoch": {"N": str(epoch)}, ":now": {"N": str(now)}},
+            )
+
+    def delete_merged(self, project: str, item: Merged) -> None:
+        """Delete a merged item that closed ones cover."""
+        self.client.delete_item(TableName=self.name, Key=_merged_key(project, item))
+
+    def _transact(self, actions: Sequence[Mapping[str, Any]]) -> bool:
+        items = [{kind: {"TableName": self.name, **action}} for each in actions for kind, action in each.items()]
+        try:
+            self.client.transact_write_items(TransactItems=items)
         except self.client.exceptions.TransactionCanceledException:
             return False
         return True
@@ -144,8 +226,61 @@ class RollupsTable:
             yield from page["Items"]
 
 
+_NEW = {"ConditionExpression": "attribute_not_exists(pk)"}
+_THERE = {"ConditionExpression": "attribute_exists(pk)"}
+
+
 def _delta_key(project: str, hour: str, delta_id: str) -> dict[str, Any]:
     return {"pk": {"S": f"{project}#live#{hour}"}, "sk": {"S": f"d#{delta_id}"}}
+
+
+def _state_key(project: str, hour: str) -> dict[str, Any]:
+    return {"pk": {"S": f"{project}#hours"}, "sk": {"S": hour}}
+
+
+def _merged_key(project: str, merged: Merged) -> dict[str, Any]:
+    return {"pk": {"S": f"{project}#merged"}, "sk": {"S": merged.name}}
+
+
+def merged_name(hour: str, epoch: int, minute: str, delta_id: str) -> str:
+    """The name of a merged item: its sort key."""
+    return f"{hour}#{epoch:06d}#{minute}#{delta_id}"
+
+
+def base_name(hour: str, epoch: int) -> str:
+    """The name of an hour's base."""
+    return f"{hour}#{epoch:06d}#{BASE}"
+
+
+def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
+    item = {
+        **_merged_key(project, merged),
+        "minute": {"S": merged.minute},
+        "merged_at": {"N": str(merged.merged_at)},
+        "version": {"N": str(merged.version)},
+        "body": {"B": encode(merged.rollups)},
+    }
+    if merged.absorbed:
+        item["absorbed"] = {"SS": sorted(merged.absorbed)}
+    if merged.folded:
+        item["folded"] = {"M": {name: {"N": str(at)} for name, at in merged.folded.items()}}
+    return item
+
+
+def _merged(item: Mapping[str, Any]) -> Merged:
+    name = item["sk"]["S"]
+    hour, epoch, _ = name.split("#", 2)
+    return Merged(
+        name=name,
+        hour=hour,
+        epoch=int(epoch),
+        minute=item["minute"]["S"],
+        merged_at=int(item["merged_at"]["N"]),
+        rollups=decode(item["body"]["B"]),
+        absorbed=frozenset(item["absorbed"]["SS"]) if "absorbed" in item else frozenset(),
+        folded={key: int(at["N"]) for key, at in item["folded"]["M"].items()} if "folded" in item else {},
+        version=int(item["version"]["N"]),
+    )
 
 
 def _tombstone_put(delta: Delta, expires_at: int) -> dict[str, Any]:
@@ -162,6 +297,18 @@ def _tombstone_put(delta: Delta, expires_at: int) -> dict[str, Any]:
     }
 
 
+def _touch(project: str, merged: Merged, state: HourState) -> dict[str, Any]:
+    """The hour has got something in an epoch that is not frozen yet."""
+    frozen = "attribute_not_exists(frozen)" if state.frozen < 0 else "frozen = :frozen"
+    values = {":touched": {"S": merged.name}} | ({":frozen": {"N": str(state.frozen)}} if state.frozen >= 0 else {})
+    return {
+        "Key": _state_key(project, state.hour),
+        "UpdateExpression": "SET touched = :touched",
+        "ConditionExpression": frozen,
+        "ExpressionAttributeValues": values,
+    }
+
+
 def _sequence(number: int) -> str:
     return f"{number:040d}"  # up to 40 digits, and a DynamoDB number keeps 38
 
@@ -169,19 +316,10 @@ def _sequence(number: int) -> str:
 def delta_of(item: Mapping[str, Any]) -> Delta:
     """The delta that an item of the table holds."""
     return Delta(
-        project=item["project"]["S"],
+        project=item["open"]["S"],
         hour=item["hour"]["S"],
         id=item["sk"]["S"].removeprefix("d#"),
         last=int(item["last"]["S"]),
         written_at=int(item["written_at"]["N"]),
-        rollups=decode(item["body"]["B"]),
-    )
-
-
-def _merged(item: dict[str, Any]) -> Merged:
-    return Merged(
-        minute=item["sk"]["S"].split("#")[1],
-        absorbed=frozenset(item["absorbed"]["SS"]),
-        merged_at=int(item["merged_at"]["N"]),
-        rollups=decode(item["body"]["B"]),
+        body=item["body"]["B"],
     )

@@ -14,6 +14,7 @@ import pytest
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta, HourView, Merged
 from chalicelib.domain.frames import delta_frames, delta_json, snapshot_frames
+from chalicelib.domain.rollup_codec import encode
 from chalicelib.domain.rollups import Rollup, Rollups, merge_all
 from chalicelib.domain.time_windows import MINUTE_MS, hour_start_ms
 
@@ -148,17 +149,17 @@ def simulated(random: Random) -> tuple[dict[str, int], dict[str, Any]]:
         dice = random.random()
         if dice < 0.45 or not open_deltas:
             name = f"record-{step}"
-            open_deltas[name] = Delta("p", HOUR, name, step, step, some_rollups(random))
+            open_deltas[name] = Delta("p", HOUR, name, step, step, encode(some_rollups(random)))
             pushes.append(open_deltas[name])
         elif dice < 0.8:
             old = open_deltas[random.choice(sorted(open_deltas))]
             grown = merge_all([old.rollups, some_rollups(random)])
-            open_deltas[old.id] = Delta("p", HOUR, old.id, step, step, grown)
+            open_deltas[old.id] = Delta("p", HOUR, old.id, step, step, encode(grown))
             pushes.append(open_deltas[old.id])
         else:
             taken = random.sample(sorted(open_deltas), random.randint(1, len(open_deltas)))
             rollups = merge_all(open_deltas.pop(name).rollups for name in taken)
-            merged.append(Merged(f"{HOUR}:{step:02d}", frozenset(taken), 0, rollups))
+            merged.append(Merged(f"m{step}", HOUR, 0, f"{HOUR}:{step:02d}", 0, rollups, frozenset(taken)))
 
     frames = snapshot_frames(
         [view], topics=TOPICS, since=f"{HOUR}:00:00Z", as_of=f"{HOUR}:30:00Z", now=0, contracts=CONTRACTS

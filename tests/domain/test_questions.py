@@ -50,7 +50,7 @@ def test_a_plus_sign_that_was_not_escaped_is_understood() -> None:
         ({"start": "soon"}, r"start: .*date such as.*'soon'"),
         ({"end": "2026-13-01"}, r"end: .*'2026-13-01'"),
         ({"end": "2026-11-19"}, r"end: .*not after"),
-        ({"interval": "week"}, r"interval: .*minute, hour, day.*'week'"),
+        ({"interval": "year"}, r"interval: .*minute, hour, day.*'year'"),
         ({"agg": "median"}, r"agg: .*p99"),
         ({"agg": "p95"}, "measure: .*needs a measure"),
         ({"timezone": "Mars/Olympus"}, "timezone: .*IANA"),

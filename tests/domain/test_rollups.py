@@ -5,17 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.domain.rollups import (
-    MAX_DIMENSION_VALUES,
-    MAX_ITEM_BYTES,
-    OTHER,
-    Rollups,
-    RollupSpec,
-    decode,
-    encode,
-    fold_event,
-    merge_all,
-)
+from chalicelib.domain.folding import Folding
+from chalicelib.domain.rollup_codec import MAX_ITEM_BYTES, decode, encode, encode_document
+from chalicelib.domain.rollups import MAX_DIMENSION_VALUES, OTHER, Rollups, RollupSpec, merge_all
 from chalicelib.domain.sketches import hash_user
 
 SPEC = RollupSpec(dimensions=("path",), measures=("latency_ms",))
@@ -38,10 +30,10 @@ events = st.builds(
 
 
 def fold(items: list[tuple[dict[str, Any], bytes]]) -> Rollups:
-    rollups = Rollups()
+    folding = Folding()
     for event, user_hash in items:
-        fold_event(rollups, event["event_type"], event, user_hash, SPEC)
-    return rollups
+        folding.add(event["event_type"], event, folding.user(user_hash), SPEC)
+    return decode(encode_document(folding.document()))
 
 
 @settings(max_examples=60)
@@ -59,6 +51,17 @@ def test_rollups_survive_being_bytes(items: list[Any]) -> None:
     data = encode(fold(items))
 
     assert encode(decode(data)) == data
+
+
+@settings(max_examples=30)
+@given(st.lists(events))
+def test_a_value_of_a_dimension_holds_what_its_events_alone_would(items: list[Any]) -> None:
+    for event_type, rollup in fold(items).items():
+        for path, cell in rollup.dimensions.get("path", {}).items():
+            alone = fold([item for item in items if item[0]["properties"]["path"] == path])[event_type]
+            assert cell.count == alone.count
+            assert cell.users.hashes == alone.users.hashes
+            assert cell.measures == alone.measures
 
 
 def test_merging_leaves_the_parts_as_they_were() -> None:
@@ -81,8 +84,8 @@ def test_values_beyond_the_bound_are_counted_together() -> None:
 
     paths = rollups["click"].dimensions["path"]
 
-    assert paths[OTHER] == 500
-    assert sum(paths.values()) == many == rollups["click"].count
+    assert paths[OTHER].count == 500
+    assert sum(cell.count for cell in paths.values()) == many == rollups["click"].count
 
 
 def test_an_item_of_too_many_types_keeps_those_with_contracts_and_the_count_of_all() -> None:
@@ -144,4 +147,4 @@ def test_an_item_fits_however_long_the_values_are() -> None:
 
     assert len(data) <= MAX_ITEM_BYTES
     assert sum(r.count for r in decode(data).values()) == 30_000
-    assert all(sum(r.dimensions["path"].values()) == r.count for r in decode(data).values())
+    assert all(sum(cell.count for cell in r.dimensions["path"].values()) == r.count for r in decode(data).values())

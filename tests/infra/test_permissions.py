@@ -18,6 +18,7 @@ from moto import mock_aws
 
 import app as handlers
 from chalicelib import wiring
+from chalicelib.compact import MIN_FOLD
 from chalicelib.domain.access import ApiKey, Connection, Project, Scope
 from chalicelib.domain.chunks import Message, chunks_of, encode_message
 from chalicelib.domain.enrichment import NOBODY
@@ -31,7 +32,7 @@ from chalicelib.settings import BUFFERS
 from chalicelib.storage.access_table import AccessTable, digest_of
 from chalicelib.storage.lake import Row
 from infra.policies import documents
-from tests.stores import stream_record
+from tests.stores import INDEXES, create_table, stream_record
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
 SOCKETS = f"arn:aws:execute-api:{REGION}:{ACCOUNT}:abc/prod"
@@ -106,9 +107,9 @@ def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterato
             for item in parameters["TransactItems"]:
                 (kind, write), *_ = item.items()
                 yield Call(f"dynamodb:{kind}Item", table + write["TableName"])
-        case "dynamodb", "BatchWriteItem":
+        case "dynamodb", "BatchGetItem" | "BatchWriteItem":
             for name in parameters["RequestItems"]:
-                yield Call("dynamodb:BatchWriteItem", table + name)
+                yield Call(f"dynamodb:{operation}", table + name)
         case "dynamodb", _:
             index = f"/index/{parameters['IndexName']}" if "IndexName" in parameters else ""
             item = parameters.get("Key") or parameters.get("Item") or {}
@@ -230,18 +231,8 @@ def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]
 
 def create_stores(dynamodb: Any) -> None:
     """The three tables as the template has them, as far as calls can tell."""
-    keys = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
-    index = [{"AttributeName": "open", "KeyType": "HASH"}, {"AttributeName": "written_at", "KeyType": "RANGE"}]
     for name in ("events", "rollups", "control"):
-        types = {"pk": "S", "sk": "S", **({"open": "S", "written_at": "N"} if name == "rollups" else {})}
-        more = {"IndexName": "open", "KeySchema": index, "Projection": {"ProjectionType": "KEYS_ONLY"}}
-        dynamodb.create_table(
-            TableName=f"tidemark-prod-{name}",
-            KeySchema=keys,
-            AttributeDefinitions=[{"AttributeName": n, "AttributeType": t} for n, t in types.items()],
-            BillingMode="PAY_PER_REQUEST",
-            **({"GlobalSecondaryIndexes": [more]} if name == "rollups" else {}),
-        )
+        create_table(dynamodb, f"tidemark-prod-{name}", INDEXES if name == "rollups" else {})
 
 
 def forget_wiring() -> None:
@@ -329,6 +320,7 @@ def run_websocket_connect(recorder: Recorder) -> None:
 
 
 def run_websocket_message(recorder: Recorder) -> None:
+    wiring.rollups_table().names("shop", {"page_view"}, {"page_view"})
     connect("c1")
     frame = json.dumps({"action": "subscribe", "topics": ["events"]})
     with recorder.function(**{"* */POST/*": GONE}):
@@ -355,7 +347,6 @@ def run_aggregate(recorder: Recorder) -> None:
     records = chunk_records()
     handlers.aggregate({"Records": records}, None)
     wiring.compactor().compact(now_ms() // 1000 + 3600)
-    wiring.rollups_table().known_hours.clear()
     wiring.rollups_table().known_types.clear()
     with recorder.function():
         handlers.aggregate({"Records": records}, None)  # meets the tombstone
@@ -401,9 +392,13 @@ def run_take_bus_event(recorder: Recorder) -> None:
 
 
 def run_compact(recorder: Recorder) -> None:
-    handlers.aggregate({"Records": chunk_records()}, None)
+    now, (record, _) = now_ms() // 1000, chunk_records()
+    for n in range(MIN_FOLD + 1):  # merged items enough to be folded
+        wiring.aggregator().aggregate([{**record, "eventID": f"r{n}"}], now - 4000)
+        wiring.compactor().compact(now - 3000)
+    wiring.aggregator().aggregate([{**record, "eventID": "last"}], now)
     with recorder.function():
-        assert wiring.compactor().compact(now_ms() // 1000 + 3600)
+        assert wiring.compactor().compact(now + 3600)
 
 
 def run_consolidate(recorder: Recorder) -> None:

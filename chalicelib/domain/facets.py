@@ -1,0 +1,78 @@
+"""Facets: the parts of a rollup that one question needs, kept as items of their own so that long ranges stay cheap.
+
+A facet is an aspect of a whole event type or of the values of one dimension:
+
+n             how many, when, and sums and extremes of the measures      n|<dimension>
+u             distinct users                                            u|<dimension>
+q:<measure>   the quantile buckets of a measure                         q:<measure>|<dimension>
+
+A facet's content is a rollup of which the rest is empty, so it merges and is encoded like any other.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from chalicelib.domain.rollups import Cell, Measure, Rollup, Rollups, RollupSpec
+
+COUNTS = "n"
+USERS = "u"
+ALL_TYPES = "(all)"  # stands for every event type together
+ALL_TYPES_SPEC = RollupSpec(dimensions=("event_type",))
+
+
+def quantiles_of(measure: str) -> str:
+    """The aspect that holds a measure's quantiles."""
+    return f"q:{measure}"
+
+
+def facet_of(aspect: str, dimension: str | None) -> str:
+    """The facet's name."""
+    return f"{aspect}|{dimension}" if dimension else aspect
+
+
+def facets_of(spec: RollupSpec) -> Iterator[str]:
+    """Every facet that events of a type can have."""
+    for aspect in (COUNTS, USERS, *map(quantiles_of, spec.measures)):
+        for dimension in (None, *spec.dimensions):
+            yield facet_of(aspect, dimension)
+
+
+def part_of(rollup: Rollup, facet: str) -> Rollup:
+    """What the facet holds of the rollup; what is handed out is shared with it, and must not be changed."""
+    aspect, _, dimension = facet.partition("|")
+    cut = _aspect(aspect)
+    if dimension:
+        values = rollup.dimensions.get(dimension, {})
+        cells = {value: cut(cell) for value, cell in values.items()}
+        return Rollup(dimensions={dimension: cells} if cells else {})
+    part = cut(rollup)
+    minutes = rollup.minutes if aspect == COUNTS else {}
+    return Rollup(part.count, part.users, part.measures, minutes)
+
+
+def is_empty(part: Rollup) -> bool:
+    """Whether there is nothing to keep."""
+    return not (part.count or part.measures or part.dimensions or part.users.estimate())
+
+
+def all_types(rollups: Rollups) -> Rollup:
+    """Every event type together, with the type as its dimension."""
+    total = Rollup()
+    for rollup in rollups.values():
+        total.merge(Rollup(rollup.count, rollup.users, {}, rollup.minutes))
+    types = {name: Cell(rollup.count, rollup.users) for name, rollup in rollups.items()}
+    total.dimensions["event_type"] = types
+    return total
+
+
+def _aspect(aspect: str) -> Callable[[Cell], Cell]:
+    if aspect == COUNTS:
+        return lambda cell: Cell(cell.count, measures={k: _without_buckets(m) for k, m in cell.measures.items()})
+    if aspect == USERS:
+        return lambda cell: Cell(users=cell.users)
+    measure = aspect.removeprefix("q:")
+    return lambda cell: Cell(measures={measure: cell.measures[measure]} if measure in cell.measures else {})
+
+
+def _without_buckets(measure: Measure) -> Measure:
+    return replace(measure, buckets={})

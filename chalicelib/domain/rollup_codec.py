@@ -1,0 +1,187 @@
+"""Rollups as the bytes of one item.
+
+The document, compressed JSON with short names:
+
+users   the hashes of all users who are kept whole, one after another, as base64
+types   by name {n: count, u: users, t: minutes, m: {measure: values}, d: {dimension: {value: cell}}}
+cell    [count, users, values of the first measure of `m`, of the second, …]
+users   of a type or cell: the numbers of hashes, or the registers of a sketch as base64
+values  [count, sum, min, max, counts of the buckets], or null where there are none
+counts  [[key, …], [count, …]], of minutes and of buckets
+ledger  domain/ledger.py
+"""
+
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from isal import isal_zlib
+
+from chalicelib.domain.ledger import Ledger
+from chalicelib.domain.rollups import OTHER, Cell, Measure, Rollup, Rollups, bound
+from chalicelib.domain.sketches import HASH_BYTES, MAX_BUCKETS, Uniques, collapse
+
+MAX_ITEM_BYTES = 350 * 1024  # of an encoded document; DynamoDB allows 400 KB with names and keys
+COMPRESSION_LEVEL = 1
+# Where a document would not fit: how many values of a dimension, and buckets of a measure, are kept at each try.
+REDUCTIONS = ((200, MAX_BUCKETS), (50, 1024), (10, 512), (0, 128))
+
+
+def encode_document(document: Mapping[str, Any]) -> bytes:
+    """A document as the bytes of an item; reduced as `encode` does where it would not fit."""
+    data = _compressed(document)
+    return data if len(data) <= MAX_ITEM_BYTES else encode(_rollups(document))
+
+
+def encode(rollups: Rollups) -> bytes:
+    """Rollups as compressed JSON that fits an item; the same rollups give the same bytes.
+
+    Where they would not fit, they are reduced: rare values of the dimensions are counted as OTHER, low values of the
+    measures together, and at last rare types as OTHER. The count of all events stays exact.
+    """
+    data = _compressed(_document(rollups))
+    for most_values, most_buckets in REDUCTIONS:
+        if len(data) <= MAX_ITEM_BYTES:
+            break
+        for rollup in rollups.values():
+            _reduce(rollup, most_values, most_buckets)
+        data = _compressed(_document(rollups))
+    while len(data) > MAX_ITEM_BYTES and len(rollups) > 1:
+        _bound_types(rollups, len(rollups) // 2)
+        data = _compressed(_document(rollups))
+    return data
+
+
+def decode(data: bytes) -> Rollups:
+    """The inverse of `encode`."""
+    return _rollups(orjson.loads(isal_zlib.decompress(data)))
+
+
+def _compressed(document: Mapping[str, Any]) -> bytes:
+    options = orjson.OPT_NON_STR_KEYS | orjson.OPT_SORT_KEYS
+    return isal_zlib.compress(orjson.dumps(document, option=options), COMPRESSION_LEVEL)
+
+
+def _document(rollups: Rollups) -> dict[str, Any]:
+    numbers = {
+        user_hash: number
+        for number, user_hash in enumerate(
+            sorted({h for rollup in rollups.values() for cell in _cells(rollup) for h in cell.users.hashes})
+        )
+    }
+    types = {name: _type_document(rollup, numbers) for name, rollup in rollups.items()}
+    return {"users": b64encode(b"".join(numbers)).decode(), "types": types, "ledger": rollups.ledger.to_json()}
+
+
+def _cells(rollup: Rollup) -> list[Cell]:
+    return [rollup, *(cell for values in rollup.dimensions.values() for cell in values.values())]
+
+
+def _type_document(rollup: Rollup, numbers: Mapping[bytes, int]) -> dict[str, Any]:
+    names = sorted({name for cell in _cells(rollup) for name in cell.measures})
+    document: dict[str, Any] = {
+        "n": rollup.count,
+        "u": _users_document(rollup.users, numbers),
+        "t": columns_of(rollup.minutes),
+    }
+    if names:
+        document["m"] = {name: _values_document(rollup.measures.get(name)) for name in names}
+    if rollup.dimensions:
+        document["d"] = {
+            name: {
+                value: [
+                    cell.count,
+                    _users_document(cell.users, numbers),
+                    *(_values_document(cell.measures.get(n)) for n in names),
+                ]
+                for value, cell in values.items()
+            }
+            for name, values in rollup.dimensions.items()
+        }
+    return document
+
+
+def _users_document(users: Uniques, numbers: Mapping[bytes, int]) -> list[int] | str:
+    if users.registers is not None:
+        return b64encode(isal_zlib.compress(users.registers, COMPRESSION_LEVEL)).decode()
+    return sorted(numbers[user_hash] for user_hash in users.hashes)
+
+
+def _values_document(measure: Measure | None) -> list[Any] | None:
+    return (
+        None
+        if measure is None
+        else [measure.count, measure.total, measure.low, measure.high, columns_of(measure.buckets)]
+    )
+
+
+def _rollups(document: Mapping[str, Any]) -> Rollups:
+    packed = b64decode(document["users"])
+    hashes = [packed[i : i + HASH_BYTES] for i in range(0, len(packed), HASH_BYTES)]
+    types = {name: _type(data, hashes) for name, data in document["types"].items()}
+    return Rollups(types, Ledger.from_json(document["ledger"]))
+
+
+def _type(data: Mapping[str, Any], hashes: Sequence[bytes]) -> Rollup:
+    measures = data.get("m", {})
+    names = list(measures)
+    return Rollup(
+        count=data["n"],
+        users=_users(data["u"], hashes),
+        measures={name: _measure(values) for name, values in measures.items() if values},
+        minutes=_counts(data["t"]),
+        dimensions={
+            name: {
+                value: Cell(
+                    count,
+                    _users(users, hashes),
+                    {n: _measure(values) for n, values in zip(names, columns, strict=True) if values},
+                )
+                for value, (count, users, *columns) in cells.items()
+            }
+            for name, cells in data.get("d", {}).items()
+        },
+    )
+
+
+def _users(data: list[int] | str, hashes: Sequence[bytes]) -> Uniques:
+    if isinstance(data, str):
+        return Uniques(registers=bytearray(isal_zlib.decompress(b64decode(data))))
+    return Uniques([hashes[number] for number in data])
+
+
+def _measure(values: Sequence[Any]) -> Measure:
+    count, total, low, high, buckets = values
+    return Measure(count, total, low, high, _counts(buckets))
+
+
+def columns_of(counts: Mapping[int, int]) -> list[list[int]]:
+    """Counts by number as they are encoded."""
+    keys = sorted(counts)
+    return [keys, [counts[key] for key in keys]]
+
+
+def _counts(columns: Sequence[Sequence[int]]) -> dict[int, int]:
+    return dict(zip(*columns, strict=True))
+
+
+def _reduce(rollup: Rollup, most_values: int, most_buckets: int) -> None:
+    for values in rollup.dimensions.values():
+        bound(values, most_values)
+    for cell in _cells(rollup):
+        for measure in cell.measures.values():
+            collapse(measure.buckets, most_buckets)
+
+
+def _bound_types(rollups: Rollups, most_types: int) -> None:
+    """Count the rarest types together, first those without dimensions and measures, which have no contract."""
+    other = rollups.pop(OTHER, Rollup())
+
+    def worth(pair: tuple[str, Rollup]) -> tuple[bool, int]:
+        return bool(pair[1].dimensions or pair[1].measures), pair[1].count
+
+    for name, rollup in sorted(rollups.items(), key=worth)[: max(len(rollups) - most_types, 0)]:
+        other.merge(rollup)
+        del rollups[name]
+    rollups[OTHER] = other

@@ -1,0 +1,124 @@
+"""Closed hours and days in the rollups table, by facet: domain/facets.
+
+pk <project>#<event type>#<year>   sk <facet>#h#<hour>   one hour
+                                   sk <facet>#d#<day>    one UTC day; of the facet `n`, its hours one by one
+pk <project>#(ledger)#<year>       sk h#<hour>           the ledger of an hour
+
+Each item says up to which epoch it covers which hours: domain/closing. A year of days is one query of a page or two.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from chalicelib.domain.facets import COUNTS
+from chalicelib.domain.ledger import Ledger
+from chalicelib.domain.rollup_codec import decode, encode
+from chalicelib.domain.rollups import Rollup, Rollups
+
+HOUR, DAY = "h", "d"
+WHOLE = ""  # under this name lies the only rollup of an item that is not kept hour by hour
+LEDGER = "(ledger)"
+MAX_TRIES = 5
+MAX_KEYS = 100  # of one BatchGetItem
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """One closed item: `start` is the hour or day, `covers` up to which epoch each of its hours is in it."""
+
+    start: str
+    covers: Mapping[str, int]
+    rollups: Rollups
+    version: int = field(default=0, compare=False)  # grows with each write of the item
+
+
+class Conflict(Exception):
+    """Another writer was there in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedTable:
+    """Items are replaced as a whole; who changes one names the version that was read."""
+
+    client: Any
+    name: str  # of the rollups table
+
+    def read(self, project: str, event_type: str, facet: str, grain: str, first: str, last: str) -> Iterator[Closed]:
+        """The items of the grain from `first` to `last`, both included, in order."""
+        for year in range(int(first[:4]), int(last[:4]) + 1):
+            pages = self.client.get_paginator("query").paginate(
+                TableName=self.name,
+                KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
+                ExpressionAttributeValues={
+                    ":pk": {"S": f"{project}#{event_type}#{year}"},
+                    ":first": {"S": f"{facet}#{grain}#{first}"},
+                    ":last": {"S": f"{facet}#{grain}#{last}"},
+                },
+                ConsistentRead=True,
+            )
+            for page in pages:
+                yield from map(_closed, page["Items"])
+
+    def get(self, project: str, event_type: str, facet: str, grain: str, start: str) -> Closed | None:
+        """One item."""
+        key = _key(project, event_type, facet, grain, start)
+        item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
+        return _closed(item) if item else None
+
+    def get_days(self, project: str, event_types: Iterable[str], days: Iterable[str]) -> Iterator[tuple[str, Closed]]:
+        """(event type, its counts) of the days there are items of."""
+        starts = list(days)
+        keys = [_key(project, name, COUNTS, DAY, day) for name in event_types for day in starts]
+        while keys:
+            asked = {self.name: {"Keys": keys[:MAX_KEYS], "ConsistentRead": True}}
+            answer = self.client.batch_get_item(RequestItems=asked)
+            for item in answer["Responses"][self.name]:
+                yield item["pk"]["S"].split("#", 1)[1].rpartition("#")[0], _closed(item)
+            keys = [*answer["UnprocessedKeys"].get(self.name, {}).get("Keys", []), *keys[MAX_KEYS:]]
+
+    def put(self, project: str, event_type: str, facet: str, grain: str, closed: Closed) -> None:
+        """Write the item in place of the version before; raises Conflict when that is no longer the latest."""
+        item = {
+            **_key(project, event_type, facet, grain, closed.start),
+            "covers": {"M": {hour: {"N": str(epoch)} for hour, epoch in closed.covers.items()}},
+            "version": {"N": str(closed.version + 1)},
+            "body": {"B": encode(closed.rollups)},
+        }
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
+        if closed.version:
+            condition = {
+                "ConditionExpression": "version = :before",
+                "ExpressionAttributeValues": {":before": {"N": str(closed.version)}},
+            }
+        try:
+            self.client.put_item(TableName=self.name, Item=item, **condition)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+                raise Conflict(f"{closed.start} of {event_type} was changed by another run") from error
+            raise
+
+    def ledger(self, project: str, hour: str) -> tuple[Ledger, int]:
+        """The ledger of a closed hour, and up to which epoch it covers the hour; -1 when it is not closed."""
+        found = self.get(project, LEDGER, LEDGER, HOUR, hour)
+        return (found.rollups.ledger, found.covers[hour]) if found else (Ledger(), -1)
+
+
+def one(start: str, epoch: int, part: Rollup, version: int) -> Closed:
+    """An hour's item."""
+    return Closed(start, {start: epoch}, Rollups({WHOLE: part}), version)
+
+
+def _key(project: str, event_type: str, facet: str, grain: str, start: str) -> dict[str, Any]:
+    return {"pk": {"S": f"{project}#{event_type}#{start[:4]}"}, "sk": {"S": f"{facet}#{grain}#{start}"}}
+
+
+def _closed(item: Mapping[str, Any]) -> Closed:
+    return Closed(
+        start=item["sk"]["S"].rpartition("#")[2],
+        covers={hour: int(epoch["N"]) for hour, epoch in item["covers"]["M"].items()},
+        rollups=decode(item["body"]["B"]),
+        version=int(item["version"]["N"]),
+    )

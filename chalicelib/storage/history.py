@@ -1,0 +1,132 @@
+"""What a project's rollups say of any hour or day, closed or live: nothing twice, nothing missing.
+
+Read upstream first: open deltas, then merged items, then closed ones. Each names, or covers, what it took from the one
+before, so whatever moves on while this reads is found once.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from chalicelib.domain.deltas import HourView, Merged
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, all_types, part_of
+from chalicelib.domain.ledger import Ledger
+from chalicelib.domain.rollups import Rollup, Rollups, merge_all
+from chalicelib.domain.time_windows import hour_start_ms, hours_between
+from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable
+from chalicelib.storage.rollups_table import RollupsTable
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Reads; writes nothing."""
+
+    rollups: RollupsTable
+    closed: ClosedTable
+
+    def hours(self, project: str, event_type: str | None, facet: str, first: str, last: str) -> dict[str, Rollup]:
+        """A facet of each hour from `first` to `last`, both included, that has data.
+
+        `event_type` None stands for all types together, of which only counts and users are kept, with their
+        `event_type` as dimension.
+        """
+        views = self.rollups.read_live(project, first, last)
+        name = event_type or ALL_TYPES
+        found: dict[str, Rollup] = {}
+        covers: dict[str, int] = {}
+        if facet == COUNTS:
+            for day in self.closed.read(project, name, facet, DAY, first[:10], last[:10]):
+                covers |= day.covers
+                found |= {hour: part for hour, part in day.rollups.items() if first <= hour <= last}
+        else:
+            for item in self.closed.read(project, name, facet, HOUR, first, last):
+                covers |= item.covers
+                found[item.start] = item.rollups[WHOLE]
+        for hour, view in views.items():
+            live = later_than(view, covers.get(hour, -1))
+            if live:
+                found.setdefault(hour, Rollup()).merge(_part(live, event_type, facet))
+        return dict(sorted(found.items()))
+
+    def days(self, project: str, event_type: str | None, facet: str, first: str, last: str) -> dict[str, Rollup]:
+        """A facet of each UTC day from `first` to `last` (`2026-11-21`), both included, that has data."""
+        if facet == COUNTS:
+            return by_day(self.hours(project, event_type, facet, f"{first}T00", f"{last}T23"))
+        views = self.rollups.read_live(project, f"{first}T00", f"{last}T23")
+        name = event_type or ALL_TYPES
+        found: dict[str, Rollup] = {}
+        covers: dict[str, int] = {}
+        for day in self.closed.read(project, name, facet, DAY, first, last):
+            covers |= day.covers
+            found[day.start] = day.rollups[WHOLE]
+        # The days after those that are put together: today, and yesterday in its first hour.
+        for item in self.closed.read(project, name, facet, HOUR, f"{max(found, default=first)}T~", f"{last}T23"):
+            covers |= item.covers
+            found.setdefault(item.start[:10], Rollup()).merge(item.rollups[WHOLE])
+        for hour, view in views.items():
+            live = later_than(view, covers.get(hour, -1))
+            if live:
+                found.setdefault(hour[:10], Rollup()).merge(_part(live, event_type, facet))
+        return dict(sorted(found.items()))
+
+    def by_type(self, project: str, first: str, last: str, exact: Collection[str] = ()) -> list[HourView]:
+        """The hours from `first` to `last`, both included, with the counts of each type, and by what they come.
+
+        The closed items and the merged ones that they do not cover are summed up in the first of `merged`. The hours
+        of `exact` are read up to the last delta.
+        """
+        views = self.rollups.read_live(project, first, last, exact)
+        totals: dict[str, Rollups] = defaultdict(Rollups)
+        covers: dict[tuple[str, str], int] = {}
+        days = sorted({hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)})
+        for event_type, day in self.closed.get_days(project, self.rollups.event_types(project), days):
+            for hour, part in day.rollups.items():
+                if first <= hour <= last:
+                    totals[hour][event_type] = part
+                    covers[hour, event_type] = day.covers[hour]
+        for hour, view in views.items():
+            for item in view.merged:
+                for event_type, rollup in item.rollups.items():
+                    if item.epoch > covers.get((hour, event_type), -1):
+                        totals[hour].setdefault(event_type, Rollup()).merge(part_of(rollup, COUNTS))
+        found = []
+        for hour in sorted({*totals, *views}):
+            view = views.get(hour, HourView(hour))
+            total = Merged("", hour, 0, "", 0, totals[hour])
+            found.append(HourView(hour, view.deltas, [total, *(replace(m, rollups=Rollups()) for m in view.merged)]))
+        return found
+
+    def ledger(self, project: str, hour: str) -> Ledger:
+        """What the pipeline says became of what was received in the hour."""
+        view = self.rollups.read_live(project, hour, hour).get(hour, HourView(hour))
+        ledger, epoch = self.closed.ledger(project, hour)
+        ledger.merge(later_than(view, epoch).ledger)
+        return ledger
+
+
+def later_than(view: HourView, epoch: int) -> Rollups:
+    """What is live of the hour and in no epoch up to this one."""
+    merged = (item.rollups for item in view.merged if item.epoch > epoch)
+    return merge_all([*merged, *(delta.rollups for delta in view.deltas)])
+
+
+def by_day(hours: dict[str, Rollup]) -> dict[str, Rollup]:
+    """Hours as the UTC days they lie in."""
+    days: dict[str, Rollup] = {}
+    for hour, part in hours.items():
+        days.setdefault(hour[:10], Rollup()).merge(part)
+    return days
+
+
+def total_of(items: Iterable[Closed]) -> Rollup:
+    """The sum of items of one rollup each."""
+    total = Rollup()
+    for item in items:
+        total.merge(item.rollups[WHOLE])
+    return total
+
+
+def _part(rollups: Rollups, event_type: str | None, facet: str) -> Rollup:
+    if event_type is None:
+        return part_of(all_types(rollups), facet)
+    return part_of(rollups[event_type], facet) if event_type in rollups else Rollup()
