@@ -140,7 +140,9 @@ def main() -> None:
     if arguments.folder:
         print(json.dumps(consolidate(arguments.folder)))
         return
-    print(f"{'tail files':12} {'rows':>12} {'twice':>9} {'seconds':>8} {'rows/s':>9} {'peak MB':>8} {'B/row':>6}")
+    print(
+        f"{'tail files':12} {'rows':>12} {'twice':>9} {'seconds':>8} {'rows/s':>9} {'rows/CPU s':>11} {'peak MB':>8} {'B/row':>6}"
+    )
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as place:
             make(Lake(DataBucket(FolderS3(Path(place)), "data")), arguments.files, arguments.rows, shape)
@@ -152,7 +154,7 @@ def main() -> None:
                 rows = found["rows_read"]
                 print(
                     f"{shape:12} {rows:>12,} {found['duplicates']:>9,} {found['seconds']:>8.2f}"
-                    f" {rows / found['seconds']:>9,.0f} {found['peak_mb']:>8.0f}"
+                    f" {rows / found['seconds']:>9,.0f} {rows / found['cpu_seconds']:>11,.0f} {found['peak_mb']:>8.0f}"
                     f" {found['written_bytes'] / (rows - found['duplicates']):>6.1f}"
                 )
 
