@@ -141,7 +141,8 @@ def main() -> None:
         print(json.dumps(consolidate(arguments.folder)))
         return
     print(
-        f"{'tail files':12} {'rows':>12} {'twice':>9} {'seconds':>8} {'rows/s':>9} {'rows/CPU s':>11} {'peak MB':>8} {'B/row':>6}"
+        f"{'tail files':12} {'rows':>12} {'twice':>9} {'seconds':>8} {'rows/s':>9} {'rows/CPU s':>11}"
+        f" {'peak MB':>8} {'B/row':>6}"
     )
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as place:
