@@ -7,10 +7,10 @@ by how much they differed. domain/closing.py says how readers are kept right mea
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chalicelib.domain.closing import HourState
 from chalicelib.domain.contracts import Contracts
@@ -36,6 +36,9 @@ from chalicelib.storage.closed_table import (
 from chalicelib.storage.history import total_of
 from chalicelib.storage.rollups_table import RollupsTable
 
+if TYPE_CHECKING:
+    from chalicelib.storage.lake import Lake
+
 PATIENCE_SECONDS = 1800  # what differs for longer, after the hour's end and its last merge, is not on its way any more
 CLEAN_SECONDS = 600  # no reader takes that long from the live items to the closed ones
 KEPT_SECONDS = 2 * 3600  # after an hour's end: the last hour is told by the minute from live items alone
@@ -60,6 +63,16 @@ class Closer:
     contracts: Contracts
     rollups: RollupsTable
     closed: ClosedTable
+    lake: "Lake | None" = None  # None where events are handed over
+
+    def settle(self, project: str, hour: str, keys: Sequence[str], now: int) -> bool:
+        """Close the hour of these files, and do what is due of the project besides; False when it is to come again."""
+        assert self.lake is not None, "made without a lake"
+        closing = self.close(project, hour, self.lake.events(keys), now)
+        if closing.closed:
+            self.close_days(project, now)
+            self.clean(project, now)
+        return closing.closed
 
     def close(self, project: str, hour: str, events: Iterable[dict[str, Any]], now: int) -> Closing:
         """Close the hour whose deduplicated events these are, as they were stored; `now` is epoch seconds.

@@ -76,7 +76,7 @@ class World:
             self.file |= {event["event_id"]: event for event in events}
 
     def compact(self, now: int = OVER) -> None:
-        Compactor(self.stores.rollups).compact(now)
+        Compactor(self.stores.rollups, self.stores.dirty).compact(now)
 
     def close(self, now: int = OVER) -> Closing:
         closing = self.closer.close("demo", HOUR, list(self.file.values()), now)

@@ -120,7 +120,7 @@ def run(stores: Stores, events: list[dict[str, Any]]) -> None:
         if again:
             pipeline.arrive(again, now + 1)
     now = END // 1000
-    compactor = Compactor(stores.rollups)
+    compactor = Compactor(stores.rollups, stores.dirty)
     compactor.compact(now - 3600)
     over = {hour for hour in pipeline.files if hour_start_ms(hour) < LIVE_FROM}
     pipeline.close(over, now - 3600 + PATIENCE_SECONDS)
