@@ -333,6 +333,12 @@ def get_schema(event_type: str) -> Response:
     return answer(wiring.contracts().described(unquote(event_type)))
 
 
+@app.route("/openapi.json", methods=["GET"])
+@refusals
+def get_openapi() -> Response:
+    return answer(wiring.described(app.routes, STATUS, address(below="/openapi.json")))
+
+
 @app.route("/dashboard", methods=["GET"])
 @refusals
 def get_dashboard() -> Response:

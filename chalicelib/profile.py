@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.domain.errors import NotFound
+from chalicelib.domain.contracts import MAX_ID_LENGTH
+from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.events import moment_of
 from chalicelib.domain.sessions import session_ids
 from chalicelib.domain.time_windows import iso_ms
@@ -21,7 +22,12 @@ class Profiler:
     users: UsersTable
 
     def user(self, project: str, user: str) -> dict[str, Any]:
-        """Traits and linked ids; raises NotFound of somebody who never sent an event in 30 days, nor was identified."""
+        """Traits and linked ids.
+
+        Raises NotFound of somebody who never sent an event in 30 days, nor was identified; InvalidRequest of a longer
+        id than any event may have.
+        """
+        _check(user)
         traits = self.users.traits(project, user)
         previous, became = self.users.links(project, user)
         if not (traits or previous or became or next(self.events.chunks(project, [user]), None)):
@@ -36,8 +42,9 @@ class Profiler:
     def timeline(self, project: str, user: str, limit: int, before: str | None) -> dict[str, Any]:
         """The latest events of a user and of the ids they had before, newest first, in pages of `limit` or some more.
 
-        Events without a session get one where the page holds all there are.
+        Events without a session get one where the page holds all there are. Raises InvalidRequest as `user` does.
         """
+        _check(user)
         previous, _ = self.users.links(project, user)
         events: dict[str, dict[str, Any]] = {}
         chunks = self.events.chunks(project, [user, *previous[:MAX_LINKED]], before)
@@ -56,6 +63,13 @@ class Profiler:
             for event in sorted(events.values(), key=moment_of, reverse=True)
         ]
         return {"user_id": user, "events": shown, "next": following}
+
+
+def _check(user: str) -> None:
+    if len(user) > MAX_ID_LENGTH:  # which a table's key might not hold
+        raise InvalidRequest(
+            f"user_id: it has {len(user)} characters; the limit is {MAX_ID_LENGTH}", code="invalid_parameter"
+        )
 
 
 def _session(event: dict[str, Any], sessions: dict[str, str]) -> str | None:

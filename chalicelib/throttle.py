@@ -11,12 +11,11 @@ from math import ceil
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.domain.errors import PayloadTooLarge, TooManyRequests
+from chalicelib.domain.errors import MAX_RETRY_SECONDS, PayloadTooLarge, TooManyRequests
 from chalicelib.domain.quotas import SECOND, Allowance, Bucket, MonthLease, RateLease
 from chalicelib.domain.time_windows import from_ms, month_after, month_of
 from chalicelib.storage.quota_table import QuotaTable
 
-MAX_RETRY_SECONDS = 300  # SDKs take no longer one, and browsers' timers overflow at 24 days
 PAUSE_MS = 5000  # after a failure, in which the counters are not asked: each time-out would delay a request
 # Whether to ask for more than needed. A lease that is refused is asked for again with the counter as it is now, at last
 # no larger than needed; a third refusal means that others were quicker.

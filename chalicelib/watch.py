@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, Protocol
 
-from chalicelib.domain.alerts import MAX_WINDOW_MINUTES, Alert, AlertState, notice_of, read_alert
+from chalicelib.domain.alerts import ID_DIGITS, MAX_WINDOW_MINUTES, Alert, AlertState, notice_of, read_alert
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.rollups import Rollups
@@ -57,7 +57,7 @@ class Watcher:
 
     def delete(self, project: str, alert_id: str) -> None:
         """Raises NotFound."""
-        if not self.alerts.delete(project, alert_id):
+        if len(alert_id) != ID_DIGITS or not self.alerts.delete(project, alert_id):  # a longer one might fit no key
             raise NotFound(f"alert {alert_id[:64]!r} does not exist; GET /alerts lists those that do")
 
     def watch(self, now_ms: int) -> int:

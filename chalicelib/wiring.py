@@ -4,6 +4,7 @@ import os
 import secrets
 import time
 import uuid
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
+from chalicelib import __version__
 from chalicelib.aggregate import Aggregator
 from chalicelib.annotate import Annotator
 from chalicelib.audit import Auditor
@@ -293,3 +295,21 @@ def subscriber() -> Subscriber:
 @cache
 def pusher() -> Pusher:
     return Pusher(control_table(), sockets(), contracts(), PUSH_PAUSE_SECONDS)
+
+
+def described(routes: Mapping[str, Mapping[str, Any]], statuses: Mapping[Any, int], server: str) -> dict[str, Any]:
+    """The OpenAPI document of the app's routes."""
+    # Imported here, and made at each call, because no other route needs it.
+    from chalicelib.domain.answers import COMPONENTS
+    from chalicelib.domain.openapi import document
+    from chalicelib.domain.operations import OPERATIONS
+
+    return document(
+        routes,
+        OPERATIONS,
+        COMPONENTS,
+        statuses=statuses,
+        contracts=contracts(),
+        version=__version__,
+        server=server,
+    )

@@ -8,7 +8,7 @@ import pytest
 from chalicelib.aggregate import Aggregator
 from chalicelib.domain.chunks import Message, encode_message
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.errors import NotFound
+from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.process import Processor
 from chalicelib.profile import Profiler
 from chalicelib.storage.users_table import UsersTable
@@ -69,6 +69,22 @@ def test_a_timeline_holds_the_events_from_before_the_user_was_known(stores: Stor
     assert [event_id for event_id, _ in ids] == ["c", "b", "a"]
     assert ids[0][1] == ids[1][1] != ids[2][1]
     assert found["next"] is None
+
+
+@pytest.mark.parametrize("before", ["~", "~profile", "~zzz", "óþ\U00109c68"])
+def test_a_page_before_what_is_no_place_is_the_first_page(stores: Stores, before: str) -> None:
+    process(stores, event("a", "identify", 0, user_id="ada", anonymous_id="anon", properties={"plan": "pro"}))
+
+    found = profiler(stores).timeline("demo", "ada", 100, before)
+
+    assert [shown["event_id"] for shown in found["events"]] == ["a"]
+
+
+def test_an_id_that_no_event_may_have_is_refused_before_a_table_is_asked(stores: Stores) -> None:
+    with pytest.raises(InvalidRequest, match="257 characters; the limit is 256"):
+        profiler(stores).user("demo", "u" * 257)
+    with pytest.raises(InvalidRequest, match="257 characters; the limit is 256"):
+        profiler(stores).timeline("demo", "u" * 257, 100, None)
 
 
 def test_pages_of_a_timeline_hold_each_event_once(stores: Stores) -> None:

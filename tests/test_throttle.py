@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.bodies import MAX_EVENTS, MAX_MESSAGES
-from chalicelib.domain.errors import PayloadTooLarge, TooManyRequests
+from chalicelib.domain.errors import MAX_RETRY_SECONDS, PayloadTooLarge, TooManyRequests
 from chalicelib.domain.quotas import LEAST_BURST, Allowance, Bucket, Limits
 from chalicelib.storage.quota_table import QuotaTable
-from chalicelib.throttle import MAX_RETRY_SECONDS, PAUSE_MS, Throttle
+from chalicelib.throttle import PAUSE_MS, Throttle
 from tests.counters import Counters
 from tests.stores import Stores, empty_stores
 

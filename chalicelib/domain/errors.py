@@ -1,11 +1,13 @@
 """The errors that a caller can do something about; each has a code, which app.py alone maps to an HTTP status."""
 
+MAX_RETRY_SECONDS = 300  # SDKs take no longer one, and browsers' timers overflow at 24 days
+
 
 class TidemarkError(Exception):
     """A refusal with a stable `code` and a `message` that states the problem, the value and the limit."""
 
     code = "internal"
-    retry_seconds: int | None = None  # when the same may succeed; SDKs wait for 300 seconds at most
+    retry_seconds: int | None = None  # when the same may succeed, MAX_RETRY_SECONDS at most
 
     def __init__(self, message: str, *, code: str | None = None, details: dict[str, object] | None = None) -> None:
         super().__init__(message)
@@ -51,7 +53,7 @@ class NotFound(TidemarkError):
 
 
 class TooManyRequests(TidemarkError):
-    """More than the key may send now; nothing of the request was taken. `retry_seconds`: when to send it again."""
+    """More than the key may send now; nothing of the request was taken."""
 
     code = "rate_limited"
 

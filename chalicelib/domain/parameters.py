@@ -26,7 +26,9 @@ class PageParameters(Schema):
         unknown = RAISE
 
     limit = fields.Integer(load_default=100, validate=validate.Range(1, MAX_PAGE))
-    before = fields.String(load_default=None, validate=validate.Length(1, 256))
+    before = fields.String(
+        load_default=None, validate=validate.Length(1, 256), metadata={"description": "The `next` of the page before."}
+    )
 
     @post_load
     def _page(self, data: dict[str, Any], **_: Any) -> Page:

@@ -27,6 +27,9 @@ DEFAULT_GROUPS = 100
 MAX_GROUPS = 1000
 MAX_FILTER_VALUES = 100
 PREVIOUS = "previous"
+START = "A date, or an RFC 3339 time."
+END = "A date, which is included, or an RFC 3339 time, which is not."
+FILTER = 'country:DE,FR or, for values with commas, {"country": ["DE", "FR"]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +97,34 @@ class QuestionParameters(Schema):
     class Meta:
         unknown = RAISE
 
-    metric = fields.String(required=True, validate=validate.Length(1, 128))
-    start = fields.String(required=True)
-    end = fields.String(required=True)
+    metric = fields.String(
+        required=True,
+        validate=validate.Length(1, 128),
+        metadata={
+            "description": "A public name, an event type, `events` for all, or `users`.",
+            "example": "page_views",
+        },
+    )
+    start = fields.String(required=True, metadata={"description": START, "example": "2026-11-20"})
+    end = fields.String(required=True, metadata={"description": END, "example": "2026-11-21"})
     interval = fields.String(load_default=None, validate=validate.OneOf(INTERVALS))
     agg = fields.String(load_default="count", validate=validate.OneOf(AGGREGATIONS))
-    measure = fields.String(load_default=None)
-    group_by = fields.String(load_default=None)
-    filter = fields.String(load_default=None)
-    limit = fields.Integer(load_default=DEFAULT_GROUPS, validate=validate.Range(1, MAX_GROUPS))
-    timezone = fields.String(load_default="UTC")
-    compare = fields.String(load_default=None, validate=validate.OneOf([PREVIOUS]))
+    measure = fields.String(
+        load_default=None, metadata={"description": "What a sum, an average or a percentile is of: `latency_ms`."}
+    )
+    group_by = fields.String(load_default=None, metadata={"description": "A dimension, such as `path`."})
+    filter = fields.String(load_default=None, metadata={"description": FILTER})
+    limit = fields.Integer(
+        load_default=DEFAULT_GROUPS,
+        validate=validate.Range(1, MAX_GROUPS),
+        metadata={"description": "The groups that are shown; the others are one."},
+    )
+    timezone = fields.String(load_default="UTC", metadata={"description": "An IANA zone.", "example": "Europe/Berlin"})
+    compare = fields.String(
+        load_default=None,
+        validate=validate.OneOf([PREVIOUS]),
+        metadata={"description": "With the range of the same length before."},
+    )
 
     @pre_load
     def _interval_as_group(self, data: Mapping[str, Any], **_: Any) -> dict[str, Any]:
@@ -175,7 +195,7 @@ def _filter(text: str | None, group_by: str | None) -> Filter | None:
     """`country:DE,FR`, or as JSON `{"country": ["DE", "FR"]}` for values with commas."""
     if not text:
         return None
-    told = 'write country:DE,FR or, for values with commas, {"country": ["DE", "FR"]}'
+    told = f"write {FILTER}"
     if text.startswith("{"):
         try:
             document = orjson.loads(text)

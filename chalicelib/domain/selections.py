@@ -12,7 +12,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load, valid
 from chalicelib.domain.parameters import read_parameters
 from chalicelib.domain.partitions import quarantine_folder, reversed_minute
 from chalicelib.domain.quarantine import QuarantineFile, Record
-from chalicelib.domain.questions import LATEST_MS, instant
+from chalicelib.domain.questions import END, LATEST_MS, START, instant
 from chalicelib.domain.time_windows import from_ms
 
 MAX_PAGE = 500
@@ -105,11 +105,17 @@ class SelectionParameters(Schema):
     class Meta:
         unknown = RAISE
 
-    code = fields.String(load_default=None, validate=validate.Length(1, 128))
+    code = fields.String(
+        load_default=None,
+        validate=validate.Length(1, 128),
+        metadata={"description": "The reason.", "example": "contract_violation"},
+    )
     event_type = fields.String(load_default=None, validate=validate.Length(1, 128))
-    start = fields.String(load_default=None)
-    end = fields.String(load_default=None)
-    cursor = fields.String(load_default=None, validate=validate.Length(1, 256))
+    start = fields.String(load_default=None, metadata={"description": f"Of receipt. {START}", "example": "2026-11-20"})
+    end = fields.String(load_default=None, metadata={"description": END})
+    cursor = fields.String(
+        load_default=None, validate=validate.Length(1, 256), metadata={"description": "The `next` of an answer."}
+    )
 
     @post_load
     def _selection(self, data: dict[str, Any], **_: Any) -> Selection:
@@ -134,7 +140,9 @@ class ListParameters(SelectionParameters):
 class ReplayParameters(SelectionParameters):
     """The body of `POST /quarantine/replay`."""
 
-    dry_run = fields.Boolean(load_default=False, truthy={True}, falsy={False})
+    dry_run = fields.Boolean(
+        load_default=False, truthy={True}, falsy={False}, metadata={"description": "Only tell what would be done."}
+    )
 
 
 _LIST, _REPLAY = ListParameters(), ReplayParameters()

@@ -58,7 +58,10 @@ class EventsTable:
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
             KeyConditionExpression="pk = :pk AND sk < :before",
-            ExpressionAttributeValues={":pk": {"S": f"{project}#{user}"}, ":before": {"S": before or NO_CHUNK}},
+            ExpressionAttributeValues={
+                ":pk": {"S": f"{project}#{user}"},
+                ":before": {"S": min(before or NO_CHUNK, NO_CHUNK)},
+            },
             ScanIndexForward=False,
             PaginationConfig={"PageSize": PAGE_ITEMS},
         )

@@ -1,4 +1,4 @@
-"""What the end-to-end tests do to a running stack: send, ask, watch."""
+"""What the end-to-end tests do to a running stack: send, ask, watch. Each answer is held to the API's description."""
 
 import asyncio
 import json
@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import websockets
+
+from tests.description import hold
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class Api:
         request = urllib.request.Request(self.url + path, data=body, headers=sent, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return _answer(response.status, response.headers, response.read())
+                answer = _answer(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
             with error:
-                return _answer(error.code, error.headers, error.read())
+                answer = _answer(error.code, error.headers, error.read())
+        hold(method, path, answer.status, answer.headers, answer.body)
+        return answer
 
     def post(self, events: list[dict[str, Any]], key: str = "demo-write") -> Answer:
         """POST /events."""
