@@ -43,9 +43,10 @@ check: $(READY) ## what CI runs: format, lint, types, import layers, tests
 	@$(BIN)/lint-imports
 	@$(BIN)/pytest
 
-bench: $(READY) ## measure the stages, as ratios in one run
+bench: $(READY) ## measure the stages, as ratios in one run, and what the anomaly detection finds
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.lake
+	@$(BIN)/python -m benchmarks.anomalies
 
 package: $(READY) ## build the production package and check what is in it
 	@$(BIN)/python -m infra.package

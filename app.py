@@ -18,6 +18,7 @@ from chalice.app import (
     Chalice,
     CloudWatchEvent,
     CORSConfig,
+    Cron,
     DynamoDBEvent,
     KinesisEvent,
     Rate,
@@ -31,7 +32,8 @@ from chalice.app import (
 from chalicelib import __version__, logs, wiring
 from chalicelib.domain import bodies, segment
 from chalicelib.domain.access import Project, Scope, key_of
-from chalicelib.domain.bus import read_bus_event
+from chalicelib.domain.annotations import read_anomalies, read_range
+from chalicelib.domain.bus import is_notice, read_bus_event
 from chalicelib.domain.enrichment import Client, client_of
 from chalicelib.domain.errors import (
     Forbidden,
@@ -346,6 +348,52 @@ def get_health() -> Response:
     return answer({"status": "ok", "version": __version__, "stage": os.environ.get("STAGE", "dev")})
 
 
+# REST: what should be known beside the numbers
+
+
+@app.route("/anomalies", methods=["GET"])
+@refusals
+def get_anomalies() -> Response:
+    owner = project(Scope.READ)
+    return answer(wiring.annotator().show_anomalies(owner.id, read_anomalies(request().query_params or {})))
+
+
+@app.route("/alerts", methods=["POST"], content_types=ANY_TYPE)
+@refusals
+def post_alert() -> Response:
+    owner = project(Scope.ADMIN)
+    alert, new = wiring.watcher().create(owner.id, bodies.read_object(raw_body()), to_ms(now()))
+    return answer(alert, 201 if new else 200)
+
+
+@app.route("/alerts", methods=["GET"])
+@refusals
+def get_alerts() -> Response:
+    return answer(wiring.watcher().show(project(Scope.READ).id))
+
+
+@app.route("/alerts/{alert_id}", methods=["DELETE"])
+@refusals
+def delete_alert(alert_id: str) -> Response:
+    wiring.watcher().delete(project(Scope.ADMIN).id, unquote(alert_id))
+    return answer({"deleted": alert_id})
+
+
+@app.route("/annotations", methods=["POST"], content_types=ANY_TYPE)
+@refusals
+def post_annotation() -> Response:
+    owner = project(Scope.ADMIN)
+    annotation, as_sent = wiring.annotator().create(owner.id, bodies.read_object(raw_body()), to_ms(now()))
+    return answer(annotation, 201 if as_sent else 200)
+
+
+@app.route("/annotations", methods=["GET"])
+@refusals
+def get_annotations() -> Response:
+    owner = project(Scope.READ)
+    return answer(wiring.annotator().show(owner.id, read_range(request().query_params or {})))
+
+
 # WebSocket
 
 
@@ -415,6 +463,8 @@ def reinject(event: S3Event) -> None:
 
 @app.on_cw_event(sources.bus_pattern, name="take_bus_event")
 def take_bus_event(event: CloudWatchEvent) -> None:
+    if is_notice(event.to_dict()):
+        return
     owner = wiring.authorizer().project_of_bus(wiring.settings().bus_project)
     wiring.collector().collect(read_bus_event(event.to_dict()), owner, to_ms(now()))
 
@@ -433,3 +483,13 @@ def consolidate(_event: object) -> None:
 def audit(_event: object) -> None:
     spilled = wiring.collector().sweep(now())
     wiring.auditor().audit(int(time.time()), spilled)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="watch")
+def watch(_event: object) -> None:
+    wiring.watcher().watch(to_ms(now()))
+
+
+@app.schedule(Cron(10, "*", "*", "*", "?", "*"), name="detect")
+def detect(_event: object) -> None:
+    wiring.detector().detect(to_ms(now()))

@@ -32,6 +32,8 @@ SETTINGS = {
     "DATA_BUCKET": "data",
     "ATHENA_DATABASE": "bench",
     "ATHENA_WORKGROUP": "bench",
+    "ALERTS_TOPIC_ARN": "arn:aws:sns:us-east-1:000000000000:bench",
+    "EVENT_BUS": "bench",
     "WEBSOCKET_URL": "wss://socket.invalid",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "bench",

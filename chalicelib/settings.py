@@ -83,6 +83,8 @@ class Settings:
     bus_project: str  # whose the events of the bus are; empty: nobody's, and none is taken
     events_queue_url: str
     data_bucket: str
+    alerts_topic_arn: str  # where people are told of anomalies and alerts
+    event_bus: str  # and programs
     athena_database: str
     athena_workgroup: str
     websocket_url: str  # where dashboards connect
@@ -112,6 +114,8 @@ class Settings:
             bus_project=environ.get("BUS_PROJECT", ""),
             events_queue_url=need("EVENTS_QUEUE_URL"),
             data_bucket=need("DATA_BUCKET"),
+            alerts_topic_arn=need("ALERTS_TOPIC_ARN"),
+            event_bus=need("EVENT_BUS"),
             athena_database=need("ATHENA_DATABASE"),
             athena_workgroup=need("ATHENA_WORKGROUP"),
             websocket_url=need("WEBSOCKET_URL"),

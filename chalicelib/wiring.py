@@ -12,6 +12,7 @@ import boto3
 from botocore.config import Config
 
 from chalicelib.aggregate import Aggregator
+from chalicelib.annotate import Annotator
 from chalicelib.audit import Auditor
 from chalicelib.authorize import Authorizer
 from chalicelib.collect import Collector
@@ -28,6 +29,9 @@ from chalicelib.replay import REPLAYED_HOURS, Replayer
 from chalicelib.report import Reporter
 from chalicelib.settings import Settings
 from chalicelib.storage.access_table import AccessTable
+from chalicelib.storage.alerts_table import AlertsTable
+from chalicelib.storage.annotations_table import AnnotationsTable
+from chalicelib.storage.anomalies_table import AnomaliesTable
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.dirty_hours import DirtyHours
@@ -35,18 +39,22 @@ from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.history import History
 from chalicelib.storage.ledger_table import LedgerTable
+from chalicelib.storage.notices import Notices
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.quota_table import QuotaTable
+from chalicelib.storage.recent_rollups import RecentRollups
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.sockets import Sockets
 from chalicelib.storage.users_table import UsersTable
 from chalicelib.subscribe import Subscriber
 from chalicelib.throttle import Throttle
+from chalicelib.watch import Watcher
 
 if TYPE_CHECKING:
     from chalicelib.archive import Archiver
     from chalicelib.consolidate import Consolidator
+    from chalicelib.detect import Detector
     from chalicelib.query import Analyst
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
@@ -137,8 +145,23 @@ def sockets() -> Sockets:
 
 
 @cache
+def access_table() -> AccessTable:
+    return AccessTable(client("dynamodb"), settings().control_table)
+
+
+@cache
+def anomalies_table() -> AnomaliesTable:
+    return AnomaliesTable(client("dynamodb"), settings().control_table)
+
+
+@cache
+def notices() -> Notices:
+    return Notices(client("sns"), client("events"), settings().alerts_topic_arn, settings().event_bus)
+
+
+@cache
 def authorizer() -> Authorizer:
-    return Authorizer(AccessTable(client("dynamodb"), settings().control_table), time.time)
+    return Authorizer(access_table(), time.time)
 
 
 @cache
@@ -216,6 +239,27 @@ def reporter() -> Reporter:
 @cache
 def observer() -> Observer:
     return Observer(contracts(), rollups_table(), ledger_table())
+
+
+@cache
+def annotator() -> Annotator:
+    return Annotator(AnnotationsTable(client("dynamodb"), settings().control_table), anomalies_table())
+
+
+@cache
+def watcher() -> Watcher:
+    alerts = AlertsTable(client("dynamodb"), settings().control_table)
+    return Watcher(alerts, RecentRollups(rollups_table()), notices, contracts())
+
+
+@cache
+def detector() -> "Detector":
+    # Imported here because numpy is in the layer of this function only.
+    from chalicelib.detect import Detector
+    from chalicelib.storage.rollup_history import RollupHistory
+
+    hours = RollupHistory(contracts(), history())
+    return Detector(access_table().names, hours, contracts(), anomalies_table(), notices(), control_table(), sockets())
 
 
 @cache

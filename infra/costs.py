@@ -66,6 +66,8 @@ class Scenario:
     compact_seconds: float = 0.5
     consolidate_seconds: float = 2.0  # of the runs in an hour, most of which find nothing to do
     audit_seconds: float = 0.2
+    watch_seconds: float = 0.2
+    detect_seconds: float = 5.0
 
     @property
     def requests(self) -> float:
@@ -196,7 +198,9 @@ def lines(s: Scenario) -> Iterator[Line]:
     yield function("compact", s.seconds / 60, 0.5, s.compact_seconds)
     yield function("audit", s.seconds / 60, 0.5, s.audit_seconds)
     yield function("consolidate", s.seconds / 300, 2.94, s.consolidate_seconds)
-    calls = s.requests + batches + s.deltas + s.seconds * (s.pushes_per_second + 3 / 60)
+    yield function("watch", s.seconds / 60, 0.5, s.watch_seconds)
+    yield function("detect", s.seconds / 3600, 1, s.detect_seconds)
+    calls = s.requests + batches + s.deltas + s.seconds * (s.pushes_per_second + 4 / 60)
     log_gb = calls * LOG_BYTES / 1e9
     yield Line("logs", f"{calls:,.0f} invocations × {LOG_BYTES} B × ${LOGS_GB:g}/GB", log_gb * LOGS_GB)
 

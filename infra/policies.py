@@ -47,6 +47,10 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         reading = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"]
         return [allow(reading, f"{table}/stream/*"), allow("dynamodb:ListStreams", "*")]
 
+    notify = [
+        allow("sns:Publish", f"arn:aws:sns:*:*:{app}-alerts"),
+        allow("events:PutEvents", f"arn:aws:events:*:*:event-bus/{app}"),
+    ]
     query = [
         allow(
             ["athena:GetQueryExecution", "athena:GetQueryResults", "athena:StartQueryExecution"],
@@ -84,6 +88,10 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:GetItem", "key", "project", "query"),
             control_items("dynamodb:PutItem", "query", "ticket"),
             control_items("dynamodb:UpdateItem", "quota"),
+            control_items(["dynamodb:GetItem", "dynamodb:PutItem"], "annotation"),
+            control_items("dynamodb:PutItem", "annotations"),
+            control_items("dynamodb:Query", "annotations", "anomalies"),
+            with_keys(allow(["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"], control), "alerts"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             *collect,
@@ -145,6 +153,20 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow(
                 [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups
             ),
+        ],
+        "watch": [
+            with_keys(allow(["dynamodb:Query", "dynamodb:UpdateItem"], control), "alerts"),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
+            *notify,
+        ],
+        "detect": [
+            with_keys(allow("dynamodb:Query", control), "projects", "anomalies#*", "sockets#*"),
+            control_items(["dynamodb:PutItem", "dynamodb:UpdateItem"], "anomalies"),
+            control_items("dynamodb:GetItem", "connection"),
+            control_items("dynamodb:DeleteItem", "connection", "sockets"),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
+            push("POST"),
+            *notify,
         ],
         "audit": [
             allow("dynamodb:Query", rollups, f"{rollups}/index/open", f"{rollups}/index/receipts"),

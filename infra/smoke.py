@@ -38,6 +38,7 @@ def parquet() -> bool:
     lake = importlib.import_module("chalicelib.storage.lake")
     importlib.import_module("chalicelib.archive")
     importlib.import_module("chalicelib.consolidate")
+    importlib.import_module("chalicelib.detect")
     written: dict[str, bytes] = {}
 
     class Bucket:
@@ -81,6 +82,8 @@ HANDLERS = (
     "compact",
     "consolidate",
     "audit",
+    "watch",
+    "detect",
 )
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""EventBridge's schedules as a function's trigger: rate(...) expressions."""
+"""EventBridge's schedules as a function's trigger: rate(...) expressions, and a minute of every hour."""
 
 import logging
 import re
@@ -16,28 +16,41 @@ from localcloud.wire import FunctionFailed, FunctionsApi, Unreachable
 
 log = logging.getLogger("localcloud.triggers")
 
+_MINUTE = re.compile(r"cron\(([1-5]?\d) \* \* \* \? \*\)")
 UNIT_SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 
 
 def period_seconds(expression: str) -> int:
-    """The period of rate(5 minutes); raises LocalCloudError for anything else."""
+    """The period of rate(5 minutes) or cron(10 * * * ? *); raises LocalCloudError for anything else."""
+    if _MINUTE.fullmatch(expression):
+        return UNIT_SECONDS["hour"]
     match = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", expression)
     if match is None:
-        raise LocalCloudError(f"the local cloud runs schedules like rate(5 minutes), not {expression!r}")
+        raise LocalCloudError(
+            f"the local cloud runs schedules like rate(5 minutes) or cron(10 * * * ? *), not {expression!r}"
+        )
     return int(match[1]) * UNIT_SECONDS[match[2]]
 
 
-class Schedule(Pump):
-    """Invokes a function once each period, the first time after one; the next invocation is a failed one's retry.
+def wait_seconds(expression: str, now: float) -> float:
+    """From `now` (epoch seconds) to the first invocation."""
+    period = period_seconds(expression)
+    match = _MINUTE.fullmatch(expression)
+    return period if match is None else (int(match[1]) * 60 - now) % period
 
-    Never beside itself, which EventBridge does when the function takes longer than a period.
+
+class Schedule(Pump):
+    """Invokes a function once each period, the first time after one, or at its minute.
+
+    A failed invocation's retry is the next one. Never beside itself, which EventBridge does when the function takes
+    longer than a period.
     """
 
     def __init__(self, trigger: Mapping[str, Any], functions: FunctionsApi, waker: Waker) -> None:
         super().__init__(f"{trigger['function']} (schedule)", functions, waker)
         self.trigger = trigger
         self.period: float = period_seconds(trigger["expression"])
-        self.due_at = time.monotonic() + self.period
+        self.due_at = time.monotonic() + wait_seconds(trigger["expression"], time.time())
 
     def turn(self) -> bool:
         """Invoke when it is time."""

@@ -33,6 +33,8 @@ SETTINGS = {
     "DATA_BUCKET": "data",
     "ATHENA_DATABASE": "d",
     "ATHENA_WORKGROUP": "w",
+    "ALERTS_TOPIC_ARN": "arn:aws:sns:us-east-1:000000000000:alerts",
+    "EVENT_BUS": "bus",
     "WEBSOCKET_URL": "wss://socket.invalid",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "test",

@@ -14,6 +14,14 @@ from chalicelib.domain.bodies import Request
 _CONTEXT = ("source", "account", "region", "resources")
 
 
+NOTICES = {"anomaly": "tidemark.anomalies", "alert": "tidemark.alerts"}  # the sources of what we put on a bus
+
+
+def is_notice(event: Mapping[str, Any]) -> bool:
+    """Whether we sent it: a notice that somebody forwards must not be counted, alarm again, and come back."""
+    return event.get("source") in NOTICES.values()
+
+
 def read_bus_event(event: Mapping[str, Any]) -> Request:
     """One event of EventBridge as a request; `Object Created` is object_created.
 

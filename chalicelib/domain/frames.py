@@ -10,6 +10,7 @@ import orjson
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta, HourView, frame_id
+from chalicelib.domain.notices import Anomaly
 from chalicelib.domain.rollups import Rollups, merge_all
 
 EVERYTHING = "events"  # the topic of every metric
@@ -72,6 +73,11 @@ def _pieces(totals: dict[str, dict[str, Any]]) -> Iterator[dict[str, dict[str, A
 def delta_frames(deltas: Iterable[dict[str, Any]]) -> list[bytes]:
     """Deltas as frames that each fit."""
     return [orjson.dumps({"type": "delta", "deltas": part}) for part in _parts(list(deltas))]
+
+
+def anomaly_frame(anomaly: Anomaly) -> bytes:
+    """An anomaly as dashboards get it; one that comes again has the same id."""
+    return orjson.dumps({"type": "anomaly", "anomaly": anomaly.to_json()})
 
 
 def delta_json(delta: Delta, topics: tuple[str, ...], contracts: Contracts) -> dict[str, Any]:

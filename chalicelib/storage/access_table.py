@@ -100,9 +100,13 @@ class AccessTable:
         item = self._get(f"project#{project}", "project")
         return None if item is None else _settings(item)
 
+    def names(self) -> list[str]:
+        """Every project's name."""
+        return [item["sk"]["S"] for item in self._query("projects")]
+
     def projects(self) -> list[ProjectSettings]:
         """Every project, by name."""
-        names = [item["sk"]["S"] for item in self._query("projects")]
+        names = self.names()
         found: list[Item] = []
         for start in range(0, len(names), BATCH_GET_ITEMS):
             keys = [_key(f"project#{name}", "project") for name in names[start : start + BATCH_GET_ITEMS]]

@@ -226,6 +226,24 @@ def test_a_connection_that_is_lost_for_long_is_stale() -> None:
 
 
 @with_node
+def test_an_anomaly_that_comes_again_is_one_and_the_latest_hours_come_first() -> None:
+    def found(name: str, hour: int) -> dict[str, str]:
+        return {"id": name, "hour": f"2026-11-21T{hour:02d}"}
+
+    many = [found(str(n), n % 24) for n in range(30)]
+    calls = [
+        {"call": "news", "arguments": [[found("a", 9)], [found("b", 11), found("a", 9), found("c", 10)]]},
+        {"call": "news", "arguments": [many[:15], many[10:]]},
+    ]
+
+    few, bounded = run(*calls)
+
+    assert [anomaly["id"] for anomaly in few] == ["b", "c", "a"]
+    assert len(bounded) == 20
+    assert bounded[0]["hour"] == "2026-11-21T23"
+
+
+@with_node
 def test_every_script_parses() -> None:
     for script in re.findall(r"<script[^>]*>(.*?)</script>", PAGE.read_text(), re.DOTALL):
         subprocess.run(["node", "--check", "-"], input=script, text=True, check=True, timeout=60)

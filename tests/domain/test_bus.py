@@ -1,4 +1,4 @@
-from chalicelib.domain.bus import read_bus_event
+from chalicelib.domain.bus import is_notice, read_bus_event
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.events import Admitter, Mode
 from chalicelib.domain.time_windows import parse_ms
@@ -42,3 +42,10 @@ def test_an_event_of_the_bus_that_is_not_taken_can_be_kept_whole() -> None:
 
     assert [rejection.code for rejection in admission.rejections] == ["contract_violation"]
     assert b"6a7e8feb-b491-4cf7-a9f1-bf3703467718" in request.body
+
+
+def test_what_we_told_others_ourselves_is_no_event() -> None:
+    assert is_notice({**EVENT, "source": "tidemark.anomalies"})
+    assert is_notice({**EVENT, "source": "tidemark.alerts"})
+    assert not is_notice({**EVENT, "source": "tidemark.shop"})
+    assert not is_notice(EVENT)

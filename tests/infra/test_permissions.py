@@ -24,10 +24,11 @@ from chalicelib.domain.chunks import Message, chunks_of, encode_message
 from chalicelib.domain.enrichment import NOBODY
 from chalicelib.domain.events import Mode, StoredEvent
 from chalicelib.domain.ledger import Receipt
+from chalicelib.domain.notices import Anomaly, Subject
 from chalicelib.domain.partitions import hour_folder, quarantine_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.quotas import Limits
-from chalicelib.domain.time_windows import HOUR_MS
+from chalicelib.domain.time_windows import HOUR_MS, hour_of
 from chalicelib.settings import BUFFERS
 from chalicelib.storage.access_table import AccessTable, digest_of
 from chalicelib.storage.lake import Row
@@ -132,6 +133,11 @@ def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterato
         case "kinesis", _:
             stream = parameters["StreamName"]
             yield Call(f"kinesis:{operation}", f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{stream}")
+        case "sns", "Publish":
+            yield Call("sns:Publish", parameters["TopicArn"])
+        case "events", "PutEvents":
+            for entry in parameters["Entries"]:
+                yield Call("events:PutEvents", f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/{entry['EventBusName']}")
         case "athena", _:
             yield Call(f"athena:{operation}", f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup/tidemark-prod")
         case "apigatewaymanagementapi", _:
@@ -196,6 +202,8 @@ def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]
         "DATA_BUCKET": f"tidemark-prod-data-{ACCOUNT}",
         "ATHENA_DATABASE": "tidemark_prod",
         "ATHENA_WORKGROUP": "tidemark-prod",
+        "ALERTS_TOPIC_ARN": f"arn:aws:sns:{REGION}:{ACCOUNT}:tidemark-prod-alerts",
+        "EVENT_BUS": "tidemark-prod",
         "WEBSOCKET_URL": "wss://abc",
         "WEBSOCKET_MANAGEMENT_URL": "",
         "AWS_ACCESS_KEY_ID": "test",
@@ -210,6 +218,8 @@ def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]
         boto3.client("s3").create_bucket(Bucket=environment["DATA_BUCKET"])
         boto3.client("sqs").create_queue(QueueName="tidemark-prod-events")
         boto3.client("kinesis").create_stream(StreamName="tidemark-prod-events", ShardCount=1)
+        boto3.client("sns").create_topic(Name="tidemark-prod-alerts")
+        boto3.client("events").create_event_bus(Name="tidemark-prod")
         boto3.client("athena").create_work_group(
             Name="tidemark-prod", Configuration={"ResultConfiguration": {"OutputLocation": "s3://results/"}}
         )
@@ -290,6 +300,7 @@ def run_api_handler(recorder: Recorder) -> None:
             assert client.http.get("/users/ada", headers=headers).status_code == 404
             assert client.http.get("/users/ada/events", headers=headers).status_code == 200
             assert client.http.post("/realtime/tickets", headers=headers).status_code == 201
+            watch_something(client, headers)
             started = client.http.post("/query", headers=headers, body=query)
             assert started.status_code in (200, 202)
             asked = client.http.get(f"/query/{started.json_body['id']}", headers=headers)
@@ -301,6 +312,20 @@ def replay_everything(client: Client, headers: dict[str, str]) -> None:
     listed = client.http.get("/quarantine", headers=headers)
     assert [event["code"] for event in listed.json_body["events"]] == ["unknown_event_type"] * 3
     assert client.http.post("/quarantine/replay", headers=headers, body=b"{}").json_body["replayed"] == 2
+
+
+def watch_something(client: Client, headers: dict[str, str]) -> None:
+    """An alert that is made and removed, and an annotation that is sent twice."""
+    alert = json.dumps({"name": "many", "metric": "page_views", "comparison": "above", "threshold": 9}).encode()
+    made = client.http.post("/alerts", headers=headers, body=alert)
+    assert made.status_code == 201
+    assert client.http.get("/alerts", headers=headers).json_body["alerts"][0]["id"] == made.json_body["id"]
+    assert client.http.delete(f"/alerts/{made.json_body['id']}", headers=headers).status_code == 200
+    annotation = json.dumps({"id": "deploy-7", "title": "Version 7"}).encode()
+    assert client.http.post("/annotations", headers=headers, body=annotation).status_code == 201
+    assert client.http.post("/annotations", headers=headers, body=annotation).status_code == 200
+    assert len(client.http.get("/annotations", headers=headers).json_body["annotations"]) == 1
+    assert client.http.get("/anomalies", headers=headers).json_body["anomalies"] == []
 
 
 def quarantined(*event_types: str) -> None:
@@ -430,6 +455,24 @@ def run_audit(recorder: Recorder) -> None:
         assert wiring.auditor().audit(now_ms() // 1000, spilled=0)["EventsInFlight"] == 1
 
 
+def run_watch(recorder: Recorder) -> None:
+    words = {"name": "nobody comes", "metric": "page_views", "comparison": "below", "threshold": 1}
+    wiring.watcher().create("shop", words, now_ms() - 3_600_000)
+    with recorder.function():
+        assert wiring.watcher().watch(now_ms()) == 1
+
+
+def run_detect(recorder: Recorder) -> None:
+    handlers.aggregate({"Records": chunk_records()}, None)
+    connect("c1")
+    hour = hour_of(now_ms() - 3_600_000)
+    anomaly = Anomaly("shop", Subject("page_views"), hour, "spike", "high", 90.0, 30.0, 9.5, "seasonal")
+    wiring.anomalies_table().put(anomaly, now_ms() // 1000)
+    with recorder.function(**{"* */POST/*": GONE}):
+        assert not wiring.anomalies_table().put(anomaly, now_ms() // 1000)  # as when an hour is judged again
+        assert wiring.detector().detect(now_ms()) == 1
+
+
 RUNS: dict[str, Callable[[Recorder], None]] = {
     "api_handler": run_api_handler,
     "websocket_connect": run_websocket_connect,
@@ -444,6 +487,8 @@ RUNS: dict[str, Callable[[Recorder], None]] = {
     "compact": run_compact,
     "consolidate": run_consolidate,
     "audit": run_audit,
+    "watch": run_watch,
+    "detect": run_detect,
 }
 
 

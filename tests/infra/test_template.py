@@ -31,6 +31,8 @@ FUNCTIONS = [
     "compact",
     "consolidate",
     "audit",
+    "watch",
+    "detect",
 ]
 GLUE_TYPES = {pa.string(): "string", pa.timestamp("us", tz="UTC"): "timestamp"}
 
@@ -174,7 +176,19 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
         *(("IteratorAge", f"{name}-age") for name in ("process", "aggregate", "archive", "live")),
         *(
             ("Errors", f"{name}-errors")
-            for name in ("process", "aggregate", "archive", "live", "bus", "compact", "consolidate", "audit", "socket")
+            for name in (
+                "process",
+                "aggregate",
+                "archive",
+                "live",
+                "bus",
+                "compact",
+                "consolidate",
+                "audit",
+                "watch",
+                "detect",
+                "socket",
+            )
         ),
         ("EventsMissing", "events-missing"),
         ("LakeOldestDirtySeconds", "lake-dirty"),

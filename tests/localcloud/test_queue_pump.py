@@ -12,7 +12,7 @@ from localcloud import queue_pump as queue_pump_module
 from localcloud.places import LocalCloudError
 from localcloud.pump import Pump, settled
 from localcloud.queue_pump import QueuePump
-from localcloud.schedule import Schedule, period_seconds
+from localcloud.schedule import Schedule, period_seconds, wait_seconds
 from localcloud.triggers import Triggers
 from tests.localcloud.conftest import Recorder, Services
 from tests.localcloud.running import wait_for
@@ -272,5 +272,9 @@ def test_a_schedule_waits_for_its_function_though_eventbridge_would_not(
 
 def test_schedule_expressions() -> None:
     assert period_seconds("rate(2 hours)") == 7200
+    assert period_seconds("cron(10 * * * ? *)") == 3600
+    assert wait_seconds("rate(2 hours)", now=600.5) == 7200
+    assert wait_seconds("cron(10 * * * ? *)", now=599.5) == 0.5
+    assert wait_seconds("cron(10 * * * ? *)", now=601.0) == 3599
     with pytest.raises(LocalCloudError, match="cron"):
         period_seconds("cron(0 12 * * ? *)")
