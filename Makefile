@@ -46,6 +46,7 @@ check: $(READY) ## what CI runs: format, lint, types, import layers, tests
 bench: $(READY) ## measure the stages, as ratios in one run, and what the anomaly detection finds
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.anomalies
+	@$(BIN)/python -m benchmarks.lake
 
 package: $(READY) ## build the production package and check what is in it
 	@$(BIN)/python -m infra.package

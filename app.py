@@ -480,6 +480,14 @@ def compact(_event: object) -> None:
     wiring.compactor().compact(int(time.time()))
 
 
+@app.schedule(Rate(5, unit=Rate.MINUTES), name="consolidate")
+def consolidate(_event: object) -> None:
+    closer = wiring.closer()
+    wiring.consolidator().run(
+        to_ms(now()), lambda done: closer.settle(done.project, done.hour, done.files.keys, int(time.time()))
+    )
+
+
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")
 def audit(_event: object) -> None:
     spilled = wiring.collector().sweep(now())

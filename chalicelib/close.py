@@ -7,10 +7,10 @@ by how much they differed. domain/closing.py says how readers are kept right mea
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chalicelib.domain.closing import HourState
 from chalicelib.domain.contracts import Contracts
@@ -36,6 +36,9 @@ from chalicelib.storage.closed_table import (
 from chalicelib.storage.history import total_of
 from chalicelib.storage.rollups_table import RollupsTable
 
+if TYPE_CHECKING:
+    from chalicelib.storage.lake import Lake
+
 PATIENCE_SECONDS = 1800  # what differs for longer, after the hour's end and its last merge, is not on its way any more
 CLEAN_SECONDS = 600  # no reader takes that long from the live items to the closed ones
 KEPT_SECONDS = 2 * 3600  # after an hour's end: the last hour is told by the minute from live items alone
@@ -60,6 +63,16 @@ class Closer:
     contracts: Contracts
     rollups: RollupsTable
     closed: ClosedTable
+    lake: "Lake | None" = None  # None where events are handed over
+
+    def settle(self, project: str, hour: str, keys: Sequence[str], now: int) -> bool:
+        """Close the hour of these files, and do what is due of the project besides; False when it is to come again."""
+        assert self.lake is not None, "made without a lake"
+        closing = self.close(project, hour, self.lake.events(keys), now)
+        if closing.closed:
+            self.close_days(project, now)
+            self.clean(project, now)
+        return closing.closed
 
     def close(self, project: str, hour: str, events: Iterable[dict[str, Any]], now: int) -> Closing:
         """Close the hour whose deduplicated events these are, as they were stored; `now` is epoch seconds.
@@ -80,11 +93,19 @@ class Closer:
         if difference:
             extra = {"project": project, "hour": hour, "shown": sum(shown.values()), "stored": total}
             log.warning("live numbers differed from the file, which counts", extra=extra)
+        self.closed.note_day(project, hour[:10], f"{hour}#{state.epoch}")
         self._write(project, hour, truth, view, state)
-        if now * 1000 >= hour_start_ms(hour[:10] + "T00") + DAY_MS:
-            self._write_day(project, hour[:10], {*truth, *shown, ALL_TYPES})
         self.rollups.mark_closed(project, hour, state.epoch, now)
         return Closing(True, difference, total)
+
+    def close_days(self, project: str, now: int) -> int:
+        """Put together the days that are over, and of which an hour was closed since; returns how many."""
+        over = {day: token for day, token in self.closed.noted_days(project).items() if _is_over(day, now)}
+        types = {*self.rollups.event_types(project), ALL_TYPES} if over else set()
+        for day, token in over.items():
+            self._write_day(project, day, types)
+            self.closed.forget_day(project, day, token)
+        return len(over)
 
     def clean(self, project: str, now: int) -> int:
         """Delete live items that closed ones have taken over; returns how many."""
@@ -214,6 +235,10 @@ class Closer:
 
     def _spec(self, event_type: str) -> RollupSpec:
         return ALL_TYPES_SPEC if event_type == ALL_TYPES else self.contracts.spec(event_type)
+
+
+def _is_over(day: str, now: int) -> bool:
+    return now * 1000 >= hour_start_ms(f"{day}T00") + DAY_MS
 
 
 def _is_later(before: Closed | None, hour: str, state: HourState) -> bool:

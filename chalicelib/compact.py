@@ -11,6 +11,7 @@ from itertools import groupby, islice
 from chalicelib.domain.deltas import Delta, Merged
 from chalicelib.domain.rollups import merge_all
 from chalicelib.domain.time_windows import from_ms
+from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
 
 SETTLE_SECONDS = 60  # a stream batch that is still being retried rewrites its delta; after this it is rare
@@ -28,6 +29,7 @@ class Compactor:
     """Merges the deltas of every project."""
 
     rollups: RollupsTable
+    dirty: DirtyHours
 
     def compact(self, now: int) -> int:
         """Merge what has settled by `now` (epoch seconds); returns how many deltas were absorbed.
@@ -38,6 +40,7 @@ class Compactor:
         failures: list[Exception] = []
         for project, hour, deltas in self._hours(now - SETTLE_SECONDS):
             try:
+                self.dirty.note(project, hour, f"deltas of {now}")  # before: what is merged late closes its hour again
                 absorbed += self._merge_hour(project, hour, deltas, now)
                 self._fold_hour(project, hour, now)
             except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from compaction

@@ -17,6 +17,10 @@ METRICS = {
     "EventsInFlight": ("Count", "of them: on their way, in the queue, the spill or a stream"),
     "EventsMissing": ("Count", "received in an hour that ended fifteen minutes ago or more, and still in flight"),
     "MessagesSpilled": ("Count", "messages that lie in `spill/` for more than five minutes"),
+    "LakeRowsConsolidated": ("Count", "rows of the lake's hours that a run of `consolidate` wrote anew"),
+    "LakeDuplicatesRemoved": ("Count", "rows that it left out, because the same event is there already"),
+    "LakeFilesMerged": ("Count", "files that it read for that"),
+    "LakeOldestDirtySeconds": ("Seconds", "how long the oldest hour has been waiting for a run after it was due"),
 }
 
 log = logging.getLogger(__name__)

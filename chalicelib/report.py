@@ -12,7 +12,7 @@ from chalicelib.domain.facets import USERS as USERS_ASPECT
 from chalicelib.domain.folding import MAX_DIMENSION_LENGTH
 from chalicelib.domain.questions import CALENDAR, QUANTILES, USERS, Filter, Question
 from chalicelib.domain.rollups import OTHER, Cell, Rollup, RollupSpec, merge_values
-from chalicelib.domain.sketches import QUANTILE_ERROR, UNIQUES_STANDARD_ERROR, quantile
+from chalicelib.domain.sketches import QUANTILE_ERROR, UNIQUES_ERROR, quantile
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, MINUTE_MS, hour_of, hour_start_ms
 from chalicelib.storage.history import History
 
@@ -49,7 +49,7 @@ class Reporter:
             answer["previous"] = span | numbers
             answer["change"] = _change(numbers["total"], answer["total"])
         if question.agg == "users":
-            answer["relative_standard_error"] = round(UNIQUES_STANDARD_ERROR, 4)
+            answer["relative_error"] = round(UNIQUES_ERROR, 4)
         elif question.agg in QUANTILES:
             answer["relative_error"] = QUANTILE_ERROR
         return answer

@@ -17,6 +17,7 @@ from chalicelib.aggregate import Aggregator
 from chalicelib.annotate import Annotator
 from chalicelib.audit import Auditor
 from chalicelib.authorize import Authorizer
+from chalicelib.close import Closer
 from chalicelib.collect import Collector
 from chalicelib.compact import Compactor
 from chalicelib.domain.access import Connection
@@ -36,6 +37,7 @@ from chalicelib.storage.annotations_table import AnnotationsTable
 from chalicelib.storage.anomalies_table import AnomaliesTable
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.history import History
@@ -54,6 +56,7 @@ from chalicelib.watch import Watcher
 
 if TYPE_CHECKING:
     from chalicelib.archive import Archiver
+    from chalicelib.consolidate import Consolidator
     from chalicelib.detect import Detector
     from chalicelib.query import Analyst
 
@@ -121,8 +124,18 @@ def ledger_table() -> LedgerTable:
 
 
 @cache
+def dirty_hours() -> DirtyHours:
+    return DirtyHours(client("dynamodb"), settings().rollups_table)
+
+
+@cache
 def history() -> History:
-    return History(rollups_table(), ClosedTable(client("dynamodb"), settings().rollups_table))
+    return History(rollups_table(), closed_table())
+
+
+@cache
+def closed_table() -> ClosedTable:
+    return ClosedTable(client("dynamodb"), settings().rollups_table)
 
 
 @cache
@@ -199,12 +212,28 @@ def archiver() -> "Archiver":
     from chalicelib.archive import Archiver
     from chalicelib.storage.lake import Lake
 
-    return Archiver(Lake(data_bucket()))
+    return Archiver(Lake(data_bucket()), dirty_hours())
+
+
+@cache
+def consolidator() -> "Consolidator":
+    # Imported here for the same reason.
+    from chalicelib.consolidate import Consolidator
+    from chalicelib.storage.lake import Lake
+
+    return Consolidator(Lake(data_bucket()), dirty_hours(), settings().stage, lambda: secrets.token_hex(4))
+
+
+@cache
+def closer() -> Closer:
+    from chalicelib.storage.lake import Lake
+
+    return Closer(contracts(), rollups_table(), closed_table(), Lake(data_bucket()))
 
 
 @cache
 def compactor() -> Compactor:
-    return Compactor(rollups_table())
+    return Compactor(rollups_table(), dirty_hours())
 
 
 @cache
@@ -255,7 +284,7 @@ def analyst() -> "Analyst":
     from chalicelib.storage.athena import Athena
 
     athena = Athena(client("athena"), settings().athena_database, settings().athena_workgroup)
-    return Analyst(athena, control_table())
+    return Analyst(athena, control_table(), dirty_hours())
 
 
 @cache

@@ -64,6 +64,7 @@ class Scenario:
     archive_seconds: float = 1.0
     live_seconds: float = 0.1
     compact_seconds: float = 0.5
+    consolidate_seconds: float = 2.0  # of the runs in an hour, most of which find nothing to do
     audit_seconds: float = 0.2
     watch_seconds: float = 0.2
     detect_seconds: float = 5.0
@@ -196,6 +197,7 @@ def lines(s: Scenario) -> Iterator[Line]:
     yield line("WebSocket connections", s.dashboards * s.seconds / 60, "minutes", SOCKET_MINUTES)
     yield function("compact", s.seconds / 60, 0.5, s.compact_seconds)
     yield function("audit", s.seconds / 60, 0.5, s.audit_seconds)
+    yield function("consolidate", s.seconds / 300, 2.94, s.consolidate_seconds)
     yield function("watch", s.seconds / 60, 0.5, s.watch_seconds)
     yield function("detect", s.seconds / 3600, 1, s.detect_seconds)
     calls = s.requests + batches + s.deltas + s.seconds * (s.pushes_per_second + 4 / 60)

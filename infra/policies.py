@@ -126,7 +126,22 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow(["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"], rollups),
             allow("s3:PutObject", f"{data}/quarantine/unreadable/*"),
         ],
-        "archive": [*stream(events), allow("s3:PutObject", f"{data}/lake/*")],
+        "archive": [
+            *stream(events),
+            allow("s3:PutObject", f"{data}/lake/*"),
+            with_keys(allow("dynamodb:UpdateItem", rollups), "lake#dirty"),
+        ],
+        "consolidate": [
+            allow(
+                [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups
+            ),
+            allow("dynamodb:Query", f"{rollups}/index/open"),
+            allow(
+                ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
+                f"{data}/lake/*",
+            ),
+            list_data("lake/"),
+        ],
         "live": [
             *stream(rollups),
             control_items("dynamodb:Query", "sockets"),

@@ -38,6 +38,7 @@ def parquet() -> bool:
     lake = importlib.import_module("chalicelib.storage.lake")
     importlib.import_module("chalicelib.archive")
     importlib.import_module("chalicelib.detect")
+    importlib.import_module("chalicelib.consolidate")
     written: dict[str, bytes] = {}
 
     class Bucket:
@@ -79,6 +80,7 @@ HANDLERS = (
     "reinject",
     "take_bus_event",
     "compact",
+    "consolidate",
     "audit",
     "watch",
     "detect",

@@ -10,6 +10,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from localcloud.athena_values import as_athena, athena_type
 
 QUERY_SECONDS = 120.0
 ATTEMPTS = 5  # at a listing, which an object deleted meanwhile makes old
+PATH = "$path"  # Athena's hidden column with each row's file
 DUCKDB_TYPES = {
     "string": "VARCHAR",
     "varchar": "VARCHAR",
@@ -100,12 +102,12 @@ class _Source:
         folders = [prefix] if projects is None else [f"{prefix}project={project}/" for project in sorted(projects)]
         return cls(database, table, parts.netloc, prefix, folders)
 
-    def link(self, folder: Path) -> list[Path]:
-        """Link the table's files below `folder` as they are now, and return the links."""
+    def link(self, folder: Path) -> "_Linked":
+        """Link the table's files below `folder` as they are now."""
         for _ in range(ATTEMPTS):
             target = folder / uuid.uuid4().hex
             try:
-                return [self._link_one(key, target) for key in self._keys()]
+                return _Linked(target, [self._link_one(key, target) for key in self._keys()])
             except FileNotFoundError:
                 continue  # deleted since it was listed
         raise QueryFailed("HIVE_CANNOT_OPEN_SPLIT: the table's files keep changing")
@@ -121,29 +123,47 @@ class _Source:
         os.link(self._root / key, link)
         return link
 
-    def view(self, connection: duckdb.DuckDBPyConnection, files: list[Path]) -> str:
-        """The statement that makes the table a view with Glue's columns, whatever each file has of them."""
+    def view(self, connection: duckdb.DuckDBPyConnection, linked: "_Linked", *, with_path: bool) -> str:
+        """The statement that makes the table a view with Glue's columns, whatever each file has of them.
+
+        `"$path"`, which Athena leaves out of `SELECT *`, is there when the query speaks of it.
+        """
         kinds = [(name, _duckdb_type(kind)) for name, kind in self.columns]
         kinds += [(name, "VARCHAR") for name in self.partitions]
         name = f"{_quoted(self.database)}.{_quoted(self.name)}"
-        if not files:
+        path = f"s3://{self._bucket}/{self.prefix}"
+        if not linked.files:
+            kinds += [(PATH, "VARCHAR")] if with_path else []
             empty = ", ".join(f"CAST(NULL AS {kind}) AS {_quoted(column)}" for column, kind in kinds)
             return f"CREATE VIEW {name} AS SELECT {empty} WHERE false"
-        listed = ", ".join(_literal(str(path)) for path in files)
+        listed = ", ".join(_literal(str(file)) for file in linked.files)
         relation = (
-            f"read_parquet([{listed}], hive_partitioning = true, hive_types_autocast = false, union_by_name = true)"
+            f"read_parquet([{listed}], hive_partitioning = true, hive_types_autocast = false, union_by_name = true,"
+            " filename = true)"
         )
         there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
         columns = ", ".join(
             f"CAST({_quoted(column) if column in there else 'NULL'} AS {kind}) AS {_quoted(column)}"
             for column, kind in kinds
         )
+        if with_path:
+            folder = _literal(f"{linked.folder}/")
+            columns += f", replace(filename, {folder}, {_literal(path)}) AS {_quoted(PATH)}"
         return f"CREATE VIEW {name} AS SELECT {columns} FROM {relation}"
+
+
+@dataclass(frozen=True)
+class _Linked:
+    """A table's files below a folder."""
+
+    folder: Path
+    files: list[Path]
 
 
 def _run(statement: exp.Expr, database: str, sources: list[_Source], folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True)
     linked = [(source, source.link(folder)) for source in sources]
+    with_path = any(column.name == PATH for column in statement.find_all(exp.Column))
     with duckdb.connect(":memory:") as connection:
         for setting in (
             f"SET allowed_directories = [{_literal(str(folder))}]",
@@ -160,7 +180,7 @@ def _run(statement: exp.Expr, database: str, sources: list[_Source], folder: Pat
         for schema in sorted({database, *(source.database for source in sources)}):
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
         for source, files in linked:
-            connection.execute(source.view(connection, files))
+            connection.execute(source.view(connection, files, with_path=with_path))
         connection.execute(f"USE {_quoted(database)}")
         connection.execute("SET lock_configuration = true")
         return _answer(connection, statement.sql(dialect="duckdb"))

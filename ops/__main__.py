@@ -5,9 +5,15 @@ import sys
 from types import ModuleType
 
 from infra import project
-from ops import keys, projects, redrive, unreadable
+from ops import consolidate, keys, projects, redrive, unreadable
 
-COMMANDS: dict[str, ModuleType] = {"projects": projects, "keys": keys, "redrive": redrive, "unreadable": unreadable}
+COMMANDS: dict[str, ModuleType] = {
+    "projects": projects,
+    "keys": keys,
+    "redrive": redrive,
+    "unreadable": unreadable,
+    "consolidate": consolidate,
+}
 
 
 def parser() -> argparse.ArgumentParser:

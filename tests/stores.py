@@ -14,6 +14,7 @@ from chalicelib.domain.chunks import Parcel
 from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.history import History
@@ -38,6 +39,7 @@ class Stores:
     access: AccessTable
     quotas: QuotaTable
     ledger: LedgerTable
+    dirty: DirtyHours
     users: UsersTable
     bucket: DataBucket
     buffer: EventQueue | EventStream
@@ -98,6 +100,7 @@ def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
             access=AccessTable(dynamodb, "control"),
             quotas=QuotaTable(dynamodb, "control"),
             ledger=LedgerTable(dynamodb, "rollups"),
+            dirty=DirtyHours(dynamodb, "rollups"),
             users=UsersTable(dynamodb, "events"),
             bucket=DataBucket(s3, "data"),
             buffer=EventQueue(sqs, url) if buffer == "sqs" else _event_stream(),

@@ -6,7 +6,9 @@ import pytest
 
 from chalicelib.archive import Archiver
 from chalicelib.domain.chunks import Message, chunks_of
+from chalicelib.domain.errors import Unavailable
 from chalicelib.storage.lake import SCHEMA, Lake
+from chalicelib.storage.objects import DataBucket
 from tests.stores import Stores, empty_stores, stream_record
 
 NINE = 1_795_251_600_000  # 2026-11-21T09:00:00Z
@@ -33,17 +35,21 @@ def rows(stores: Stores, key: str) -> list[dict[str, object]]:
 
 
 def test_events_lie_in_the_hour_they_occurred_in(stores: Stores) -> None:
-    count = Archiver(Lake(stores.bucket)).archive(records("demo", NINE, NINE - 1, NINE + 1))
+    count = Archiver(Lake(stores.bucket), stores.dirty).archive(records("demo", NINE, NINE - 1, NINE + 1))
 
     assert count == 3
     assert stores.objects("lake/") == [
-        "lake/project=demo/dt=2026-11-21/hr=08/tail-r000000.parquet",
-        "lake/project=demo/dt=2026-11-21/hr=09/tail-r000000.parquet",
+        "lake/project=demo/dt=2026-11-21/hr=08/tail-0000000000-r000000-1.parquet",
+        "lake/project=demo/dt=2026-11-21/hr=09/tail-0000000000-r000000-2.parquet",
+    ]
+    assert [(dirty.hour, dirty.tail) for dirty in stores.dirty.all()] == [
+        ("2026-11-21T08", "tail-0000000000-r000000-1.parquet"),
+        ("2026-11-21T09", "tail-0000000000-r000000-2.parquet"),
     ]
 
 
 def test_a_row_holds_what_was_stored(stores: Stores) -> None:
-    Archiver(Lake(stores.bucket)).archive(records("demo", NINE))
+    Archiver(Lake(stores.bucket), stores.dirty).archive(records("demo", NINE))
 
     [key] = stores.objects("lake/")
     [row] = rows(stores, key)
@@ -53,15 +59,26 @@ def test_a_row_holds_what_was_stored(stores: Stores) -> None:
     assert str(row["occurred_at"]) == "2026-11-21 09:00:00+00:00"
 
 
-def test_a_retried_batch_that_grew_rewrites_its_file(stores: Stores) -> None:
+def test_a_retried_batch_rewrites_its_file_and_one_that_grew_writes_another_beside_it(stores: Stores) -> None:
     batch = records("demo", NINE, NINE + 1, NINE + 2)
-    archiver = Archiver(Lake(stores.bucket))
+    archiver = Archiver(Lake(stores.bucket), stores.dirty)
 
+    archiver.archive(batch[:2])
     archiver.archive(batch[:2])
     archiver.archive(batch)
 
-    [key] = stores.objects("lake/")
-    assert [row["event_id"] for row in rows(stores, key)] == [f"e{NINE + i}" for i in range(3)]
+    assert [[row["event_id"] for row in rows(stores, key)] for key in stores.objects("lake/")] == [
+        [f"e{NINE + i}" for i in range(count)] for count in (2, 3)
+    ]
+
+
+def test_a_file_that_the_bucket_refuses_is_not_noted(stores: Stores) -> None:
+    refusing = Lake(DataBucket(stores.bucket.client, "missing"))
+
+    with pytest.raises(Unavailable):
+        Archiver(refusing, stores.dirty).archive(records("demo", NINE))
+
+    assert stores.dirty.all() == []
 
 
 def test_rewritten_chunks_and_unreadable_records_add_no_rows(stores: Stores) -> None:
@@ -69,8 +86,8 @@ def test_rewritten_chunks_and_unreadable_records_add_no_rows(stores: Stores) -> 
     rewritten = {**record, "eventName": "MODIFY"}
     broken = {**record, "dynamodb": {"SequenceNumber": "9", "NewImage": {}}}
 
-    assert Archiver(Lake(stores.bucket)).archive([broken, rewritten, record]) == 1
-    assert Archiver(Lake(stores.bucket)).archive([broken, rewritten]) == 0
+    assert Archiver(Lake(stores.bucket), stores.dirty).archive([broken, rewritten, record]) == 1
+    assert Archiver(Lake(stores.bucket), stores.dirty).archive([broken, rewritten]) == 0
 
 
 def test_what_memory_should_not_hold_at_once_is_written_in_shares(
@@ -80,10 +97,10 @@ def test_what_memory_should_not_hold_at_once_is_written_in_shares(
     monkeypatch.setattr("chalicelib.archive.MAX_SHARE_BYTES", 400)
 
     for _ in range(2):
-        assert Archiver(Lake(stores.bucket)).archive(batch) == 10
+        assert Archiver(Lake(stores.bucket), stores.dirty).archive(batch) == 10
 
     keys = stores.objects("lake/")
-    assert keys[0].endswith("tail-r000000.parquet")
+    assert keys[0].endswith("tail-0000000000-r000000-3.parquet")
     assert len(keys) > 1
     assert sorted(str(row["event_id"]) for key in keys for row in rows(stores, key)) == [
         f"e{NINE + n}" for n in range(10)

@@ -76,12 +76,14 @@ class World:
             self.file |= {event["event_id"]: event for event in events}
 
     def compact(self, now: int = OVER) -> None:
-        Compactor(self.stores.rollups).compact(now)
+        Compactor(self.stores.rollups, self.stores.dirty).compact(now)
 
     def close(self, now: int = OVER) -> Closing:
-        return self.closer.close("demo", HOUR, list(self.file.values()), now)
+        closing = self.closer.close("demo", HOUR, list(self.file.values()), now)
+        self.closer.close_days("demo", now)
+        return closing
 
-    def answers(self, stores: Stores | None = None) -> list[Any]:
+    def answers(self) -> list[Any]:
         reporter = Reporter(CONTRACTS, History(self.stores.rollups, self.stores.closed))
         asked = (read_question({**RANGE, **question}) for question in QUESTIONS)
         return [reporter.analytics("demo", question, NINE + 48 * HOUR_MS) for question in asked]

@@ -78,7 +78,7 @@ class History:
         client = Unreliable(stores.rollups.client, self.interrupt, lambda: self.random.random() < 0.02)
         self.rollups = RollupsTable(client, "rollups", clock=lambda: self.now)
         self.aggregator = Aggregator(Contracts({}), self.rollups, stores.bucket)
-        self.compactor = Compactor(self.rollups)
+        self.compactor = Compactor(self.rollups, stores.dirty)
         self.plain = RollupsTable(stores.rollups.client, "rollups")
         self.shards: list[list[dict[str, Any]]] = [[] for _ in range(self.random.randint(1, 3))]
         self.checkpoints = [0] * len(self.shards)

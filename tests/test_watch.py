@@ -317,6 +317,6 @@ def test_the_minutes_are_those_of_arrival_before_and_after_compaction(world: Wor
         return {(at - NOON_MS) // MINUTE_MS: part["api_request"].count for at, part in found if part}
 
     before = counted()
-    Compactor(world.stores.rollups).compact((NOON_MS + 5 * MINUTE_MS) // 1000)
+    Compactor(world.stores.rollups, world.stores.dirty).compact((NOON_MS + 5 * MINUTE_MS) // 1000)
 
     assert before == counted() == {1: 1, 2: 1}

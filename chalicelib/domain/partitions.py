@@ -7,16 +7,37 @@ from chalicelib.domain.time_windows import MINUTE_MS, from_ms
 SPILL = "spill/"
 UNREADABLE = "quarantine/unreadable/"
 MINUTES_OF_DAY = 24 * 60
+TAIL = "tail-"
+HOUR_FILE = "hour-"  # sorts before TAIL
 
 
-def lake_folder(project: str, occurred_ms: int) -> str:
-    """The lake folder of an event: `lake/project=demo/dt=2026-11-21/hr=10/`."""
-    return f"lake/project={project}/{from_ms(occurred_ms):dt=%Y-%m-%d/hr=%H}/"
+def hour_folder(project: str, hour: str) -> str:
+    """The lake folder of an hour such as `2026-11-21T10`: `lake/project=demo/dt=2026-11-21/hr=10/`."""
+    day, _, hr = hour.partition("T")
+    return f"lake/project={project}/dt={day}/hr={hr}/"
 
 
-def tail_key(folder: str, first_event_id: str) -> str:
-    """A tail file is named by the first record of its stream batch, so a retried batch rewrites it."""
-    return f"{folder}tail-{first_event_id}.parquet"
+def tail_name(created: int, first_event_id: str, rows: int) -> str:
+    """A tail file is named by the first record of its stream batch: when it was made (epoch seconds), and its id.
+
+    A retried batch holds the same rows or more: with their number, a name stands for one content for ever.
+    """
+    return f"{TAIL}{created:010d}-{first_event_id}-{rows}.parquet"
+
+
+def hour_file_name(version: str, part: int) -> str:
+    """A file of one consolidation of an hour; those of a later one have names that sort behind."""
+    return f"{HOUR_FILE}{version}-{part:04d}.parquet"
+
+
+def version_name(now_ms: int, run: str) -> str:
+    """What the files of one consolidation share: when it began, and a name of its own."""
+    return f"{now_ms:013d}-{run}"
+
+
+def version_of(name: str) -> str | None:
+    """The version of an hour file; None of a tail file."""
+    return name.removeprefix(HOUR_FILE).rsplit("-", 1)[0] if name.startswith(HOUR_FILE) else None
 
 
 def quarantine_folder(project: str) -> str:

@@ -11,6 +11,7 @@ from hashlib import blake2b
 PRECISION = 11
 REGISTERS = 1 << PRECISION
 UNIQUES_STANDARD_ERROR = 1.04 / math.sqrt(REGISTERS)  # Flajolet et al. 2007: 2.3 % at 2,048 registers
+UNIQUES_ERROR = 1.96 * UNIQUES_STANDARD_ERROR  # 95 of 100 estimates lie within
 EXACT_LIMIT = 256  # distinct hashes kept whole: below it the count is exact and the bytes are no more than a sketch's
 HASH_BYTES = 8
 

@@ -8,6 +8,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.scope import traverse_scope
 
 from chalicelib.domain.errors import InvalidRequest
+from chalicelib.domain.snapshots import Snapshot
 
 TABLE = "events"
 COLUMNS = (
@@ -30,8 +31,12 @@ CARRIED = ("this", "db", "catalog", "alias", "joins", "laterals", "sample")  # o
 MAX_SQL_LENGTH = 65_536  # Athena's own limit is 262,144 bytes
 
 
-def confine(sql: str, *, project: str, lake_table: str) -> str:
-    """The same query with every reference to `events` replaced by the project's rows of `lake_table`.
+FILE_NAME = """regexp_extract("$path", '[^/]+$')"""
+COPY = "$copy"
+
+
+def confine(sql: str, *, project: str, lake_table: str, snapshot: Snapshot) -> str:
+    """The same query with every reference to `events` replaced by the project's rows of `lake_table`, each event once.
 
     Raises InvalidRequest for anything but one SELECT (CTEs and set operations included) on `events` alone.
     """
@@ -66,11 +71,12 @@ def confine(sql: str, *, project: str, lake_table: str) -> str:
         for name, node in scope.references
         if not isinstance(scope.sources.get(name), exp.Table)
     }
+    rows = _seen(project, lake_table, snapshot)
     for table in list(query.find_all(exp.Table)):
         if id(table) in own and id(table) not in real:
             continue
         _require_events(table)
-        table.replace(_rows_of(project, lake_table, alias=table.alias or TABLE, original=table))
+        table.replace(_rows_of(rows, alias=table.alias or TABLE, original=table))
     return query.sql(dialect="athena")
 
 
@@ -89,14 +95,30 @@ def _require_events(table: exp.Table) -> None:
         )
 
 
-def _rows_of(project: str, lake_table: str, *, alias: str, original: exp.Table) -> exp.Expression:
-    rows = (
-        exp.select(*(exp.column(name, quoted=True) for name in COLUMNS))
-        .from_(exp.to_table(lake_table, dialect="athena"))
-        .where(exp.column("project", quoted=True).eq(exp.Literal.string(project)))
-        .subquery(alias)
+def _seen(project: str, lake_table: str, snapshot: Snapshot) -> exp.Query:
+    """The project's rows. `received_at` and the rest decide as the consolidation does which row of an event stays."""
+    own = exp.column("project", quoted=True).eq(exp.Literal.string(project))
+    columns = [exp.column(name, quoted=True) for name in COLUMNS]
+    lake = exp.to_table(lake_table, dialect="athena")
+    settled = exp.select(*columns).from_(lake).where(own, snapshot.settled(FILE_NAME), dialect="athena")
+    if not snapshot.open:
+        return settled
+    numbered = f"""row_number() OVER (
+        PARTITION BY dt, hr, event_id ORDER BY received_at, occurred_at, "$path") AS "{COPY}\""""
+    copies = (
+        exp.select(*columns)
+        .select(numbered, dialect="athena")
+        .from_(lake)
+        .where(own, snapshot.unsettled(FILE_NAME), dialect="athena")
+        .subquery("copies")
     )
+    once = exp.select(*columns).from_(copies).where(exp.column(COPY, quoted=True).eq(1))
+    return once if snapshot.unlimited else exp.union(settled, once, distinct=False)
+
+
+def _rows_of(rows: exp.Query, *, alias: str, original: exp.Table) -> exp.Expression:
+    replaced = rows.copy().subquery(alias)
     for kept in CARRIED[3:]:
         if original.args.get(kept):
-            rows.set(kept, original.args[kept])
-    return rows
+            replaced.set(kept, original.args[kept])
+    return replaced

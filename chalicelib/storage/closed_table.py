@@ -2,12 +2,14 @@
 
 pk <project>#<event type>#<year>   sk <facet>#h#<hour>   one hour
                                    sk <facet>#d#<day>    one UTC day; of the facet `n`, its hours one by one
-pk <project>#(ledger)#<year>       sk h#<hour>           the ledger of an hour
+pk <project>#(ledger)#<year>       sk (ledger)#h#<hour>  the ledger of an hour
+pk <project>#days                  sk <day>              of a day with an hour closed that its items do not have yet
 
 Each item says up to which epoch it covers which hours: domain/closing. A year of days is one query of a page or two.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,6 +102,31 @@ class ClosedTable:
                 raise Conflict(f"{closed.start} of {event_type} was changed by another run") from error
             raise
 
+    def note_day(self, project: str, day: str, token: str) -> None:
+        """Note, before an hour of the day is written, that the day's items will lack it; `token` is new each time."""
+        self.client.put_item(TableName=self.name, Item={**_day_key(project, day), "token": {"S": token}})
+
+    def noted_days(self, project: str) -> dict[str, str]:
+        """The days whose items lack hours, in order, with the last token of each."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.name,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": f"{project}#days"}},
+            ConsistentRead=True,
+        )
+        return {item["sk"]["S"]: item["token"]["S"] for page in pages for item in page["Items"]}
+
+    def forget_day(self, project: str, day: str, token: str) -> None:
+        """The day's items have every hour that was closed when the token was read; a newer note stays."""
+        with suppress(self.client.exceptions.ConditionalCheckFailedException):
+            self.client.delete_item(
+                TableName=self.name,
+                Key=_day_key(project, day),
+                ConditionExpression="#token = :token",
+                ExpressionAttributeNames={"#token": "token"},
+                ExpressionAttributeValues={":token": {"S": token}},
+            )
+
     def ledger(self, project: str, hour: str) -> tuple[Ledger, int]:
         """The ledger of a closed hour, and up to which epoch it covers the hour; -1 when it is not closed."""
         found = self.get(project, LEDGER, LEDGER, HOUR, hour)
@@ -113,6 +140,10 @@ def one(start: str, epoch: int, part: Rollup, version: int) -> Closed:
 
 def _key(project: str, event_type: str, facet: str, grain: str, start: str) -> dict[str, Any]:
     return {"pk": {"S": f"{project}#{event_type}#{start[:4]}"}, "sk": {"S": f"{facet}#{grain}#{start}"}}
+
+
+def _day_key(project: str, day: str) -> dict[str, Any]:
+    return {"pk": {"S": f"{project}#days"}, "sk": {"S": day}}
 
 
 def _closed(item: Mapping[str, Any]) -> Closed:

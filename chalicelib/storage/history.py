@@ -53,16 +53,19 @@ class History:
         if facet == COUNTS:
             return by_day(self.hours(project, event_type, facet, f"{first}T00", f"{last}T23"))
         views = self.rollups.read_live(project, f"{first}T00", f"{last}T23")
+        noted = [day for day in self.closed.noted_days(project) if first <= day <= last]
         name = event_type or ALL_TYPES
         found: dict[str, Rollup] = {}
         covers: dict[str, int] = {}
-        for day in self.closed.read(project, name, facet, DAY, first, last):
-            covers |= day.covers
-            found[day.start] = day.rollups[WHOLE]
-        # The days after those that are put together: today, and yesterday in its first hour.
-        for item in self.closed.read(project, name, facet, HOUR, f"{max(found, default=first)}T~", f"{last}T23"):
-            covers |= item.covers
-            found.setdefault(item.start[:10], Rollup()).merge(item.rollups[WHOLE])
+        for item in self.closed.read(project, name, facet, DAY, first, last):
+            if item.start not in noted:
+                covers |= item.covers
+                found[item.start] = item.rollups[WHOLE]
+        if noted:  # these are told by their hours: today, mostly
+            for item in self.closed.read(project, name, facet, HOUR, f"{noted[0]}T00", f"{noted[-1]}T23"):
+                if item.start[:10] in noted:
+                    covers |= item.covers
+                    found.setdefault(item.start[:10], Rollup()).merge(item.rollups[WHOLE])
         for hour, view in views.items():
             live = later_than(view, covers.get(hour, -1))
             if live:

@@ -1,14 +1,17 @@
 """The lake's files: Parquet, zstd, one schema for every event type; hot fields are columns, the rest is JSON."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from chalicelib.domain.events import StoredEvent
+from chalicelib.domain.partitions import hour_file_name
+from chalicelib.storage.merging import BATCH_ROWS, Merge, batches
 from chalicelib.storage.objects import DataBucket
 
 _TIME = pa.timestamp("us", tz="UTC")  # Athena reads micro-, not nanoseconds
@@ -29,6 +32,15 @@ SCHEMA = pa.schema(
     ]
 )
 
+SORTED_BY = [pq.SortingColumn(SCHEMA.get_field_index(name)) for name in ("occurred_at", "event_id")]
+TAIL_PAGE_BYTES = 64 * 1024  # what a merge of many files holds of each column of each
+FILE_BYTES = 256 * 1024 * 1024  # then another file begins: an engine reads several at once
+# Values that come again: as a dictionary they are read faster. A dictionary of ids would be given up half-way.
+DICTIONARY = ["event_type", "schema_version", "user_id", "anonymous_id", "session_id", "context", "enrichment"]
+
+
+FOLDED_COLUMNS = ["event_id", "event_type", "user_id", "anonymous_id", "occurred_at", "properties", "enrichment"]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -39,15 +51,24 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class HourFiles:
+    """The files of one version of an hour, in the order of their rows."""
+
+    keys: tuple[str, ...] = ()
+    rows: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Lake:
-    """Writes whole files; a file of the same key replaces the one before."""
+    """Whole files, rows in order of (occurred_at, event_id); a file of the same key replaces the one before."""
 
     bucket: DataBucket
 
     def write(self, key: str, rows: Iterable[Row]) -> None:
         """Write the rows, in order of time, as one Parquet file; raises Unavailable when the bucket refuses."""
         columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
-        for row in sorted(rows, key=lambda row: row.event["occurred_at"]):
+        for row in sorted(rows, key=lambda row: (row.event["occurred_at"], row.event["event_id"])):
             event = row.event
             timestamp = event.get("timestamp")
             columns["event_id"].append(event["event_id"])
@@ -64,8 +85,74 @@ class Lake:
             columns["enrichment"].append(_json(event.get("enrichment")))
         table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, schema=SCHEMA)
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
+        pq.write_table(table, buffer, compression="zstd", use_dictionary=DICTIONARY, data_page_size=TAIL_PAGE_BYTES)
         self.bucket.put(key, buffer.getvalue())
+
+    def files(self, folder: str) -> dict[str, int]:
+        """The size in bytes of each Parquet file of an hour's folder, by name."""
+        return {name: size for name, size in self.bucket.sizes(folder).items() if name.endswith(".parquet")}
+
+    def merge(self, folder: str, files: Mapping[str, int]) -> Merge:
+        """What the files hold together, each event once."""
+        return Merge(list(files), lambda name: self._open(folder + name, files[name]), SCHEMA)
+
+    def write_hour(self, folder: str, version: str, merge: Merge, each: Callable[[], None]) -> HourFiles:
+        """Write the merged rows as the files of a version; before each write `each` is called, which may raise."""
+        keys: list[str] = []
+        size_bytes = 0
+        slices = merge.slices()
+        batch = next(slices, None)
+        while batch is not None:
+            key = folder + hour_file_name(version, len(keys))
+            sink = self.bucket.writer(key)
+            try:
+                with pq.ParquetWriter(
+                    sink, merge.schema, compression="zstd", use_dictionary=DICTIONARY, sorting_columns=SORTED_BY
+                ) as writer:
+                    while batch is not None and sink.size_bytes < FILE_BYTES:
+                        each()
+                        writer.write_batch(batch, row_group_size=batch.num_rows)
+                        batch = next(slices, None)
+                each()
+                sink.finish()
+            except BaseException:
+                sink.discard()
+                raise
+            keys.append(key)
+            size_bytes += sink.size_bytes
+        return HourFiles(tuple(keys), merge.rows, size_bytes)
+
+    def batches(self, keys: Sequence[str], columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of the files, one file after the other, some thousand at a time; all columns unless some are named.
+
+        Raises FileNotFoundError for a file that is gone: one that was absorbed more than an hour ago.
+        """
+        for key in keys:
+            with self._open(key) as file:
+                yield from batches(file, BATCH_ROWS, columns)
+
+    def events(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The events of the files as they were stored, as far as rollups need them."""
+        for batch in self.batches(keys, FOLDED_COLUMNS):
+            for row in batch.to_pylist():
+                occurred_at = int(row["occurred_at"].timestamp() * 1000)
+                parts = {name: orjson.loads(row[name]) for name in ("properties", "enrichment") if row[name]}
+                yield {**row, "occurred_at": occurred_at, "properties": None, "enrichment": None, **parts}
+
+    def count(self, folder: str, files: Mapping[str, int]) -> HourFiles:
+        """The files as they are; reads their footers only."""
+        rows = 0
+        for name in sorted(files):
+            with self._open(folder + name, files[name]) as file:
+                rows += file.metadata.num_rows
+        return HourFiles(tuple(folder + name for name in sorted(files)), rows, sum(files.values()))
+
+    def delete(self, key: str) -> None:
+        """Remove a file; a missing one is no error."""
+        self.bucket.delete(key)
+
+    def _open(self, key: str, size_bytes: int | None = None) -> pq.ParquetFile:
+        return pq.ParquetFile(self.bucket.open(key, size_bytes), pre_buffer=True)
 
 
 def _json(value: object) -> str | None:

@@ -84,12 +84,13 @@ def cloud_event(event_id: str, source: str, event_type: str, **more: Any) -> Clo
 def test_cloud_events_arrive_once_with_every_attribute(
     stack: Stack, mode: Callable[[Any, JSONFormat], HTTPMessage]
 ) -> None:
-    api, event_type = Api(stack.rest_url), f"com.shop.order.{uuid.uuid4().hex[:12]}"
+    api, run = Api(stack.rest_url), uuid.uuid4().hex[:12]  # an id that was sent before, of any type, is no new event
+    event_type = f"com.shop.order.{run}"
     times = [datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=n) for n in range(3)]
     events = [
-        cloud_event("1", "/shop/köln", event_type, time=times[0], subject="order 7", userid="ada", tenant="a%b"),
-        cloud_event("1", "/shop/bonn", event_type, time=times[1]),
-        cloud_event("2", "/shop/bonn", event_type, time=times[2]),
+        cloud_event(f"{run}-1", "/shop/köln", event_type, time=times[0], subject="order 7", userid="ada", tenant="a%b"),
+        cloud_event(f"{run}-1", "/shop/bonn", event_type, time=times[1]),
+        cloud_event(f"{run}-2", "/shop/bonn", event_type, time=times[2]),
     ]
 
     for event in [*events, *events]:  # as a sender that saw no answer does
@@ -102,7 +103,7 @@ def test_cloud_events_arrive_once_with_every_attribute(
     eventually(lambda: len(api.sql(query)), 3, seconds=30)
     rows = api.sql(query)
     assert api.total(event_type) == 3
-    assert [row[0] for row in rows] == ["/shop/köln 1", "/shop/bonn 1", "/shop/bonn 2"]
+    assert [row[0] for row in rows] == [f"/shop/köln {run}-1", f"/shop/bonn {run}-1", f"/shop/bonn {run}-2"]
     assert [row[1] for row in rows] == ["ada", None, None]
     assert [datetime.fromisoformat(row[2]) for row in rows] == times
     assert [json.loads(row[3]) for row in rows] == [{"total": 9.5, "of": "«ünïcode» ✓"}] * 3

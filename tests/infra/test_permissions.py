@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple
 
 import boto3
@@ -19,18 +20,20 @@ from moto import mock_aws
 import app as handlers
 from chalicelib import wiring
 from chalicelib.compact import MIN_FOLD
+from chalicelib.consolidate import Consolidated
 from chalicelib.domain.access import ApiKey, Connection, Project, Scope
 from chalicelib.domain.chunks import Message, chunks_of, encode_message
 from chalicelib.domain.enrichment import NOBODY
 from chalicelib.domain.events import Mode, StoredEvent
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.notices import Anomaly, Subject
-from chalicelib.domain.partitions import quarantine_key
+from chalicelib.domain.partitions import hour_folder, quarantine_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.quotas import Limits
-from chalicelib.domain.time_windows import hour_of
+from chalicelib.domain.time_windows import HOUR_MS, hour_of
 from chalicelib.settings import BUFFERS
 from chalicelib.storage.access_table import AccessTable, digest_of
+from chalicelib.storage.lake import Row
 from infra.policies import documents
 from tests.stores import INDEXES, create_table, stream_record
 
@@ -118,6 +121,10 @@ def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterato
         case "s3", "GetObject":  # of an object that is gone S3 says so to whom may list its key, and to nobody else
             yield Call("s3:GetObject", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}")
             yield Call("s3:ListBucket", f"arn:aws:s3:::{parameters['Bucket']}", parameters["Key"])
+        case "s3", "HeadObject":
+            yield from actions(service, "GetObject", parameters)
+        case "s3", "CreateMultipartUpload" | "UploadPart" | "CompleteMultipartUpload":
+            yield from actions(service, "PutObject", parameters)
         case "s3", "ListObjectsV2":
             yield Call("s3:ListBucket", f"arn:aws:s3:::{parameters['Bucket']}", parameters["Prefix"])
         case "s3", _:
@@ -421,6 +428,33 @@ def run_compact(recorder: Recorder) -> None:
         assert wiring.compactor().compact(now + 3600)
 
 
+def run_consolidate(recorder: Recorder) -> None:
+    folder = hour_folder("shop", "2026-11-21T09")
+    for number in (1, 2):
+        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number}, number)
+        wiring.consolidator().lake.write(f"{folder}tail-{number}.parquet", [row])
+        wiring.dirty_hours().note("shop", "2026-11-21T09", f"tail-{number}.parquet")
+    with recorder.function():
+        for hours in (1, 3, 5):
+            at_ms = now_ms() + hours * HOUR_MS
+            wiring.consolidator().run(at_ms, partial(close, at_ms // 1000))
+    assert wiring.dirty_hours().all() == []
+    with recorder.function(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("chalicelib.storage.objects.PART_BYTES", 10)
+        large = wiring.data_bucket().writer(f"{folder}hour-1-0000.parquet")
+        large.write(b"more than ten bytes")
+        large.discard()
+        assert (
+            sum(len(batch) for batch in wiring.consolidator().lake.batches([next(wiring.data_bucket().keys(folder))]))
+            == 2
+        )
+
+
+def close(now: int, done: Consolidated) -> bool:
+    """What the handler does after a consolidation."""
+    return wiring.closer().settle(done.project, done.hour, done.files.keys, now)
+
+
 def run_audit(recorder: Recorder) -> None:
     wiring.ledger_table().put("shop", "2026-11-21T09", Receipt("c", received=1), now_ms() // 1000)
     wiring.data_bucket().put("spill/shop/1", b"message")
@@ -459,6 +493,7 @@ RUNS: dict[str, Callable[[Recorder], None]] = {
     "reinject": run_reinject,
     "take_bus_event": run_take_bus_event,
     "compact": run_compact,
+    "consolidate": run_consolidate,
     "audit": run_audit,
     "watch": run_watch,
     "detect": run_detect,

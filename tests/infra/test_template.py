@@ -29,6 +29,7 @@ FUNCTIONS = [
     "reinject",
     "take_bus_event",
     "compact",
+    "consolidate",
     "audit",
     "watch",
     "detect",
@@ -182,6 +183,7 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
                 "live",
                 "bus",
                 "compact",
+                "consolidate",
                 "audit",
                 "watch",
                 "detect",
@@ -189,6 +191,7 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
             )
         ),
         ("EventsMissing", "events-missing"),
+        ("LakeOldestDirtySeconds", "lake-dirty"),
         ("MessagesSpilled", "spilled"),
         ("5XXError", "api-errors"),
     }

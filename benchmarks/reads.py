@@ -1,0 +1,199 @@
+"""`python -m benchmarks.reads`: DynamoDB pages and milliseconds of what dashboards ask, over a year.
+
+The tables hold a year of closed hours and, of the last two hours, what 200 deltas a minute leave. The handler's own
+time is apart from the SDK's, which stands for the network as well.
+"""
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import botocore.client
+from tqdm import tqdm
+
+from chalicelib.domain.contracts import Contract, Contracts
+from chalicelib.domain.deltas import Delta, Merged
+from chalicelib.domain.facets import ALL_TYPES, ALL_TYPES_SPEC, COUNTS, all_types, facets_of, part_of
+from chalicelib.domain.folding import Folding
+from chalicelib.domain.questions import read_question
+from chalicelib.domain.rollup_codec import decode, encode_document
+from chalicelib.domain.rollups import Rollups, RollupSpec
+from chalicelib.domain.sketches import hash_user
+from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, parse_ms
+from chalicelib.realtime import Observer
+from chalicelib.report import Reporter
+from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable, one
+from chalicelib.storage.rollups_table import RollupsTable, base_name, merged_name
+from tests.stores import empty_stores
+
+NOW = parse_ms("2026-11-21T10:45:00Z")
+SPEC = RollupSpec(("path", "referrer_host", "country", "device"), ("load_ms",))
+CONTRACTS = Contracts({"page_view": Contract("page_view", "1-0-0", "page_views", SPEC)})
+EVENTS_PER_HOUR = 2000
+DELTAS_PER_MINUTE = 200
+EVENTS_PER_DELTA = 30
+ROUNDS = 20
+DAYS = 366
+DETAILED_DAYS = 40  # of which all facets are kept by the hour; before, counts and users by the day
+
+QUESTIONS: dict[str, dict[str, str]] = {
+    "30 days by the hour": {"start": "2026-10-23", "end": "2026-11-21", "interval": "hour"},
+    "30 days by the hour, in Berlin": {
+        "start": "2026-10-23",
+        "end": "2026-11-21",
+        "interval": "hour",
+        "timezone": "Europe/Berlin",
+    },
+    "30 days by the hour, p95": {
+        "start": "2026-10-23",
+        "end": "2026-11-21",
+        "interval": "hour",
+        "agg": "p95",
+        "measure": "load_ms",
+    },
+    "30 days by the hour, by country": {
+        "start": "2026-10-23",
+        "end": "2026-11-21",
+        "interval": "hour",
+        "group_by": "country",
+    },
+    "12 months by the day": {"start": "2025-11-22", "end": "2026-11-21", "interval": "day"},
+    "12 months by the day, in Berlin": {
+        "start": "2025-11-22",
+        "end": "2026-11-21",
+        "interval": "day",
+        "timezone": "Europe/Berlin",
+    },
+    "12 months by the day, users": {"start": "2025-11-22", "end": "2026-11-21", "interval": "day", "agg": "users"},
+}
+
+
+def rollups(events: int, at_ms: int, rng: random.Random) -> bytes:
+    """A delta's body, of page views in one hour."""
+    folding = Folding()
+    for _ in range(events):
+        event = {
+            "occurred_at": at_ms + rng.randrange(HOUR_MS),
+            "properties": {
+                "path": f"/{min(int(rng.expovariate(0.05)), 199)}",
+                "referrer_host": rng.choice(["", "news.example", "search.example"]),
+                "country": rng.choice(["DE", "FR", "US", "GB", "IT"]),
+                "device": rng.choice(["desktop", "mobile"]),
+                "load_ms": rng.lognormvariate(6, 0.7),
+            },
+        }
+        folding.add("page_view", event, folding.user(hash_user(f"u{rng.randrange(5000)}")), SPEC)
+    return encode_document(folding.document())
+
+
+def fill(live: RollupsTable, closed: ClosedTable) -> None:
+    """A year of closed hours, of which those of a day are alike, and two live ones."""
+    rng = random.Random(1)
+    today = NOW - NOW % DAY_MS
+    body = rollups(EVENTS_PER_HOUR, 0, rng)
+    hour_rollups = decode(body)
+    parts = {("page_view", SPEC): hour_rollups["page_view"], (ALL_TYPES, ALL_TYPES_SPEC): all_types(hour_rollups)}
+    for number in tqdm(range(DAYS), desc="filling", unit="day", disable=None, leave=False):
+        start = today - number * DAY_MS
+        hours = [hour_of(start + n * HOUR_MS) for n in range(24) if start + n * HOUR_MS < NOW - NOW % HOUR_MS - HOUR_MS]
+        day, covers = hour_of(start)[:10], dict.fromkeys(hours, 0)
+        for (name, spec), rollup in parts.items():
+            for facet in facets_of(spec):
+                part = part_of(rollup, facet)
+                if facet == COUNTS:
+                    closed.put("demo", name, facet, DAY, Closed(day, covers, Rollups(dict.fromkeys(hours, part))))
+                    continue
+                if number and (number < DETAILED_DAYS or facet == "u"):
+                    closed.put("demo", name, facet, DAY, Closed(day, covers, Rollups({WHOLE: part})))
+                for hour in hours if number < DETAILED_DAYS else ():
+                    closed.put("demo", name, facet, HOUR, one(hour, 0, part, 0))
+    closed.note_day("demo", hour_of(today)[:10], "today")
+    live.names("demo", {"page_view"}, CONTRACTS.by_type)
+    put_live(live, rng)
+
+
+def put_live(live: RollupsTable, rng: random.Random) -> None:
+    """What is there three quarters through the hour: open deltas, merged items by the minute, and two bases."""
+    hour_ms = NOW - NOW % HOUR_MS
+    last, hour = hour_of(hour_ms - HOUR_MS), hour_of(hour_ms)
+    seconds = NOW // 1000
+    for which in (last, hour):
+        base = Merged(base_name(which, 0), which, 0, "", seconds, decode(rollups(20_000, hour_ms, rng)), version=1)
+        live.fold("demo", [], base)
+    for minute in range(15):
+        for share in range(DELTAS_PER_MINUTE // 50):
+            at = f"{hour}:{30 + minute:02d}"
+            total = decode(rollups(50 * EVENTS_PER_DELTA, hour_ms, rng))
+            names = frozenset(f"{minute}-{share}-{n:030d}" for n in range(50))
+            item = Merged(merged_name(hour, 0, at, f"{share}"), hour, 0, at, seconds, total, names)
+            live.fold("demo", [], replace(item, version=1))
+    for number in range(2 * DELTAS_PER_MINUTE):
+        body = rollups(EVENTS_PER_DELTA, hour_ms, rng)
+        live.put_delta(Delta("demo", hour, f"{number:032x}", number, seconds - number % 110, body))
+
+
+@dataclass
+class Counted:
+    """Pages, and seconds within the SDK."""
+
+    pages: int = 0
+    seconds: float = 0.0
+
+
+@contextmanager
+def counted() -> Iterator[Counted]:
+    """The calls of every client."""
+    real, found = botocore.client.BaseClient._make_api_call, Counted()
+
+    def call(self: Any, operation: str, arguments: dict[str, Any]) -> Any:
+        start = time.perf_counter()
+        answer = real(self, operation, arguments)
+        found.pages += 1
+        found.seconds += time.perf_counter() - start
+        return answer
+
+    with patch.object(botocore.client.BaseClient, "_make_api_call", call):
+        yield found
+
+
+def measure(ask: Callable[[], object], rounds: int) -> tuple[int, float, float]:
+    """Pages, and the 95th percentile of milliseconds in the handler and in the SDK."""
+    own, sdk, pages = [], [], 0
+    for _ in range(rounds):
+        with counted() as found:
+            start = time.perf_counter()
+            ask()
+            own.append((time.perf_counter() - start - found.seconds) * 1000)
+        sdk.append(found.seconds * 1000)
+        pages = found.pages
+    return pages, statistics.quantiles(own, n=20)[-1], statistics.quantiles(sdk, n=20)[-1]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reads", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each question (default %(default)s)")
+    rounds = parser.parse_args().rounds
+    with empty_stores() as stores:
+        fill(stores.rollups, stores.closed)
+        reporter = Reporter(CONTRACTS, stores.history)
+        observer = Observer(CONTRACTS, stores.rollups, stores.ledger)
+        asked: dict[str, Callable[[], object]] = {}
+        for name, parameters in QUESTIONS.items():
+            question = read_question({"metric": "page_views", **parameters})
+            asked[name] = lambda question=question: reporter.analytics("demo", question, NOW)  # type: ignore[misc]
+        asked["GET /realtime/metrics"] = lambda: observer.observe("demo", NOW)
+        print(f"{'':34} {'pages':>6} {'handler, p95 ms':>16} {'SDK, p95 ms':>12}")
+        for name, ask in asked.items():
+            pages, own, sdk = measure(ask, rounds)
+            print(f"{name:34} {pages:>6} {own:>16.0f} {sdk:>12.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

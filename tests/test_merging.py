@@ -1,0 +1,159 @@
+"""Sorted files in, one sorted stream out, each event id once: against the same done in memory."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+import polars
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chalicelib.storage import merging
+from chalicelib.storage.lake import SCHEMA, Lake, Row
+from chalicelib.storage.merging import Merge, Unordered
+from tests.stores import empty_stores
+
+Rows = list[tuple[int, str, int]]  # occurred_at, event_id, received_at
+FILES = st.lists(
+    st.lists(st.tuples(st.integers(0, 4), st.sampled_from("abcdefghü"), st.integers(0, 2)), max_size=12), max_size=6
+)
+
+
+def parquet(rows: Rows, *, ordered: bool = True, row_group_size: int = 5, **more: pa.Array) -> bytes:
+    table = pa.table(
+        {
+            "event_id": [row[1] for row in sorted(rows)] if ordered else [row[1] for row in rows],
+            "event_type": ["click"] * len(rows),
+            "occurred_at": pa.array(
+                [row[0] for row in (sorted(rows) if ordered else rows)], SCHEMA.field("occurred_at").type
+            ),
+            "received_at": pa.array(
+                [row[2] for row in (sorted(rows) if ordered else rows)], SCHEMA.field("received_at").type
+            ),
+            **more,
+        },
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=row_group_size)
+    return sink.getvalue()
+
+
+def merged(files: Mapping[str, bytes]) -> Merge:
+    return Merge(list(files), lambda name: pq.ParquetFile(io.BytesIO(files[name])), SCHEMA)
+
+
+def rows_of(merge: Merge) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for batch in merge.slices():
+        times = [batch.column(name).cast(pa.int64()).to_pylist() for name in ("occurred_at", "received_at")]
+        found += zip(times[0], batch.column("event_id").to_pylist(), times[1], strict=True)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a handful of rows is cut, read and compared in several steps."""
+    for name, value in (("SLICE_ROWS", 3), ("MIN_SLICE_ROWS", 1), ("BATCH_ROWS", 2), ("SAMPLE_ROWS", 1)):
+        monkeypatch.setattr(merging, name, value)
+    monkeypatch.setattr(merging, "COMPARED_IDS", 4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(FILES)
+def test_the_row_received_first_of_each_id_is_there_once_and_in_order(files: list[Rows]) -> None:
+    merge = merged({f"{n}": parquet(rows) for n, rows in enumerate(files)})
+
+    found = rows_of(merge)
+
+    every = [row for rows in files for row in rows]
+    first: dict[str, tuple[int, int]] = {}
+    for occurred, event_id, received in every:
+        first[event_id] = min(first.get(event_id, (9, 9)), (received, occurred))
+    assert found == sorted((occurred, event_id, received) for event_id, (received, occurred) in first.items())
+    assert (merge.rows, merge.duplicates) == (len(found), len(every) - len(found))
+
+
+@settings(max_examples=50, deadline=None)
+@given(FILES)
+def test_ids_whose_hashes_meet_are_told_apart(files: list[Rows]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "hash", lambda text: len(text), raising=False)
+        found = rows_of(merged({f"{n}": parquet(rows) for n, rows in enumerate(files)}))
+
+    assert sorted(row[1] for row in found) == sorted({row[1] for rows in files for row in rows})
+
+
+def test_slices_have_about_the_size_asked_for_whatever_the_times_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "SLICE_ROWS", 100)
+    files = {f"{n}": parquet([(7, f"{n}-{i:04}", 0) for i in range(500)], row_group_size=100) for n in range(4)}
+
+    sizes = [batch.num_rows for batch in merged(files).slices()]
+
+    assert sum(sizes) == 2000
+    assert max(sizes) <= 104
+
+
+def test_long_rows_make_smaller_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "SLICE_ROWS", 1000)
+    monkeypatch.setattr(merging, "SLICE_BYTES", 100_000)
+    rows: Rows = [(n, f"e{n:04}", 0) for n in range(300)]
+
+    assert merged({"a": parquet(rows)}).slice_rows == 1000
+    assert merged({"a": parquet(rows, properties=pa.array([f"{n:01000}" for n in range(300)]))}).slice_rows < 110
+
+
+def test_a_file_that_is_not_in_order_is_refused() -> None:
+    files = {"a": parquet([(n % 7, f"{n}", 0) for n in range(20)], ordered=False)}
+
+    with pytest.raises(Unordered, match="a is not in order"):
+        rows_of(merged(files))
+
+
+def test_columns_of_later_and_earlier_versions_are_kept_and_filled_in() -> None:
+    merge = merged({"old": parquet([(1, "a", 0)]), "new": parquet([(2, "b", 0)], region=pa.array(["eu"]))})
+
+    [rows] = [row for batch in merge.slices() for row in [batch.to_pylist()]]
+
+    assert [(row["event_id"], row["region"], row["user_id"]) for row in rows] == [("a", None, None), ("b", "eu", None)]
+    assert merge.schema.names == [*SCHEMA.names, "region"]
+
+
+def test_an_hour_of_several_files_opens_alike_in_duckdb_pyarrow_and_polars(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr("chalicelib.storage.lake.FILE_BYTES", 1_500)
+    monkeypatch.setattr(merging, "SLICE_ROWS", 40)
+    with empty_stores() as stores:
+        lake = Lake(stores.bucket)
+        for tail in range(4):
+            events = [
+                {"event_id": f"{tail}{n:03}", "event_type": "click", "occurred_at": n, "properties": {"n": n, "ü": "€"}}
+                for n in range(100)
+            ]
+            lake.write(f"h/tail-{tail}.parquet", [Row(event, 5) for event in events])
+
+        made = lake.write_hour("h/", "1", lake.merge("h/", lake.files("h/")), lambda: None)
+
+        assert len(made.keys) > 2
+        for key in made.keys:
+            (tmp_path / key.removeprefix("h/")).write_bytes(stores.bucket.get(key) or b"")
+        read = [row for batch in lake.batches(made.keys) for row in batch.to_pylist()]
+        assert [row["event_id"] for row in lake.batches(made.keys, ["event_id"]).__next__().to_pylist()][:3] == [
+            "0000",
+            "1000",
+            "2000",
+        ]
+    files = f"{tmp_path}/*.parquet"
+    assert len(read) == made.rows == 400
+    assert made.size_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert pa.Table.from_pylist(read, SCHEMA).equals(pq.read_table(tmp_path, schema=SCHEMA))
+    by_duckdb = duckdb.read_parquet(files).to_arrow_table()
+    assert [row["properties"] for row in by_duckdb.to_pylist()] == [row["properties"] for row in read]
+    by_polars = polars.read_parquet(files)
+    assert by_polars["event_id"].to_list() == [row["event_id"] for row in read]
+    assert by_polars["occurred_at"].to_list() == [row["occurred_at"] for row in read]
+    assert pq.ParquetFile(tmp_path / "hour-1-0000.parquet").metadata.row_group(0).sorting_columns
