@@ -100,7 +100,11 @@ def read_native(body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request
     if media_type in (cloudevents.STRUCTURED, cloudevents.BATCH) or cloudevents.VERSION_HEADER in headers:
         return _read_cloudevents(data, media_type, headers)
     if media_type == NDJSON or _has_lines(data):
-        document: Any = {"events": [_parse_line(line) for line in data.splitlines() if line.strip()]}
+        lines = [line for line in data.splitlines() if line.strip()]
+        if len(lines) > MAX_EVENTS:  # before each is parsed
+            message = f"events: the batch has {len(lines)} events; the limit is {MAX_EVENTS}"
+            raise InvalidRequest(message, code="invalid_envelope")
+        document: Any = {"events": [_parse_line(line) for line in lines]}
     else:
         document = _parse(data)
     if isinstance(document, dict) and "events" not in document:
@@ -126,7 +130,7 @@ def read_segment(body: bytes, kind: str) -> Request:
     document = _parse(data)
     if kind == segment.BATCH:
         loaded = _load(SEGMENT_ENVELOPE, document)
-        copied_bytes = len(orjson.dumps(loaded["context"])) * len(loaded["batch"])
+        copied_bytes = _size_of(loaded["context"]) * len(loaded["batch"])
         if copied_bytes > MAX_COPIED_BYTES:
             message = f"context: copied into each event it has {copied_bytes} bytes; the limit is {MAX_COPIED_BYTES}"
             raise InvalidRequest(message, code="invalid_envelope")
@@ -147,6 +151,13 @@ def read_segment(body: bytes, kind: str) -> Request:
         _text(document.get("writeKey")) if isinstance(document, dict) else None,
         pointer=lambda _, path: segment.pointer(path, document, kind=kind),
     )
+
+
+def _size_of(context: object) -> int:
+    try:
+        return len(orjson.dumps(context))
+    except TypeError as error:  # orjson.JSONEncodeError is one: it is nested too deeply
+        raise InvalidRequest(f"context: {error}; the limit is 252 levels", code="invalid_envelope") from error
 
 
 def read_object(body: bytes) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import orjson
 
 from chalicelib.domain.contracts import MAX_ID_LENGTH
+from chalicelib.domain.errors import quoted
 from chalicelib.domain.events import Unreadable
 
 STRUCTURED = "application/cloudevents+json"
@@ -32,11 +33,11 @@ def to_native(event: Any) -> Any:
     if not isinstance(event, dict):
         return event
     if (version := event.get("specversion")) != "1.0":
-        return _invalid(event, f"specversion is {version!r:.64}; 1.0 is what is read", "/specversion")
+        return _invalid(event, f"specversion is {quoted(version)}; 1.0 is what is read", "/specversion")
     for name in ("id", "source", "type"):
         if not isinstance(event.get(name), str) or not event[name]:
             return _invalid(
-                event, f"{name} is {event.get(name)!r:.64}; it must be a text that is not empty", f"/{name}"
+                event, f"{name} is {quoted(event.get(name))}; it must be a text that is not empty", f"/{name}"
             )
     data = event.get("data")
     if "data_base64" in event:

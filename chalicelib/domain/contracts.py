@@ -71,7 +71,10 @@ class Validator:
 
     def violation(self, event: Mapping[str, Any]) -> Violation | None:
         """The first violation, or None of what is accepted."""
-        error = next(iter(self.compiled.iter_errors(event)), None)
+        try:
+            error = next(iter(self.compiled.iter_errors(event)), None)
+        except ValueError as limit:  # the engine cannot put so deep a value into words
+            return Violation(message=f"a value breaks the contract: {limit}"[:MESSAGE_LENGTH], path="")
         if error is None:
             return None
         path = "".join(f"/{pointer(step)}" for step in error.instance_path)

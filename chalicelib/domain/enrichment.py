@@ -19,6 +19,7 @@ UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 CAMPAIGN = {"source": "utm_source", "medium": "utm_medium", "name": "utm_campaign", "term": "utm_term"}
 MAX_USER_AGENT_LENGTH = 512
 MAX_VALUE_LENGTH = 256
+MAX_URL_LENGTH = 4096  # that is looked through for a campaign: parsing takes time with each character
 DESKTOPS = frozenset({"Windows", "Mac OS X", "Linux", "Ubuntu", "Fedora", "Debian", "Chrome OS", "FreeBSD"})
 
 
@@ -59,11 +60,15 @@ def client_of(headers: Mapping[str, str], source_ip: str, salt: bytes, now: date
 
 def anonymised(address: object) -> str:
     """The network that an IP address is in; empty for what is none."""
+    if not isinstance(address, str):
+        return ""
     try:
-        parsed = ip_address(str(address).strip())
+        parsed = ip_address(address.strip())
     except ValueError:
         return ""
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    if isinstance(parsed, IPv6Address):  # of what carries an IPv4 address, that one is cut
+        tunnelled = parsed.teredo[1] if parsed.teredo else None
+        parsed = parsed.ipv4_mapped or parsed.sixtofour or tunnelled or parsed
     if isinstance(parsed, IPv4Address):
         return str(IPv4Address(int(parsed) & IPV4_MASK))
     return str(IPv6Address(int(parsed) & IPV6_MASK))
@@ -100,7 +105,7 @@ def enrich(event: dict[str, Any], client: Client) -> None:
     url = properties.get("url") or page.get("url")
     referrer = properties.get("referrer") or page.get("referrer")
     if isinstance(url, str) and "utm_" in url:
-        found.update(_campaign_of(url))
+        found.update(_campaign_of(url[:MAX_URL_LENGTH]))
     if isinstance(referrer, str) and referrer and (host := _host(referrer)) and host != _host(url):
         found["referrer_host"] = host
     campaign = context.get("campaign") if context else None

@@ -67,3 +67,8 @@ class Unavailable(TidemarkError):
 
     code = "unavailable"
     retry_seconds = 5
+
+
+def quoted(value: object) -> str:
+    """A client's value as messages show it; of a list or an object only what it is, for a deep one has no repr."""
+    return type(value).__name__ if isinstance(value, list | dict) else repr(value)[:64]

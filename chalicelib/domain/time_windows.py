@@ -4,6 +4,8 @@ import math
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+from chalicelib.domain.errors import quoted
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -58,7 +60,7 @@ def parse_ms(value: object) -> int:
         if 0 <= value <= MAX_EPOCH_MS:
             return int(value)
         raise ValueError(f"{value} is not a number of epoch milliseconds from 0 to {MAX_EPOCH_MS}")
-    raise ValueError(f"{value!r:.64} is neither an RFC 3339 time nor a number of epoch milliseconds")
+    raise ValueError(f"{quoted(value)} is neither an RFC 3339 time nor a number of epoch milliseconds")
 
 
 def correct_skew(client_ms: int | None, sent_ms: int | None, received_ms: int) -> int:

@@ -137,3 +137,8 @@ def test_what_tells_nothing_adds_nothing(properties: dict[str, object]) -> None:
     enrich(event, NOBODY)
 
     assert "enrichment" not in event
+
+
+@pytest.mark.parametrize("address", ["2002:cb00:7107::1", "::ffff:203.0.113.7", "2001:0:4136:e378:8000:63bf:34ff:8ef8"])
+def test_an_ipv4_address_inside_of_an_ipv6_one_is_cut_as_such(address: str) -> None:
+    assert anonymised(address) == "203.0.113.0"
