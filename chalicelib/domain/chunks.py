@@ -27,6 +27,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024  # SQS, since August 2025; a record of a Kinesis
 MAX_KEY_BYTES = 32
 MAX_CHUNK_BYTES = 350 * 1024  # DynamoDB allows items of 400 KB, names and keys included
 MAX_PLAIN_BYTES = 1024 * 1024  # of a chunk inflated: a stage holds one at a time, however well it was compressed
+LAST_KEY_MS = 32_503_679_999_999  # 2999-12-31: the streams' filters pass sort keys that begin with 1 or 2
 COMPRESSION_LEVEL = 1  # in zlib's format; a higher level takes longer for next to nothing
 
 
@@ -186,4 +187,4 @@ def _sort_key(events: list[StoredEvent], received_ms: int) -> str:
     times = [parse_ms(event["timestamp"]) for event in events if "timestamp" in event]
     first_ms = min(times, default=received_ms - received_ms % HOUR_MS)
     ids = orjson.dumps(sorted(event["event_id"] for event in events))
-    return f"{iso_ms(max(first_ms, 0))}#{blake2b(ids, digest_size=12).hexdigest()}"
+    return f"{iso_ms(min(max(first_ms, 0), LAST_KEY_MS))}#{blake2b(ids, digest_size=12).hexdigest()}"

@@ -1,5 +1,7 @@
 import base64
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from chalicelib.domain.chunks import (
     encode_message,
     unpack_events,
 )
+from localcloud.filters import compile_patterns
 
 RECEIVED = 1_795_226_700_123
 
@@ -56,6 +59,17 @@ def test_ids_that_contain_each_others_separators_are_told_apart() -> None:
     two = Message("demo", RECEIVED, [event(1) | {"event_id": "a"}, event(1) | {"event_id": "b"}])
 
     assert keys(two) != keys(Message("demo", RECEIVED, [event(1) | {"event_id": "a\0b"}]))
+
+
+@pytest.mark.parametrize("function", ["aggregate", "archive"])
+@pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00Z", "3000-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"])
+def test_the_streams_filters_pass_a_chunk_of_any_time_that_a_client_may_name(function: str, timestamp: str) -> None:
+    settings = json.loads(Path("infra/triggers.json").read_text())[function]
+    [passed] = [json.loads(each["Pattern"]) for each in settings["FilterCriteria"]["Filters"]]
+    [(partition_key, sort_key)] = keys(Message("demo", RECEIVED, [event(1, timestamp=timestamp)]))
+
+    keys_of_record = {"pk": {"S": partition_key}, "sk": {"S": sort_key}}
+    assert compile_patterns([passed])({"eventName": "INSERT", "dynamodb": {"Keys": keys_of_record}})
 
 
 def test_a_chunk_is_split_by_what_it_unpacks_to() -> None:
