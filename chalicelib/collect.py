@@ -70,7 +70,9 @@ class Collector:
             if refused:
                 self._spill(refused, project.id)
         except Unavailable:
-            self.tally.add(project.id, hour, refused=len(admission.events) - sent)
+            receipt = self.tally.add(project.id, hour, refused=len(admission.events) - sent)
+            if sent:  # else nothing of the request is known yet, and what follows says all of it
+                self._put_receipt(receipt, project.id, hour, received_ms, sent=False)
             raise
         self._put_receipt(receipt, project.id, hour, received_ms, sent=bool(parcels))
         return admission

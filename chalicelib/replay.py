@@ -111,14 +111,15 @@ class Replayer:
         )
         durable = self.put(Message(file.project, file.received_ms, trial.events, receipt, file.client, apart=True))
         if durable < count:
-            self.tally.add(file.project, hour, refused=count - durable)
-            raise Unavailable(
-                f"neither the buffer nor the spill took {count - durable} events; they stay in quarantine"
-            )
+            receipt = self.tally.add(file.project, hour, refused=count - durable)
         try:
             self.ledger.put(file.project, hour, receipt, now_ms // 1000)
         except (BotoCoreError, ClientError) as error:  # the message brings it too
             log.warning("receipt not put", extra={"project": file.project, "reason": str(error)})
+        if durable < count:
+            raise Unavailable(
+                f"neither the buffer nor the spill took {count - durable} events; they stay in quarantine"
+            )
 
     def _keep(self, file: QuarantineFile, trial: Retrial, key: str) -> None:
         """Leave what was not taken, with its latest reason. Nothing is lost if another replay did the same meanwhile.

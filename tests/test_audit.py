@@ -12,7 +12,7 @@ from chalicelib.audit import SETTLED_SECONDS, Auditor
 from chalicelib.collect import Collector
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
-from chalicelib.domain.chunks import chunks_of, decode_message
+from chalicelib.domain.chunks import Parcel, chunks_of, decode_message
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
@@ -117,6 +117,43 @@ def test_what_no_store_took_was_not_received(stores: Stores) -> None:
 
     found = balance(stores)
     assert (found["received"], found["stored"], found["in_flight"]) == (1, 1, 0)
+
+
+THREE_USERS = [{**event, "user_id": f"u{n}"} for n, event in enumerate(GOOD)]
+
+
+class TakingOne:
+    """A buffer in which each user's events are a parcel, and which takes the first before something happens to it."""
+
+    by_user = True
+
+    def __init__(self, buffer: Any, happens: type[BaseException] | None = None) -> None:
+        self.buffer, self.happens = buffer, happens
+
+    def send(self, parcels: list[Parcel]) -> list[Parcel]:
+        self.buffer.send(parcels[:1])
+        if self.happens:
+            raise self.happens
+        return parcels[1:]
+
+
+def test_what_a_store_took_in_part_is_accounted_for_though_nothing_follows(stores: Stores) -> None:
+    with pytest.raises(Unavailable):
+        receive(collector(stores, queue=TakingOne(stores.buffer), bucket=Down()), *THREE_USERS)
+    store(stores, set())
+
+    found = balance(stores)
+    assert (found["received"], found["stored"], found["in_flight"]) == (1, 1, 0)
+
+
+def test_a_container_that_dies_between_two_parcels_leaves_nothing_in_flight(stores: Stores) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        receive(collector(stores, queue=TakingOne(stores.buffer, KeyboardInterrupt)), *THREE_USERS)
+    receive(collector(stores, "d"), *THREE_USERS)
+    store(stores, set())
+
+    found = balance(stores)
+    assert (found["received"], found["stored"] + found["duplicate"], found["in_flight"]) == (4, 4, 0)
 
 
 def test_receipts_are_put_once_a_second_and_the_messages_bring_the_others(stores: Stores) -> None:

@@ -42,6 +42,11 @@ class Message:
     client: Client = NOBODY
     apart: bool = False  # each event is a chunk: the events were not sent together, and may come in other company
 
+    def part(self, events: list[StoredEvent], later: int) -> "Message":
+        """Some of the events; `later` of the others go out after them, so the receipt does not count those yet."""
+        receipt = self.receipt and replace(self.receipt, received=self.receipt.received - later)
+        return replace(self, events=events, receipt=receipt)
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -74,14 +79,16 @@ class Parcel:
 
 
 def pack(message: Message, *, by_user: bool) -> list[Parcel]:
-    """The message as parcels that each fit the buffer."""
+    """The message as parcels that each fit the buffer, in the order to send them in: as far as their receipts count."""
     if not by_user:
         return [Parcel(text, count) for text, count in encode_message(message)]
-    return [
-        Parcel(text, count, _key(message.project, user, text))
-        for user, events in _by_user(message)
-        for text, count in encode_message(replace(message, events=events))
-    ]
+    parcels: list[Parcel] = []
+    later = len(message.events)
+    for user, events in _by_user(message):
+        later -= len(events)
+        texts = encode_message(message.part(events, later))
+        parcels += [Parcel(text, count, _key(message.project, user, text)) for text, count in texts]
+    return parcels
 
 
 def _key(project: str, user: str | None, text: str) -> str:
@@ -114,8 +121,8 @@ def encode_message(message: Message) -> list[tuple[str, int]]:
     if len(text) <= MAX_MESSAGE_BYTES - MAX_KEY_BYTES:
         return [(text, len(message.events))]
     middle = len(message.events) // 2
-    halves = message.events[:middle], message.events[middle:]
-    return [pair for half in halves for pair in encode_message(replace(message, events=half))]
+    first, second = message.events[:middle], message.events[middle:]
+    return encode_message(message.part(first, len(second))) + encode_message(message.part(second, 0))
 
 
 def decode_message(text: str | bytes) -> Message:

@@ -16,8 +16,10 @@ from chalicelib.domain.chunks import (
     chunks_of,
     decode_message,
     encode_message,
+    pack,
     unpack_events,
 )
+from chalicelib.domain.ledger import Receipt
 from localcloud.filters import compile_patterns
 
 RECEIVED = 1_795_226_700_123
@@ -59,6 +61,21 @@ def test_ids_that_contain_each_others_separators_are_told_apart() -> None:
     two = Message("demo", RECEIVED, [event(1) | {"event_id": "a"}, event(1) | {"event_id": "b"}])
 
     assert keys(two) != keys(Message("demo", RECEIVED, [event(1) | {"event_id": "a\0b"}]))
+
+
+@pytest.mark.parametrize("by_user", [True, False])
+def test_a_parcel_s_receipt_counts_no_event_that_comes_in_a_later_one(by_user: bool) -> None:
+    events = [event(n, f"u{n % 3}", noise=os.urandom(100_000).hex()) for n in range(24)]
+    receipt = Receipt("c", received=130, quarantined=4, repeated=2)
+
+    parcels = pack(Message("demo", RECEIVED, events, receipt), by_user=by_user)
+
+    sent = 130 - 24
+    assert len(parcels) > 3
+    for parcel in parcels:
+        sent += parcel.count
+        assert decode_message(parcel.text).receipt == Receipt("c", sent, 4, 2)
+    assert sent == 130
 
 
 @pytest.mark.parametrize("function", ["aggregate", "archive"])
