@@ -52,8 +52,13 @@ def receive(collector: Collector, *events: Any, at: int = NINE) -> None:
 
 def store(stores: Stores, seen: set[str]) -> None:
     """What the queue holds, through the stream; a chunk that was there before is a rewrite."""
+    aggregate(stores, stores.messages(), seen)
+
+
+def aggregate(stores: Stores, texts: list[str], seen: set[str]) -> None:
+    """Messages, in the order they are processed in."""
     records: list[dict[str, Any]] = []
-    for text in stores.messages():
+    for text in texts:
         for chunk in chunks_of(decode_message(text)):
             name = "MODIFY" if chunk.sort_key in seen else "INSERT"
             seen.add(chunk.sort_key)
@@ -177,6 +182,20 @@ def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: 
 
     assert (during["EventsInFlight"], during["EventsMissing"]) == (3, 0)
     assert (after["EventsInFlight"], after["EventsMissing"], after["MessagesSpilled"]) == (3, 3, 2)
+
+
+def test_a_message_delivered_again_after_its_repetition_is_surplus_and_hides_nothing_missing(stores: Stores) -> None:
+    one = collector(stores)
+    receive(one, *GOOD)
+    receive(one, *GOOD, at=NINE + 5)
+    seen: set[str] = set()
+    texts = stores.messages()
+    aggregate(stores, [*texts, texts[0]], seen)
+    one.collect(read_native(orjson.dumps(GOOD[0])), Project("other", Mode.INFER), NINE)
+
+    values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
+
+    assert (values["EventsSurplus"], values["EventsMissing"]) == (3, 1)
 
 
 def test_a_swept_message_leaves_the_spill_and_is_on_the_queue(stores: Stores) -> None:
