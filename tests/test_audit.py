@@ -1,6 +1,7 @@
 """Both sides of the ledger, through collector, processor and aggregator."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from chalicelib.aggregate import Aggregator
 from chalicelib.audit import SETTLED_SECONDS, Auditor
-from chalicelib.collect import Collector
+from chalicelib.collect import SWEEP_SECONDS, Collector
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
 from chalicelib.domain.chunks import Parcel, chunks_of, decode_message
@@ -196,6 +197,21 @@ def test_a_message_delivered_again_after_its_repetition_is_surplus_and_hides_not
     values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
 
     assert (values["EventsSurplus"], values["EventsMissing"]) == (3, 1)
+
+
+def test_a_sweep_ends_in_time_for_the_audit_and_counts_what_it_did_not_try(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(5):
+        stores.bucket.put(f"spill/demo/{n}", b"\xff" if n == 0 else b" text")
+    seconds = iter(range(0, 1000, SWEEP_SECONDS // 2))  # by a clock that shows half of the time each time it is read
+    slow = replace(collector(stores, queue=RefusingBuffer()), clock=lambda: next(seconds))
+    quick = replace(collector(stores), clock=lambda: 0)
+
+    assert slow.sweep(datetime(2100, 1, 1, tzinfo=UTC)) == 5
+    assert len(caplog.messages) == 1  # of the one that was tried
+    assert quick.sweep(datetime(2100, 1, 1, tzinfo=UTC)) == 1
+    assert stores.objects("spill/") == ["spill/demo/0"]  # no text of ours, which costs the others nothing
 
 
 def test_a_swept_message_leaves_the_spill_and_is_on_the_queue(stores: Stores) -> None:
