@@ -18,7 +18,7 @@ from chalicelib.domain.chunks import Message, Parcel, from_spill, pack, to_spill
 from chalicelib.domain.enrichment import NOBODY, Client, hide_addresses
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_EVENT_BYTES, Admission, Admitter
-from chalicelib.domain.ledger import Receipt, Tally
+from chalicelib.domain.ledger import Receipt, Tally, Totals
 from chalicelib.domain.partitions import SPILL, quarantine_key, spill_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.time_windows import hour_of
@@ -43,7 +43,7 @@ class Collector:
     bucket: DataBucket
     ledger: LedgerTable
     tally: Tally
-    put_ms: dict[str, int] = field(default_factory=dict)  # project -> when its receipt was last put
+    put_ms: dict[tuple[str, str], int] = field(default_factory=dict)  # (project, container) -> last put of a receipt
     clock: Callable[[], float] = time.monotonic
 
     def collect(self, request: Request, project: Project, received_ms: int, client: Client = NOBODY) -> Admission:
@@ -51,17 +51,23 @@ class Collector:
 
         Raises Unavailable when neither the buffer nor the bucket takes them.
         """
+        with self.tally.borrowed() as totals:
+            return self._collect(request, project, received_ms, client, totals)
+
+    def _collect(
+        self, request: Request, project: Project, received_ms: int, client: Client, totals: Totals
+    ) -> Admission:
         hide_addresses(request.events)
         hour = hour_of(received_ms)
         admission = self._admit(request, project, received_ms, check_sizes=request.size_bytes > MAX_EVENT_BYTES)
-        receipt = self.tally.add(project.id, hour, received=len(request.events), **_judged(admission))
+        receipt = totals.add(project.id, hour, received=len(request.events), **_judged(admission))
         try:
             parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))
         except TypeError:  # orjson.JSONEncodeError: some event is nested too deep, which checking each one tells
             before = _judged(admission)
             admission = self._admit(request, project, received_ms, check_sizes=True)
             more = {name: max(n - before[name], 0) for name, n in _judged(admission).items()}
-            receipt = self.tally.add(project.id, hour, **more)
+            receipt = totals.add(project.id, hour, **more)
             parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))
         sent = 0
         try:
@@ -74,7 +80,7 @@ class Collector:
             if refused:
                 self._spill(refused, project.id)
         except Unavailable:
-            receipt = self.tally.add(project.id, hour, refused=len(admission.events) - sent)
+            receipt = totals.add(project.id, hour, refused=len(admission.events) - sent)
             if sent:  # else nothing of the request is known yet, and what follows says all of it
                 self._put_receipt(receipt, project.id, hour, received_ms, sent=False)
             raise
@@ -140,9 +146,10 @@ class Collector:
 
     def _put_receipt(self, receipt: Receipt, project: str, hour: str, received_ms: int, *, sent: bool) -> None:
         """Put the totals now and then; what is not put comes with the messages, where there are any."""
-        if sent and received_ms - self.put_ms.get(project, 0) < PUT_RECEIPT_MS:
+        whose = project, receipt.container
+        if sent and received_ms - self.put_ms.get(whose, 0) < PUT_RECEIPT_MS:
             return
-        self.put_ms[project] = received_ms
+        self.put_ms[whose] = received_ms
         try:
             self.ledger.put(project, hour, receipt, received_ms // 1000)
         except (BotoCoreError, ClientError) as error:  # the events are safe; the next put says the same and more

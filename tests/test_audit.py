@@ -17,7 +17,7 @@ from chalicelib.domain.chunks import Parcel, chunks_of, decode_message
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
-from chalicelib.domain.ledger import Tally
+from chalicelib.domain.ledger import Receipt, Tally
 from chalicelib.realtime import Observer
 from tests.stores import RefusingBuffer, Stores, empty_stores, stream_record
 
@@ -160,6 +160,35 @@ def test_a_container_that_dies_between_two_parcels_leaves_nothing_in_flight(stor
 
     found = balance(stores)
     assert (found["received"], found["stored"] + found["duplicate"], found["in_flight"]) == (4, 4, 0)
+
+
+def test_a_process_that_is_killed_between_the_sends_of_two_threads_leaves_nothing_in_flight(stores: Stores) -> None:
+    class Meanwhile:
+        by_user = False
+
+        def send(self, parcels: list[Parcel]) -> list[Parcel]:
+            receive(replace(one, buffer=stores.buffer), GOOD[1])  # another thread's request, which is done in this time
+            raise KeyboardInterrupt
+
+    one = collector(stores, queue=Meanwhile())
+    with pytest.raises(KeyboardInterrupt):
+        receive(one, GOOD[0])
+    receive(collector(stores, "d"), GOOD[0])
+    store(stores, set())
+
+    found = balance(stores)
+    assert (found["received"], found["stored"], found["in_flight"]) == (2, 2, 0)
+
+
+def test_a_receipt_that_is_put_late_shrinks_nothing(stores: Stores) -> None:
+    hour = "2026-11-21T09"
+    later = Receipt("c", received=2, refused=1)
+    stores.ledger.put("demo", hour, later, 1)
+    stores.ledger.put("demo", hour, Receipt("c", received=2), 1)
+    assert stores.ledger.receipts("demo", hour, hour) == {hour: [later]}
+
+    stores.ledger.put("demo", hour, later, 2)
+    assert stores.ledger.hours(2) == [("demo", hour, 2)]
 
 
 def test_receipts_are_put_once_a_second_and_the_messages_bring_the_others(stores: Stores) -> None:

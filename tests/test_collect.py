@@ -162,6 +162,7 @@ def test_the_ledger_counts_as_refused_only_what_the_buffer_did_not_take(stores: 
     with pytest.raises(Unavailable):
         collector(stores, TakingTheFirst(stores.buffer), Refusing(), tally).collect(read_native(body), DEMO, RECEIVED)
 
-    [total] = tally.totals.values()
+    with tally.borrowed() as totals:
+        [total] = totals.by_hour.values()
     taken = {e["event_id"] for text in stores.messages() for e in decode_message(text).events}
     assert (total.received, total.refused, taken) == (3, 2, {"e0"})
