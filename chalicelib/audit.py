@@ -32,7 +32,7 @@ class Auditor:
         values = dict.fromkeys(
             ("EventsReceived", "EventsStored", "EventsDuplicate", "EventsQuarantined", "EventsInFlight"), 0
         )
-        missing = 0
+        missing = surplus = 0
         for project, hour, received, ledger in self._ledgers(now - AUDITED_SECONDS):
             balance = ledger.balance()
             end = (hour_start_ms(hour) + HOUR_MS) // 1000
@@ -41,8 +41,9 @@ class Auditor:
                     values[name] += balance[_TERMS[name]]
             if balance["in_flight"] and max(end, received) <= now - SETTLED_SECONDS:
                 log.warning("ledger does not balance", extra={"project": project, "hour": hour, **balance})
-                missing += abs(balance["in_flight"])
-        values |= {"EventsMissing": missing, "MessagesSpilled": spilled}
+                missing += max(balance["in_flight"], 0)
+                surplus -= min(balance["in_flight"], 0)
+        values |= {"EventsMissing": missing, "EventsSurplus": surplus, "MessagesSpilled": spilled}
         metrics.emit(self.stage, now * 1000, values)
         return values
 

@@ -5,6 +5,8 @@ back through `reinject`; when S3 refuses too, the caller is told to try again.
 """
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -16,7 +18,7 @@ from chalicelib.domain.chunks import Message, Parcel, from_spill, pack, to_spill
 from chalicelib.domain.enrichment import NOBODY, Client, hide_addresses
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_EVENT_BYTES, Admission, Admitter
-from chalicelib.domain.ledger import Receipt, Tally
+from chalicelib.domain.ledger import Receipt, Tally, Totals
 from chalicelib.domain.partitions import SPILL, quarantine_key, spill_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.time_windows import hour_of
@@ -26,6 +28,7 @@ from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
 
 SWEPT_SECONDS = 300
+SWEEP_SECONDS = 10  # in which the last try begins, of the minute that `audit` has: one takes 40 while nothing answers
 PUT_RECEIPT_MS = 1000  # between two puts of a project's receipt by one container
 
 log = logging.getLogger(__name__)
@@ -40,24 +43,31 @@ class Collector:
     bucket: DataBucket
     ledger: LedgerTable
     tally: Tally
-    put_ms: dict[str, int] = field(default_factory=dict)  # project -> when its receipt was last put
+    put_ms: dict[tuple[str, str], int] = field(default_factory=dict)  # (project, container) -> last put of a receipt
+    clock: Callable[[], float] = time.monotonic
 
     def collect(self, request: Request, project: Project, received_ms: int, client: Client = NOBODY) -> Admission:
         """Judge and store; returns only when every event is in the buffer, in the spill or in quarantine.
 
         Raises Unavailable when neither the buffer nor the bucket takes them.
         """
+        with self.tally.borrowed() as totals:
+            return self._collect(request, project, received_ms, client, totals)
+
+    def _collect(
+        self, request: Request, project: Project, received_ms: int, client: Client, totals: Totals
+    ) -> Admission:
         hide_addresses(request.events)
         hour = hour_of(received_ms)
         admission = self._admit(request, project, received_ms, check_sizes=request.size_bytes > MAX_EVENT_BYTES)
-        receipt = self.tally.add(project.id, hour, received=len(request.events), **_judged(admission))
+        receipt = totals.add(project.id, hour, received=len(request.events), **_judged(admission))
         try:
             parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))
         except TypeError:  # orjson.JSONEncodeError: some event is nested too deep, which checking each one tells
             before = _judged(admission)
             admission = self._admit(request, project, received_ms, check_sizes=True)
             more = {name: max(n - before[name], 0) for name, n in _judged(admission).items()}
-            receipt = self.tally.add(project.id, hour, **more)
+            receipt = totals.add(project.id, hour, **more)
             parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))
         sent = 0
         try:
@@ -70,7 +80,9 @@ class Collector:
             if refused:
                 self._spill(refused, project.id)
         except Unavailable:
-            self.tally.add(project.id, hour, refused=len(admission.events) - sent)
+            receipt = totals.add(project.id, hour, refused=len(admission.events) - sent)
+            if sent:  # else nothing of the request is known yet, and what follows says all of it
+                self._put_receipt(receipt, project.id, hour, received_ms, sent=False)
             raise
         self._put_receipt(receipt, project.id, hour, received_ms, sent=bool(parcels))
         return admission
@@ -101,12 +113,17 @@ class Collector:
         """Bring back what `reinject` has given up on; returns how many messages still lie there after it.
 
         A message is swept when it is some minutes old, so that the two rarely do the same work, and harmlessly when so.
+        What there is no time for is counted only.
         """
         left = 0
+        until = self.clock() + SWEEP_SECONDS
         for key in self.bucket.keys(SPILL, older_than=now - timedelta(seconds=SWEPT_SECONDS)):
+            if self.clock() >= until:
+                left += 1
+                continue
             try:
                 self.reinject(key)
-            except (Unavailable, BotoCoreError, ClientError) as error:
+            except (Unavailable, BotoCoreError, ClientError, ValueError) as error:
                 log.warning("spilled message not sent", extra={"key": key, "reason": str(error)})
                 left += 1
         return left
@@ -129,9 +146,10 @@ class Collector:
 
     def _put_receipt(self, receipt: Receipt, project: str, hour: str, received_ms: int, *, sent: bool) -> None:
         """Put the totals now and then; what is not put comes with the messages, where there are any."""
-        if sent and received_ms - self.put_ms.get(project, 0) < PUT_RECEIPT_MS:
+        whose = project, receipt.container
+        if sent and received_ms - self.put_ms.get(whose, 0) < PUT_RECEIPT_MS:
             return
-        self.put_ms[project] = received_ms
+        self.put_ms[whose] = received_ms
         try:
             self.ledger.put(project, hour, receipt, received_ms // 1000)
         except (BotoCoreError, ClientError) as error:  # the events are safe; the next put says the same and more

@@ -22,6 +22,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What one message brings to the tables."""
+
+    message_id: str
+    content: bytes
+    project: str
+    chunks: list[Chunk]
+    said: Said
+
+
+@dataclass(frozen=True, slots=True)
 class Processor:
     """Stores what the buffer delivers, as often as it delivers it."""
 
@@ -34,40 +45,62 @@ class Processor:
 
         Of a queue those come again, of a stream everything from the first of them on.
 
-        A message that cannot be read is kept in quarantine and counts as done: delivering it again cannot help.
+        A message that cannot be read, or that no table takes, is kept in quarantine and counts as done: delivering it
+        again cannot help.
         """
-        chunks: list[Chunk] = []
-        said: dict[str, Said] = defaultdict(Said)
-        readable: list[str] = []
+        shares: list[Share] = []
         failed: list[str] = []
         for record in records:
             message_id, content = delivered(record)
             try:
-                message = decode_message(content)
-                heard = Said()
-                for event in message.events:
-                    enrich(event, message.client)
-                    heard.hear(event)
-                said[message.project].merge(heard)
-                chunks.extend(chunks_of(message))
-                readable.append(message_id)
+                shares.append(_read(message_id, content))
             except ValueError as error:
-                log.warning("message unreadable", extra={"message_id": message_id, "reason": str(error)})
-                if not self._keep_unreadable(message_id, content):
-                    failed.append(message_id)
-        try:
-            self.events.write(chunks)
-            for project, what in said.items():
-                self.users.learn(project, what)
-        except (Unavailable, BotoCoreError, ClientError) as error:
-            log.warning("messages not stored", extra={"messages": len(readable), "reason": str(error)})
-            return failed + readable
-        log.info("processed", extra={"messages": len(readable), "chunks": len(chunks), "failed": len(failed)})
+                failed += self._keep_unreadable(message_id, content, str(error))
+        failed += self._store(shares)
+        chunks = sum(len(share.chunks) for share in shares)
+        log.info("processed", extra={"messages": len(shares), "chunks": chunks, "failed": len(failed)})
         return failed
 
-    def _keep_unreadable(self, message_id: str, content: bytes) -> bool:
+    def _store(self, shares: list[Share]) -> list[str]:
+        """Store what some messages bring; returns the ids of those to deliver again."""
+        said: dict[str, Said] = defaultdict(Said)
+        for share in shares:
+            said[share.project].merge(share.said)
+        try:
+            self.events.write(chunk for share in shares for chunk in share.chunks)
+            for project, what in said.items():
+                self.users.learn(project, what)
+            return []
+        except (Unavailable, BotoCoreError, ClientError) as error:
+            if not _invalid(error):
+                log.warning("messages not stored", extra={"messages": len(shares), "reason": str(error)})
+                return [share.message_id for share in shares]
+            if len(shares) == 1:
+                return self._keep_unreadable(shares[0].message_id, shares[0].content, str(error))
+        # Halves, until the one that DynamoDB finds invalid stands alone; what is stored already is rewritten as it is.
+        middle = len(shares) // 2
+        return self._store(shares[:middle]) + self._store(shares[middle:])
+
+    def _keep_unreadable(self, message_id: str, content: bytes, reason: str) -> list[str]:
+        """Keep a message in quarantine; returns its id when that fails, for it is to be delivered again then."""
+        log.warning("message unreadable", extra={"message_id": message_id, "reason": reason})
         try:
             self.bucket.put(unreadable_key(message_id), content)
         except Unavailable:
-            return False
-        return True
+            return [message_id]
+        return []
+
+
+def _read(message_id: str, content: bytes) -> Share:
+    """What the message brings; raises ValueError."""
+    message = decode_message(content)
+    said = Said()
+    for event in message.events:
+        enrich(event, message.client)
+        said.hear(event)
+    return Share(message_id, content, message.project, list(chunks_of(message)), said)
+
+
+def _invalid(error: Exception) -> bool:
+    """Whether a table will never take it."""
+    return isinstance(error, ClientError) and error.response["Error"]["Code"] == "ValidationException"

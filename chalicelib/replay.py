@@ -20,7 +20,7 @@ from chalicelib.domain.access import Project
 from chalicelib.domain.chunks import Message
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_AGE_DAYS, Admitter
-from chalicelib.domain.ledger import Tally
+from chalicelib.domain.ledger import Tally, Totals
 from chalicelib.domain.partitions import quarantine_folder
 from chalicelib.domain.quarantine import QuarantineFile, Retrial, retry, shown
 from chalicelib.domain.selections import Place, Selection
@@ -105,20 +105,25 @@ class Replayer:
         """Make the events durable; for the ledger they are received once more, in the hour they were received in."""
         if not trial.events:
             return
+        with self.tally.borrowed() as totals:
+            self._send(file, trial, now_ms, totals)
+
+    def _send(self, file: QuarantineFile, trial: Retrial, now_ms: int, totals: Totals) -> None:
         hour, count = hour_of(file.received_ms), len(trial.events)
-        receipt = self.tally.add(
+        receipt = totals.add(
             file.project, hour, received=len(trial.taken), repeated=len(trial.taken) - len(trial.events)
         )
         durable = self.put(Message(file.project, file.received_ms, trial.events, receipt, file.client, apart=True))
         if durable < count:
-            self.tally.add(file.project, hour, refused=count - durable)
-            raise Unavailable(
-                f"neither the buffer nor the spill took {count - durable} events; they stay in quarantine"
-            )
+            receipt = totals.add(file.project, hour, refused=count - durable)
         try:
             self.ledger.put(file.project, hour, receipt, now_ms // 1000)
         except (BotoCoreError, ClientError) as error:  # the message brings it too
             log.warning("receipt not put", extra={"project": file.project, "reason": str(error)})
+        if durable < count:
+            raise Unavailable(
+                f"neither the buffer nor the spill took {count - durable} events; they stay in quarantine"
+            )
 
     def _keep(self, file: QuarantineFile, trial: Retrial, key: str) -> None:
         """Leave what was not taken, with its latest reason. Nothing is lost if another replay did the same meanwhile.

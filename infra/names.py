@@ -9,6 +9,11 @@ def variable(output: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", output).upper()
 
 
+def dead_letters(stage: str) -> str:
+    """The dead-letter queue of a stage."""
+    return f"tidemark-{stage}-events-dlq"
+
+
 def buffer_of(config: dict[str, Any], stage: str) -> str:
     """What lies between the edge and the pipeline of a stage: sqs or kinesis."""
     buffer: str = config["stages"][stage]["environment_variables"]["BUFFER"]

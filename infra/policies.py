@@ -7,7 +7,7 @@ Chalice adds nothing to a policy file: also the permission to read a trigger's s
 import json
 from typing import Any
 
-from infra.names import buffer_of
+from infra.names import buffer_of, dead_letters
 from infra.project import CHALICE, STAGES, read_config
 
 Statement = dict[str, Any]
@@ -150,7 +150,12 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             push("DELETE", "POST"),
         ],
         "reinject": reinject,
-        "take_bus_event": [control_items("dynamodb:GetItem", "project"), *collect],
+        "take_bus_event": [
+            control_items("dynamodb:GetItem", "project"),
+            *collect,
+            # Lambda does it in the function's name, with an event that failed three times: infra/triggers.py.
+            allow("sqs:SendMessage", f"arn:aws:sqs:*:*:{dead_letters(stage)}"),
+        ],
         "compact": [
             allow("dynamodb:Scan", f"{rollups}/index/open"),
             allow(

@@ -1,7 +1,8 @@
 """Applies infra/triggers.json to what `chalice deploy` made: `python -m infra.triggers --stage prod`.
 
 Chalice's decorators cannot say how a trigger retries, filters or reports partial failures. A redeploy keeps these
-settings; a trigger that is made anew starts without them, so this belongs behind every deploy.
+settings; a trigger that is made anew starts without them, so this belongs behind every deploy. Nor can they say where
+an event of the bus goes that its function has failed with three times: to the dead letters.
 """
 
 import json
@@ -9,11 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from infra.names import setting_of
+from infra.names import dead_letters, setting_of
 from infra.project import ROOT, OperatorError, client, deployed, run, stage_argument
 
 TRIGGERS = ROOT / "infra" / "triggers.json"
 KINDS = ("sqs", "kinesis", "dynamodb")  # Chalice names a mapping FUNCTION-KIND-event-source
+BUS_FUNCTION = "take_bus_event"
 SETTLED = ("Enabled", "Disabled")
 SETTLE_SECONDS = 120
 
@@ -65,9 +67,22 @@ def _settled(lambda_: Any, mapping_id: str, sleep: Callable[[float], None]) -> d
 def apply_all(stage: str, lambda_: Any, say: Callable[[str], None] = print) -> None:
     """Every entry of triggers.json."""
     settings: dict[str, dict[str, Any]] = json.loads(TRIGGERS.read_text())
-    for function, (mapping_id, wanted) in mappings(deployed(stage), settings, stage).items():
+    resources = deployed(stage)
+    for function, (mapping_id, wanted) in mappings(resources, settings, stage).items():
         changed = apply(lambda_, mapping_id, wanted)
         say(f"{function}: {', '.join(changed) or 'nothing to change'}")
+    queue = keep_failed(lambda_, resources[BUS_FUNCTION]["lambda_arn"], stage)
+    say(f"{BUS_FUNCTION}: what fails goes to {queue}")
+
+
+def keep_failed(lambda_: Any, function_arn: str, stage: str) -> str:
+    """Send what an asynchronous function fails with, after Lambda's two retries, to the dead letters; their ARN."""
+    partition, _, region, account = function_arn.split(":")[1:5]
+    queue = f"arn:{partition}:sqs:{region}:{account}:{dead_letters(stage)}"
+    lambda_.put_function_event_invoke_config(
+        FunctionName=function_arn, MaximumRetryAttempts=2, DestinationConfig={"OnFailure": {"Destination": queue}}
+    )
+    return queue
 
 
 def main() -> int:

@@ -3,11 +3,13 @@
   python -m ops redrive --stage prod --dry-run
   python -m ops redrive --stage prod
 
-Each message is put on the queue before it is deleted from the dead letters. A message that is moved twice, because the
-command was stopped in between, rewrites what it stored, and counts once.
+Each message is put on the queue before it is deleted from the dead letters; an event of the bus is handed to its
+function instead. What is moved twice, because the command was stopped in between, rewrites what it stored, and counts
+once.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +22,14 @@ from tqdm import tqdm
 
 from chalicelib.domain.chunks import decode_message
 from infra.project import OperatorError
+from infra.triggers import BUS_FUNCTION
 from ops.stages import add_common, client, environment, show
 
 RECEIVED = 10  # messages of one ReceiveMessage at most
 HIDDEN_SECONDS = 60  # what is received comes back by itself after this time
 WAIT_SECONDS = 2  # asks all of the queue's servers, so that an empty answer means an empty queue
 UNREADABLE = "(unreadable)"
+BUS = "(event bus)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Tell, or move."""
     sqs, queue = client(arguments.stage, "sqs"), environment(arguments.stage)["EVENTS_QUEUE"]
-    letters = DeadLetters(sqs, _url(sqs, f"{queue}-dlq"), _url(sqs, queue))
+    letters = DeadLetters(
+        sqs, _url(sqs, f"{queue}-dlq"), _url(sqs, queue), lambda event: _take_bus_event(arguments.stage, event)
+    )
     waiting = letters.count()
     print(f"{waiting:,} dead letters, approximately", file=sys.stderr)
     if arguments.dry_run:
@@ -78,11 +84,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class DeadLetters:
-    """The dead-letter queue `url` of the queue `target`."""
+    """The dead-letter queue `url` of the queue `target`, and of events of the bus, which `take` takes once more."""
 
     sqs: Any
     url: str
     target: str
+    take: Callable[[Any], None]
     clock: Callable[[], float] = time.time
 
     def count(self) -> int:
@@ -99,7 +106,10 @@ class DeadLetters:
         moved = 0
         while batch := self._receive():
             for message in batch:
-                self.sqs.send_message(QueueUrl=self.target, MessageBody=message["Body"])
+                if (event := _bus_event(message["Body"])) is not None:
+                    self.take(event)
+                else:
+                    self.sqs.send_message(QueueUrl=self.target, MessageBody=message["Body"])
                 self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
                 moved += 1
                 yield message["MessageId"]
@@ -139,13 +149,27 @@ class DeadLetters:
             read = decode_message(message["Body"])
             project, events = read.project, len(read.events)
         except ValueError:
-            project, events = UNREADABLE, 0
+            project, events = (UNREADABLE, 0) if _bus_event(message["Body"]) is None else (BUS, 1)
         summary = found.setdefault(project, Summary(project))
         summary.messages += 1
         summary.events += events
         summary.size_bytes += len(message["Body"])
         age = int(self.clock() - int(message["Attributes"]["SentTimestamp"]) / 1000)
         summary.oldest_seconds = max(summary.oldest_seconds, age)
+
+
+def _bus_event(body: str) -> Any:
+    """The event in what Lambda says of an invocation that failed; None of a message of ours."""
+    try:
+        return json.loads(body).get("requestPayload")
+    except (ValueError, AttributeError):
+        return None
+
+
+def _take_bus_event(stage: str, event: Any) -> None:
+    """As EventBridge does: the answer only says that Lambda has it."""
+    name = f"tidemark-{stage}-{BUS_FUNCTION}"
+    client(stage, "lambda").invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps(event))
 
 
 def _url(sqs: Any, name: str) -> str:

@@ -1,6 +1,7 @@
 """Both sides of the ledger, through collector, processor and aggregator."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,14 +10,14 @@ import pytest
 
 from chalicelib.aggregate import Aggregator
 from chalicelib.audit import SETTLED_SECONDS, Auditor
-from chalicelib.collect import Collector
+from chalicelib.collect import SWEEP_SECONDS, Collector
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
-from chalicelib.domain.chunks import chunks_of, decode_message
+from chalicelib.domain.chunks import Parcel, chunks_of, decode_message
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
-from chalicelib.domain.ledger import Tally
+from chalicelib.domain.ledger import Receipt, Tally
 from chalicelib.realtime import Observer
 from tests.stores import RefusingBuffer, Stores, empty_stores, stream_record
 
@@ -52,8 +53,13 @@ def receive(collector: Collector, *events: Any, at: int = NINE) -> None:
 
 def store(stores: Stores, seen: set[str]) -> None:
     """What the queue holds, through the stream; a chunk that was there before is a rewrite."""
+    aggregate(stores, stores.messages(), seen)
+
+
+def aggregate(stores: Stores, texts: list[str], seen: set[str]) -> None:
+    """Messages, in the order they are processed in."""
     records: list[dict[str, Any]] = []
-    for text in stores.messages():
+    for text in texts:
         for chunk in chunks_of(decode_message(text)):
             name = "MODIFY" if chunk.sort_key in seen else "INSERT"
             seen.add(chunk.sort_key)
@@ -119,6 +125,72 @@ def test_what_no_store_took_was_not_received(stores: Stores) -> None:
     assert (found["received"], found["stored"], found["in_flight"]) == (1, 1, 0)
 
 
+THREE_USERS = [{**event, "user_id": f"u{n}"} for n, event in enumerate(GOOD)]
+
+
+class TakingOne:
+    """A buffer in which each user's events are a parcel, and which takes the first before something happens to it."""
+
+    by_user = True
+
+    def __init__(self, buffer: Any, happens: type[BaseException] | None = None) -> None:
+        self.buffer, self.happens = buffer, happens
+
+    def send(self, parcels: list[Parcel]) -> list[Parcel]:
+        self.buffer.send(parcels[:1])
+        if self.happens:
+            raise self.happens
+        return parcels[1:]
+
+
+def test_what_a_store_took_in_part_is_accounted_for_though_nothing_follows(stores: Stores) -> None:
+    with pytest.raises(Unavailable):
+        receive(collector(stores, queue=TakingOne(stores.buffer), bucket=Down()), *THREE_USERS)
+    store(stores, set())
+
+    found = balance(stores)
+    assert (found["received"], found["stored"], found["in_flight"]) == (1, 1, 0)
+
+
+def test_a_container_that_dies_between_two_parcels_leaves_nothing_in_flight(stores: Stores) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        receive(collector(stores, queue=TakingOne(stores.buffer, KeyboardInterrupt)), *THREE_USERS)
+    receive(collector(stores, "d"), *THREE_USERS)
+    store(stores, set())
+
+    found = balance(stores)
+    assert (found["received"], found["stored"] + found["duplicate"], found["in_flight"]) == (4, 4, 0)
+
+
+def test_a_process_that_is_killed_between_the_sends_of_two_threads_leaves_nothing_in_flight(stores: Stores) -> None:
+    class Meanwhile:
+        by_user = False
+
+        def send(self, parcels: list[Parcel]) -> list[Parcel]:
+            receive(replace(one, buffer=stores.buffer), GOOD[1])  # another thread's request, which is done in this time
+            raise KeyboardInterrupt
+
+    one = collector(stores, queue=Meanwhile())
+    with pytest.raises(KeyboardInterrupt):
+        receive(one, GOOD[0])
+    receive(collector(stores, "d"), GOOD[0])
+    store(stores, set())
+
+    found = balance(stores)
+    assert (found["received"], found["stored"], found["in_flight"]) == (2, 2, 0)
+
+
+def test_a_receipt_that_is_put_late_shrinks_nothing(stores: Stores) -> None:
+    hour = "2026-11-21T09"
+    later = Receipt("c", received=2, refused=1)
+    stores.ledger.put("demo", hour, later, 1)
+    stores.ledger.put("demo", hour, Receipt("c", received=2), 1)
+    assert stores.ledger.receipts("demo", hour, hour) == {hour: [later]}
+
+    stores.ledger.put("demo", hour, later, 2)
+    assert stores.ledger.hours(2) == [("demo", hour, 2)]
+
+
 def test_receipts_are_put_once_a_second_and_the_messages_bring_the_others(stores: Stores) -> None:
     one = collector(stores)
     for n in range(5):
@@ -140,6 +212,35 @@ def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: 
 
     assert (during["EventsInFlight"], during["EventsMissing"]) == (3, 0)
     assert (after["EventsInFlight"], after["EventsMissing"], after["MessagesSpilled"]) == (3, 3, 2)
+
+
+def test_a_message_delivered_again_after_its_repetition_is_surplus_and_hides_nothing_missing(stores: Stores) -> None:
+    one = collector(stores)
+    receive(one, *GOOD)
+    receive(one, *GOOD, at=NINE + 5)
+    seen: set[str] = set()
+    texts = stores.messages()
+    aggregate(stores, [*texts, texts[0]], seen)
+    one.collect(read_native(orjson.dumps(GOOD[0])), Project("other", Mode.INFER), NINE)
+
+    values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
+
+    assert (values["EventsSurplus"], values["EventsMissing"]) == (3, 1)
+
+
+def test_a_sweep_ends_in_time_for_the_audit_and_counts_what_it_did_not_try(
+    stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(5):
+        stores.bucket.put(f"spill/demo/{n}", b"\xff" if n == 0 else b" text")
+    seconds = iter(range(0, 1000, SWEEP_SECONDS // 2))  # by a clock that shows half of the time each time it is read
+    slow = replace(collector(stores, queue=RefusingBuffer()), clock=lambda: next(seconds))
+    quick = replace(collector(stores), clock=lambda: 0)
+
+    assert slow.sweep(datetime(2100, 1, 1, tzinfo=UTC)) == 5
+    assert len(caplog.messages) == 1  # of the one that was tried
+    assert quick.sweep(datetime(2100, 1, 1, tzinfo=UTC)) == 1
+    assert stores.objects("spill/") == ["spill/demo/0"]  # no text of ours, which costs the others nothing
 
 
 def test_a_swept_message_leaves_the_spill_and_is_on_the_queue(stores: Stores) -> None:

@@ -7,11 +7,11 @@ import pytest
 
 from chalicelib.collect import Collector
 from chalicelib.domain.access import Project
-from chalicelib.domain.bodies import read_native
+from chalicelib.domain.bodies import read_native, read_segment
 from chalicelib.domain.chunks import Parcel, decode_message
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import Unavailable
-from chalicelib.domain.events import Admitter, Mode
+from chalicelib.domain.events import MAX_EVENT_BYTES, Admitter, Mode
 from chalicelib.domain.ledger import Tally
 from chalicelib.settings import BUFFERS
 from chalicelib.storage.objects import DataBucket
@@ -84,6 +84,16 @@ def test_an_event_that_is_nested_too_deep_costs_the_others_nothing(stores: Store
     assert deep.replace(b" ", b"") in kept.replace(b" ", b"")
 
 
+def test_an_identify_whose_traits_would_be_stored_twice_is_limited_as_it_is_stored(stores: Stores) -> None:
+    traits = {"noise": "x" * (MAX_EVENT_BYTES * 2 // 3)}
+    body = orjson.dumps({"messageId": "1", "userId": "u", "context": {"traits": traits}})
+
+    admission = collector(stores).collect(read_segment(body, "identify"), DEMO, RECEIVED)
+
+    assert len(body) < MAX_EVENT_BYTES
+    assert [rejection.code for rejection in admission.rejections] == ["event_too_large"]
+
+
 def test_when_the_buffer_is_down_the_batch_is_spilled_and_comes_back(stores: Stores) -> None:
     body = request({"event_type": "click", "event_id": "a"})
     collector(stores, buffer=RefusingBuffer()).collect(read_native(body), DEMO, RECEIVED)
@@ -152,6 +162,7 @@ def test_the_ledger_counts_as_refused_only_what_the_buffer_did_not_take(stores: 
     with pytest.raises(Unavailable):
         collector(stores, TakingTheFirst(stores.buffer), Refusing(), tally).collect(read_native(body), DEMO, RECEIVED)
 
-    [total] = tally.totals.values()
+    with tally.borrowed() as totals:
+        [total] = totals.by_hour.values()
     taken = {e["event_id"] for text in stores.messages() for e in decode_message(text).events}
     assert (total.received, total.refused, taken) == (3, 2, {"e0"})

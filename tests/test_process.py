@@ -1,3 +1,4 @@
+import random
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -121,6 +122,40 @@ def test_a_message_that_cannot_be_read_is_kept_and_blocks_nothing(
     assert failed == []
     assert stores.bucket.get("quarantine/unreadable/bad") == b"junk"
     assert len(stores.items("events")) == 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"user_id": "x" * 3000},  # a key of more than 2,048 bytes
+        {"properties": {"noise": random.Random(1).randbytes(400_000).hex()}},  # an item of more than 400 KB
+    ],
+    ids=["key", "item"],
+)
+def test_a_message_that_no_table_takes_is_kept_and_costs_the_others_nothing(
+    stores: Stores, deliver: Deliver, record: Record, bad: dict[str, Any]
+) -> None:
+    events = [{"event_id": "e", "event_type": "click", "occurred_at": RECEIVED, **bad}]
+    [(text, _)] = encode_message(Message("demo", RECEIVED, events))
+    records = [record("m1", "a"), deliver("bad", text), record("m2", "b", users=2), record("m3", "c")]
+
+    failed = Processor(stores.events, stores.users, stores.bucket).process(records)
+
+    assert failed == []
+    assert len(stores.items("events")) == 3
+    assert stores.objects() == ["quarantine/unreadable/bad"]
+    assert stores.bucket.get("quarantine/unreadable/bad") == text.encode()
+
+
+def test_ids_of_every_allowed_length_are_stored_and_linked(stores: Stores, deliver: Deliver) -> None:
+    identify = {"event_id": "e", "event_type": "identify", "occurred_at": RECEIVED, "anonymous_id": "a" * 256}
+    events = [identify | {"user_id": "\U0001f4a5" * 256}, identify | {"event_id": "f", "user_id": "\U0001f4a5" * 250}]
+    [(text, _)] = encode_message(Message("demo", RECEIVED, events))
+
+    assert Processor(stores.events, stores.users, stores.bucket).process([deliver("m", text)]) == []
+
+    assert stores.objects() == []
+    assert stores.users.links("demo", "a" * 256) == ([], ["\U0001f4a5" * 250])
 
 
 class Throttling:

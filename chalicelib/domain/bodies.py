@@ -22,6 +22,7 @@ MAX_INFLATED_BYTES = 5 * 1024 * 1024
 MAX_EVENTS = 500
 MAX_MESSAGES = 2500  # of a Segment batch, as Segment's own: analytics.js gathers what it retries, and drops it at a 400
 MAX_COPIED_BYTES = 4 * 1024 * 1024  # of the context that a Segment batch shares, once each message has it
+WITH_TRAITS = 2  # times its own size an SDK's message has in our form at most: traits of the context are copied
 JSON, NDJSON = "application/json", "application/x-ndjson"
 # JSON under the names that browsers' beacons and SDKs give it, and, beside these, whatever ends in +json.
 MEDIA_TYPES = (JSON, NDJSON, "text/plain", "application/x-www-form-urlencoded", "application/gzip")
@@ -73,7 +74,7 @@ class Request:
     events: list[Any]
     sent_at: object
     body: bytes  # as it came, inflated
-    size_bytes: int  # of the events
+    size_bytes: int  # of the events in our form, at most
     write_key: str | None = None  # of SDKs that send the key in the body
     pointer: Callable[[int, str], str] = lambda _, path: path  # index, and path in our form -> path in the client's
 
@@ -139,7 +140,7 @@ def read_segment(body: bytes, kind: str) -> Request:
             events,
             loaded["sent_at"],
             data,
-            len(data) + copied_bytes,
+            len(data) * WITH_TRAITS + copied_bytes,
             _text(loaded["write_key"]),
             pointer=lambda index, path: segment.pointer(path, loaded["batch"][index]),
         )
@@ -147,7 +148,7 @@ def read_segment(body: bytes, kind: str) -> Request:
         [segment.to_native(document, kind=kind)],
         None,
         data,
-        len(data),
+        len(data) * WITH_TRAITS,
         _text(document.get("writeKey")) if isinstance(document, dict) else None,
         pointer=lambda _, path: segment.pointer(path, document, kind=kind),
     )

@@ -27,6 +27,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024  # SQS, since August 2025; a record of a Kinesis
 MAX_KEY_BYTES = 32
 MAX_CHUNK_BYTES = 350 * 1024  # DynamoDB allows items of 400 KB, names and keys included
 MAX_PLAIN_BYTES = 1024 * 1024  # of a chunk inflated: a stage holds one at a time, however well it was compressed
+LAST_KEY_MS = 32_503_679_999_999  # 2999-12-31: the streams' filters pass sort keys that begin with 1 or 2
 COMPRESSION_LEVEL = 1  # in zlib's format; a higher level takes longer for next to nothing
 
 
@@ -40,6 +41,11 @@ class Message:
     receipt: Receipt | None = None
     client: Client = NOBODY
     apart: bool = False  # each event is a chunk: the events were not sent together, and may come in other company
+
+    def part(self, events: list[StoredEvent], later: int) -> "Message":
+        """Some of the events; `later` of the others go out after them, so the receipt does not count those yet."""
+        receipt = self.receipt and replace(self.receipt, received=self.receipt.received - later)
+        return replace(self, events=events, receipt=receipt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +79,16 @@ class Parcel:
 
 
 def pack(message: Message, *, by_user: bool) -> list[Parcel]:
-    """The message as parcels that each fit the buffer."""
+    """The message as parcels that each fit the buffer, in the order to send them in: as far as their receipts count."""
     if not by_user:
         return [Parcel(text, count) for text, count in encode_message(message)]
-    return [
-        Parcel(text, count, _key(message.project, user, text))
-        for user, events in _by_user(message)
-        for text, count in encode_message(replace(message, events=events))
-    ]
+    parcels: list[Parcel] = []
+    later = len(message.events)
+    for user, events in _by_user(message):
+        later -= len(events)
+        texts = encode_message(message.part(events, later))
+        parcels += [Parcel(text, count, _key(message.project, user, text)) for text, count in texts]
+    return parcels
 
 
 def _key(project: str, user: str | None, text: str) -> str:
@@ -113,8 +121,8 @@ def encode_message(message: Message) -> list[tuple[str, int]]:
     if len(text) <= MAX_MESSAGE_BYTES - MAX_KEY_BYTES:
         return [(text, len(message.events))]
     middle = len(message.events) // 2
-    halves = message.events[:middle], message.events[middle:]
-    return [pair for half in halves for pair in encode_message(replace(message, events=half))]
+    first, second = message.events[:middle], message.events[middle:]
+    return encode_message(message.part(first, len(second))) + encode_message(message.part(second, 0))
 
 
 def decode_message(text: str | bytes) -> Message:
@@ -186,4 +194,4 @@ def _sort_key(events: list[StoredEvent], received_ms: int) -> str:
     times = [parse_ms(event["timestamp"]) for event in events if "timestamp" in event]
     first_ms = min(times, default=received_ms - received_ms % HOUR_MS)
     ids = orjson.dumps(sorted(event["event_id"] for event in events))
-    return f"{iso_ms(max(first_ms, 0))}#{blake2b(ids, digest_size=12).hexdigest()}"
+    return f"{iso_ms(min(max(first_ms, 0), LAST_KEY_MS))}#{blake2b(ids, digest_size=12).hexdigest()}"

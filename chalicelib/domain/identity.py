@@ -14,6 +14,7 @@ from chalicelib.domain.events import StoredEvent, moment_of, user_of
 
 IDENTITY_TYPES = frozenset({"identify", "group", "alias"})
 MAX_TRAITS = 200
+MAX_LINKED_BYTES = 1000  # of an id that is linked: it is in a sort key, of which DynamoDB takes 1,024 bytes
 MAX_TRAIT_BYTES = 1024  # as JSON; with their names and times, all fit an item of 400 KB
 
 Moment = tuple[int, str, str]  # in the order of `moment_of`
@@ -44,7 +45,7 @@ class Said:
         properties = event.get("properties") or {}
         user, anonymous = event.get("user_id"), event.get("anonymous_id")
         previous = properties.get("previous_id") if event_type == "alias" else anonymous
-        if user and isinstance(previous, str) and previous and previous != user:
+        if user and isinstance(previous, str) and previous and previous != user and _linkable(user, previous):
             self.links.add(Link(previous, user))
         who = user_of(event)
         if who and event_type == "identify":
@@ -77,6 +78,10 @@ def latest(one: Mapping[str, Word], other: Mapping[str, Word]) -> Traits:
         kept = sorted(merged, key=lambda name: (merged[name][0], name), reverse=True)[:MAX_TRAITS]
         merged = {name: merged[name] for name in kept}
     return merged
+
+
+def _linkable(*ids: str) -> bool:
+    return all(len(each.encode()) <= MAX_LINKED_BYTES for each in ids)
 
 
 def _fits(name: str, value: Any) -> bool:

@@ -9,8 +9,10 @@ the messages and are put beside the rollups once a second, so counting costs no 
 not put before its container died still comes with its messages.
 """
 
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 
@@ -33,6 +35,10 @@ class Receipt:
 
     def __str__(self) -> str:
         return f"{self.container}:{self.received}:{self.quarantined}:{self.repeated}:{self.refused}"
+
+    def counted(self) -> int:
+        """More with everything that is added: of two receipts of a container, the later one has more."""
+        return self.received + self.quarantined + self.repeated + self.refused
 
     def latest(self, other: "Receipt") -> "Receipt":
         """Of two receipts of a container the later one: no total ever shrinks."""
@@ -96,34 +102,58 @@ class Ledger:
 
 
 @dataclass(slots=True)
-class Tally:
-    """The totals of this container; threads may share it."""
+class Totals:
+    """What was counted so far by one container, or by one of the threads of a container."""
 
     container: str
     kept_hours: int = 2  # the edge counts in the hour it is
-    totals: dict[tuple[str, str], Receipt] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    by_hour: dict[tuple[str, str], Receipt] = field(default_factory=dict)  # (project, hour) -> the totals
 
     def add(
         self, project: str, hour: str, *, received: int = 0, quarantined: int = 0, repeated: int = 0, refused: int = 0
     ) -> Receipt:
         """Add to the totals of an hour and return them."""
-        with self.lock:
-            known = self.totals.get((project, hour))
-            if known is None:
-                self._forget_old_hours(hour)
-                known = Receipt(self.container)
-            total = Receipt(
-                self.container,
-                known.received + received,
-                known.quarantined + quarantined,
-                known.repeated + repeated,
-                known.refused + refused,
-            )
-            self.totals[project, hour] = total
-            return total
+        known = self.by_hour.get((project, hour))
+        if known is None:
+            self._forget_old_hours(hour)
+            known = Receipt(self.container)
+        total = Receipt(
+            self.container,
+            known.received + received,
+            known.quarantined + quarantined,
+            known.repeated + repeated,
+            known.refused + refused,
+        )
+        self.by_hour[project, hour] = total
+        return total
 
     def _forget_old_hours(self, hour: str) -> None:
         """Keep the last: a total that was forgotten and then counted in again would have shrunk."""
-        kept = sorted({hour, *(of for _, of in self.totals)})[-self.kept_hours :]
-        self.totals = {key: total for key, total in self.totals.items() if key[1] in kept}
+        kept = sorted({hour, *(of for _, of in self.by_hour)})[-self.kept_hours :]
+        self.by_hour = {key: total for key, total in self.by_hour.items() if key[1] in kept}
+
+
+@dataclass(slots=True)
+class Tally:
+    """The totals of this container; threads may share it.
+
+    Each request in progress has totals of its own: in shared ones, a receipt that went out with one request would
+    count another's events, and if the process died then, those would be in flight for ever.
+    """
+
+    container: str
+    kept_hours: int = 2
+    idle: list[Totals] = field(default_factory=list)
+    numbers: Iterator[int] = field(default_factory=count)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Totals]:
+        """Totals that nobody else adds to meanwhile."""
+        try:
+            totals = self.idle.pop()
+        except IndexError:
+            totals = Totals(f"{self.container}-{next(self.numbers)}", self.kept_hours)
+        try:
+            yield totals
+        finally:
+            self.idle.append(totals)

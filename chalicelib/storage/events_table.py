@@ -12,7 +12,7 @@ from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
 from chalicelib.domain.records import NO_CHUNK
 
 MAX_BATCH_ITEMS = 25  # BatchWriteItem limit
-MAX_ATTEMPTS = 6  # with doubling pauses from 50 ms between them: 1.6 s, well within the function's 10 s
+MAX_ATTEMPTS = 6  # with doubling pauses from 50 ms between them: 1.6 s, well within the function's minute
 FIRST_PAUSE_SECONDS = 0.05
 PAGE_ITEMS = 100  # of one read of a user's chunks, which are small
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from chalicelib.domain.ledger import Receipt
 
 INDEX = "receipts"  # sparse: by when they were put
@@ -12,7 +14,10 @@ KEPT_SECONDS = 8 * 86_400  # long enough to ask what a week was like
 
 @dataclass(frozen=True, slots=True)
 class LedgerTable:
-    """A put replaces the container's totals of before, so it may be repeated and need not be made each time."""
+    """A put replaces the container's totals of before, so it may be repeated and need not be made each time.
+
+    One that comes late, because the SDK had given it up, changes nothing.
+    """
 
     client: Any
     name: str  # of the rollups table
@@ -23,11 +28,21 @@ class LedgerTable:
             "pk": {"S": f"{project}#ledger"},
             "sk": {"S": f"{hour}#{receipt.container}"},
             "receipt": {"S": str(receipt)},
+            "counted": {"N": str(receipt.counted())},
             "receipts": {"S": ALL},
             "written_at": {"N": str(now)},
             "expires_at": {"N": str(now + KEPT_SECONDS)},
         }
-        self.client.put_item(TableName=self.name, Item=item)
+        try:
+            self.client.put_item(
+                TableName=self.name,
+                Item=item,
+                ConditionExpression="attribute_not_exists(counted) OR counted <= :counted",
+                ExpressionAttributeValues={":counted": item["counted"]},
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
 
     def receipts(self, project: str, first: str, last: str) -> dict[str, list[Receipt]]:
         """The last receipt of each container, by the hours from `first` to `last`, both included."""

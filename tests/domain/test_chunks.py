@@ -1,5 +1,7 @@
 import base64
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,11 @@ from chalicelib.domain.chunks import (
     chunks_of,
     decode_message,
     encode_message,
+    pack,
     unpack_events,
 )
+from chalicelib.domain.ledger import Receipt
+from localcloud.filters import compile_patterns
 
 RECEIVED = 1_795_226_700_123
 
@@ -56,6 +61,32 @@ def test_ids_that_contain_each_others_separators_are_told_apart() -> None:
     two = Message("demo", RECEIVED, [event(1) | {"event_id": "a"}, event(1) | {"event_id": "b"}])
 
     assert keys(two) != keys(Message("demo", RECEIVED, [event(1) | {"event_id": "a\0b"}]))
+
+
+@pytest.mark.parametrize("by_user", [True, False])
+def test_a_parcel_s_receipt_counts_no_event_that_comes_in_a_later_one(by_user: bool) -> None:
+    events = [event(n, f"u{n % 3}", noise=os.urandom(100_000).hex()) for n in range(24)]
+    receipt = Receipt("c", received=130, quarantined=4, repeated=2)
+
+    parcels = pack(Message("demo", RECEIVED, events, receipt), by_user=by_user)
+
+    sent = 130 - 24
+    assert len(parcels) > 3
+    for parcel in parcels:
+        sent += parcel.count
+        assert decode_message(parcel.text).receipt == Receipt("c", sent, 4, 2)
+    assert sent == 130
+
+
+@pytest.mark.parametrize("function", ["aggregate", "archive"])
+@pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00Z", "3000-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"])
+def test_the_streams_filters_pass_a_chunk_of_any_time_that_a_client_may_name(function: str, timestamp: str) -> None:
+    settings = json.loads(Path("infra/triggers.json").read_text())[function]
+    [passed] = [json.loads(each["Pattern"]) for each in settings["FilterCriteria"]["Filters"]]
+    [(partition_key, sort_key)] = keys(Message("demo", RECEIVED, [event(1, timestamp=timestamp)]))
+
+    keys_of_record = {"pk": {"S": partition_key}, "sk": {"S": sort_key}}
+    assert compile_patterns([passed])({"eventName": "INSERT", "dynamodb": {"Keys": keys_of_record}})
 
 
 def test_a_chunk_is_split_by_what_it_unpacks_to() -> None:

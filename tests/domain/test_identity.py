@@ -3,7 +3,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.identity import MAX_TRAITS, Link, Said, latest
+from chalicelib.domain.identity import MAX_LINKED_BYTES, MAX_TRAITS, Link, Said, latest
 
 words = st.dictionaries(
     st.sampled_from("abc"),
@@ -57,6 +57,17 @@ def test_who_became_whom_is_known_from_identify_and_alias() -> None:
 
     assert said.links == {Link("a", "u"), Link("old", "u")}
     assert set(said.traits) == {"b", "u"}
+
+
+def test_ids_that_no_key_has_room_for_are_not_linked() -> None:
+    long = "\U0001f4a5" * (MAX_LINKED_BYTES // 4)
+    said = Said()
+    said.hear(event("alias", user_id="u", properties={"previous_id": long}))
+    said.hear(event("alias", user_id="v", properties={"previous_id": long + "xyzx"}))
+    said.hear(event("identify", user_id=long + "xyzx", anonymous_id="a", properties={"plan": "pro"}))
+
+    assert said.links == {Link(long, "u")}
+    assert set(said.traits) == {long + "xyzx"}
 
 
 def test_traits_are_bounded_in_number_and_size() -> None:

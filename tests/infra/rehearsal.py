@@ -138,6 +138,7 @@ def inventory() -> dict[str, Any]:
         "notifications": s3.get_bucket_notification_configuration(Bucket=settings["DATA_BUCKET"]).get(
             "LambdaFunctionConfigurations"
         ),
+        "bus_failures": lambda_.get_function_event_invoke_config(FunctionName="tidemark-prod-take_bus_event"),
         "roles": roles,
         "rest_apis": [api["id"] for api in boto3.client("apigateway").get_rest_apis()["items"]],
         "socket_apis": [api["ApiId"] for api in boto3.client("apigatewayv2").get_apis()["Items"]],

@@ -104,6 +104,15 @@ def test_only_what_the_pattern_asks_for_comes_from_the_bus(rehearsal: dict[str, 
     assert [target["Arn"].rpartition(":")[2] for target in rule["Targets"]] == ["tidemark-prod-take_bus_event"]
 
 
+def test_an_event_of_the_bus_that_fails_is_kept_with_the_dead_letters(rehearsal: dict[str, Any]) -> None:
+    config = rehearsal["first"]["bus_failures"]
+
+    assert config["DestinationConfig"] == {
+        "OnFailure": {"Destination": "arn:aws:sqs:us-east-1:123456789012:tidemark-prod-events-dlq"}
+    }
+    assert config["MaximumRetryAttempts"] == 2
+
+
 def test_a_spilled_object_calls_reinject(rehearsal: dict[str, Any]) -> None:
     (notification,) = rehearsal["first"]["notifications"]
 

@@ -9,8 +9,11 @@ import pyarrow as pa
 import pytest
 from cfnlint.api import lint_file
 
+from chalicelib.domain.bodies import MAX_MESSAGES
 from chalicelib.settings import BUFFERS
 from chalicelib.storage import lake
+from chalicelib.storage.events_table import MAX_BATCH_ITEMS
+from chalicelib.wiring import CLIENT_CONFIG
 from infra.project import ROOT, read_config
 from infra.stack import MONITORING, TEMPLATE
 
@@ -106,7 +109,18 @@ def test_nothing_is_reached_without_tls(template: Template) -> None:
 def test_a_message_is_hidden_for_six_times_as_long_as_process_may_take(template: Template) -> None:
     time_out = read_config()["lambda_functions"]["process"]["lambda_timeout"]
 
-    assert template["Resources"]["EventsQueue"]["Properties"]["VisibilityTimeout"] == 6 * time_out
+    hidden = template["Resources"]["EventsQueue"]["Properties"]["VisibilityTimeout"]
+    assert hidden == {"Fn::If": ["IsLaptop", time_out, 6 * time_out]}
+
+
+def test_process_may_wait_for_every_attempt_of_one_call_and_write_what_ten_messages_may_hold() -> None:
+    time_out = read_config()["lambda_functions"]["process"]["lambda_timeout"]
+    retries = CLIENT_CONFIG.retries  # the SDK rewrites it once a client is made of it
+    attempts = retries.get("total_max_attempts") or retries["max_attempts"] + 1
+    calls = 10 * MAX_MESSAGES / MAX_BATCH_ITEMS  # each event of a message may be another user's
+
+    assert time_out > attempts * (CLIENT_CONFIG.connect_timeout + CLIENT_CONFIG.read_timeout)
+    assert time_out >= calls * 0.05  # seconds for each call
 
 
 def test_a_stream_is_made_only_when_asked_for_encrypted_and_with_a_week_to_put_things_right(template: Template) -> None:

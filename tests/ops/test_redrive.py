@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -35,13 +36,13 @@ def sqs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def letters(sqs: Any) -> DeadLetters:
-    urls = [
+    url, target = (
         sqs.create_queue(QueueName=f"tidemark-prod-events{suffix}", Attributes={"MaximumMessageSize": "1048576"})[
             "QueueUrl"
         ]
         for suffix in ("-dlq", "")
-    ]
-    return DeadLetters(sqs, *urls)
+    )
+    return DeadLetters(sqs, url, target, take=lambda _: None)
 
 
 def dead(letters: DeadLetters, project: str, *names: str) -> str:
@@ -75,6 +76,30 @@ def test_every_dead_letter_is_moved_to_the_queue(letters: DeadLetters, capsys: p
 
     assert bodies(letters, letters.target) == texts
     assert bodies(letters, letters.url) == []
+
+
+def test_an_event_of_the_bus_is_taken_again_by_its_function(
+    letters: DeadLetters, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = {"detail-type": "Sold", "id": "1", "detail": {"price": 7}}
+    failed = {"version": "1.0", "requestContext": {"condition": "RetriesExhausted"}, "requestPayload": event}
+    letters.sqs.send_message(QueueUrl=letters.url, MessageBody=json.dumps(failed))
+    text = dead(letters, "shop", "e")
+    invoked: list[dict[str, Any]] = []
+
+    class Lambda:
+        def invoke(self, **arguments: Any) -> None:
+            invoked.append(arguments)
+
+    monkeypatch.setattr(redrive, "client", lambda _, name: Lambda() if name == "lambda" else letters.sqs)
+    rows = answer(capsys, "redrive", "--dry-run")
+    assert {(row["project"], row["messages"], row["events"]) for row in rows} == {("(event bus)", 1, 1), ("shop", 1, 1)}
+    assert answer(capsys, "redrive") == [{"moved": 2, "left": 0}]
+
+    [call] = invoked
+    assert (call["FunctionName"], call["InvocationType"]) == ("tidemark-prod-take_bus_event", "Event")
+    assert json.loads(call["Payload"]) == event
+    assert bodies(letters, letters.target) == [text]
 
 
 def test_a_dry_run_tells_projects_events_and_sizes_and_leaves_the_messages(
@@ -112,7 +137,7 @@ def test_a_dry_run_that_fails_gives_back_what_it_held(letters: DeadLetters) -> N
         raise Died
 
     with pytest.raises(Died):
-        DeadLetters(letters.sqs, letters.url, letters.target, clock=die).summaries(10)
+        replace(letters, clock=die).summaries(10)
 
     assert bodies(letters, letters.url) == [text]
 
@@ -127,7 +152,7 @@ def test_a_redrive_that_dies_loses_nothing(letters: DeadLetters) -> None:
             return getattr(letters.sqs, name)
 
     with pytest.raises(Died):
-        list(DeadLetters(Dying(), letters.url, letters.target).move(1))
+        list(replace(letters, sqs=Dying()).move(1))
 
     assert bodies(letters, letters.target) == [text]
     assert letters.count() == 1
