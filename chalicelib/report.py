@@ -19,7 +19,6 @@ from chalicelib.storage.history import History
 
 EVENTS = "events"  # the metric of every event type together
 SESSIONS_METRIC = "sessions"
-SESSIONS_OPEN_HOURS = REACH_HOURS + 1
 NOTHING = Cell()
 
 Values = dict[str, Cell]  # of a dimension
@@ -43,7 +42,7 @@ class Reporter:
             "interval": question.interval,
             "timezone": question.zone.key,
             **self._numbers(project, event_type, question),
-            "open": question.end_ms > now_ms - HOUR_MS * (SESSIONS_OPEN_HOURS if event_type == SESSIONS else 1),
+            "open": question.end_ms > now_ms - HOUR_MS * (REACH_HOURS if event_type == SESSIONS else 1),
         }
         if question.compare:
             before = question.previous()

@@ -24,7 +24,7 @@ from chalicelib.storage.session_files import Listed, SessionFiles
 
 EPOCH = 0  # no session is live, so nothing has to be told apart from what a closed item covers
 MAX_PASSES = 5  # of one run
-FOLDED_AT_ONCE = 5000  # sessions; bounds memory
+FOLDED_AT_ONCE = 100_000  # sessions; bounds memory
 SPEC = DERIVED[SESSIONS]
 
 Kept = dict[tuple[str, str], Rollup]  # by facet and hour

@@ -119,14 +119,9 @@ def sessions_of(parts: Columns, first: int, last: int) -> Iterator[tuple[int, li
     begins = np.ones(len(hours), bool)
     begins[1:] = (parts.key[1:] != parts.key[:-1]) | ~near
     began = hours[begins][np.cumsum(begins) - 1]
-    within = (hours - began < REACH_HOURS) & (began >= first) & (began <= last)
-    parts, begins, began = parts.take(within), begins[within], began[within]
-    if not len(began):
-        return
-    sessions = _together(parts, np.flatnonzero(begins))
-    began = began[begins]
-    for hour in np.unique(began).tolist():
-        yield hour, [sessions[place] for place in np.flatnonzero(began == hour).tolist()]
+    for hour in np.unique(began[(began >= first) & (began <= last)]).tolist():
+        of_hour = (began == hour) & (hours - hour < REACH_HOURS)
+        yield hour, _together(parts.take(of_hour), np.flatnonzero(begins[of_hour]))
 
 
 def _together(parts: Columns, starts: Integers) -> list[tuple[bytes | None, StoredEvent]]:

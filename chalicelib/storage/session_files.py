@@ -80,9 +80,9 @@ def _columns(table: pa.Table) -> Columns:
     def column(field: pa.Field) -> Any:
         if pa.types.is_integer(field.type) or pa.types.is_boolean(field.type):
             return table[field.name].to_numpy()
-        objects = np.empty(table.num_rows, object)
-        objects[:] = table[field.name].to_pylist()
-        return objects
+        encoded = table[field.name].combine_chunks().dictionary_encode()  # each value is one object, however often
+        values = np.array([*encoded.dictionary.to_pylist(), None], object)
+        return values[encoded.indices.fill_null(len(values) - 1).to_numpy()]
 
     return Columns(*(column(SCHEMA.field(name)) for name in COLUMNS))
 
