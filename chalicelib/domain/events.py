@@ -21,6 +21,7 @@ MAX_AGE_DAYS = 30  # the hot store's TTL; older history comes in through imports
 
 StoredEvent = dict[str, Any]
 
+IDENTITY_TYPES = frozenset({"identify", "group", "alias"})  # what SDKs say of users; their properties are traits
 _COPIED = ("user_id", "anonymous_id", "session_id", "timestamp", "properties", "context")
 
 
@@ -58,10 +59,10 @@ class Rejection:
         """What the client is told."""
         return {
             "index": self.index,
-            "event_id": self.event_id,
+            "event_id": self.event_id and self.event_id[:MESSAGE_LENGTH],
             "code": self.code,
             "message": self.message,
-            "path": self.path,
+            "path": self.path[:MESSAGE_LENGTH],
         }
 
 
@@ -184,13 +185,15 @@ class Admitter:
         elif self.contracts.reserved(event_type):
             message = f"{event_type!r} is the name of a metric; name the type otherwise"
             raise _Refused("reserved_event_type", message, "/event_type")
+        elif event_type in IDENTITY_TYPES:
+            return
         else:
             code, path = "unknown_event_type", "/event_type"
             message = f"event type {event_type!r} has no contract; known are {', '.join(self.contracts.by_type)}"
         if mode is Mode.ENFORCE:
             raise _Refused(code, message, path, event.get("schema_version"))
         if mode is Mode.WARN:
-            admission.warnings.append({"index": index, "code": code, "message": message, "path": path})
+            admission.warnings.append({"index": index, "code": code, "message": message, "path": path[:MESSAGE_LENGTH]})
 
 
 def _check_size(raw: Any) -> None:
