@@ -94,7 +94,8 @@ class Contract:
     @cached_property
     def validator(self) -> Validator:
         """Of whole events; compiled when it is first needed, because a container meets few types."""
-        return Validator.of({**ENVELOPE, "properties": {**ENVELOPE["properties"], "properties": self.document}})
+        named = {"event_type": True, "properties": self.document}  # by its type the contract was found
+        return Validator.of({**ENVELOPE, "properties": {**ENVELOPE["properties"], **named}})
 
     @cached_property
     def properties(self) -> frozenset[str]:

@@ -52,7 +52,7 @@ def client_of(headers: Mapping[str, str], source_ip: str, salt: bytes, now: date
     network = anonymised(address)
     visitor = ""
     if network and salt:
-        told = f"{now:%Y-%m-%d}\n{address}\n{user_agent}".encode()
+        told = f"{now.date()}\n{address}\n{user_agent}".encode()
         visitor = blake2b(told, key=salt[:64], digest_size=8).hexdigest()
     return Client(network, visitor, headers.get("cloudfront-viewer-country", "")[:2], user_agent)
 

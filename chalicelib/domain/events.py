@@ -133,23 +133,24 @@ class Admitter:
         """The event as it is stored; raises _Refused."""
         if not isinstance(raw, dict):
             raise _Refused("not_an_object", f"an event is a JSON object, and this is {type(raw).__name__}")
-        event_type = raw.get("event_type")
+        get = raw.get
+        event_type = get("event_type")
         # The contract speaks of `properties` as an object, so what is absent is checked as an empty one.
-        whole = raw if raw.get("properties") is not None else {**raw, "properties": {}}
+        whole = raw if get("properties") is not None else {**raw, "properties": {}}
         contract = self.contracts.by_type.get(event_type) if isinstance(event_type, str) else None
-        if contract and (raw.get("schema_version") is not None or not contract.validator.accepts(whole)):
+        if contract and (get("schema_version") is not None or not contract.validator.accepts(whole)):
             contract = self._other_version(contract, whole)
         elif contract is None and (violation := UNTYPED.violation(whole)):
             raise _Refused("contract_violation", violation.message, violation.path)
         event = {
-            "event_id": raw.get("event_id") or self.new_id(received_ms),
+            "event_id": get("event_id") or self.new_id(received_ms),
             "event_type": event_type,
-            "occurred_at": _occurred_ms(raw, received_ms, sent_at),
+            "occurred_at": _occurred_ms(get("timestamp"), get("sent_at", sent_at), received_ms),
         }
         if contract:
             event["schema_version"] = contract.version
         for name in _COPIED:
-            if value := raw.get(name):
+            if value := get(name):
                 event[name] = value
         return event
 
@@ -206,9 +207,8 @@ def _check_size(raw: Any) -> None:
         raise _Refused("event_too_large", f"the event has {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}")
 
 
-def _occurred_ms(raw: dict[str, Any], received_ms: int, sent_at: object) -> int:
+def _occurred_ms(timestamp: object, sent: object, received_ms: int) -> int:
     name = "timestamp"
-    timestamp, sent = raw.get(name), raw.get("sent_at", sent_at)
     try:
         client_ms = None if timestamp is None else parse_ms(timestamp)
         name = "sent_at"
