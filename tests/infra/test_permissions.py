@@ -457,7 +457,7 @@ def close(now: int, done: Consolidated) -> bool:
 
 
 def run_audit(recorder: Recorder) -> None:
-    wiring.ledger_table().put("shop", "2026-11-21T09", Receipt("c", received=1), now_ms() // 1000)
+    wiring.ledger_table().put("shop", hour_of(now_ms()), Receipt("c", received=1), now_ms() // 1000)
     wiring.data_bucket().put("spill/shop/1", b"message")
     with recorder.function():
         assert wiring.collector().sweep(datetime.now(UTC) + timedelta(hours=1)) == 0
