@@ -20,7 +20,7 @@ from tqdm import tqdm
 from chalicelib.compact import FOLD_SECONDS, NAMED_SECONDS
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.deltas import Delta, Merged
-from chalicelib.domain.facets import ALL_TYPES, ALL_TYPES_SPEC, COUNTS, all_types, facets_of, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, part_of
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollup_codec import decode, encode_document
@@ -101,7 +101,7 @@ def fill(live: RollupsTable, closed: ClosedTable) -> None:
     today = NOW - NOW % DAY_MS
     body = rollups(EVENTS_PER_HOUR, 0, rng)
     hour_rollups = decode(body)
-    parts = {("page_view", SPEC): hour_rollups["page_view"], (ALL_TYPES, ALL_TYPES_SPEC): all_types(hour_rollups)}
+    parts = {("page_view", SPEC): hour_rollups["page_view"], (ALL_TYPES, DERIVED[ALL_TYPES]): all_types(hour_rollups)}
     for number in tqdm(range(DAYS), desc="filling", unit="day", disable=None, leave=False):
         start = today - number * DAY_MS
         hours = [hour_of(start + n * HOUR_MS) for n in range(24) if start + n * HOUR_MS < NOW - NOW % HOUR_MS - HOUR_MS]

@@ -15,6 +15,7 @@ import jsonschema_rs
 import orjson
 
 from chalicelib.domain.errors import NotFound
+from chalicelib.domain.facets import DERIVED
 from chalicelib.domain.rollups import OTHER, RollupSpec
 
 MAX_ID_LENGTH = 256
@@ -103,7 +104,7 @@ class Contract:
         return frozenset(self.document.get("properties", ()))
 
 
-RESERVED = frozenset({"events", "users", "sessions", OTHER})
+RESERVED = frozenset({"events", "users", "sessions", "(ledger)", OTHER, *DERIVED})
 UNTYPED = Validator.of(ENVELOPE)
 NO_ROLLUP = RollupSpec()
 

@@ -431,7 +431,7 @@ def run_compact(recorder: Recorder) -> None:
 def run_consolidate(recorder: Recorder) -> None:
     folder = hour_folder("shop", "2026-11-21T09")
     for number in (1, 2):
-        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number}, number)
+        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number, "user_id": "u"}, number)
         wiring.consolidator().lake.write(f"{folder}tail-{number}.parquet", [row])
         wiring.dirty_hours().note("shop", "2026-11-21T09", f"tail-{number}.parquet")
     with recorder.function():
@@ -452,6 +452,7 @@ def run_consolidate(recorder: Recorder) -> None:
 
 def close(now: int, done: Consolidated) -> bool:
     """What the handler does after a consolidation."""
+    wiring.sessionizer().settle(done.project, done.hour, done.files.keys)
     return wiring.closer().settle(done.project, done.hour, done.files.keys, now)
 
 
