@@ -261,8 +261,10 @@ def verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:
 @app.route("/analytics", methods=["GET"])
 @refusals
 def get_analytics() -> Response:
-    owner = project(Scope.READ)
-    return answer(wiring.reporter().analytics(owner.id, read_question(request().query_params or {}), to_ms(now())))
+    owner, question = project(Scope.READ), read_question(request().query_params or {})
+    numbers = wiring.reporter().analytics(owner.id, question, to_ms(now()))
+    beside = wiring.annotator().between(owner.id, question.start_ms, question.end_ms)
+    return answer({**numbers, "annotations": beside})
 
 
 @app.route("/realtime/metrics", methods=["GET"])

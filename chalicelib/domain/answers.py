@@ -54,6 +54,16 @@ SDK_VERDICTS = an(success=one_of(True), maybe={**_VERDICTS, **_WARNINGS, "code":
 SETTINGS = {"type": "object", "description": "What analytics.js reads of Segment's settings document."}
 SOURCE_CONFIG = {"type": "object", "description": "What RudderStack's SDKs read of their control plane's answer."}
 
+ANNOTATION = an(
+    id=TEXT,
+    at=TIME,
+    title=TEXT,
+    kind=one_of(*KINDS),
+    url=TEXT_OR_NULL,
+    dimension=TEXT_OR_NULL,
+    value=TEXT_OR_NULL,
+    tags=many(TEXT),
+)
 ANALYTICS = an(
     metric=TEXT,
     agg=one_of(*AGGREGATIONS),
@@ -62,6 +72,7 @@ ANALYTICS = an(
     timezone=TEXT,
     **_SERIES,
     open=YES_OR_NO,
+    annotations=many(ANNOTATION),
     maybe={
         "groups": _GROUPS,
         "previous": an(**_RANGE, **_SERIES, maybe={"groups": _GROUPS}),
@@ -175,16 +186,6 @@ ALERT = an(
 )
 ALERTS = an(alerts=many(ALERT))
 DELETED = an(deleted=TEXT)
-ANNOTATION = an(
-    id=TEXT,
-    at=TIME,
-    title=TEXT,
-    kind=one_of(*KINDS),
-    url=TEXT_OR_NULL,
-    dimension=TEXT_OR_NULL,
-    value=TEXT_OR_NULL,
-    tags=many(TEXT),
-)
 ANNOTATIONS = an(annotations=many(ANNOTATION), next=TEXT_OR_NULL)
 SCHEMAS = an(
     schemas=many(an(event_type=TEXT, metric=TEXT, title=TEXT, description=TEXT, newest=TEXT, versions=many(TEXT)))
