@@ -490,6 +490,11 @@ def consolidate(_event: object) -> None:
     )
 
 
+@app.schedule(Cron(40, "*", "*", "*", "?", "*"), name="reconcile")
+def reconcile(_event: object) -> None:
+    wiring.reconciler().run(wiring.access_table().names(), int(time.time()))
+
+
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")
 def audit(_event: object) -> None:
     spilled = wiring.collector().sweep(now())

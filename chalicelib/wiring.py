@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from chalicelib.consolidate import Consolidator
     from chalicelib.detect import Detector
     from chalicelib.query import Analyst
+    from chalicelib.reconcile import Reconciler
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
 PUSH_PAUSE_SECONDS = 0.5  # docs/decisions/0007: with one second, one event in ten would be late
@@ -228,7 +229,17 @@ def consolidator() -> "Consolidator":
 def closer() -> Closer:
     from chalicelib.storage.lake import Lake
 
-    return Closer(contracts(), rollups_table(), closed_table(), Lake(data_bucket()))
+    return Closer(contracts(), rollups_table(), closed_table(), settings().stage, Lake(data_bucket()))
+
+
+@cache
+def reconciler() -> "Reconciler":
+    # Imported here because pyarrow is in the layer of this function only.
+    from chalicelib.reconcile import Reconciler
+    from chalicelib.storage.lake import Lake
+
+    lake = Lake(data_bucket())
+    return Reconciler(contracts(), history(), lake, dirty_hours(), consolidator(), closer(), settings().stage)
 
 
 @cache
