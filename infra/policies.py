@@ -83,6 +83,15 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         list_data("spill/"),  # without it, S3 answers 403 instead of 404 for an object that is gone
         send,
     ]
+    consolidate = [
+        allow([f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups),
+        allow("dynamodb:Query", f"{rollups}/index/open"),
+        allow(
+            ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
+            f"{data}/lake/*",
+        ),
+        list_data("lake/"),
+    ]
     return {
         "api_handler": [
             control_items("dynamodb:GetItem", "key", "project", "query"),
@@ -131,16 +140,11 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow("s3:PutObject", f"{data}/lake/*"),
             with_keys(allow("dynamodb:UpdateItem", rollups), "lake#dirty"),
         ],
-        "consolidate": [
-            allow(
-                [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups
-            ),
-            allow("dynamodb:Query", f"{rollups}/index/open"),
-            allow(
-                ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
-                f"{data}/lake/*",
-            ),
-            list_data("lake/"),
+        "consolidate": consolidate,
+        "reconcile": [
+            *consolidate,
+            allow("dynamodb:BatchGetItem", rollups),
+            with_keys(allow("dynamodb:Query", control), "projects"),
         ],
         "live": [
             *stream(rollups),

@@ -64,7 +64,7 @@ def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> I
     except (NotRepaired, Overtaken) as error:
         raise OperatorError(str(error)) from error
     finally:
-        print(f"hours: {', '.join(f'{count:,} {state}' for state, count in found.items())}", file=sys.stderr)
+        print(f"hours: {', '.join(f'{state} {count:,}' for state, count in found.items())}", file=sys.stderr)
     if found[WAITS]:
         print(f"{found[WAITS]:,} wait to be closed by `consolidate`, or now: ops consolidate", file=sys.stderr)
 
@@ -89,9 +89,9 @@ def rows(done: Reconciled) -> list[dict[str, Any]]:
     """A row for each number; one for an hour that was closed again though none differed, or that waits."""
     if done.state == AGREES:
         return []
-    about = {"start": done.start, "state": done.state}
-    nothing = dict.fromkeys(("event_type", "facet", "number", "shown", "stored"))
-    numbers = [
+    about: dict[str, Any] = {"start": done.start, "state": done.state}
+    nothing: dict[str, Any] = dict.fromkeys(("event_type", "facet", "number", "shown", "stored"))
+    numbers: list[dict[str, Any]] = [
         {
             "event_type": drift.event_type,
             "facet": drift.facet,

@@ -331,7 +331,7 @@ def test_dying_at_any_write_is_finished_by_whoever_comes_next(after: bool) -> No
             life: list[str] = []
             both = (stores.rollups.client, stores.bucket.client)
             clients = [Mortal(client, deaths + 1, after=after, life=life) for client in both]
-            mortal = World(stores, *clients, runs=world.runs, contracts=PLAIN)
+            mortal = World(stores, clients[0], clients[1], runs=world.runs, contracts=PLAIN)
             try:
                 mortal.hour(dirty_too=True)
                 mortal.day()
