@@ -112,7 +112,7 @@ class History:
                 epoch = covers.get(((event_type, facet), hour), -1)
                 if epoch not in later:
                     later[epoch] = later_than(view, epoch)
-                if later[epoch]:
+                if later[epoch] if event_type == ALL_TYPES else event_type in later[epoch]:
                     live = _part(later[epoch], None if event_type == ALL_TYPES else event_type, facet)
                     parts[event_type, facet].setdefault(hour, Rollup()).merge(live)
                     uncovered.add(hour)
