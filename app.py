@@ -50,6 +50,7 @@ from chalicelib.domain.events import Admission
 from chalicelib.domain.parameters import read_page
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.selections import read_list, read_replay
+from chalicelib.domain.summaries import read_day
 from chalicelib.domain.time_windows import to_ms
 from chalicelib.settings import Sources
 
@@ -265,6 +266,13 @@ def get_analytics() -> Response:
     numbers = wiring.reporter().analytics(owner.id, question, to_ms(now()))
     beside = wiring.annotator().between(owner.id, question.start_ms, question.end_ms)
     return answer({**numbers, "annotations": beside})
+
+
+@app.route("/aggregations/{event_type}", methods=["GET"])
+@refusals
+def get_aggregation(event_type: str) -> Response:
+    owner, day = project(Scope.READ), read_day(request().query_params or {})
+    return answer(wiring.summarizer().day(owner.id, unquote(event_type), day, to_ms(now())))
 
 
 @app.route("/realtime/metrics", methods=["GET"])

@@ -51,6 +51,7 @@ from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.sockets import Sockets
 from chalicelib.storage.users_table import UsersTable
 from chalicelib.subscribe import Subscriber
+from chalicelib.summarize import Summarizer
 from chalicelib.throttle import Throttle
 from chalicelib.watch import Watcher
 
@@ -260,6 +261,11 @@ def auditor() -> Auditor:
 @cache
 def reporter() -> Reporter:
     return Reporter(contracts(), history())
+
+
+@cache
+def summarizer() -> Summarizer:
+    return Summarizer(contracts(), history())
 
 
 @cache

@@ -1,4 +1,4 @@
-"""GET /analytics as the app answers it: the numbers, and what is shown beside them."""
+"""GET /analytics and GET /aggregations as the app answers them: the numbers, and what is shown beside them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +18,7 @@ from chalicelib.domain.time_windows import HOUR_MS, parse_ms
 from chalicelib.report import Reporter
 from chalicelib.storage.annotations_table import AnnotationsTable
 from chalicelib.storage.anomalies_table import AnomaliesTable
+from chalicelib.summarize import Summarizer
 from tests.description import hold
 from tests.stores import Stores, empty_stores, stream_record
 
@@ -39,6 +40,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
         monkeypatch.setattr(wiring, "authorizer", Shop)
         monkeypatch.setattr(wiring, "annotator", lambda: annotator)
         monkeypatch.setattr(wiring, "reporter", lambda: Reporter(wiring.contracts(), found.history))
+        monkeypatch.setattr(wiring, "summarizer", lambda: Summarizer(wiring.contracts(), found.history))
         yield found
 
 
@@ -67,3 +69,22 @@ def test_the_annotations_of_the_range_come_with_the_series(stores: Stores) -> No
         ("2026-11-21T09:00:00.000Z", "Version 0"),
         ("2026-11-21T10:00:00.000Z", "Version 1"),
     ]
+
+
+def test_a_days_summary_is_answered_as_it_is_described(stores: Stores) -> None:
+    properties = {"route": "/a", "latency_ms": 20}
+    event = {
+        "event_id": "e",
+        "event_type": "api_request",
+        "occurred_at": NINE,
+        "user_id": "u",
+        "properties": properties,
+    }
+    records = [stream_record(chunk, 1) for chunk in chunks_of(Message("shop", NINE, [event]))]
+    Aggregator(wiring.contracts(), stores.rollups, stores.bucket).aggregate(records, NINE // 1000)
+
+    for name in ("api_request", "api_requests", "events"):
+        found = ask(f"/aggregations/{name}", date="2026-11-21")
+        assert (found["total"]["count"], found["total"]["users"]) == (1, 1)
+    assert ask("/aggregations/api_reqests", date="2026-11-21")["code"] == "unknown_metric"
+    assert "'2026-11-41' is not a day" in ask("/aggregations/events", date="2026-11-41")["message"]

@@ -4,6 +4,7 @@ from chalicelib.domain.alerts import ABOVE, BELOW
 from chalicelib.domain.annotations import KINDS
 from chalicelib.domain.openapi import JsonSchema, ref
 from chalicelib.domain.questions import AGGREGATIONS, INTERVALS, QUANTILES
+from chalicelib.domain.summaries import PERCENTILES
 
 TEXT: JsonSchema = {"type": "string"}
 TEXT_OR_NULL: JsonSchema = {"type": ["string", "null"]}
@@ -80,6 +81,21 @@ ANALYTICS = an(
         "relative_standard_error": NUMBER,
         "relative_error": NUMBER,
     },
+)
+_SUMMARY = {
+    "count": COUNT,
+    "users": COUNT,
+    "measures": by_name(
+        an(count=COUNT, sum=NUMBER, **dict.fromkeys(("avg", "min", "max", *PERCENTILES), NUMBER_OR_NULL))
+    ),
+    "top": by_name(many(an(value=TEXT, count=COUNT))),
+}
+AGGREGATION = an(
+    event_type=TEXT,
+    date=TEXT,
+    open=YES_OR_NO,
+    total=an(**_SUMMARY),
+    hours=many(an(start=TIME, open=YES_OR_NO, **_SUMMARY)),
 )
 REALTIME = an(
     as_of=TIME,

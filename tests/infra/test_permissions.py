@@ -299,6 +299,7 @@ def run_api_handler(recorder: Recorder) -> None:
             replay_everything(client, headers)
             assert client.http.post("/events", headers=headers, body=b'[{"event_type": 1}]').status_code == 400
             assert client.http.get("/realtime/metrics", headers=headers).status_code == 200
+            assert client.http.get("/aggregations/events?date=2026-11-21", headers=headers).status_code == 200
             assert client.http.get("/users/ada", headers=headers).status_code == 404
             assert client.http.get("/users/ada/events", headers=headers).status_code == 200
             assert client.http.post("/realtime/tickets", headers=headers).status_code == 201
