@@ -281,7 +281,7 @@ def annotator() -> Annotator:
 @cache
 def watcher() -> Watcher:
     alerts = AlertsTable(client("dynamodb"), settings().control_table)
-    return Watcher(alerts, RecentRollups(rollups_table()), notices, contracts())
+    return Watcher(alerts, RecentRollups(rollups_table()), notices, contracts(), rollups_table().event_types)
 
 
 @cache

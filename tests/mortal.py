@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 
 class Died(BaseException):
     """The process was killed."""
@@ -50,7 +52,12 @@ class Mortal:
             dies = self.writes == self.dies_at
             if dies and not self.after:
                 raise Died
-            answer = found(**arguments)
+            try:
+                answer = found(**arguments)
+            except ClientError:  # a condition that did not hold is an answer as well
+                if dies:
+                    raise Died from None
+                raise
             self.look()
             if dies:
                 raise Died

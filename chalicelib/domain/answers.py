@@ -199,6 +199,7 @@ ALERT = an(
     created_at=TIME,
     changed_at=TEXT_OR_NULL,
     value=NUMBER_OR_NULL,
+    maybe={"warnings": many(TEXT)},
 )
 ALERTS = an(alerts=many(ALERT))
 DELETED = an(deleted=TEXT)
