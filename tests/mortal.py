@@ -3,21 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 
 class Died(BaseException):
     """The process was killed."""
 
 
-def nobody() -> None:
-    """Looks at nothing."""
-
-
 class Mortal:
-    """A client whose process dies before or after its nth write; after each write somebody looks.
+    """A client whose process dies before its nth write, which is after the one before; `look` is called after each.
 
-    Clients of one process share their `life`, a list that each write is noted in.
+    Clients of one process share their `life`, in which each write is noted.
     """
 
     WRITES = (
@@ -26,15 +20,9 @@ class Mortal:
     )
 
     def __init__(
-        self,
-        client: Any,
-        dies_at: int,
-        *,
-        after: bool,
-        look: Callable[[], None] = nobody,
-        life: list[str] | None = None,
+        self, client: Any, dies_at: int = 0, look: Callable[[], None] | None = None, life: list[str] | None = None
     ) -> None:
-        self.client, self.dies_at, self.after, self.look = client, dies_at, after, look
+        self.client, self.dies_at, self.look = client, dies_at, look
         self.life: list[str] = [] if life is None else life
 
     @property
@@ -49,18 +37,11 @@ class Mortal:
 
         def write(**arguments: Any) -> Any:
             self.life.append(name)
-            dies = self.writes == self.dies_at
-            if dies and not self.after:
+            if self.writes == self.dies_at:
                 raise Died
-            try:
-                answer = found(**arguments)
-            except ClientError:  # a condition that did not hold is an answer as well
-                if dies:
-                    raise Died from None
-                raise
-            self.look()
-            if dies:
-                raise Died
+            answer = found(**arguments)
+            if self.look:
+                self.look()
             return answer
 
         return write

@@ -306,7 +306,7 @@ def test_a_delta_that_would_not_fit_a_frame_comes_without_its_minutes(world: Wor
     assert sum(metric["count"] for metric in shown["metrics"].values()) == 6000
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 40), st.integers(0, 24), st.integers(0, 400))
 def test_a_snapshot_of_any_size_comes_in_frames_that_fit_and_add_up(types: int, hours: int, absorbed: int) -> None:
     def item(hour: int) -> Merged:

@@ -317,8 +317,7 @@ def test_forced_an_hour_is_written_again_and_no_answer_changes(world: World) -> 
     assert world.items() != before
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_dying_at_any_write_is_finished_by_whoever_comes_next(after: bool) -> None:
+def test_dying_at_any_write_is_finished_by_whoever_comes_next() -> None:
     with empty_stores() as stores:
         world = World(stores, contracts=PLAIN)
         world.close(a_sale(1), a_sale(2))
@@ -330,7 +329,7 @@ def test_dying_at_any_write_is_finished_by_whoever_comes_next(after: bool) -> No
             world.change("sale", f"u#d#{DAY}", no_users)
             life: list[str] = []
             both = (stores.rollups.client, stores.bucket.client)
-            clients = [Mortal(client, deaths + 1, after=after, life=life) for client in both]
+            clients = [Mortal(client, deaths + 1, life=life) for client in both]
             mortal = World(stores, clients[0], clients[1], runs=world.runs, contracts=PLAIN)
             try:
                 mortal.hour(dirty_too=True)
@@ -348,7 +347,7 @@ def test_dying_at_any_write_is_finished_by_whoever_comes_next(after: bool) -> No
 def test_an_hour_left_dirty_by_a_run_that_died_is_closed_by_the_schedule(world: World) -> None:
     right = world.answers()
     world.change("sale", f"n#d#{DAY}", two_more)
-    mortal = World(world.stores, Mortal(world.stores.rollups.client, 3, after=True), runs=world.runs)
+    mortal = World(world.stores, Mortal(world.stores.rollups.client, 3), runs=world.runs)
     with pytest.raises(Died):
         mortal.hour()
     assert world.hour().state == WAITS

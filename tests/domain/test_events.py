@@ -125,6 +125,16 @@ def test_each_refusal_names_its_code_and_place(admitter: Admitter, event: Any, c
     assert admission.event_ids == []
 
 
+@pytest.mark.parametrize("event_type", ["identify", "group", "alias"])
+@pytest.mark.parametrize("mode", Mode)
+def test_what_is_said_of_users_is_taken_in_each_mode(admitter: Admitter, mode: Mode, event_type: str) -> None:
+    event = {"event_type": event_type, "user_id": "u", "properties": {"plan": "pro"}}
+
+    admission = admitter.admit([event], mode=mode, received_ms=RECEIVED)
+
+    assert (len(admission.event_ids), admission.warnings) == (1, [])
+
+
 @pytest.mark.parametrize(("mode", "taken", "warned"), [("infer", 1, 0), ("warn", 1, 1), ("enforce", 0, 0)])
 def test_an_unknown_type_is_taken_warned_about_or_refused(
     admitter: Admitter, mode: str, taken: int, warned: int
