@@ -60,16 +60,24 @@ class RollupsTable:
             return int(tombstone["tidemark"]["S"])
         return None
 
-    def names(self, project: str, event_types: Iterable[str], contracted: Container[str]) -> dict[str, str]:
-        """Under which name each type is counted: its own, or OTHER once a project has made up too many."""
+    def names(
+        self, project: str, event_types: Iterable[str], contracted: Container[str], *, note: bool = True
+    ) -> dict[str, str]:
+        """Under which name each type is counted: its own, or OTHER once a project has made up too many.
+
+        New ones are put into the index, unless `note` says that nothing is to be written.
+        """
         known = self.known_types.get(project)
         if known is None:
             known = self.known_types[project] = set(self.event_types(project))
+        if not note:
+            known = set(known)
         made_up = sum(name not in contracted for name in known)
         for event_type in event_types:
             if event_type not in known and (event_type in contracted or made_up < MAX_MADE_UP_TYPES):
-                item = {"pk": {"S": f"{project}#types"}, "sk": {"S": event_type}}
-                self.client.put_item(TableName=self.name, Item=item)
+                if note:
+                    item = {"pk": {"S": f"{project}#types"}, "sk": {"S": event_type}}
+                    self.client.put_item(TableName=self.name, Item=item)
                 known.add(event_type)
                 made_up += event_type not in contracted
         return {event_type: event_type if event_type in known else OTHER for event_type in event_types}
@@ -171,11 +179,14 @@ class RollupsTable:
             closed_at=int(item["closed_at"]["N"]) if "closed_at" in item else 0,
         )
 
-    def freeze(self, state: HourState) -> bool:
-        """Let the state's epoch take nothing more; False when something was merged since the state was read."""
+    def freeze(self, state: HourState, epoch: int | None = None) -> bool:
+        """Let the state's epoch, or all up to a later one, take nothing more.
+
+        False when something was merged since the state was read.
+        """
         conditions = ["attribute_not_exists(frozen)" if state.frozen < 0 else "frozen = :frozen"]
         conditions.append("touched = :touched" if state.touched else "attribute_not_exists(touched)")
-        values = {":epoch": {"N": str(state.epoch)}}
+        values = {":epoch": {"N": str(state.epoch if epoch is None else epoch)}}
         values |= {":frozen": {"N": str(state.frozen)}} if state.frozen >= 0 else {}
         values |= {":touched": {"S": state.touched}} if state.touched else {}
         try:
