@@ -50,6 +50,7 @@ from chalicelib.domain.events import Admission
 from chalicelib.domain.parameters import read_page
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.selections import read_list, read_replay
+from chalicelib.domain.summaries import read_day
 from chalicelib.domain.time_windows import to_ms
 from chalicelib.settings import Sources
 
@@ -261,8 +262,17 @@ def verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:
 @app.route("/analytics", methods=["GET"])
 @refusals
 def get_analytics() -> Response:
-    owner = project(Scope.READ)
-    return answer(wiring.reporter().analytics(owner.id, read_question(request().query_params or {}), to_ms(now())))
+    owner, question = project(Scope.READ), read_question(request().query_params or {})
+    numbers = wiring.reporter().analytics(owner.id, question, to_ms(now()))
+    beside = wiring.annotator().between(owner.id, question.start_ms, question.end_ms)
+    return answer({**numbers, "annotations": beside})
+
+
+@app.route("/aggregations/{event_type}", methods=["GET"])
+@refusals
+def get_aggregation(event_type: str) -> Response:
+    owner, day = project(Scope.READ), read_day(request().query_params or {})
+    return answer(wiring.summarizer().day(owner.id, unquote(event_type), day, to_ms(now())))
 
 
 @app.route("/realtime/metrics", methods=["GET"])
@@ -483,6 +493,11 @@ def compact(_event: object) -> None:
 @app.schedule(Rate(5, unit=Rate.MINUTES), name="consolidate")
 def consolidate(_event: object) -> None:
     wiring.consolidator().run(to_ms(now()), wiring.settle)
+
+
+@app.schedule(Cron(40, "*", "*", "*", "?", "*"), name="reconcile")
+def reconcile(_event: object) -> None:
+    wiring.reconciler().run(wiring.access_table().names(), int(time.time()))
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")

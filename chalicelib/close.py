@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from chalicelib import metrics
 from chalicelib.domain.closing import HourState
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
@@ -53,6 +54,7 @@ class Closer:
     contracts: Contracts
     rollups: RollupsTable
     closed: ClosedTable
+    stage: str
     lake: "Lake | None" = None  # None where events are handed over
 
     def settle(self, project: str, hour: str, keys: Sequence[str], now: int) -> bool:
@@ -71,7 +73,7 @@ class Closer:
         """
         state = self.rollups.state(project, hour)  # before the live items: a merge in between makes freezing fail
         view = self.rollups.read_hour(project, hour)
-        truth = self._fold(project, events)
+        truth = self.fold(project, events)
         shown = self._shown(project, hour, view, state)
         difference = sum(abs(truth.get(t, Rollup()).count - shown.get(t, 0)) for t in {*truth, *shown})
         total = sum(rollup.count for rollup in truth.values())
@@ -83,6 +85,7 @@ class Closer:
         if difference:
             extra = {"project": project, "hour": hour, "shown": sum(shown.values()), "stored": total}
             log.warning("live numbers differed from the file, which counts", extra=extra)
+            metrics.emit(self.stage, now * 1000, {"EventsDrift": difference})
         self.closed.note_day(project, hour[:10], f"{hour}#{state.epoch}")
         self._write(project, hour, truth, view, state)
         self.rollups.mark_closed(project, hour, state.epoch, now)
@@ -111,12 +114,13 @@ class Closer:
                 deleted += 1
         return deleted
 
-    def _fold(self, project: str, events: Iterable[dict[str, Any]]) -> Rollups:
+    def fold(self, project: str, events: Iterable[dict[str, Any]], *, note: bool = True) -> Rollups:
+        """What the events add up to; types that the project never sent are noted, unless nothing is to be written."""
         truth = Rollups()
         left = iter(events)
         while share := list(islice(left, FOLDED_AT_ONCE)):
             folding = Folding()
-            names = self.rollups.names(project, {e["event_type"] for e in share}, self.contracts.by_type)
+            names = self.rollups.names(project, {e["event_type"] for e in share}, self.contracts.by_type, note=note)
             for event in share:
                 if (event.get("enrichment") or {}).get("bot"):
                     continue

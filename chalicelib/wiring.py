@@ -51,6 +51,7 @@ from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.sockets import Sockets
 from chalicelib.storage.users_table import UsersTable
 from chalicelib.subscribe import Subscriber
+from chalicelib.summarize import Summarizer
 from chalicelib.throttle import Throttle
 from chalicelib.watch import Watcher
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from chalicelib.consolidate import Consolidated, Consolidator
     from chalicelib.detect import Detector
     from chalicelib.query import Analyst
+    from chalicelib.reconcile import Reconciler
     from chalicelib.sessionize import Sessionizer
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
@@ -229,7 +231,26 @@ def consolidator() -> "Consolidator":
 def closer() -> Closer:
     from chalicelib.storage.lake import Lake
 
-    return Closer(contracts(), rollups_table(), closed_table(), Lake(data_bucket()))
+    return Closer(contracts(), rollups_table(), closed_table(), settings().stage, Lake(data_bucket()))
+
+
+@cache
+def reconciler() -> "Reconciler":
+    # Imported here because pyarrow is in the layer of this function only.
+    from chalicelib.reconcile import Reconciler
+    from chalicelib.storage.lake import Lake
+
+    lake = Lake(data_bucket())
+    return Reconciler(
+        contracts(),
+        history(),
+        lake,
+        dirty_hours(),
+        consolidator(),
+        closer(),
+        sessionizer().settle,
+        settings().stage,
+    )
 
 
 @cache
@@ -269,6 +290,11 @@ def reporter() -> Reporter:
 
 
 @cache
+def summarizer() -> Summarizer:
+    return Summarizer(contracts(), history())
+
+
+@cache
 def observer() -> Observer:
     return Observer(contracts(), rollups_table(), ledger_table())
 
@@ -281,7 +307,7 @@ def annotator() -> Annotator:
 @cache
 def watcher() -> Watcher:
     alerts = AlertsTable(client("dynamodb"), settings().control_table)
-    return Watcher(alerts, RecentRollups(rollups_table()), notices, contracts())
+    return Watcher(alerts, RecentRollups(rollups_table()), notices, contracts(), rollups_table().event_types)
 
 
 @cache

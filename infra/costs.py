@@ -67,6 +67,7 @@ class Scenario:
     consolidate_seconds: float = 2.0  # of the runs in an hour, most of which find nothing to do
     audit_seconds: float = 0.2
     watch_seconds: float = 0.2
+    reconcile_seconds: float = 5.0  # of an hour's events folded once more; all of a day's at night
     detect_seconds: float = 5.0
 
     @property
@@ -198,6 +199,7 @@ def lines(s: Scenario) -> Iterator[Line]:
     yield function("compact", s.seconds / 60, 0.5, s.compact_seconds)
     yield function("audit", s.seconds / 60, 0.5, s.audit_seconds)
     yield function("consolidate", s.seconds / 300, 2.94, s.consolidate_seconds)
+    yield function("reconcile", s.seconds / 3600, 2.94, s.reconcile_seconds)
     yield function("watch", s.seconds / 60, 0.5, s.watch_seconds)
     yield function("detect", s.seconds / 3600, 1, s.detect_seconds)
     calls = s.requests + batches + s.deltas + s.seconds * (s.pushes_per_second + 4 / 60)

@@ -83,6 +83,17 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         list_data("spill/"),  # without it, S3 answers 403 instead of 404 for an object that is gone
         send,
     ]
+    consolidate = [
+        allow([f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups),
+        allow("dynamodb:Query", f"{rollups}/index/open"),
+        allow(
+            ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
+            f"{data}/lake/*",
+        ),
+        list_data("lake/"),
+        allow(["s3:GetObject", "s3:PutObject"], f"{data}/sessions/*"),
+        list_data("sessions/"),
+    ]
     return {
         "api_handler": [
             control_items("dynamodb:GetItem", "key", "project", "query"),
@@ -94,6 +105,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             with_keys(allow(["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"], control), "alerts"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
+            allow("dynamodb:BatchGetItem", rollups),
             *collect,
             allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/quarantine/project=*"),
             list_data("quarantine/project="),
@@ -131,18 +143,11 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow("s3:PutObject", f"{data}/lake/*"),
             with_keys(allow("dynamodb:UpdateItem", rollups), "lake#dirty"),
         ],
-        "consolidate": [
-            allow(
-                [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups
-            ),
-            allow("dynamodb:Query", f"{rollups}/index/open"),
-            allow(
-                ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
-                f"{data}/lake/*",
-            ),
-            list_data("lake/"),
-            allow(["s3:GetObject", "s3:PutObject"], f"{data}/sessions/*"),
-            list_data("sessions/"),
+        "consolidate": consolidate,
+        "reconcile": [
+            *consolidate,
+            allow("dynamodb:BatchGetItem", rollups),
+            with_keys(allow("dynamodb:Query", control), "projects"),
         ],
         "live": [
             *stream(rollups),

@@ -16,7 +16,7 @@ CHALICE = ROOT / ".chalice"
 CONFIG = CHALICE / "config.json"
 BUILD = ROOT / "build"
 STAGES = ("staging", "prod")  # dev is the local cloud and is never deployed
-LAYERED = ("archive", "consolidate", "detect")  # the functions that import pyarrow or numpy
+LAYERED = ("archive", "consolidate", "reconcile", "detect")  # the functions that import pyarrow or numpy
 
 
 class OperatorError(Exception):

@@ -39,6 +39,7 @@ def parquet() -> bool:
     importlib.import_module("chalicelib.archive")
     importlib.import_module("chalicelib.detect")
     importlib.import_module("chalicelib.consolidate")
+    importlib.import_module("chalicelib.reconcile")
     written: dict[str, bytes] = {}
 
     class Bucket:
@@ -81,6 +82,7 @@ HANDLERS = (
     "take_bus_event",
     "compact",
     "consolidate",
+    "reconcile",
     "audit",
     "watch",
     "detect",

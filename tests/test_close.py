@@ -1,6 +1,6 @@
 """Closing: whoever reads at whatever moment, and whatever dies or comes late, sees each event once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -19,6 +19,7 @@ from chalicelib.report import Reporter
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.history import History
 from chalicelib.storage.rollups_table import RollupsTable
+from tests.mortal import Died, Mortal
 from tests.stores import Stores, empty_stores, stream_record
 
 HOUR = "2026-11-20T09"
@@ -63,7 +64,7 @@ class World:
         self.stores = stores
         self.rollups = RollupsTable(client or stores.rollups.client, "rollups")
         self.closed = ClosedTable(client or stores.rollups.client, "rollups")
-        self.closer = Closer(CONTRACTS, self.rollups, self.closed)
+        self.closer = Closer(CONTRACTS, self.rollups, self.closed, "test")
         self.file: dict[str, dict[str, Any]] = {}
         self.records = 0
 
@@ -194,36 +195,6 @@ def test_a_type_that_is_gone_from_the_file_is_gone_from_the_answers(world: World
     assert world.total() == 1
     assert world.total(metric="click") == 0
     assert world.total(metric="click", agg="users", interval="day") == 0
-
-
-class Died(BaseException):
-    """The process was killed."""
-
-
-class Mortal:
-    """A client whose process dies before its nth write, which is after the one before; `look` is called after each."""
-
-    WRITES = ("put_item", "update_item", "delete_item", "transact_write_items", "batch_write_item")
-
-    def __init__(self, client: Any, dies_at: int = 0, look: Callable[[], None] | None = None) -> None:
-        self.client, self.dies_at, self.look = client, dies_at, look
-        self.writes = 0
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.client, name)
-        if name not in self.WRITES:
-            return found
-
-        def write(**arguments: Any) -> Any:
-            self.writes += 1
-            if self.writes == self.dies_at:
-                raise Died
-            answer = found(**arguments)
-            if self.look:
-                self.look()
-            return answer
-
-        return write
 
 
 def test_dying_at_any_write_and_closing_again_changes_no_answer(stores: Stores) -> None:

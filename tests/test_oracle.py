@@ -99,7 +99,7 @@ class Pipeline:
 
     def close(self, hours: set[str], now: int) -> None:
         """Close hours from their files."""
-        closer = Closer(CONTRACTS, self.stores.rollups, self.stores.closed)
+        closer = Closer(CONTRACTS, self.stores.rollups, self.stores.closed, "test")
         for hour in tqdm(sorted(hours), desc="closing", unit="hour", disable=None, leave=False):
             assert closer.close("demo", hour, self.files[hour].values(), now).closed
         closer.close_days("demo", now)

@@ -57,7 +57,7 @@ class World:
         return self.sessionizer.settle("demo", hour, self.write(hour, events))
 
     def close_days(self, now_ms: int) -> int:
-        return Closer(CONTRACTS, self.stores.rollups, self.stores.closed).close_days("demo", now_ms // 1000)
+        return Closer(CONTRACTS, self.stores.rollups, self.stores.closed, "test").close_days("demo", now_ms // 1000)
 
     def answer(self, **parameters: str) -> dict[str, Any]:
         reporter = Reporter(CONTRACTS, self.stores.history)

@@ -9,6 +9,7 @@ depend on the parts of so many hours on either side, in whatever order those bec
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ import orjson
 
 from chalicelib.domain.events import StoredEvent, user_of
 from chalicelib.domain.sessions import INACTIVITY_MS, REACH_HOURS
-from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import HOUR_MS
 
 BLOCK_PARTS = 100_000  # bounds memory
+KEY_BYTES = 8  # of four million sessions in reach of an hour, two then meet with a chance of 1 in two million
 PAGES = {"page_view": "path", "screen_view": "name"}  # the events that show a page, and the property that names it
 
 Integers = npt.NDArray[np.int64]
@@ -98,7 +99,7 @@ def parts_of(events: Iterable[StoredEvent], block_parts: int = BLOCK_PARTS) -> I
                 current, over = {}, []
             elif part is not None:
                 over.append(part)
-            key = int.from_bytes(hash_user(orjson.dumps(name).decode()), signed=True)
+            key = int.from_bytes(blake2b(orjson.dumps(name), digest_size=KEY_BYTES).digest(), signed=True)
             part = current[name] = Part(key, own, None, at, at)
         part.add(event)
     if current:

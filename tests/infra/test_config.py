@@ -86,7 +86,7 @@ def test_only_the_functions_that_import_pyarrow_carry_the_layer() -> None:
     importing = {path.stem for path in (ROOT / "chalicelib" / "storage").glob("*.py") if "pyarrow" in path.read_text()}
 
     assert importing == {"lake", "merging", "session_files"}
-    assert LAYERED == ("archive", "consolidate", "detect")
+    assert LAYERED == ("archive", "consolidate", "reconcile", "detect")
     for stage in STAGES:
         layered = {n for n, f in read_config()["stages"][stage]["lambda_functions"].items() if "layers" in f}
         assert layered <= set(LAYERED)

@@ -71,7 +71,7 @@ def test_every_function_is_there_with_its_own_role(rehearsal: dict[str, Any]) ->
 def test_only_the_functions_that_need_it_carry_the_layer(rehearsal: dict[str, Any]) -> None:
     layered = [name for name, function in rehearsal["first"]["functions"].items() if function.get("Layers")]
 
-    assert sorted(layered) == ["tidemark-prod-archive", "tidemark-prod-consolidate", "tidemark-prod-detect"]
+    assert sorted(layered) == [f"tidemark-prod-{name}" for name in ("archive", "consolidate", "detect", "reconcile")]
 
 
 def test_every_function_knows_where_the_sockets_are_after_one_deployment(rehearsal: dict[str, Any]) -> None:

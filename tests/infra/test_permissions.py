@@ -299,6 +299,7 @@ def run_api_handler(recorder: Recorder) -> None:
             replay_everything(client, headers)
             assert client.http.post("/events", headers=headers, body=b'[{"event_type": 1}]').status_code == 400
             assert client.http.get("/realtime/metrics", headers=headers).status_code == 200
+            assert client.http.get("/aggregations/events?date=2026-11-21", headers=headers).status_code == 200
             assert client.http.get("/users/ada", headers=headers).status_code == 404
             assert client.http.get("/users/ada/events", headers=headers).status_code == 200
             assert client.http.post("/realtime/tickets", headers=headers).status_code == 201
@@ -450,6 +451,13 @@ def run_consolidate(recorder: Recorder) -> None:
         )
 
 
+def run_reconcile(recorder: Recorder) -> None:
+    """An hour is repaired by the very calls that closed it; beside them, numbers are compared."""
+    run_consolidate(recorder)
+    with recorder.function():
+        assert wiring.reconciler().run(wiring.access_table().names(), now_ms() // 1000 + 86_400) == 24
+
+
 def close(now: int, done: Consolidated) -> bool:
     """What the handler does after a consolidation."""
     wiring.sessionizer().settle(done.project, done.hour, done.files.keys)
@@ -495,6 +503,7 @@ RUNS: dict[str, Callable[[Recorder], None]] = {
     "take_bus_event": run_take_bus_event,
     "compact": run_compact,
     "consolidate": run_consolidate,
+    "reconcile": run_reconcile,
     "audit": run_audit,
     "watch": run_watch,
     "detect": run_detect,

@@ -33,6 +33,7 @@ FUNCTIONS = [
     "take_bus_event",
     "compact",
     "consolidate",
+    "reconcile",
     "audit",
     "watch",
     "detect",
@@ -198,6 +199,7 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
                 "bus",
                 "compact",
                 "consolidate",
+                "reconcile",
                 "audit",
                 "watch",
                 "detect",
@@ -206,6 +208,7 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
         ),
         ("EventsMissing", "events-missing"),
         ("LakeOldestDirtySeconds", "lake-dirty"),
+        ("NumbersDrifted", "numbers-drifted"),
         ("MessagesSpilled", "spilled"),
         ("5XXError", "api-errors"),
     }
