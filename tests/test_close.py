@@ -229,3 +229,21 @@ def test_dying_at_any_write_and_closing_again_changes_no_answer(stores: Stores) 
     assert world.close(OVER + 2 * 86_400).closed
     world.closer.clean("demo", OVER + 9 * 86_400)
     assert world.answers() == right
+
+
+def test_a_day_that_is_put_together_while_an_hour_is_written_is_put_together_again(stores: Stores) -> None:
+    world = World(stores)
+    world.aggregate(*map(an_event, range(12)))
+    world.compact()
+    right = world.answers()
+    others = World(stores)
+
+    def look() -> None:
+        others.closer.close_days("demo", OVER + 86_400)
+
+    watched = World(stores, Mortal(stores.rollups.client, look=look))
+    watched.file = world.file
+    assert watched.closer.close("demo", HOUR, list(world.file.values()), OVER + 86_400).closed
+    others.closer.close_days("demo", OVER + 86_400)
+
+    assert world.answers() == right
