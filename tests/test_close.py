@@ -245,5 +245,6 @@ def test_a_day_that_is_put_together_while_an_hour_is_written_is_put_together_aga
     watched.file = world.file
     assert watched.closer.close("demo", HOUR, list(world.file.values()), OVER + 86_400).closed
     others.closer.close_days("demo", OVER + 86_400)
+    others.closer.clean("demo", OVER + 9 * 86_400)
 
     assert world.answers() == right
