@@ -282,9 +282,11 @@ def analyst() -> "Analyst":
     # Imported here because the SQL parser would double the cold start of every other route.
     from chalicelib.query import Analyst
     from chalicelib.storage.athena import Athena
+    from chalicelib.storage.queries_table import QueriesTable
 
-    athena = Athena(client("athena"), settings().athena_database, settings().athena_workgroup)
-    return Analyst(athena, control_table(), dirty_hours())
+    found = settings()
+    athena = Athena(client("athena"), client("s3"), found.athena_database, found.athena_workgroup, found.results_bucket)
+    return Analyst(athena, QueriesTable(client("dynamodb"), found.control_table), dirty_hours())
 
 
 @cache

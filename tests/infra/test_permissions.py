@@ -202,6 +202,7 @@ def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]
         "BUFFER_STREAM": "tidemark-prod-events",
         "BUS_PROJECT": "shop",
         "DATA_BUCKET": f"tidemark-prod-data-{ACCOUNT}",
+        "RESULTS_BUCKET": f"tidemark-prod-results-{ACCOUNT}",
         "ATHENA_DATABASE": "tidemark_prod",
         "ATHENA_WORKGROUP": "tidemark-prod",
         "ALERTS_TOPIC_ARN": f"arn:aws:sns:{REGION}:{ACCOUNT}:tidemark-prod-alerts",
