@@ -88,6 +88,12 @@ def client(service: str) -> Any:
 
 
 @cache
+def signing_client() -> Any:
+    """A client of S3 whose links every region and bucket takes; the SDK's default signs them as S3 once did."""
+    return boto3.client("s3", config=CLIENT_CONFIG.merge(Config(signature_version="s3v4")))
+
+
+@cache
 def management_client(endpoint_url: str) -> Any:
     """The management API of one WebSocket endpoint."""
     return boto3.client("apigatewaymanagementapi", endpoint_url=endpoint_url, config=CLIENT_CONFIG)
@@ -285,7 +291,9 @@ def analyst() -> "Analyst":
     from chalicelib.storage.queries_table import QueriesTable
 
     found = settings()
-    athena = Athena(client("athena"), client("s3"), found.athena_database, found.athena_workgroup, found.results_bucket)
+    athena = Athena(
+        client("athena"), signing_client(), found.athena_database, found.athena_workgroup, found.results_bucket
+    )
     return Analyst(athena, QueriesTable(client("dynamodb"), found.control_table), dirty_hours())
 
 

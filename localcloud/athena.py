@@ -7,6 +7,7 @@ a table and runs the text as it is. The links make a table one consistent listin
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from localcloud.athena_executions import OVER, Answered, Asked, Executions, Quer
 from localcloud.athena_values import as_athena, athena_type
 
 QUERY_SECONDS = 120.0
+WATCH_SECONDS = 0.05
 ATTEMPTS = 5  # at a listing, which an object deleted meanwhile makes old
 PATH = "$path"  # Athena's hidden column with each row's file
 DUCKDB_TYPES = {
@@ -183,18 +185,14 @@ def _run(asked: Asked, statement: exp.Expr, sources: list[_Source], folder: Path
             connection.execute(source.view(connection, files, with_path=with_path))
         connection.execute(f"USE {_quoted(asked.database)}")
         connection.execute("SET lock_configuration = true")
-        asked.connection = connection
-        try:
-            return _answer(asked, connection, statement.sql(dialect="duckdb"), scanned_bytes, folder)
-        finally:
-            asked.connection = None
+        return _answer(asked, connection, statement.sql(dialect="duckdb"), scanned_bytes, folder)
 
 
 def _answer(
     asked: Asked, connection: duckdb.DuckDBPyConnection, sql: str, scanned_bytes: int, folder: Path
 ) -> Answered:
-    timer = threading.Timer(QUERY_SECONDS, connection.interrupt)
-    timer.start()
+    done = threading.Event()
+    threading.Thread(target=_watch, args=(asked, connection, done), daemon=True).start()
     try:
         relation = connection.sql(sql)
         kinds = [str(kind) for kind in relation.types]
@@ -214,10 +212,18 @@ def _answer(
     except duckdb.Error as error:
         raise QueryFailed(in_athenas_words(f"{type(error).__name__}: {error}", asked.query)) from error
     finally:
-        timer.cancel()
+        done.set()
     # Text, as the API gives it; and MiniStack saves its executions as JSON.
     texts = [[as_athena(value) for value in row] for row in rows]
     return Answered(relation.columns, [athena_type(kind) for kind in kinds], texts, scanned_bytes)
+
+
+def _watch(asked: Asked, connection: duckdb.DuckDBPyConnection, done: threading.Event) -> None:
+    """Interrupt the query when it is stopped or takes too long; again and again, for one can come too soon."""
+    until = time.monotonic() + QUERY_SECONDS
+    while not done.wait(WATCH_SECONDS):
+        if asked.stopped.is_set() or time.monotonic() > until:
+            connection.interrupt()
 
 
 def _duckdb_type(kind: str) -> str:

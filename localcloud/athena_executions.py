@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import duckdb
-
 log = logging.getLogger(__name__)
 
 OVER = "Bytes scanned limit was exceeded"
@@ -39,13 +37,6 @@ class Asked:
     most_bytes: int | None = None
     parquet: bool = False
     stopped: threading.Event = field(default_factory=threading.Event)
-    connection: duckdb.DuckDBPyConnection | None = None
-
-    def stop(self) -> None:
-        """End it as soon as may be."""
-        self.stopped.set()
-        if self.connection is not None:
-            self.connection.interrupt()
 
 
 @dataclass(frozen=True)
@@ -107,7 +98,7 @@ class Executions:
     def stop(self, request: dict[str, Any]) -> Any:
         """StopQueryExecution: of one that has ended it changes nothing."""
         if (asked := self._running.get(request.get("QueryExecutionId", ""))) is not None:
-            asked.stop()
+            asked.stopped.set()
         return self._athena.json_response({})
 
     def results(self, request: dict[str, Any]) -> Any:

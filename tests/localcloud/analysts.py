@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import boto3
+from botocore.config import Config
+
 from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.partitions import hour_folder, tail_name
 from chalicelib.domain.query_requests import ROWS, QueryRequest, ResultPage
@@ -54,15 +57,26 @@ class Place:
                 "PartitionKeys": [{"Name": name, "Type": "string"} for name in ("project", "dt", "hr")],
             },
         )
-        client = self.services.client("athena")
+        client = self.client("athena", parameter_validation=False)  # so that a limit can be small
         configuration: dict[str, Any] = {"ResultConfiguration": {"OutputLocation": f"s3://{self.bucket}/athena/"}}
         if self.most_bytes is not None:
             configuration["BytesScannedCutoffPerQuery"] = self.most_bytes
         client.create_work_group(Name=self.database, Configuration=configuration)
-        athena = Athena(client, s3, self.database, self.database, self.bucket)
+        athena = Athena(client, self.client("s3", signature_version="s3v4"), self.database, self.database, self.bucket)
         self.lake, self.dirty = Lake(DataBucket(s3, self.bucket)), DirtyHours(dynamodb, self.table)
         self.analyst = Analyst(
             athena, QueriesTable(dynamodb, self.table), self.dirty, sleep=lambda _: time.sleep(0.002)
+        )
+
+    def client(self, service: str, **options: Any) -> Any:
+        """A client of its own."""
+        return boto3.client(
+            service,
+            endpoint_url=f"http://127.0.0.1:{self.services.port}",
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(**options),
         )
 
     def write(self, project: str, events: Iterable[StoredEvent]) -> None:
