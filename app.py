@@ -526,10 +526,7 @@ def compact(_event: object) -> None:
 
 @app.schedule(Rate(5, unit=Rate.MINUTES), name="consolidate")
 def consolidate(_event: object) -> None:
-    closer = wiring.closer()
-    wiring.consolidator().run(
-        to_ms(now()), lambda done: closer.settle(done.project, done.hour, done.files.keys, int(time.time()))
-    )
+    wiring.consolidator().run(to_ms(now()), wiring.settle)
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")

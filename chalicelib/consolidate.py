@@ -24,7 +24,7 @@ LEASE_MS = 15 * 60_000  # what a run may take on Lambda; a later one leaves its 
 MAX_RUN_SECONDS = 40 * 60  # of one consolidation anywhere; with the next, no file is written after others are deleted
 GRACE_MS = 60 * 60_000  # twice as long as Athena lets a query run
 FUNCTION_SECONDS = 780  # of the function's 900: what does not fit is not begun
-BYTES_PER_SECOND = 4 * 1024 * 1024  # of Parquet read, a careful guess
+BYTES_PER_SECOND = 1024 * 1024  # of Parquet read, counted and cut into sessions: a careful guess
 MAX_FILES = 128  # open at a time: some 2 MB each
 
 log = logging.getLogger(__name__)

@@ -56,9 +56,10 @@ from chalicelib.watch import Watcher
 
 if TYPE_CHECKING:
     from chalicelib.archive import Archiver
-    from chalicelib.consolidate import Consolidator
+    from chalicelib.consolidate import Consolidated, Consolidator
     from chalicelib.detect import Detector
     from chalicelib.query import Analyst
+    from chalicelib.sessionize import Sessionizer
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
 PUSH_PAUSE_SECONDS = 0.5  # docs/decisions/0007: with one second, one event in ten would be late
@@ -235,6 +236,22 @@ def closer() -> Closer:
     from chalicelib.storage.lake import Lake
 
     return Closer(contracts(), rollups_table(), closed_table(), Lake(data_bucket()))
+
+
+@cache
+def sessionizer() -> "Sessionizer":
+    from chalicelib.sessionize import Sessionizer
+    from chalicelib.storage.lake import Lake
+    from chalicelib.storage.session_files import SessionFiles
+
+    files = SessionFiles(data_bucket())
+    return Sessionizer(Lake(data_bucket()), files, closed_table(), lambda: secrets.token_hex(4))
+
+
+def settle(done: "Consolidated") -> bool:
+    """What follows a consolidation: sessions before the closer, which puts together the days that they changed."""
+    sessionizer().settle(done.project, done.hour, done.files.keys)
+    return closer().settle(done.project, done.hour, done.files.keys, int(time.time()))
 
 
 @cache

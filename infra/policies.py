@@ -147,6 +147,8 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
                 f"{data}/lake/*",
             ),
             list_data("lake/"),
+            allow(["s3:GetObject", "s3:PutObject"], f"{data}/sessions/*"),
+            list_data("sessions/"),
         ],
         "live": [
             *stream(rollups),

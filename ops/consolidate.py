@@ -20,11 +20,13 @@ from chalicelib.close import Closer
 from chalicelib.consolidate import Consolidator, Overtaken
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.partitions import hour_folder
+from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.rollups_table import RollupsTable
+from chalicelib.storage.session_files import SessionFiles
 from infra.project import ROOT, OperatorError
 from ops.stages import add_common, client, environment, show
 from ops.unreadable import bucket_of
@@ -51,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     dynamodb, table = client(stage, "dynamodb"), environment(stage)["ROLLUPS_TABLE"]
     closer = Closer(Contracts.load(ROOT / "schemas"), RollupsTable(dynamodb, table), ClosedTable(dynamodb, table), lake)
+    files = SessionFiles(lake.bucket)
+    sessionizer = Sessionizer(lake, files, closer.closed, lambda: secrets.token_hex(4))
     consolidator = Consolidator(lake, dirty, stage, lambda: secrets.token_hex(4))
     rows = []
     for project, hour in tqdm(hours, unit=" hours", desc="consolidated", disable=None):
@@ -58,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             done = consolidator.consolidate(project, hour, int(time.time() * 1000))
         except Overtaken as error:
             raise OperatorError(str(error)) from error
+        sessionizer.settle(project, hour, done.files.keys)
         if not closer.settle(project, hour, done.files.keys, int(time.time())):
             print(f"{project} {hour} is not closed: its live numbers still differ from the file", file=sys.stderr)
         elif not consolidator.finish(done):

@@ -295,6 +295,7 @@ def test_a_project_has_a_bounded_number_of_alerts(world: World) -> None:
         ({"filter": {"colour": "red"}}, "filter: 'colour' is not kept of api_requests; kept are status"),
         ({"filter": {"status": []}}, "filter"),
         ({"filter": {"status": "1", "method": "GET"}}, "filter"),
+        ({"metric": "sessions"}, "metric: 'sessions' are counted when their hour is over"),
         ({"surprise": 1}, "surprise: Unknown field"),
     ],
 )

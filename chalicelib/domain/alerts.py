@@ -189,6 +189,11 @@ def read_alert(document: Mapping[str, Any], project: str, contracts: Contracts) 
     A metric without a contract is one that may come yet; of one with a contract only what is kept can be asked.
     """
     alert = Alert(project, **read_parameters(_ALERT, document))
+    if alert.metric == "sessions":
+        raise InvalidRequest(
+            "metric: 'sessions' are counted when their hour is over; alerts are about the last minutes",
+            code="invalid_parameter",
+        )
     event_type = contracts.type_of(alert.metric)
     spec = contracts.spec(event_type or alert.metric)
     for name, asked, kept in (("measure", alert.measure, spec.measures), ("filter", alert.dimension, spec.dimensions)):

@@ -17,6 +17,11 @@ def hour_folder(project: str, hour: str) -> str:
     return f"lake/project={project}/dt={day}/hr={hr}/"
 
 
+def sessions_folder(project: str, day: str) -> str:
+    """Where the session parts of a day's hours lie: `sessions/project=demo/dt=2026-11-21/`."""
+    return f"sessions/project={project}/dt={day}/"
+
+
 def tail_name(created: int, first_event_id: str, rows: int) -> str:
     """A tail file is named by the first record of its stream batch: when it was made (epoch seconds), and its id.
 

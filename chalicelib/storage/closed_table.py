@@ -8,7 +8,7 @@ pk <project>#days                  sk <day>              of a day with an hour c
 Each item says up to which epoch it covers which hours: domain/closing. A year of days is one query of a page or two.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,6 +101,26 @@ class ClosedTable:
             if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
                 raise Conflict(f"{closed.start} of {event_type} was changed by another run") from error
             raise
+
+    def change(
+        self,
+        project: str,
+        event_type: str,
+        facet: str,
+        grain: str,
+        start: str,
+        change: Callable[[Closed | None], Closed | None],
+    ) -> None:
+        """Read, change, write; again when another run wrote in between. None leaves the item as it is."""
+        for tries_left in reversed(range(MAX_TRIES)):
+            changed = change(self.get(project, event_type, facet, grain, start))
+            try:
+                if changed:
+                    self.put(project, event_type, facet, grain, changed)
+                return
+            except Conflict:
+                if not tries_left:
+                    raise
 
     def note_day(self, project: str, day: str, token: str) -> None:
         """Note, before an hour of the day is written, that the day's items will lack it; `token` is new each time."""

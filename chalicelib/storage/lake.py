@@ -39,7 +39,8 @@ FILE_BYTES = 256 * 1024 * 1024  # then another file begins: an engine reads seve
 DICTIONARY = ["event_type", "schema_version", "user_id", "anonymous_id", "session_id", "context", "enrichment"]
 
 
-FOLDED_COLUMNS = ["event_id", "event_type", "user_id", "anonymous_id", "occurred_at", "properties", "enrichment"]
+FOLDED_COLUMNS = ["event_id", "event_type", "user_id", "anonymous_id", "session_id"]
+FOLDED_COLUMNS += ["occurred_at", "properties", "enrichment"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ OPEN_INDEX = "open"
 BASE = "~"  # sorts after every minute, so a reader meets the base last
 TOMBSTONE_SECONDS = 48 * 3600  # twice the stream's retention: no batch that old can still be retried
 MAX_MADE_UP_TYPES = 1000  # of a project, without a contract: each costs a write once, and a place in every answer
-MAX_MERGE = 50  # a transaction takes 100 items and 4 MB
+MAX_MERGE = 97  # a transaction takes 100 items and 4 MB: the deltas, the merged item and the hour's state
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
         "body": {"B": encode(merged.rollups)},
     }
     if merged.absorbed:
-        item["absorbed"] = {"SS": sorted(merged.absorbed)}
+        item["absorbed"] = {"M": {str(at): {"SS": names} for at, names in _by_time(merged.absorbed).items()}}
     if merged.folded:
         item["folded"] = {"M": {name: {"N": str(at)} for name, at in merged.folded.items()}}
     return item
@@ -270,6 +270,7 @@ def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
 def _merged(item: Mapping[str, Any]) -> Merged:
     name = item["sk"]["S"]
     hour, epoch, _ = name.split("#", 2)
+    absorbed = item["absorbed"]["M"] if "absorbed" in item else {}
     return Merged(
         name=name,
         hour=hour,
@@ -277,10 +278,17 @@ def _merged(item: Mapping[str, Any]) -> Merged:
         minute=item["minute"]["S"],
         merged_at=int(item["merged_at"]["N"]),
         rollups=decode(item["body"]["B"]),
-        absorbed=frozenset(item["absorbed"]["SS"]) if "absorbed" in item else frozenset(),
+        absorbed={name: int(at) for at, names in absorbed.items() for name in names["SS"]},
         folded={key: int(at["N"]) for key, at in item["folded"]["M"].items()} if "folded" in item else {},
         version=int(item["version"]["N"]),
     )
+
+
+def _by_time(absorbed: Mapping[str, int]) -> dict[int, list[str]]:
+    names: dict[int, list[str]] = defaultdict(list)
+    for name in sorted(absorbed):
+        names[absorbed[name]].append(name)
+    return names
 
 
 def _tombstone_put(delta: Delta, expires_at: int) -> dict[str, Any]:

@@ -448,7 +448,7 @@ def run_compact(recorder: Recorder) -> None:
 def run_consolidate(recorder: Recorder) -> None:
     folder = hour_folder("shop", "2026-11-21T09")
     for number in (1, 2):
-        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number}, number)
+        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number, "user_id": "u"}, number)
         wiring.consolidator().lake.write(f"{folder}tail-{number}.parquet", [row])
         wiring.dirty_hours().note("shop", "2026-11-21T09", f"tail-{number}.parquet")
     with recorder.function():
@@ -469,11 +469,12 @@ def run_consolidate(recorder: Recorder) -> None:
 
 def close(now: int, done: Consolidated) -> bool:
     """What the handler does after a consolidation."""
+    wiring.sessionizer().settle(done.project, done.hour, done.files.keys)
     return wiring.closer().settle(done.project, done.hour, done.files.keys, now)
 
 
 def run_audit(recorder: Recorder) -> None:
-    wiring.ledger_table().put("shop", "2026-11-21T09", Receipt("c", received=1), now_ms() // 1000)
+    wiring.ledger_table().put("shop", hour_of(now_ms()), Receipt("c", received=1), now_ms() // 1000)
     wiring.data_bucket().put("spill/shop/1", b"message")
     with recorder.function():
         assert wiring.collector().sweep(datetime.now(UTC) + timedelta(hours=1)) == 0

@@ -4,8 +4,10 @@ import csv
 import io
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -110,12 +112,13 @@ def test_a_link_is_signed_and_ends(place: Place) -> None:
 def test_a_query_belongs_to_its_project(place: Place) -> None:
     query_id = place.ask("SELECT 1")["id"]
 
-    for ask in (
+    asks: list[Callable[[], Any]] = [
         lambda: place.page(query_id, 1, project="other"),
         lambda: place.analyst.cancel(query_id, "other"),
         lambda: place.page("unknown", 1),
         lambda: place.page("x" * 5000, 1),
-    ):
+    ]
+    for ask in asks:
         with pytest.raises(NotFound):
             ask()
 

@@ -91,7 +91,7 @@ def case(services: Services, request: pytest.FixtureRequest) -> Case:
 
 def value_of(event: StoredEvent, name: str) -> str | None:
     if name == "event_type":
-        return event["event_type"]
+        return str(event["event_type"])
     found = event["properties"].get(name, event["enrichment"].get(name))
     return None if found is None else str(found)
 

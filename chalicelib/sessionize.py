@@ -1,0 +1,137 @@
+"""Before an hour is closed: its consolidated file is cut into sessions, and those of the hours around are put together.
+
+What an hour holds of each session is written down first, as the hour's parts. Then the sessions of every hour that
+these parts may reach are put together from the parts of all hours around, compared with what is kept, and written where
+they differ. So it does not matter which hour comes first, how often, or where a run dies: the hour stays dirty and is
+done again. Two runs at once are right as well: who finds, in the end, that parts were written meanwhile, repeats it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from chalicelib.domain.facets import COUNTS, DERIVED, SESSIONS, facets_of, is_empty, part_of
+from chalicelib.domain.folding import Folding
+from chalicelib.domain.rollup_codec import decode, encode, encode_document
+from chalicelib.domain.rollups import Rollup, Rollups, merge_all
+from chalicelib.domain.session_parts import parts_of, sessions_of
+from chalicelib.domain.sessions import REACH_HOURS
+from chalicelib.domain.time_windows import HOUR_MS, hour_of, hour_start_ms
+from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable, one
+from chalicelib.storage.lake import Lake
+from chalicelib.storage.session_files import Listed, SessionFiles
+
+EPOCH = 0  # no session is live, so nothing has to be told apart from what a closed item covers
+MAX_PASSES = 5  # of one run
+FOLDED_AT_ONCE = 100_000  # sessions; bounds memory
+SPEC = DERIVED[SESSIONS]
+
+Kept = dict[tuple[str, str], Rollup]  # by facet and hour
+
+
+class Unsteady(Exception):
+    """Other runs wrote parts of the hours around all the time; the hour is to come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sessionizer:
+    """Keeps the sessions of each hour as closed rollups of a type of their own."""
+
+    lake: Lake
+    files: SessionFiles
+    closed: ClosedTable
+    new_token: Callable[[], str]
+
+    def settle(self, project: str, hour: str, keys: Sequence[str]) -> int:
+        """Count the sessions that the hour of these consolidated files has to do with; returns how many closed items
+        changed. Raises Unsteady.
+        """
+        blocks = parts_of(self.lake.events(keys))
+        some = next(blocks, None)
+        if some is None and hour not in self.files.listed(project, hour, hour):
+            return 0
+        self.files.write(project, hour, chain([some or []], blocks))
+        changed = 0
+        for _ in range(MAX_PASSES):
+            reach = 2 * (REACH_HOURS - 1)
+            span = _hours_from(hour, -reach), _hours_from(hour, reach)
+            listed = self.files.listed(project, *span)
+            changed += self._update(project, hour, listed)
+            if self.files.listed(project, *span) == listed:
+                return changed
+        raise Unsteady(f"{project} {hour}: session parts were written during each of {MAX_PASSES} passes")
+
+    def _update(self, project: str, hour: str, listed: Listed) -> int:
+        """Bring the sessions that began within reach of the hour in line with the parts of these files."""
+        first, last = _hours_from(hour, 1 - REACH_HOURS), _hours_from(hour, REACH_HOURS - 1)
+        truth = self._truth(project, first, last, listed)
+        kept = self._kept(project, first, last)
+        different: dict[str, dict[str, Rollup]] = defaultdict(dict)
+        for began in sorted({*truth, *(hour for _, hour in kept)}):
+            for facet in facets_of(SPEC):
+                part = part_of(truth.get(began, Rollup()), facet)
+                before = kept.get((facet, began))
+                if is_empty(part) if before is None else _bytes(part) == _bytes(before):
+                    continue
+                different[began][facet] = part
+        for day in sorted({began[:10] for began in different}):
+            self.closed.note_day(project, day, self.new_token())
+            for began, parts in different.items():
+                for facet, part in parts.items():
+                    if began[:10] == day:
+                        self._write(project, facet, began, part)
+            # Once more: another run may have put the day together, and taken the note away, in between.
+            self.closed.note_day(project, day, self.new_token())
+        return sum(map(len, different.values()))
+
+    def _truth(self, project: str, first: str, last: str, listed: Listed) -> dict[str, Rollup]:
+        """The sessions that began in the hours from `first` to `last`, by hour."""
+        found: dict[str, Rollup] = {}
+        numbers = hour_start_ms(first) // HOUR_MS, hour_start_ms(last) // HOUR_MS
+        for parts in self.files.read(project, listed):
+            for number, sessions in sessions_of(parts, *numbers):
+                left = iter(sessions)
+                rollups = [Rollups({SESSIONS: found.get(hour_of(number * HOUR_MS), Rollup())})]
+                while share := list(islice(left, FOLDED_AT_ONCE)):
+                    folding = Folding()
+                    for user, session in share:
+                        folding.add(SESSIONS, session, folding.user(user), SPEC)
+                    rollups = [merge_all([*rollups, decode(encode_document(folding.document()))])]
+                found[hour_of(number * HOUR_MS)] = rollups[0][SESSIONS]
+        return found
+
+    def _kept(self, project: str, first: str, last: str) -> Kept:
+        kept: Kept = {}
+        for facet in facets_of(SPEC):
+            if facet == COUNTS:
+                for day in self.closed.read(project, SESSIONS, facet, DAY, first[:10], last[:10]):
+                    kept |= {(facet, hour): part for hour, part in day.rollups.items() if first <= hour <= last}
+            else:
+                for item in self.closed.read(project, SESSIONS, facet, HOUR, first, last):
+                    kept[facet, item.start] = item.rollups[WHOLE]
+        return kept
+
+    def _write(self, project: str, facet: str, hour: str, part: Rollup) -> None:
+        if facet == COUNTS:
+
+            def in_day(before: Closed | None) -> Closed:
+                day = before or Closed(hour[:10], {}, Rollups())
+                rollups = Rollups({**day.rollups, hour: part})
+                return Closed(day.start, {**day.covers, hour: EPOCH}, rollups, day.version)
+
+            self.closed.change(project, SESSIONS, facet, DAY, hour[:10], in_day)
+        else:
+
+            def as_hour(before: Closed | None) -> Closed:
+                return one(hour, EPOCH, part, before.version if before else 0)
+
+            self.closed.change(project, SESSIONS, facet, HOUR, hour, as_hour)
+
+
+def _hours_from(hour: str, hours: int) -> str:
+    return hour_of(hour_start_ms(hour) + hours * HOUR_MS)
+
+
+def _bytes(part: Rollup) -> bytes:
+    return encode(Rollups({WHOLE: part}))
