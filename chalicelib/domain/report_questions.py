@@ -21,6 +21,8 @@ PROPERTY = validate.Regexp(
     re.compile(NAME.pattern + r"\Z"), error="a property's name has letters, digits and _, 64 at most"
 )
 WHO = "coalesce(user_id, anonymous_id)"
+# Whose a session is: one that the client named goes on when its user signs in.
+VISITOR = "coalesce(if(coalesce(session_id, '') = '', user_id, anonymous_id), anonymous_id, user_id, '')"
 MILLISECONDS = "date_diff('millisecond', timestamp '1970-01-01 00:00:00', occurred_at)"
 NO_BOTS = "coalesce(json_extract_scalar(enrichment, '$.bot'), 'false') <> 'true'"
 LOOK_AROUND_MS = 24 * HOUR_MS  # what is read before and after a range to find where its sessions begin and end
@@ -119,30 +121,31 @@ def property_of(name: str) -> str:
 
 
 def sessioned(span: Span, columns: str) -> Sql:
-    """Common table expressions up to `sessions`: events with who, session_id, part and place, and the columns.
+    """Common table expressions up to `sessions`: events with visitor, session_id, part and place, and the columns.
 
-    A session is (who, session_id, part): a client's own stands; without one it ends with half an hour without events,
-    as domain/sessions.py has it. `place` counts a session's events from 1; `began` and `ended` are its epoch
+    A session is (visitor, session_id, part): a client's own stands; without one it ends with half an hour without
+    events, as domain/sessions.py has it. `place` counts a session's events from 1; `began` and `ended` are its epoch
     milliseconds. Sessions are those that began in the span, if none goes on for more than a day.
     """
     condition, values = span.events(before_ms=LOOK_AROUND_MS, after_ms=LOOK_AROUND_MS)
     order = "ORDER BY ms, said, event_id"
     text = f"""WITH seen AS (
-        SELECT {WHO} AS who, coalesce(session_id, '') AS session_id, coalesce(client_timestamp, '') AS said, event_id,
+        SELECT {WHO} AS who, {VISITOR} AS visitor,
+            coalesce(session_id, '') AS session_id, coalesce(client_timestamp, '') AS said, event_id,
             {MILLISECONDS} AS ms, {columns}
-        FROM events WHERE {WHO} IS NOT NULL AND {condition}
+        FROM events WHERE coalesce(user_id, anonymous_id, nullif(session_id, '')) IS NOT NULL AND {condition}
     ), gaps AS (
         SELECT seen.*, CASE
-            WHEN session_id = '' AND ms - lag(ms) OVER (PARTITION BY who, session_id {order}) >= {INACTIVITY_MS}
+            WHEN session_id = '' AND ms - lag(ms) OVER (PARTITION BY visitor, session_id {order}) >= {INACTIVITY_MS}
             THEN 1 ELSE 0 END AS begins
         FROM seen
     ), parts AS (
-        SELECT gaps.*, sum(begins) OVER (PARTITION BY who, session_id {order} ROWS UNBOUNDED PRECEDING) AS part
+        SELECT gaps.*, sum(begins) OVER (PARTITION BY visitor, session_id {order} ROWS UNBOUNDED PRECEDING) AS part
         FROM gaps
     ), placed AS (
-        SELECT parts.*, row_number() OVER (PARTITION BY who, session_id, part {order}) AS place,
-            min(ms) OVER (PARTITION BY who, session_id, part) AS began,
-            max(ms) OVER (PARTITION BY who, session_id, part) AS ended
+        SELECT parts.*, row_number() OVER (PARTITION BY visitor, session_id, part {order}) AS place,
+            min(ms) OVER (PARTITION BY visitor, session_id, part) AS began,
+            max(ms) OVER (PARTITION BY visitor, session_id, part) AS ended
         FROM parts
     ), sessions AS (
         SELECT * FROM placed WHERE began >= {span.start_ms} AND began < {span.end_ms}

@@ -109,7 +109,8 @@ class PathsParameters(SpanParameters):
 def sessions_sql(sessions: Sessions) -> Sql:
     """A row of all sessions, one of each bucket and, with `group_by`, one of each group."""
     group = property_of(sessions.group_by) if sessions.group_by else "cast(NULL AS varchar)"
-    text, values = sessioned(sessions.span, f"occurred_at, {group} AS dimension")
+    pages = "event_type IN ('page_view', 'screen_view')"
+    text, values = sessioned(sessions.span, f"occurred_at, {pages} AS is_page, {group} AS dimension")
     if sessions.interval == "hour":  # of UTC: a zone's own clock has some hours twice
         bucket = "cast(date_trunc('hour', occurred_at) AS varchar)"
     else:
@@ -117,13 +118,14 @@ def sessions_sql(sessions: Sessions) -> Sql:
         day = "cast(occurred_at AT TIME ZONE :zone AS date)"
         bucket = f"cast(cast(date_trunc('{sessions.interval}', {day}) AS date) AS varchar)"
     text += f""", each AS (
-        SELECT who, session_id, part, max(CASE WHEN place = 1 THEN {bucket} END) AS bucket,
-            max(CASE WHEN place = 1 THEN dimension END) AS grp, max(ended) - min(began) AS lasted, count(*) AS events
-        FROM sessions GROUP BY who, session_id, part
+        SELECT max_by(who, place) AS who, max(CASE WHEN place = 1 THEN {bucket} END) AS bucket,
+            max(CASE WHEN place = 1 THEN dimension END) AS grp, max(ended) - min(began) AS lasted, count(*) AS events,
+            count_if(is_page) AS pages
+        FROM sessions GROUP BY visitor, session_id, part
     ), summed AS (
         SELECT grouping(bucket) AS no_bucket, grouping(grp) AS no_group, bucket, grp,
             count(*) AS sessions, count(DISTINCT who) AS users, sum(events) AS events, avg(lasted) AS mean,
-            approx_percentile(lasted, 0.5) AS median, count_if(events = 1) AS bounces
+            approx_percentile(lasted, 0.5) AS median, count_if(pages = 1 OR events = 1) AS bounces
         FROM each GROUP BY GROUPING SETS ((), (bucket), (grp))
     ), ranked AS (
         SELECT summed.*, row_number() OVER (PARTITION BY no_bucket, no_group ORDER BY sessions DESC, grp) AS place
@@ -172,7 +174,7 @@ def _numbers(row: Row) -> dict[str, Any]:
 def paths_sql(paths: Paths) -> Sql:
     """A row of each path, the most frequent first: its steps, its sessions, and how many sessions there are."""
     text, values = sessioned(paths.span, f"event_type, {property_of(paths.by)} AS node")
-    key = "who, session_id, part"
+    key = "visitor, session_id, part"
     only, begin = "node IS NOT NULL", "1"
     if paths.event_type:
         only, values["event_type"] = f"{only} AND event_type = :event_type", paths.event_type
