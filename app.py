@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 from urllib.parse import unquote
 
@@ -48,6 +48,7 @@ from chalicelib.domain.errors import (
 )
 from chalicelib.domain.events import Admission
 from chalicelib.domain.parameters import read_page
+from chalicelib.domain.query_requests import REPORT_NAMES, read_query, read_result, read_saved
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.selections import read_list, read_replay
 from chalicelib.domain.summaries import read_day
@@ -320,15 +321,58 @@ def post_replay() -> Response:
 @refusals
 def post_query() -> Response:
     owner = project(Scope.READ)
-    found = wiring.analyst().run(bodies.read_object(raw_body()).get("sql"), owner.id, now())
-    return answer(found, 200 if "rows" in found else 202)
+    asked = read_query(bodies.read_object(raw_body()))
+    return answer_of_query(wiring.analyst().run(asked, owner.id, now()))
 
 
 @app.route("/query/{query_id}", methods=["GET"])
 @refusals
 def get_query(query_id: str) -> Response:
-    found = wiring.analyst().answer(query_id, project(Scope.READ).id)
-    return answer(found, 200 if "rows" in found else 202)
+    owner = project(Scope.READ)
+    page = read_result(request().query_params or {})
+    return answer_of_query(wiring.analyst().answer(query_id, owner.id, page))
+
+
+@app.route("/query/{query_id}", methods=["DELETE"])
+@refusals
+def delete_query(query_id: str) -> Response:
+    return answer(wiring.analyst().cancel(query_id, project(Scope.READ).id))
+
+
+@app.route("/queries", methods=["POST"], content_types=ANY_TYPE)
+@refusals
+def post_saved_query() -> Response:
+    owner = project(Scope.ADMIN)
+    return answer(wiring.analyst().save(read_saved(bodies.read_object(raw_body())), owner.id, now()))
+
+
+@app.route("/queries", methods=["GET"])
+@refusals
+def get_saved_queries() -> Response:
+    return answer(wiring.analyst().show_saved(project(Scope.READ).id))
+
+
+@app.route("/queries/{name}", methods=["DELETE"])
+@refusals
+def delete_saved_query(name: str) -> Response:
+    wiring.analyst().forget(unquote(name), project(Scope.ADMIN).id)
+    return answer({"deleted": name})
+
+
+def get_report(name: str) -> Response:
+    found = wiring.analyst().report(name, request().query_params or {}, project(Scope.READ).id, now())
+    return answer_of_query(found)
+
+
+for report_name in REPORT_NAMES:
+    app.route(f"/reports/{report_name}", methods=["GET"], name=f"get_{report_name}_report")(
+        refusals(partial(get_report, report_name))
+    )
+
+
+def answer_of_query(found: dict[str, Any]) -> Response:
+    """202 while it goes on."""
+    return answer(found, 202 if found["state"] in ("QUEUED", "RUNNING") else 200)
 
 
 @app.route("/schemas", methods=["GET"])

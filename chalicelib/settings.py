@@ -83,6 +83,7 @@ class Settings:
     bus_project: str  # whose the events of the bus are; empty: nobody's, and none is taken
     events_queue_url: str
     data_bucket: str
+    results_bucket: str  # where Athena writes
     alerts_topic_arn: str  # where people are told of anomalies and alerts
     event_bus: str  # and programs
     athena_database: str
@@ -114,6 +115,7 @@ class Settings:
             bus_project=environ.get("BUS_PROJECT", ""),
             events_queue_url=need("EVENTS_QUEUE_URL"),
             data_bucket=need("DATA_BUCKET"),
+            results_bucket=need("RESULTS_BUCKET"),
             alerts_topic_arn=need("ALERTS_TOPIC_ARN"),
             event_bus=need("EVENT_BUS"),
             athena_database=need("ATHENA_DATABASE"),

@@ -91,6 +91,12 @@ def client(service: str) -> Any:
 
 
 @cache
+def signing_client() -> Any:
+    """A client of S3 whose links every region and bucket takes; the SDK's default signs them as S3 once did."""
+    return boto3.client("s3", config=CLIENT_CONFIG.merge(Config(signature_version="s3v4")))
+
+
+@cache
 def management_client(endpoint_url: str) -> Any:
     """The management API of one WebSocket endpoint."""
     return boto3.client("apigatewaymanagementapi", endpoint_url=endpoint_url, config=CLIENT_CONFIG)
@@ -325,9 +331,13 @@ def analyst() -> "Analyst":
     # Imported here because the SQL parser would double the cold start of every other route.
     from chalicelib.query import Analyst
     from chalicelib.storage.athena import Athena
+    from chalicelib.storage.queries_table import QueriesTable
 
-    athena = Athena(client("athena"), settings().athena_database, settings().athena_workgroup)
-    return Analyst(athena, control_table(), dirty_hours())
+    found = settings()
+    athena = Athena(
+        client("athena"), signing_client(), found.athena_database, found.athena_workgroup, found.results_bucket
+    )
+    return Analyst(athena, QueriesTable(client("dynamodb"), found.control_table), dirty_hours())
 
 
 @cache

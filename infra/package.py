@@ -132,7 +132,7 @@ def load(archive: Path, python: Path, version: str, layer: lake_layer.Layer | No
         if subprocess.run([*pip, *pins("boto3")], check=False).returncode:
             raise OperatorError(f"pip could not fill {runtime}; its message is above")
     variables = read_config()["stages"][STAGE]["environment_variables"]
-    recorded_later = dict.fromkeys(("EVENTS_QUEUE_URL", "DATA_BUCKET"), "unrecorded")
+    recorded_later = dict.fromkeys(("EVENTS_QUEUE_URL", "DATA_BUCKET", "RESULTS_BUCKET"), "unrecorded")
     found: list[str] = []
     for layers in ([], [layer.folder / "python"] if layer else []):
         if layers or not found:

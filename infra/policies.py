@@ -53,7 +53,12 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
     ]
     query = [
         allow(
-            ["athena:GetQueryExecution", "athena:GetQueryResults", "athena:StartQueryExecution"],
+            [
+                "athena:GetQueryExecution",
+                "athena:GetQueryResults",
+                "athena:StartQueryExecution",
+                "athena:StopQueryExecution",
+            ],
             f"arn:aws:athena:*:*:workgroup/{app}",
         ),
         # What Athena does in the caller's name.
@@ -98,6 +103,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         "api_handler": [
             control_items("dynamodb:GetItem", "key", "project", "query"),
             control_items("dynamodb:PutItem", "query", "ticket"),
+            control_items([f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query")], "queries"),
             control_items("dynamodb:UpdateItem", "quota"),
             control_items(["dynamodb:GetItem", "dynamodb:PutItem"], "annotation"),
             control_items("dynamodb:PutItem", "annotations"),

@@ -4,12 +4,12 @@ MiniStack keeps the API (workgroups, executions, result pages); its runner is re
 a table and runs the text as it is. The links make a table one consistent listing, and are all that a query can read.
 """
 
-import asyncio
 import os
 import shutil
 import threading
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from urllib.parse import urlsplit
 import duckdb
 from sqlglot import exp
 
-from localcloud.athena_dialect import MACROS, named_tables, only_projects, to_duckdb
+from localcloud.athena_dialect import MACROS, in_athenas_words, named_tables, only_projects, to_duckdb
+from localcloud.athena_executions import OVER, Answered, Asked, Executions, QueryCancelled, QueryFailed
 from localcloud.athena_values import as_athena, athena_type
 
 QUERY_SECONDS = 120.0
+WATCH_SECONDS = 0.05
 ATTEMPTS = 5  # at a listing, which an object deleted meanwhile makes old
 PATH = "$path"  # Athena's hidden column with each row's file
 DUCKDB_TYPES = {
@@ -42,28 +44,25 @@ DUCKDB_TYPES = {
 }
 
 
-class QueryFailed(Exception):
-    """The query's StateChangeReason."""
-
-
 def install(scratch: Path) -> None:
     """Answer Athena's queries from now on; `scratch` is on the file system of the objects."""
-    from ministack.services import athena
-
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
 
-    async def run_duckdb(query: str, database: str, _catalog: str | None = None) -> dict[str, Any]:
-        statement, tables = to_duckdb(query), named_tables(query)
+    def prepare(asked: Asked) -> Callable[[], Answered]:
+        statement, tables = to_duckdb(asked.query), named_tables(asked.query)
+        sources = [_Source.find(name, database or asked.database, asked.query) for database, name in tables]
         folder = scratch / uuid.uuid4().hex
-        try:
-            # Tables are found here, on the loop, where MiniStack knows whose request it is.
-            sources = [_Source.find(name, table_database or database, query) for table_database, name in tables]
-            return await asyncio.to_thread(_run, statement, database, [s for s in sources if s], folder)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    athena._run_duckdb = run_duckdb
+        def run() -> Answered:
+            try:
+                return _run(asked, statement, [source for source in sources if source], folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+        return run
+
+    Executions(prepare)
 
 
 class _Source:
@@ -160,9 +159,12 @@ class _Linked:
     files: list[Path]
 
 
-def _run(statement: exp.Expr, database: str, sources: list[_Source], folder: Path) -> dict[str, Any]:
+def _run(asked: Asked, statement: exp.Expr, sources: list[_Source], folder: Path) -> Answered:
     folder.mkdir(parents=True)
     linked = [(source, source.link(folder)) for source in sources]
+    scanned_bytes = sum(file.stat().st_size for _, found in linked for file in found.files)
+    if asked.most_bytes is not None and scanned_bytes > asked.most_bytes:
+        raise QueryCancelled(OVER)
     with_path = any(column.name == PATH for column in statement.find_all(exp.Column))
     with duckdb.connect(":memory:") as connection:
         for setting in (
@@ -177,38 +179,51 @@ def _run(statement: exp.Expr, database: str, sources: list[_Source], folder: Pat
             connection.execute(setting)
         for macro in MACROS:
             connection.execute(macro)
-        for schema in sorted({database, *(source.database for source in sources)}):
+        for schema in sorted({asked.database, *(source.database for source in sources)}):
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
         for source, files in linked:
             connection.execute(source.view(connection, files, with_path=with_path))
-        connection.execute(f"USE {_quoted(database)}")
+        connection.execute(f"USE {_quoted(asked.database)}")
         connection.execute("SET lock_configuration = true")
-        return _answer(connection, statement.sql(dialect="duckdb"))
+        return _answer(asked, connection, statement.sql(dialect="duckdb"), scanned_bytes, folder)
 
 
-def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
-    timer = threading.Timer(QUERY_SECONDS, connection.interrupt)
-    timer.start()
+def _answer(
+    asked: Asked, connection: duckdb.DuckDBPyConnection, sql: str, scanned_bytes: int, folder: Path
+) -> Answered:
+    done = threading.Event()
+    threading.Thread(target=_watch, args=(asked, connection, done), daemon=True).start()
     try:
         relation = connection.sql(sql)
         kinds = [str(kind) for kind in relation.types]
+        if asked.parquet:
+            file = folder / "unloaded.parquet"
+            relation.write_parquet(str(file))
+            return Answered([], [], [], scanned_bytes, file.read_bytes())
         if any("TIME ZONE" in kind for kind in kinds):  # fetchall would need pytz for these
             columns = relation.to_arrow_table().columns
             rows = list(zip(*(column.to_pylist() for column in columns), strict=True))
         else:
             rows = relation.fetchall()
     except duckdb.InterruptException as error:
+        if asked.stopped.is_set():
+            raise QueryCancelled("Query was cancelled by user") from error
         raise QueryFailed(f"Query timeout: it ran for more than {QUERY_SECONDS:.0f} s") from error
     except duckdb.Error as error:
-        raise QueryFailed(f"{type(error).__name__}: {error}") from error
+        raise QueryFailed(in_athenas_words(f"{type(error).__name__}: {error}", asked.query)) from error
     finally:
-        timer.cancel()
-    return {
-        "columns": relation.columns,
-        "column_types": [athena_type(kind) for kind in kinds],
-        # Text, as the API gives it; and MiniStack saves its executions as JSON.
-        "rows": [[as_athena(value) for value in row] for row in rows],
-    }
+        done.set()
+    # Text, as the API gives it; and MiniStack saves its executions as JSON.
+    texts = [[as_athena(value) for value in row] for row in rows]
+    return Answered(relation.columns, [athena_type(kind) for kind in kinds], texts, scanned_bytes)
+
+
+def _watch(asked: Asked, connection: duckdb.DuckDBPyConnection, done: threading.Event) -> None:
+    """Interrupt the query when it is stopped or takes too long; again and again, for one can come too soon."""
+    until = time.monotonic() + QUERY_SECONDS
+    while not done.wait(WATCH_SECONDS):
+        if asked.stopped.is_set() or time.monotonic() > until:
+            connection.interrupt()
 
 
 def _duckdb_type(kind: str) -> str:

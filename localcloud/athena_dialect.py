@@ -1,5 +1,7 @@
 """From Athena's SQL to DuckDB's: sqlglot does most of it, and this the rest."""
 
+import re
+
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -22,6 +24,12 @@ MACROS = (
 )
 
 
+COMPLAINTS = {
+    r'Referenced column "([^"]+)" not found': "COLUMN_NOT_FOUND: {place}Column '{name}' cannot be resolved",
+    r"Function with name \"?(\w+)\"? does not exist": "FUNCTION_NOT_FOUND: {place}Function '{name}' not registered",
+}
+
+
 class QueryRefused(Exception):
     """The text is no query that Athena would run."""
 
@@ -30,6 +38,18 @@ def to_duckdb(query: str) -> exp.Expr:
     """The query's tree, ready to be written in DuckDB's dialect; raises QueryRefused."""
     tree = _parse(query)
     return tree.transform(_replace)
+
+
+def in_athenas_words(reason: str, query: str) -> str:
+    """DuckDB's complaint about a name as Athena makes it, with the name's place in the query."""
+    for pattern, complaint in COMPLAINTS.items():
+        if found := re.search(pattern, reason):
+            name = found[1]
+            places = [t for t in sqlglot.tokenize(query, read="athena") if t.text.lower() == name.lower()]
+            # The last one: what the app puts before a query has such names as well.
+            place = f"line {places[-1].line}:{places[-1].col - (places[-1].end - places[-1].start)}: " if places else ""
+            return complaint.format(place=place, name=name)
+    return reason
 
 
 def named_tables(query: str) -> list[tuple[str, str]]:

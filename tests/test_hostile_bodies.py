@@ -21,7 +21,7 @@ import pytest
 import app
 from chalicelib import wiring
 
-CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
+CORPUS = sorted(path for path in (Path(__file__).parent / "corpus").iterdir() if path.is_file())
 SEED, COUNT = 20_261_121, 1_000
 MAX_PEAK_BYTES = 96 * 2**20  # of one request; the function has 1024 MB
 SETTINGS = {
@@ -31,6 +31,7 @@ SETTINGS = {
     "CONTROL_TABLE": "control",
     "EVENTS_QUEUE_URL": "https://queue.invalid/events",
     "DATA_BUCKET": "data",
+    "RESULTS_BUCKET": "results",
     "ATHENA_DATABASE": "d",
     "ATHENA_WORKGROUP": "w",
     "ALERTS_TOPIC_ARN": "arn:aws:sns:us-east-1:000000000000:alerts",

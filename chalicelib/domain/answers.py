@@ -159,8 +159,68 @@ QUARANTINE = an(
     next=TEXT_OR_NULL,
 )
 REPLAY = an(replayed=COUNT, rejected=COUNT, reasons=by_name(COUNT), left=COUNT, next=TEXT_OR_NULL, dry_run=YES_OR_NO)
-ROWS = an(**_QUERY, columns=many(an(name=TEXT, type=TEXT)), rows=many(many(ANYTHING)), truncated=YES_OR_NO)
+ROWS = an(
+    **_QUERY,
+    columns=many(an(name=TEXT, type=TEXT)),
+    rows=many(many(ANYTHING)),
+    next=TEXT_OR_NULL,
+    downloads=many(an(format=one_of("csv", "parquet"), url=TEXT, maybe={"size_bytes": COUNT})),
+)
 RUNNING = an(**_QUERY)
+ENDED = an(id=TEXT, state=TEXT)
+SAVED_QUERY = an(name=TEXT, sql=TEXT, description=TEXT, parameters=many(TEXT), saved_at=TIME)
+SAVED_QUERIES = an(queries=many(SAVED_QUERY))
+
+
+def _report(name: str, *, maybe: JsonSchema | None = None, **fields: JsonSchema) -> JsonSchema:
+    return an(**_QUERY, report=one_of(name), **_RANGE, timezone=TEXT, maybe=maybe, **fields)
+
+
+_STEPS = many(
+    an(
+        step=TEXT,
+        users=COUNT,
+        conversion=NUMBER_OR_NULL,
+        maybe=dict.fromkeys(("conversion_from_previous", "mean_seconds", "median_seconds"), NUMBER_OR_NULL),
+    )
+)
+_SESSION_NUMBERS = {
+    "sessions": COUNT,
+    "users": COUNT,
+    **dict.fromkeys(("events_per_session", "mean_seconds", "median_seconds", "bounce_rate"), NUMBER_OR_NULL),
+}
+FUNNEL = _report(
+    "funnel", window_minutes=COUNT, steps=_STEPS, maybe={"groups": many(an(key=TEXT_OR_NULL, steps=_STEPS))}
+)
+RETENTION = _report(
+    "retention",
+    interval=one_of("day", "week", "month"),
+    mode=one_of("first_time", "recurring"),
+    cohorts=many(an(start=TEXT, users=COUNT, retained=many(an(users=COUNT, rate=NUMBER_OR_NULL)))),
+)
+SESSIONS = _report(
+    "sessions",
+    interval=one_of("hour", "day", "week", "month"),
+    total=an(**_SESSION_NUMBERS),
+    series=many(an(start=TIME, **_SESSION_NUMBERS)),
+    maybe={"groups": many(an(key=TEXT_OR_NULL, **_SESSION_NUMBERS))},
+)
+TOP = _report(
+    "top",
+    of=TEXT,
+    agg=one_of("count", "users", "sum"),
+    measure=TEXT_OR_NULL,
+    total=NUMBER,
+    values=many(an(value=TEXT, number=NUMBER_OR_NULL, share=NUMBER_OR_NULL)),
+)
+PATHS = _report(
+    "paths",
+    by=TEXT,
+    depth=COUNT,
+    sessions=COUNT,
+    paths=many(an(steps=many(TEXT), sessions=COUNT, share=NUMBER_OR_NULL)),
+)
+RESULT = {"anyOf": [ROWS, FUNNEL, RETENTION, SESSIONS, TOP, PATHS]}
 ANOMALIES = an(
     anomalies=many(
         an(

@@ -22,7 +22,9 @@ from chalicelib.domain.contracts import MAX_ID_LENGTH
 from chalicelib.domain.errors import InvalidRequest, NotFound, TooManyRequests
 from chalicelib.domain.openapi import SOME_TEXT, WRITE_KEYS, JsonSchema, Operation, ref
 from chalicelib.domain.parameters import PageParameters
+from chalicelib.domain.query_requests import QueryBody, ResultParameters, SavedQueryBody
 from chalicelib.domain.questions import QuestionParameters
+from chalicelib.domain.reports import REPORTS
 from chalicelib.domain.selections import ListParameters, ReplayParameters
 from chalicelib.domain.summaries import SummaryParameters
 
@@ -65,6 +67,11 @@ _BATCH = an(
 )
 _SDK_BODY = {JSON: {"anyOf": [_BATCH, _MESSAGE]}, **_OTHER_NAMES}
 _USER = {"user_id": SOME_TEXT | {"maxLength": MAX_ID_LENGTH, "examples": ["ada"]}}
+
+
+def _report(summary: str, name: str, answered: JsonSchema) -> Operation:
+    return Operation(summary, Scope.READ, {200: answered, 202: answers.RUNNING}, query=REPORTS[name].schema)
+
 
 OPERATIONS: dict[str, Operation] = {
     "POST /events": Operation(
@@ -179,14 +186,34 @@ OPERATIONS: dict[str, Operation] = {
         "Read-only SQL on the project's own `events`: rows, or 202 with an id after 20 s.",
         Scope.READ,
         {200: answers.ROWS, 202: answers.RUNNING},
-        body=an(sql={"type": "string", "minLength": 1, "examples": ["SELECT count(*) FROM events"]}),
+        body=QueryBody,
+        raises=(NotFound,),
     ),
     "GET /query/{query_id}": Operation(
-        "The same query again.",
+        "The same query, or report, again; a page of its rows.",
         Scope.READ,
-        {200: answers.ROWS, 202: answers.RUNNING},
-        raises=(InvalidRequest, NotFound),
+        {200: answers.RESULT, 202: answers.RUNNING},
+        query=ResultParameters,
+        raises=(NotFound,),
     ),
+    "DELETE /query/{query_id}": Operation(
+        "Ends a query that goes on.", Scope.READ, {200: answers.ENDED}, raises=(NotFound,)
+    ),
+    "POST /queries": Operation(
+        "Saves a query under a name, in place of one that has it.",
+        Scope.ADMIN,
+        {200: answers.SAVED_QUERY},
+        body=SavedQueryBody,
+    ),
+    "GET /queries": Operation("Every saved query.", Scope.READ, {200: answers.SAVED_QUERIES}),
+    "DELETE /queries/{name}": Operation(
+        "Removes a saved query.", Scope.ADMIN, {200: answers.DELETED}, raises=(NotFound,)
+    ),
+    "GET /reports/funnel": _report("How many users went through steps in order.", "funnel", answers.FUNNEL),
+    "GET /reports/retention": _report("How many users came back, by cohort.", "retention", answers.RETENTION),
+    "GET /reports/sessions": _report("How many sessions, how long, how full.", "sessions", answers.SESSIONS),
+    "GET /reports/top": _report("A property's most frequent values.", "top", answers.TOP),
+    "GET /reports/paths": _report("The most frequent paths of sessions.", "paths", answers.PATHS),
     "GET /schemas": Operation("Every event type with a contract.", None, {200: answers.SCHEMAS}),
     "GET /schemas/{event_type}": Operation(
         "Every version of a contract, whole.",

@@ -72,7 +72,7 @@ class Question:
         Days are those of the zone, so one may have 23 or 25 hours; weeks begin on Monday.
         """
         if self.interval in CALENDAR:
-            return _calendar_starts(self.start_ms, self.end_ms, self.interval, self.zone)
+            return calendar_starts(self.start_ms, self.end_ms, self.interval, self.zone)
         step = {"minute": MINUTE_MS, "hour": HOUR_MS}[self.interval]
         return list(range(self.start_ms - self.start_ms % step, self.end_ms, step))
 
@@ -136,7 +136,7 @@ class QuestionParameters(Schema):
 
     @post_load
     def _question(self, data: dict[str, Any], **_: Any) -> Question:
-        zone = _zone(data["timezone"])
+        zone = zone_of(data["timezone"])
         start_ms = instant("start", data["start"], zone, of_end=False)
         end_ms = instant("end", data["end"], zone, of_end=True)
         if end_ms <= start_ms:
@@ -157,7 +157,7 @@ class QuestionParameters(Schema):
             measure=data["measure"] if data["agg"] in MEASURED else None,
             group_by=data["group_by"],
             zone=zone,
-            filter=_filter(data["filter"], data["group_by"]),
+            filter=read_filter(data["filter"], data["group_by"]),
             limit=data["limit"],
             compare=data["compare"],
         )
@@ -191,7 +191,7 @@ def _of_whole_buckets(question: Question) -> Question:
     )
 
 
-def _filter(text: str | None, group_by: str | None) -> Filter | None:
+def read_filter(text: str | None, group_by: str | None = None) -> Filter | None:
     """`country:DE,FR`, or as JSON `{"country": ["DE", "FR"]}` for values with commas."""
     if not text:
         return None
@@ -227,7 +227,8 @@ def read_question(parameters: Mapping[str, str]) -> Question:
     return question
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_of(name: str) -> ZoneInfo:
+    """Raises ValidationError of the parameter `timezone`."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # unknown, malformed, or the name of a folder
@@ -256,7 +257,8 @@ def instant(name: str, text: str, zone: ZoneInfo, *, of_end: bool) -> int:
     return ms
 
 
-def _calendar_starts(start_ms: int, end_ms: int, interval: str, zone: ZoneInfo) -> list[int]:
+def calendar_starts(start_ms: int, end_ms: int, interval: str, zone: ZoneInfo) -> list[int]:
+    """The starts of the zone's days, weeks or months that the range touches, in epoch milliseconds."""
     starts = []
     day = from_ms(start_ms).astimezone(zone).date()
     if interval == "week":

@@ -1,7 +1,7 @@
-"""The control table's short-lived items: WebSocket tickets and connections, queries in flight.
+"""The control table's short-lived items: WebSocket tickets and connections.
 
-Its projects and keys are in access_table.py, its counters in quota_table.py.
-ticket#<sha256> / ticket              query#<id> / query
+Its projects and keys are in access_table.py, its counters in quota_table.py, queries in queries_table.py.
+ticket#<sha256> / ticket
 connection#<id> / connection          whose it is
 sockets#<project> / <connection id>   where to push, and what was subscribed to
 """
@@ -74,16 +74,6 @@ class ControlTable:
             place = _key(f"sockets#{owner['project']['S']}", connection_id)
             self.client.delete_item(TableName=self.name, Key=place)
             self.client.delete_item(TableName=self.name, Key=_key(f"connection#{connection_id}", "connection"))
-
-    def put_query(self, query_id: str, project: str, expires_at: datetime) -> None:
-        """Note whose query it is, before anyone can ask for it."""
-        item = {**_key(f"query#{query_id}", "query"), "project": {"S": project}, **_expiry(expires_at)}
-        self.client.put_item(TableName=self.name, Item=item)
-
-    def project_of_query(self, query_id: str) -> str | None:
-        """Who started the query; None of an unknown one."""
-        item = self._get(f"query#{query_id}", "query")
-        return None if item is None else item["project"]["S"]
 
     def _get(self, pk: str, sk: str) -> dict[str, Any] | None:
         item: dict[str, Any] | None = self.client.get_item(

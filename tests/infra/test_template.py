@@ -18,6 +18,7 @@ from infra.project import ROOT, read_config
 from infra.stack import MONITORING, TEMPLATE
 
 Template = dict[str, Any]
+ANALYSTS = ROOT / "infra" / "analysts.yaml"
 OPERATIONS = ROOT / "docs" / "operations.md"
 # Chalice names the API's function after the app alone, and the sockets' functions after their route.
 FUNCTIONS = [
@@ -46,7 +47,7 @@ def of_type(template: Template, kind: str) -> dict[str, dict[str, Any]]:
     return {name: r for name, r in template["Resources"].items() if r["Type"] == kind}
 
 
-@pytest.mark.parametrize("path", [TEMPLATE, MONITORING], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [TEMPLATE, MONITORING, ANALYSTS], ids=lambda path: path.stem)
 def test_cfn_lint_finds_nothing(path: Path) -> None:
     assert [str(finding) for finding in lint_file(path)] == []
 
@@ -235,7 +236,9 @@ def test_the_handbook_says_for_how_long_erased_data_is_kept(template: Template) 
 
 
 def test_the_templates_name_no_partition_and_the_handbook_says_that_the_policies_do() -> None:
-    assert [path.name for path in (TEMPLATE, MONITORING) if re.search(r"arn:aws[\w-]*:", path.read_text())] == []
+    assert [
+        path.name for path in (TEMPLATE, MONITORING, ANALYSTS) if re.search(r"arn:aws[\w-]*:", path.read_text())
+    ] == []
     assert re.search(r"`infra/policies.py` in place of `arn:aws:`", OPERATIONS.read_text())
 
 

@@ -13,15 +13,14 @@ from chalicelib.archive import Archiver
 from chalicelib.consolidate import Consolidator
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.query_requests import ROWS, QueryRequest
 from chalicelib.domain.snapshots import Open, Snapshot
-from chalicelib.domain.sql import confine
+from chalicelib.domain.sql import confine, read
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms
-from chalicelib.query import Analyst
-from chalicelib.storage.athena import Athena
-from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.dirty_hours import DirtyHours
-from chalicelib.storage.lake import SCHEMA, Lake
+from chalicelib.storage.lake import Lake
 from chalicelib.storage.objects import DataBucket
+from tests.localcloud.analysts import Place
 from tests.localcloud.conftest import Services
 from tests.stores import stream_record
 
@@ -29,9 +28,9 @@ NINE = 1_795_251_600_000
 HOUR = "2026-11-21T09"
 FOLDER = hour_folder("demo", HOUR)
 SQL = "SELECT event_id, to_iso8601(received_at) FROM events WHERE dt = '2026-11-21'"
+QUERY = QueryRequest(SQL, None, {}, ROWS, 1000)
 SHARES = 8  # of the writes to die before, one test each
 WRITES = {"PutObject", "DeleteObject", "UpdateItem", "DeleteItem", "CompleteMultipartUpload"}
-ATHENA_TYPES = {"string": "string", "timestamp[us, tz=UTC]": "timestamp"}
 
 
 class Died(BaseException):
@@ -52,27 +51,8 @@ class World:
     ceiling: set[str] = field(default_factory=set)  # what it may find
 
     def __post_init__(self) -> None:
-        name = uuid.uuid4().hex
-        self.bucket, self.table, self.database = f"lake-{name}", f"rollups-{name}", f"db_{name}"
-        s3, dynamodb, glue = (self.services.client(service) for service in ("s3", "dynamodb", "glue"))
-        s3.create_bucket(Bucket=self.bucket)
-        dynamodb.create_table(
-            TableName=self.table,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-            AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("pk", "sk")],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        glue.create_database(DatabaseInput={"Name": self.database})
-        columns = [{"Name": column.name, "Type": ATHENA_TYPES[str(column.type)]} for column in SCHEMA]
-        glue.create_table(
-            DatabaseName=self.database,
-            TableInput={
-                "Name": "events",
-                "Parameters": {"projection.enabled": "true", "projection.project.type": "injected"},
-                "StorageDescriptor": {"Location": f"s3://{self.bucket}/lake/", "Columns": columns},
-                "PartitionKeys": [{"Name": name, "Type": "string"} for name in ("project", "dt", "hr")],
-            },
-        )
+        place = Place(self.services)
+        self.bucket, self.table, self.analyst = place.bucket, place.table, place.analyst
         # Clients of their own for the process that dies; those of the readers are the services'.
         clients = {service: self._client(service) for service in ("s3", "dynamodb")}
         self.lake = Lake(DataBucket(clients["s3"], self.bucket))
@@ -81,13 +61,6 @@ class World:
         self.consolidator = Consolidator(
             self.lake, self.dirty, "test", lambda: uuid.uuid4().hex[:8], lambda: self.clock
         )
-        client = self.services.client("athena")
-        output = {"OutputLocation": f"s3://{self.bucket}/results/"}
-        client.create_work_group(Name=self.database, Configuration={"ResultConfiguration": output})
-        athena = Athena(client, self.database, self.database)
-        control = ControlTable(dynamodb, self.table)
-        reading = DirtyHours(dynamodb, self.table)
-        self.analyst = Analyst(athena, control, reading, sleep=lambda _: time.sleep(0.002))
 
     def _client(self, service: str) -> Any:
         client = boto3.client(
@@ -142,7 +115,7 @@ class World:
 
     def seen(self) -> list[tuple[str, str]]:
         """(event id, when it was received) of every row that a query finds now."""
-        answer = self.analyst.run(SQL, "demo", from_ms(self.now_ms))
+        answer = self.analyst.run(QUERY, "demo", from_ms(self.now_ms))
         return [tuple(row) for row in answer["rows"]]
 
     def check(self) -> None:
@@ -209,12 +182,15 @@ def test_a_query_finds_what_there_was_when_it_began_however_late_its_files_are_l
     def between() -> None:
         for began_ms, query, ids in begun:
             if world.now_ms - began_ms <= 30 * MINUTE_MS:  # Athena ends a query then
-                found = [row[0] for row in world.analyst.athena.rows(finished(world, query), 100)[1]]
+                found = [row[0] for row in world.analyst.athena.rows(finished(world, query), 100).rows]
                 assert len(found) == len(set(found))
                 assert ids <= set(found)
         hours = [Open(u.hour, u.version, u.upto) for u in world.analyst.dirty.of("demo")] + [Open("2026-11-21T20")]
         query = confine(
-            SQL, project="demo", lake_table=world.analyst.athena.lake_table, snapshot=Snapshot(world.now_ms, hours)
+            read(SQL),
+            project="demo",
+            lake_table=world.analyst.athena.lake_table,
+            snapshot=Snapshot(world.now_ms, hours),
         )
         begun.append((world.now_ms, query, set(world.floor)))
 

@@ -1,0 +1,118 @@
+"""A lake with its catalogue, table and workgroup on the local services, and the analyst who asks about it."""
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from chalicelib.domain.events import StoredEvent
+from chalicelib.domain.partitions import hour_folder, tail_name
+from chalicelib.domain.query_requests import ROWS, QueryRequest, ResultPage
+from chalicelib.domain.time_windows import hour_of
+from chalicelib.query import Analyst
+from chalicelib.storage.athena import Athena
+from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.lake import SCHEMA, Lake, Row
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.queries_table import QueriesTable
+from tests.localcloud.conftest import Services
+
+ATHENA_TYPES = {"string": "string", "timestamp[us, tz=UTC]": "timestamp"}
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
+
+
+@dataclass
+class Place:
+    """One of its own for each test; `analyst` is the product's, waiting in short steps."""
+
+    services: Services
+    most_bytes: int | None = None  # that a query may read
+    tails: int = 0
+    ids: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        name = uuid.uuid4().hex
+        self.bucket, self.table, self.database = f"lake-{name}", f"table-{name}", f"db_{name}"
+        s3, dynamodb, glue = (self.services.client(service) for service in ("s3", "dynamodb", "glue"))
+        s3.create_bucket(Bucket=self.bucket)
+        dynamodb.create_table(
+            TableName=self.table,
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("pk", "sk")],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        glue.create_database(DatabaseInput={"Name": self.database})
+        columns = [{"Name": column.name, "Type": ATHENA_TYPES[str(column.type)]} for column in SCHEMA]
+        glue.create_table(
+            DatabaseName=self.database,
+            TableInput={
+                "Name": "events",
+                "Parameters": {"projection.enabled": "true", "projection.project.type": "injected"},
+                "StorageDescriptor": {"Location": f"s3://{self.bucket}/lake/", "Columns": columns},
+                "PartitionKeys": [{"Name": name, "Type": "string"} for name in ("project", "dt", "hr")],
+            },
+        )
+        client = self.client("athena", parameter_validation=False)  # so that a limit can be small
+        configuration: dict[str, Any] = {"ResultConfiguration": {"OutputLocation": f"s3://{self.bucket}/athena/"}}
+        if self.most_bytes is not None:
+            configuration["BytesScannedCutoffPerQuery"] = self.most_bytes
+        client.create_work_group(Name=self.database, Configuration=configuration)
+        athena = Athena(client, self.client("s3", signature_version="s3v4"), self.database, self.database, self.bucket)
+        self.lake, self.dirty = Lake(DataBucket(s3, self.bucket)), DirtyHours(dynamodb, self.table)
+        self.analyst = Analyst(
+            athena, QueriesTable(dynamodb, self.table), self.dirty, sleep=lambda _: time.sleep(0.002)
+        )
+
+    def client(self, service: str, **options: Any) -> Any:
+        """A client of its own."""
+        return boto3.client(
+            service,
+            endpoint_url=f"http://127.0.0.1:{self.services.port}",
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(**options),
+        )
+
+    def write(self, project: str, events: Iterable[StoredEvent]) -> None:
+        """Put the events into the lake as tail files, an hour each, as `archive` does."""
+        hours: dict[str, list[Row]] = {}
+        for event in events:
+            hours.setdefault(hour_of(event["occurred_at"]), []).append(Row(event, event["occurred_at"] + 500))
+        for hour, rows in hours.items():
+            self.tails += 1
+            name = tail_name(self.tails, f"{self.tails:032x}", len(rows))
+            self.lake.write(hour_folder(project, hour) + name, rows)
+            self.dirty.note(project, hour, name)
+
+    def ask(
+        self,
+        text: str,
+        project: str = "demo",
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        limit: int = 1000,
+        form: str = ROWS,
+    ) -> dict[str, Any]:
+        """The answer of POST /query."""
+        answer = self.analyst.run(QueryRequest(text, None, parameters or {}, form, limit), project, NOW)
+        self.ids.append(answer["id"])
+        return answer
+
+    def rows(self, text: str, project: str = "demo", **more: Any) -> list[list[Any]]:
+        """Its rows."""
+        rows: list[list[Any]] = self.ask(text, project, **more)["rows"]
+        return rows
+
+    def page(self, query_id: str, limit: int, page: str | None = None, project: str = "demo") -> dict[str, Any]:
+        """The answer of GET /query/{id}."""
+        return self.analyst.answer(query_id, project, ResultPage(limit, page))
+
+    def report(self, name: str, **parameters: str) -> dict[str, Any]:
+        """The answer of GET /reports/{name}."""
+        return self.analyst.report(name, parameters, "demo", NOW)
