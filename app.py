@@ -47,6 +47,7 @@ from chalicelib.domain.errors import (
     UnsupportedMediaType,
 )
 from chalicelib.domain.events import Admission
+from chalicelib.domain.imports import Import
 from chalicelib.domain.parameters import read_page
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.selections import read_list, read_replay
@@ -321,6 +322,14 @@ def get_query(query_id: str) -> Response:
     return answer(found, 200 if "rows" in found else 202)
 
 
+@app.route("/imports", methods=["GET"])
+@refusals
+def get_imports() -> Response:
+    owner = project(Scope.READ)
+    page = read_page(request().query_params or {})
+    return answer(wiring.imports_table().page(owner.id, page.limit, page.before))
+
+
 @app.route("/schemas", methods=["GET"])
 @refusals
 def get_schemas() -> Response:
@@ -473,6 +482,45 @@ def take_bus_event(event: CloudWatchEvent) -> None:
         return
     owner = wiring.authorizer().project_of_bus(wiring.settings().bus_project)
     wiring.collector().collect(read_bus_event(event.to_dict()), owner, to_ms(now()))
+
+
+@app.on_s3_event(bucket=sources.data_bucket, events=["s3:ObjectCreated:*"], prefix="raw/", name="start_import")
+def start_import(event: S3Event) -> None:
+    if one := Import.of_notification(event.to_dict()["Records"][0]):
+        wiring.import_workflow().start(one.id, {"import": one.to_json()})
+
+
+# Tasks of infra/workflows/import.asl.json.
+
+
+@app.lambda_function(name="import_validate")
+def import_validate(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().validate(task)
+
+
+@app.lambda_function(name="import_transform")
+def import_transform(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().transform(task)
+
+
+@app.lambda_function(name="import_aggregate")
+def import_aggregate(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().aggregate(task)
+
+
+@app.lambda_function(name="import_store")
+def import_store(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().store(task, to_ms(now()))
+
+
+@app.lambda_function(name="import_notify")
+def import_notify(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().notify(task, to_ms(now()))
+
+
+@app.lambda_function(name="import_fail")
+def import_fail(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().fail(task, to_ms(now()))
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="compact")

@@ -81,7 +81,7 @@ class Closer:
         """
         state = self.rollups.state(project, hour)  # before the live items: a merge in between makes freezing fail
         view = self.rollups.read_hour(project, hour)
-        truth = self._fold(project, events)
+        truth = self.fold(project, events)
         shown = self._shown(project, hour, view, state)
         difference = sum(abs(truth.get(t, Rollup()).count - shown.get(t, 0)) for t in {*truth, *shown})
         total = sum(rollup.count for rollup in truth.values())
@@ -121,7 +121,8 @@ class Closer:
                 deleted += 1
         return deleted
 
-    def _fold(self, project: str, events: Iterable[dict[str, Any]]) -> Rollups:
+    def fold(self, project: str, events: Iterable[dict[str, Any]]) -> Rollups:
+        """The rollups of stored events, by type; each event as often as it comes."""
         truth = Rollups()
         left = iter(events)
         while share := list(islice(left, FOLDED_AT_ONCE)):

@@ -172,7 +172,8 @@ class Consolidator:
         left = {until: names for until, names in state.retired.items() if until > now_ms}
         if due and not self.dirty.keep_retired(state, left):
             return state
-        if not left and state.tail is None:
+        # Younger files of a settled hour are not seen by queries that began before; an import leaves none to delete.
+        if not left and state.tail is None and state.consolidated_at + GRACE_MS <= now_ms:
             if _is_one_version(self.lake.files(folder)):
                 self.dirty.settle(state)
             else:  # left behind by a consolidation that was overtaken

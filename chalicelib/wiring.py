@@ -41,6 +41,7 @@ from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.history import History
+from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.objects import DataBucket
@@ -50,6 +51,7 @@ from chalicelib.storage.recent_rollups import RecentRollups
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.sockets import Sockets
 from chalicelib.storage.users_table import UsersTable
+from chalicelib.storage.workflows import Workflow
 from chalicelib.subscribe import Subscriber
 from chalicelib.throttle import Throttle
 from chalicelib.watch import Watcher
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from chalicelib.archive import Archiver
     from chalicelib.consolidate import Consolidator
     from chalicelib.detect import Detector
+    from chalicelib.importing import Importer
     from chalicelib.query import Analyst
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
@@ -229,6 +232,39 @@ def closer() -> Closer:
     from chalicelib.storage.lake import Lake
 
     return Closer(contracts(), rollups_table(), closed_table(), Lake(data_bucket()))
+
+
+@cache
+def imports_table() -> ImportsTable:
+    return ImportsTable(client("dynamodb"), settings().control_table)
+
+
+@cache
+def import_workflow() -> Workflow:
+    return Workflow(client("stepfunctions"), settings().import_workflow_arn)
+
+
+@cache
+def importer() -> "Importer":
+    # Imported here, as above.
+    from chalicelib.backfill import Backfiller
+    from chalicelib.importing import Importer
+    from chalicelib.storage.lake import Lake
+    from chalicelib.storage.new_days import NewDays
+
+    def settle(project: str, hour: str) -> bool:
+        done = consolidator().consolidate(project, hour, int(time.time() * 1000))
+        events = lake.events(done.files.keys)
+        return closer().close(project, hour, events, int(time.time())).closed and consolidator().finish(done)
+
+    def close_days(project: str) -> None:
+        closer().close_days(project, int(time.time()))
+
+    lake = Lake(data_bucket())
+    days = NewDays(client("dynamodb"), settings().rollups_table)
+    backfiller = Backfiller(lake, dirty_hours(), days, contracts(), closer().fold, settle, close_days)
+    admitter = Admitter(contracts(), new_event_id)
+    return Importer(data_bucket(), lake, imports_table(), admitter, access_table().owner, backfiller.store, notices())
 
 
 @cache
