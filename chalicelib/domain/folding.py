@@ -55,7 +55,8 @@ class Folding:
 
 def _fold(rows: Sequence[Row], spec: RollupSpec) -> dict[str, Any]:
     users = [row[0] for row in rows]
-    columns = [column for name in spec.measures if (column := _Column.of(name, rows)) is not None]
+    # In order of their names, as the document is written: a cell has its measures by their place only.
+    columns = [column for name in sorted(spec.measures) if (column := _Column.of(name, rows)) is not None]
     rollup: dict[str, Any] = {
         "n": len(rows),
         "u": _distinct(users),
