@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.facets import ALL_TYPES, ALL_TYPES_SPEC, COUNTS, all_types, facets_of, is_empty, part_of
 from chalicelib.domain.imports import Import, Stored
-from chalicelib.domain.partitions import hour_file_name, hour_folder, import_tail_name, version_name
+from chalicelib.domain.partitions import TAIL, hour_file_name, hour_folder, import_tail_name, version_name
 from chalicelib.domain.rollups import Rollup, Rollups
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, one
@@ -85,17 +85,19 @@ class Backfiller:
             return
         known = {state.hour: state for state in self.dirty.between(work.project, *_ends(start))}
         for hour, part in hours.items():
-            self._hour(work, hour, part, known.get(hour), 0)
+            self._add(work, hour, part, known.get(hour), 0)
+            self._settle(work, hour, known.get(hour))
 
     def _large_hour(self, work: "_Work", files: Sequence[SortedFile], start: int) -> None:
         hour = hour_of(start)
+        state = next(iter(self.dirty.between(work.project, hour, hour)), None)
         for number, file in enumerate(files):
             table = file.between(start, start + HOUR_MS)
             if table.num_rows:
                 once = _each_once(table)
                 work.duplicates += table.num_rows - once.num_rows
-                self._tail(work, hour, once, number)
-        self._settle(work, hour, next(iter(self.dirty.between(work.project, hour, hour)), None))
+                self._add(work, hour, once, state, number)
+        self._settle(work, hour, state)
 
     # A day of which nothing is known
 
@@ -146,22 +148,22 @@ class Backfiller:
 
     # An hour that may have something
 
-    def _hour(self, work: "_Work", hour: str, table: pa.Table, state: Unsettled | None, number: int) -> None:
-        self._tail(work, hour, table, number)
-        self._settle(work, hour, state)
-
-    def _tail(self, work: "_Work", hour: str, table: pa.Table, number: int) -> None:
+    def _add(self, work: "_Work", hour: str, table: pa.Table, state: Unsettled | None, number: int) -> None:
         """Put what the hour does not hold yet beside what it holds."""
-        new, ours = self._unknown(work, hour, table)
+        files = self.lake.files(hour_folder(work.project, hour))
+        new, ours = self._unknown(work, hour, files, table)
         work.stored += new.num_rows + ours
         work.duplicates += table.num_rows - new.num_rows - ours
+        absorbed = state.retired_names if state else set()
+        tail = next((name for name in files if name.startswith(TAIL) and name not in absorbed), None)
         if new.num_rows:
-            name = import_tail_name(work.import_seconds, f"{work.run}.{number}", new.num_rows)
-            self.lake.write_table(hour_folder(work.project, hour) + name, new)
-            self.dirty.note(work.project, hour, name)
+            tail = import_tail_name(work.import_seconds, f"{work.run}.{number}", new.num_rows)
+            self.lake.write_table(hour_folder(work.project, hour) + tail, new)
+        if tail is not None:  # also one that somebody has put and died: until it is noted, nobody looks for it
+            self.dirty.note(work.project, hour, tail)
             work.touched.add(hour)
 
-    def _unknown(self, work: "_Work", hour: str, table: pa.Table) -> tuple[pa.Table, int]:
+    def _unknown(self, work: "_Work", hour: str, files: Iterable[str], table: pa.Table) -> tuple[pa.Table, int]:
         """The rows whose ids no file of the hour has, and how many of the others an earlier try has put there.
 
         A folder never loses an id: a file is deleted when another one has its rows.
@@ -169,7 +171,7 @@ class Backfiller:
         folder = hour_folder(work.project, hour)
         known: dict[str, bool] = {}
         ours = work.whose.started_ms * 1000
-        for name in self.lake.files(folder):
+        for name in files:
             try:
                 for batch in self.lake.batches([folder + name], ["event_id", "received_at"]):
                     received = pc.cast(batch.column("received_at"), pa.int64()).to_pylist()
