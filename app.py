@@ -37,6 +37,7 @@ from chalicelib.domain.bus import is_notice, read_bus_event
 from chalicelib.domain.enrichment import Client, client_of
 from chalicelib.domain.errors import (
     Forbidden,
+    HoursNotCompacted,
     InvalidRequest,
     NotFound,
     PayloadTooLarge,
@@ -490,6 +491,53 @@ def start_import(event: S3Event) -> None:
         wiring.import_workflow().start(one.id, {"import": one.to_json()})
 
 
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="compact")
+def compact(_event: object) -> None:
+    wiring.compactor().compact(int(time.time()))
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")
+def audit(_event: object) -> None:
+    spilled = wiring.collector().sweep(now())
+    wiring.auditor().audit(int(time.time()), spilled)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="watch")
+def watch(_event: object) -> None:
+    wiring.watcher().watch(to_ms(now()))
+
+
+@app.schedule(Cron(10, "*", "*", "*", "?", "*"), name="start_hourly")
+def start_hourly(_event: object) -> None:
+    wiring.hourly_workflow().start(f"{now():%Y%m%dT%H}", {})
+
+
+# Tasks of infra/workflows/hourly.asl.json.
+
+
+@app.lambda_function(name="consolidate")
+def consolidate(_task: object, _context: object) -> dict[str, Any]:
+    return wiring.consolidator().compact(to_ms(now()))
+
+
+@app.lambda_function(name="close")
+def close(task: dict[str, Any], _context: object) -> dict[str, int]:
+    closed = wiring.closer().close_all(task["hours"], wiring.consolidator().closed, int(time.time()))
+    if task["failed"]:
+        raise HoursNotCompacted(f"{task['failed']} hours could not be consolidated; the log of `consolidate` says why")
+    return closed
+
+
+@app.lambda_function(name="detect")
+def detect(_task: object, _context: object) -> int:
+    return wiring.detector().detect(to_ms(now()))
+
+
+@app.lambda_function(name="notify")
+def notify(_task: object, _context: object) -> int:
+    return wiring.detector().tell(to_ms(now()))
+
+
 # Tasks of infra/workflows/import.asl.json.
 
 
@@ -521,32 +569,3 @@ def import_notify(task: dict[str, Any], _context: object) -> dict[str, Any]:
 @app.lambda_function(name="import_fail")
 def import_fail(task: dict[str, Any], _context: object) -> dict[str, Any]:
     return wiring.importer().fail(task, to_ms(now()))
-
-
-@app.schedule(Rate(1, unit=Rate.MINUTES), name="compact")
-def compact(_event: object) -> None:
-    wiring.compactor().compact(int(time.time()))
-
-
-@app.schedule(Rate(5, unit=Rate.MINUTES), name="consolidate")
-def consolidate(_event: object) -> None:
-    closer = wiring.closer()
-    wiring.consolidator().run(
-        to_ms(now()), lambda done: closer.settle(done.project, done.hour, done.files.keys, int(time.time()))
-    )
-
-
-@app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")
-def audit(_event: object) -> None:
-    spilled = wiring.collector().sweep(now())
-    wiring.auditor().audit(int(time.time()), spilled)
-
-
-@app.schedule(Rate(1, unit=Rate.MINUTES), name="watch")
-def watch(_event: object) -> None:
-    wiring.watcher().watch(to_ms(now()))
-
-
-@app.schedule(Cron(10, "*", "*", "*", "?", "*"), name="detect")
-def detect(_event: object) -> None:
-    wiring.detector().detect(to_ms(now()))

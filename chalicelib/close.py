@@ -7,7 +7,7 @@ by how much they differed. domain/closing.py says how readers are kept right mea
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,26 @@ class Closer:
             self.close_days(project, now)
             self.clean(project, now)
         return closing.closed
+
+    def close_all(
+        self, hours: Sequence[Mapping[str, Any]], finish: Callable[[Mapping[str, Any]], bool], now: int
+    ) -> dict[str, int]:
+        """One task of the hourly workflow: settle each hour, and tell `finish` of those that are closed.
+
+        `hours` are `{project, hour, keys, …}`. Returns how many are `closed` and how many `waiting`, which come again.
+        Raises an ExceptionGroup, after all the others are done, when an hour could not be closed.
+        """
+        closed, failures = 0, list[Exception]()
+        for task in hours:
+            try:
+                closed += self.settle(task["project"], task["hour"], task["keys"], now) and finish(task)
+            except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from their turn
+                fields = {"project": task["project"], "hour": task["hour"], "reason": repr(error)}
+                log.warning("hour not closed", extra=fields)
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup(f"{len(failures)} hours were not closed", failures)
+        return {"closed": closed, "waiting": len(hours) - closed}
 
     def close(self, project: str, hour: str, events: Iterable[dict[str, Any]], now: int) -> Closing:
         """Close the hour whose deduplicated events these are, as they were stored; `now` is epoch seconds.

@@ -1,4 +1,4 @@
-"""Every few minutes: the tail files of hours that ended become one sorted file, in which each event is once.
+"""Every hour: the tail files of hours that ended become one sorted file, in which each event is once.
 
 A consolidation reads an hour's folder, writes the files of a new version beside what is there, and makes it the current
 one with one conditional write. What it absorbed is deleted when no query can be reading it any more. The folder as a
@@ -25,6 +25,7 @@ MAX_RUN_SECONDS = 40 * 60  # of one consolidation anywhere; with the next, no fi
 GRACE_MS = 60 * 60_000  # twice as long as Athena lets a query run
 FUNCTION_SECONDS = 780  # of the function's 900: what does not fit is not begun
 BYTES_PER_SECOND = 4 * 1024 * 1024  # of Parquet read, a careful guess
+MAX_HOURS = 100  # of one task: a workflow hands on 256 KB at most
 MAX_FILES = 128  # open at a time: some 2 MB each
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,11 @@ class Consolidated:
     duplicates: int
     merged: int
     state: Unsettled
+
+    def task(self) -> dict[str, Any]:
+        """For the task that closes the hour."""
+        hour = {"project": self.project, "hour": self.hour, "keys": list(self.files.keys)}
+        return {**hour, "run": self.state.run, "tail": self.state.tail}
 
     def row(self) -> dict[str, Any]:
         """For logs and the operator."""
@@ -80,7 +86,30 @@ class Consolidator:
     new_run: Callable[[], str]
     clock: Callable[[], float] = time.monotonic
 
-    def run(self, now_ms: int, then: Callable[[Consolidated], bool] = nothing_more) -> int:
+    def compact(self, now_ms: int) -> dict[str, Any]:
+        """A task of the hourly workflow: `run`, for MAX_HOURS at most, which stay dirty until `closed` is told of them.
+
+        Returns `{hours: [{project, hour, keys, run, tail}, …], failed, more}`: what `closed` takes, how many hours
+        could not be consolidated, and whether others may be due.
+        """
+        hours: list[dict[str, Any]] = []
+
+        def keep(done: Consolidated) -> bool:
+            hours.append(done.task())
+            return False
+
+        failed = 0
+        try:
+            self.run(now_ms, keep, MAX_HOURS)
+        except ExceptionGroup as failures:
+            failed = len(failures.exceptions)
+        return {"hours": hours, "failed": failed, "more": len(hours) == MAX_HOURS}
+
+    def closed(self, task: Mapping[str, Any]) -> bool:
+        """An hour that `compact` gave is closed, and so clean; False when something came since."""
+        return self.dirty.cleaned(Unsettled(task["project"], task["hour"], tail=task["tail"], run=task["run"]))
+
+    def run(self, now_ms: int, then: Callable[[Consolidated], bool] = nothing_more, at_most: int | None = None) -> int:
         """Delete what nobody reads any more, then consolidate the hours that are due, oldest first; returns how many.
 
         `then` is handed each one before it counts as clean, so that what it does happens again when it dies; where it
@@ -92,6 +121,8 @@ class Consolidator:
         failures: list[Exception] = []
         done: list[Consolidated] = []
         for state in sorted(found, key=lambda state: (state.hour, state.project)):
+            if at_most is not None and len(done) >= at_most:
+                break
             try:
                 state = self._delete_retired(state, now_ms)
                 if is_due(state, now_ms) and self._fits(state, self.clock() - started):

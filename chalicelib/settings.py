@@ -85,6 +85,7 @@ class Settings:
     data_bucket: str
     alerts_topic_arn: str  # where people are told of anomalies and alerts
     event_bus: str  # and programs
+    hourly_workflow_arn: str  # of infra/workflows/hourly.asl.json
     import_workflow_arn: str  # of infra/workflows/import.asl.json
     athena_database: str
     athena_workgroup: str
@@ -117,6 +118,7 @@ class Settings:
             data_bucket=need("DATA_BUCKET"),
             alerts_topic_arn=need("ALERTS_TOPIC_ARN"),
             event_bus=need("EVENT_BUS"),
+            hourly_workflow_arn=need("HOURLY_WORKFLOW_ARN"),
             import_workflow_arn=need("IMPORT_WORKFLOW_ARN"),
             athena_database=need("ATHENA_DATABASE"),
             athena_workgroup=need("ATHENA_WORKGROUP"),

@@ -245,6 +245,11 @@ def import_workflow() -> Workflow:
 
 
 @cache
+def hourly_workflow() -> Workflow:
+    return Workflow(client("stepfunctions"), settings().hourly_workflow_arn)
+
+
+@cache
 def importer() -> "Importer":
     # Imported here, as above.
     from chalicelib.backfill import Backfiller

@@ -83,6 +83,16 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         list_data("spill/"),  # without it, S3 answers 403 instead of 404 for an object that is gone
         send,
     ]
+    deduplicate = [  # an hour of the lake
+        allow(["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"], f"{data}/lake/*"),
+        list_data("lake/"),
+    ]
+    rolled_up = [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")]
+    importing = control_items(["dynamodb:UpdateItem"], "imports")
+    staged = [
+        allow(["s3:GetObject", "s3:PutObject"], f"{data}/imports/*"),
+        list_data("imports/"),
+    ]
     return {
         "api_handler": [
             control_items("dynamodb:GetItem", "key", "project", "query"),
@@ -90,7 +100,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:UpdateItem", "quota"),
             control_items(["dynamodb:GetItem", "dynamodb:PutItem"], "annotation"),
             control_items("dynamodb:PutItem", "annotations"),
-            control_items("dynamodb:Query", "annotations", "anomalies"),
+            control_items("dynamodb:Query", "annotations", "anomalies", "imports"),
             with_keys(allow(["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"], control), "alerts"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
@@ -132,14 +142,13 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             with_keys(allow("dynamodb:UpdateItem", rollups), "lake#dirty"),
         ],
         "consolidate": [
-            allow(
-                [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups
-            ),
+            with_keys(allow(["dynamodb:DeleteItem", "dynamodb:Query", "dynamodb:UpdateItem"], rollups), "lake#dirty"),
+            *deduplicate,
+        ],
+        "close": [
+            allow(rolled_up, rollups),
             allow("dynamodb:Query", f"{rollups}/index/open"),
-            allow(
-                ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
-                f"{data}/lake/*",
-            ),
+            allow("s3:GetObject", f"{data}/lake/*"),
             list_data("lake/"),
         ],
         "live": [
@@ -168,12 +177,54 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             *notify,
         ],
         "detect": [
+            with_keys(allow("dynamodb:Query", control), "projects", "anomalies#*"),
+            control_items("dynamodb:PutItem", "anomalies"),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
+        ],
+        "notify": [
             with_keys(allow("dynamodb:Query", control), "projects", "anomalies#*", "sockets#*"),
-            control_items(["dynamodb:PutItem", "dynamodb:UpdateItem"], "anomalies"),
+            control_items("dynamodb:UpdateItem", "anomalies"),
             control_items("dynamodb:GetItem", "connection"),
             control_items("dynamodb:DeleteItem", "connection", "sockets"),
-            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             push("POST"),
+            *notify,
+        ],
+        "start_hourly": [allow("states:StartExecution", f"arn:aws:states:*:*:stateMachine:{app}-hourly")],
+        "start_import": [allow("states:StartExecution", f"arn:aws:states:*:*:stateMachine:{app}-import")],
+        "import_validate": [
+            control_items("dynamodb:GetItem", "project"),
+            control_items(["dynamodb:PutItem", "dynamodb:UpdateItem"], "imports"),
+            allow("s3:GetObject", f"{data}/raw/*"),
+            list_data("raw/"),
+            allow("s3:PutObject", f"{data}/imports/*"),
+        ],
+        "import_transform": [
+            control_items("dynamodb:GetItem", "project"),
+            importing,
+            allow("s3:GetObject", f"{data}/raw/*"),  # the mapping
+            list_data("raw/"),
+            *staged,
+            allow("s3:PutObject", f"{data}/quarantine/project=*"),
+        ],
+        "import_aggregate": [importing, allow("s3:GetObject", f"{data}/imports/*"), list_data("imports/")],
+        "import_store": [
+            importing,
+            allow(rolled_up, rollups),
+            allow("dynamodb:Query", f"{rollups}/index/open"),
+            allow("s3:GetObject", f"{data}/imports/*"),
+            list_data("imports/"),
+            *deduplicate,
+        ],
+        "import_notify": [
+            importing,
+            allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/imports/*"),
+            list_data("imports/"),
+            allow("s3:PutObject", f"{data}/raw/*"),
+            *notify,
+        ],
+        "import_fail": [
+            control_items(["dynamodb:PutItem", "dynamodb:UpdateItem"], "imports"),
+            allow("s3:PutObject", f"{data}/raw/*"),
             *notify,
         ],
         "audit": [

@@ -16,7 +16,19 @@ CHALICE = ROOT / ".chalice"
 CONFIG = CHALICE / "config.json"
 BUILD = ROOT / "build"
 STAGES = ("staging", "prod")  # dev is the local cloud and is never deployed
-LAYERED = ("archive", "consolidate", "detect")  # the functions that import pyarrow or numpy
+LAYERED = (  # the functions that import pyarrow or numpy
+    "archive",
+    "consolidate",
+    "close",
+    "detect",
+    "notify",
+    "import_validate",
+    "import_transform",
+    "import_aggregate",
+    "import_store",
+    "import_notify",
+    "import_fail",
+)
 
 
 class OperatorError(Exception):

@@ -274,7 +274,7 @@ def test_the_layer_is_given_to_the_functions_that_need_it() -> None:
     assert layer.record(config, "prod", "arn:1") is True
     assert layer.record(config, "prod", "arn:1") is False
     layered = {n: f["layers"] for n, f in config["stages"]["prod"]["lambda_functions"].items() if "layers" in f}
-    assert layered == {"archive": ["arn:1"], "consolidate": ["arn:1"], "detect": ["arn:1"]}
+    assert layered == {name: ["arn:1"] for name in project.LAYERED}
 
 
 def test_the_local_keys_open_what_their_names_say(made: dict[str, str], aws: Aws) -> None:

@@ -13,7 +13,7 @@ import pytest
 from chalicelib.settings import BUFFERS, OWN_EVENTS
 from infra.names import setting_of
 from infra.policies import documents, render
-from infra.project import ROOT, read_config, write_config
+from infra.project import LAYERED, ROOT, read_config, write_config
 from infra.triggers import TRIGGERS
 from tests.infra.test_template import FUNCTIONS
 
@@ -71,7 +71,7 @@ def test_every_function_is_there_with_its_own_role(rehearsal: dict[str, Any]) ->
 def test_only_the_functions_that_need_it_carry_the_layer(rehearsal: dict[str, Any]) -> None:
     layered = [name for name, function in rehearsal["first"]["functions"].items() if function.get("Layers")]
 
-    assert sorted(layered) == ["tidemark-prod-archive", "tidemark-prod-consolidate", "tidemark-prod-detect"]
+    assert sorted(layered) == sorted(f"tidemark-prod-{name}" for name in LAYERED)
 
 
 def test_every_function_knows_where_the_sockets_are_after_one_deployment(rehearsal: dict[str, Any]) -> None:
