@@ -84,7 +84,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         send,
     ]
     deduplicate = [  # an hour of the lake
-        allow(["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"], f"{data}/lake/*"),
+        allow(["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], f"{data}/lake/*"),
         list_data("lake/"),
     ]
     rolled_up = [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")]
@@ -144,6 +144,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         "consolidate": [
             with_keys(allow(["dynamodb:DeleteItem", "dynamodb:Query", "dynamodb:UpdateItem"], rollups), "lake#dirty"),
             *deduplicate,
+            allow("s3:DeleteObject", f"{data}/lake/*"),
         ],
         "close": [
             allow(rolled_up, rollups),

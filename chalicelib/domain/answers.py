@@ -2,6 +2,7 @@
 
 from chalicelib.domain.alerts import ABOVE, BELOW
 from chalicelib.domain.annotations import KINDS
+from chalicelib.domain.imports import STATES
 from chalicelib.domain.openapi import JsonSchema, ref
 from chalicelib.domain.questions import AGGREGATIONS, INTERVALS, QUANTILES
 
@@ -134,6 +135,23 @@ QUARANTINE = an(
 REPLAY = an(replayed=COUNT, rejected=COUNT, reasons=by_name(COUNT), left=COUNT, next=TEXT_OR_NULL, dry_run=YES_OR_NO)
 ROWS = an(**_QUERY, columns=many(an(name=TEXT, type=TEXT)), rows=many(many(ANYTHING)), truncated=YES_OR_NO)
 RUNNING = an(**_QUERY)
+IMPORTS = an(
+    imports=many(
+        an(
+            id=TEXT,
+            file=TEXT,
+            state=one_of(*STATES),
+            rows={"type": ["integer", "null"], "minimum": 0},
+            **dict.fromkeys(("accepted", "rejected", "stored", "duplicates"), COUNT),
+            progress=NUMBER,
+            reasons=by_name(COUNT),
+            error=TEXT_OR_NULL,
+            started_at=TIME,
+            ended_at=TEXT_OR_NULL,
+        )
+    ),
+    next=TEXT_OR_NULL,
+)
 ANOMALIES = an(
     anomalies=many(
         an(
