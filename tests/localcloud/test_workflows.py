@@ -27,11 +27,20 @@ RESULTS: dict[str, Any] = {
     "import_store": {"stored": 1, "duplicates": 0, "waiting": 0},
     "import_notify": {"state": "done"},
     "import_fail": {"state": "failed"},
+    "consolidate": {"hours": [{"hour": "h"}], "failed": 0, "more": False},
+    "close": {"closed": 1, "waiting": 0},
+    "detect": 2,
+    "notify": 2,
 }
-IMPORT_TASKS = [name for name in RESULTS if name != "import_fail"]
+IMPORT_TASKS = ["import_validate", "import_transform", "import_aggregate", "import_store", "import_notify"]
+HOURLY_TASKS = ["consolidate", "close", "detect", "notify"]
 
 
 class ImportRefused(Exception):
+    """By the name that the definition knows."""
+
+
+class HoursNotCompacted(Exception):
     """By the name that the definition knows."""
 
 
@@ -40,6 +49,7 @@ class Tasks:
     """Functions that return RESULTS, but for what `broken` says: by name, how often what is raised."""
 
     broken: dict[str, tuple[int, Exception]] = field(default_factory=dict)
+    results: dict[str, list[Any]] = field(default_factory=dict)  # the next ones, by name, in place of RESULTS
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -57,7 +67,7 @@ class Tasks:
                 if times and error:
                     self.broken[name] = times - 1, error
                     raise error
-            return RESULTS[name]
+                return self.results[name].pop(0) if self.results.get(name) else RESULTS[name]
 
         return handle
 
@@ -70,6 +80,7 @@ class Machine:
     tasks: Tasks
     workflows: Workflows
     arn: str
+    handlers: dict[str, Any]
 
     def run(self, document: dict[str, Any]) -> dict[str, Any]:
         """Execute; the execution when it is over."""
@@ -85,7 +96,9 @@ class Machine:
         return found
 
 
-def machine_of(name: str, services: Services, tasks: Tasks, functions: FunctionsApi) -> Machine:
+def machine_of(
+    name: str, services: Services, tasks: Tasks, functions: FunctionsApi, handlers: dict[str, Any]
+) -> Machine:
     """The state machine whose definition is the file of that name, with each ${Function} by its name."""
     definition = (FOLDER / f"{name}.asl.json").read_text()
     for function in RESULTS:
@@ -97,25 +110,33 @@ def machine_of(name: str, services: Services, tasks: Tasks, functions: Functions
         definition=definition,
         roleArn="arn:aws:iam::000000000000:role/anything",
     )
-    return Machine(services, tasks, Workflows(functions), made["stateMachineArn"])
+    return Machine(services, tasks, Workflows(functions), made["stateMachineArn"], handlers)
 
 
 @pytest.fixture
-def functions(monkeypatch: pytest.MonkeyPatch, services: Services) -> Iterator[tuple[Tasks, FunctionsApi]]:
+def functions(
+    monkeypatch: pytest.MonkeyPatch, services: Services
+) -> Iterator[tuple[Tasks, FunctionsApi, dict[str, Any]]]:
     from ministack.services import stepfunctions
 
     monkeypatch.setattr(stepfunctions, "_SFN_WAIT_SCALE", 0)
     monkeypatch.setattr(stepfunctions, "_call_lambda", stepfunctions._call_lambda)  # put back at the end
     tasks = Tasks()
-    server = Functions({name: tasks.handler(name) for name in RESULTS}, {}, [], 0)
+    handlers: dict[str, Any] = {name: tasks.handler(name) for name in RESULTS}
+    server = Functions(handlers, {}, [], 0)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield tasks, FunctionsApi(server.server_address[1], timeout_seconds=5)
+    yield tasks, FunctionsApi(server.server_address[1], timeout_seconds=5), handlers
     server.finish()
 
 
 @pytest.fixture
-def importing(services: Services, functions: tuple[Tasks, FunctionsApi]) -> Machine:
+def importing(services: Services, functions: tuple[Tasks, FunctionsApi, dict[str, Any]]) -> Machine:
     return machine_of("import", services, *functions)
+
+
+@pytest.fixture
+def hourly(services: Services, functions: tuple[Tasks, FunctionsApi, dict[str, Any]]) -> Machine:
+    return machine_of("hourly", services, *functions)
 
 
 def attempts(name: str) -> int:
@@ -226,9 +247,9 @@ def test_what_ran_when_the_cloud_ended_begins_anew_with_the_next(importing: Mach
 
 
 def test_a_task_waits_for_functions_that_are_away(
-    importing: Machine, functions: tuple[Tasks, FunctionsApi], monkeypatch: pytest.MonkeyPatch
+    importing: Machine, functions: tuple[Tasks, FunctionsApi, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, api = functions
+    _, api, _ = functions
     asked: list[float] = []
 
     def reachable() -> bool:
@@ -255,6 +276,72 @@ def test_only_the_latest_executions_are_kept(importing: Machine, monkeypatch: py
     importing.workflows.forget()
 
     assert len([e for _, e in stepfunctions._executions.all_items() if e["status"] != "RUNNING"]) == 1
+
+
+# The hour
+
+
+def test_an_hour_is_compacted_closed_judged_and_told_of_and_looked_at_once_more(hourly: Machine) -> None:
+    over = hourly.run({})
+
+    assert over["status"] == "SUCCEEDED"
+    assert [name for name, _ in hourly.tasks.calls] == [*HOURLY_TASKS, "consolidate", "close"]
+    assert hourly.tasks.called("close")[0] == {"hours": [{"hour": "h"}], "failed": 0}
+
+
+def test_more_hours_than_one_task_takes_are_done_one_after_the_other(hourly: Machine) -> None:
+    hourly.tasks.results["consolidate"] = [{**RESULTS["consolidate"], "more": True}] * 2
+
+    hourly.run({})
+
+    names = [name for name, _ in hourly.tasks.calls]
+    assert names == ["consolidate", "close"] * 3 + ["detect", "notify", "consolidate", "close"]
+
+
+@pytest.mark.parametrize("name", HOURLY_TASKS)
+def test_a_task_of_the_hour_that_fails_for_a_while_is_tried_again(hourly: Machine, name: str) -> None:
+    hourly.tasks.broken[name] = attempts(name) - 1, TimeoutError("a store does not answer")
+
+    assert hourly.run({})["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("name", HOURLY_TASKS)
+def test_a_task_of_the_hour_that_goes_on_failing_keeps_no_other_from_its_turn(hourly: Machine, name: str) -> None:
+    hourly.tasks.broken[name] = 1000, TimeoutError("a store does not answer")
+
+    over = hourly.run({})
+
+    assert (over["status"], over["error"]) == ("FAILED", "HourNotDone")
+    assert len(hourly.tasks.called(name)) == attempts(name)
+    others = {called for called, _ in hourly.tasks.calls} - {name}
+    assert others == {*HOURLY_TASKS} - {name} - ({"close"} if name == "consolidate" else set())
+
+
+def test_hours_that_were_not_compacted_fail_the_hour_at_its_end_without_another_try(hourly: Machine) -> None:
+    hourly.tasks.broken["close"] = 1000, HoursNotCompacted("2 hours could not be consolidated")
+
+    over = hourly.run({})
+
+    assert (over["status"], over["error"]) == ("FAILED", "HourNotDone")
+    assert len(hourly.tasks.called("close")) == 1
+    assert len(hourly.tasks.called("notify")) == 1
+
+
+def test_what_fails_in_the_second_look_fails_the_hour(hourly: Machine) -> None:
+    seen = []
+
+    def failing(event: Any, _context: Any) -> Any:
+        seen.append(event)
+        if len(seen) > 1:
+            raise TimeoutError("a store does not answer")
+        return RESULTS["consolidate"]
+
+    hourly.handlers["consolidate"] = failing
+
+    over = hourly.run({})
+
+    assert (over["status"], over["error"]) == ("FAILED", "HourNotDone")
+    assert len(seen) == 1 + attempts("consolidate")
 
 
 def test_every_state_that_can_fail_has_its_retry_and_every_step_its_catch() -> None:
