@@ -33,15 +33,18 @@ run: $(READY) ## start everything here: cloud, REST, WebSocket (Ctrl-C stops it)
 demo: $(READY) ## send realistic traffic to the running stack and compare the numbers (RATE=50 SECONDS=60)
 	@$(BIN)/python -m demo
 
+# A process for each core; the tests of a file share one, and so the stack that they start.
+PYTEST = $(BIN)/pytest -n auto --dist loadfile
+
 test: $(READY) ## unit and end-to-end tests
-	@$(BIN)/pytest
+	@$(PYTEST)
 
 check: $(READY) ## what CI runs: format, lint, types, import layers, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/pytest
+	@$(PYTEST)
 
 bench: $(READY) ## measure the stages, as ratios in one run, and what the anomaly detection finds
 	@$(BIN)/python -m benchmarks

@@ -52,6 +52,7 @@ from chalicelib.domain.imports import Import
 from chalicelib.domain.parameters import read_page
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.selections import read_list, read_replay
+from chalicelib.domain.summaries import read_day
 from chalicelib.domain.time_windows import to_ms
 from chalicelib.settings import Sources
 
@@ -263,8 +264,17 @@ def verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:
 @app.route("/analytics", methods=["GET"])
 @refusals
 def get_analytics() -> Response:
-    owner = project(Scope.READ)
-    return answer(wiring.reporter().analytics(owner.id, read_question(request().query_params or {}), to_ms(now())))
+    owner, question = project(Scope.READ), read_question(request().query_params or {})
+    numbers = wiring.reporter().analytics(owner.id, question, to_ms(now()))
+    beside = wiring.annotator().between(owner.id, question.start_ms, question.end_ms)
+    return answer({**numbers, "annotations": beside})
+
+
+@app.route("/aggregations/{event_type}", methods=["GET"])
+@refusals
+def get_aggregation(event_type: str) -> Response:
+    owner, day = project(Scope.READ), read_day(request().query_params or {})
+    return answer(wiring.summarizer().day(owner.id, unquote(event_type), day, to_ms(now())))
 
 
 @app.route("/realtime/metrics", methods=["GET"])
@@ -496,6 +506,11 @@ def compact(_event: object) -> None:
     wiring.compactor().compact(int(time.time()))
 
 
+@app.schedule(Cron(40, "*", "*", "*", "?", "*"), name="reconcile")
+def reconcile(_event: object) -> None:
+    wiring.reconciler().run(wiring.access_table().names(), int(time.time()))
+
+
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")
 def audit(_event: object) -> None:
     spilled = wiring.collector().sweep(now())
@@ -522,7 +537,7 @@ def consolidate(_task: object, _context: object) -> dict[str, Any]:
 
 @app.lambda_function(name="close")
 def close(task: dict[str, Any], _context: object) -> dict[str, int]:
-    closed = wiring.closer().close_all(task["hours"], wiring.consolidator().closed, int(time.time()))
+    closed = wiring.consolidator().close_all(task["hours"], wiring.settle)
     if task["failed"]:
         raise HoursNotCompacted(f"{task['failed']} hours could not be consolidated; the log of `consolidate` says why")
     return closed

@@ -17,19 +17,20 @@ from unittest.mock import patch
 import botocore.client
 from tqdm import tqdm
 
+from chalicelib.compact import FOLD_SECONDS, NAMED_SECONDS
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.deltas import Delta, Merged
-from chalicelib.domain.facets import ALL_TYPES, ALL_TYPES_SPEC, COUNTS, all_types, facets_of, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, part_of
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollup_codec import decode, encode_document
-from chalicelib.domain.rollups import Rollups, RollupSpec
+from chalicelib.domain.rollups import Rollups, RollupSpec, merge_all
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, parse_ms
 from chalicelib.realtime import Observer
 from chalicelib.report import Reporter
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable, one
-from chalicelib.storage.rollups_table import RollupsTable, base_name, merged_name
+from chalicelib.storage.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
 from tests.stores import empty_stores
 
 NOW = parse_ms("2026-11-21T10:45:00Z")
@@ -38,6 +39,8 @@ CONTRACTS = Contracts({"page_view": Contract("page_view", "1-0-0", "page_views",
 EVENTS_PER_HOUR = 2000
 DELTAS_PER_MINUTE = 200
 EVENTS_PER_DELTA = 30
+BASE_EVENTS = 45 * DELTAS_PER_MINUTE * EVENTS_PER_DELTA
+NAMED_MINUTES = (NAMED_SECONDS - FOLD_SECONDS) // 60
 ROUNDS = 20
 DAYS = 366
 DETAILED_DAYS = 40  # of which all facets are kept by the hour; before, counts and users by the day
@@ -98,7 +101,7 @@ def fill(live: RollupsTable, closed: ClosedTable) -> None:
     today = NOW - NOW % DAY_MS
     body = rollups(EVENTS_PER_HOUR, 0, rng)
     hour_rollups = decode(body)
-    parts = {("page_view", SPEC): hour_rollups["page_view"], (ALL_TYPES, ALL_TYPES_SPEC): all_types(hour_rollups)}
+    parts = {("page_view", SPEC): hour_rollups["page_view"], (ALL_TYPES, DERIVED[ALL_TYPES]): all_types(hour_rollups)}
     for number in tqdm(range(DAYS), desc="filling", unit="day", disable=None, leave=False):
         start = today - number * DAY_MS
         hours = [hour_of(start + n * HOUR_MS) for n in range(24) if start + n * HOUR_MS < NOW - NOW % HOUR_MS - HOUR_MS]
@@ -124,13 +127,15 @@ def put_live(live: RollupsTable, rng: random.Random) -> None:
     last, hour = hour_of(hour_ms - HOUR_MS), hour_of(hour_ms)
     seconds = NOW // 1000
     for which in (last, hour):
-        base = Merged(base_name(which, 0), which, 0, "", seconds, decode(rollups(20_000, hour_ms, rng)), version=1)
-        live.fold("demo", [], base)
-    for minute in range(15):
-        for share in range(DELTAS_PER_MINUTE // 50):
-            at = f"{hour}:{30 + minute:02d}"
-            total = decode(rollups(50 * EVENTS_PER_DELTA, hour_ms, rng))
-            names = frozenset(f"{minute}-{share}-{n:030d}" for n in range(50))
+        total = merge_all(decode(rollups(20_000, hour_ms, rng)) for _ in range(BASE_EVENTS // 20_000))
+        names = dict.fromkeys((f"{n:032x}" for n in range(NAMED_MINUTES * DELTAS_PER_MINUTE)), seconds)
+        live.fold("demo", [], Merged(base_name(which, 0), which, 0, "", seconds, total, names, version=1))
+    for minute in range(FOLD_SECONDS // 60 + 1):
+        for share, start in enumerate(range(0, DELTAS_PER_MINUTE, MAX_MERGE)):
+            at = f"{hour}:{37 + minute:02d}"
+            merged = min(MAX_MERGE, DELTAS_PER_MINUTE - start)
+            total = decode(rollups(merged * EVENTS_PER_DELTA, hour_ms, rng))
+            names = dict.fromkeys((f"{minute}-{share}-{n:030d}" for n in range(merged)), seconds)
             item = Merged(merged_name(hour, 0, at, f"{share}"), hour, 0, at, seconds, total, names)
             live.fold("demo", [], replace(item, version=1))
     for number in range(2 * DELTAS_PER_MINUTE):

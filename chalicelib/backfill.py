@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.facets import ALL_TYPES, ALL_TYPES_SPEC, COUNTS, all_types, facets_of, is_empty, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
 from chalicelib.domain.imports import Import, Stored
 from chalicelib.domain.partitions import TAIL, hour_file_name, hour_folder, import_tail_name, version_name
 from chalicelib.domain.rollups import Rollup, Rollups
@@ -52,6 +52,8 @@ class Backfiller:
     fold: Fold
     settle: Callable[[str, str], bool]  # consolidates and closes an hour; False when it stays dirty
     close_days: Callable[[str], None]
+    keep_sessions: Callable[[str, str, Iterable[dict[str, Any]]], None]  # of an hour of a new day, and then …
+    count_sessions: Callable[[str, Sequence[str]], object]  # … of all new days of a range
     clock: Callable[[], float] = time.monotonic
 
     def store(self, whose: Import, files: Sequence[str], first: str, last: str, number: int, now_ms: int) -> Stored:
@@ -64,6 +66,16 @@ class Backfiller:
         sources = self.lake.sorted_files(files, begin, end)
         for start in range(begin, end, DAY_MS):
             self._day(work, sources, start)
+        if work.days:
+            self.count_sessions(whose.project, list(work.days))
+        for day, versions in work.days.items():
+            if not self.days.finish(whose.project, day, versions, work.run, work.now_ms):
+                log.warning("somebody came in between", extra={"project": whose.project, "day": day})
+                known = {
+                    state.hour: state for state in self.dirty.between(whose.project, *_ends(hour_start_ms(f"{day}T00")))
+                }
+                for hour in versions:
+                    self._settle(work, hour, known.get(hour))
         if work.touched:
             self.close_days(whose.project)
         log.info("days stored", extra={"project": whose.project, "import": whose.id, "first": first, **work.counts()})
@@ -102,7 +114,7 @@ class Backfiller:
     # A day of which nothing is known
 
     def _new_day(self, work: "_Work", day: str, hours: dict[str, pa.Table]) -> bool:
-        """Write the day as a whole; False when something is there, or came in between."""
+        """Write the day as a whole, but for its sessions; False when something is there, or came in between."""
         project = work.project
         if self.lake.files_of_day(project, day) or not self.days.is_new(project, day):
             return False
@@ -118,9 +130,8 @@ class Backfiller:
             )
             items = list(self._closed(project, day, hours))
             list(written)  # raises what a writer raised
-        if self.days.put(project, items) and self.days.finish(
-            project, day, dict.fromkeys(hours, version), work.run, work.now_ms
-        ):
+        if self.days.put(project, items):
+            work.days[day] = dict.fromkeys(hours, version)
             return True
         log.warning("somebody came in between", extra={"project": project, "day": day})
         return False
@@ -129,9 +140,11 @@ class Backfiller:
         """Event type, facet, grain and item of everything that is kept of the day."""
         of_facet: dict[tuple[str, str], list[Closed]] = defaultdict(list)
         for hour, table in hours.items():
-            truth = self.fold(project, events_of(table.to_batches()))
+            events = list(events_of(table.to_batches()))
+            self.keep_sessions(project, hour, events)
+            truth = self.fold(project, events)
             for event_type, rollup in (*truth.items(), (ALL_TYPES, all_types(truth))):
-                spec = ALL_TYPES_SPEC if event_type == ALL_TYPES else self.contracts.spec(event_type)
+                spec = DERIVED[ALL_TYPES] if event_type == ALL_TYPES else self.contracts.spec(event_type)
                 for facet in facets_of(spec):
                     part = part_of(rollup, facet)
                     if not is_empty(part):
@@ -212,6 +225,7 @@ class _Work:
     duplicates: int = 0
     waiting: int = 0
     touched: set[str] = field(default_factory=set)
+    days: dict[str, dict[str, str]] = field(default_factory=dict)  # new ones, with the version of each hour's file
 
     @property
     def project(self) -> str:

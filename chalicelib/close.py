@@ -7,32 +7,23 @@ by how much they differed. domain/closing.py says how readers are kept right mea
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from chalicelib import metrics
 from chalicelib.domain.closing import HourState
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
 from chalicelib.domain.events import user_of
-from chalicelib.domain.facets import ALL_TYPES, ALL_TYPES_SPEC, COUNTS, all_types, facets_of, is_empty, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.rollup_codec import decode, encode_document
 from chalicelib.domain.rollups import Rollup, Rollups, RollupSpec, merge_all
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms
-from chalicelib.storage.closed_table import (
-    DAY,
-    HOUR,
-    LEDGER,
-    MAX_TRIES,
-    WHOLE,
-    Closed,
-    ClosedTable,
-    Conflict,
-    one,
-)
+from chalicelib.storage.closed_table import DAY, HOUR, LEDGER, WHOLE, Closed, ClosedTable, one
 from chalicelib.storage.history import total_of
 from chalicelib.storage.rollups_table import RollupsTable
 
@@ -63,6 +54,7 @@ class Closer:
     contracts: Contracts
     rollups: RollupsTable
     closed: ClosedTable
+    stage: str
     lake: "Lake | None" = None  # None where events are handed over
 
     def settle(self, project: str, hour: str, keys: Sequence[str], now: int) -> bool:
@@ -73,26 +65,6 @@ class Closer:
             self.close_days(project, now)
             self.clean(project, now)
         return closing.closed
-
-    def close_all(
-        self, hours: Sequence[Mapping[str, Any]], finish: Callable[[Mapping[str, Any]], bool], now: int
-    ) -> dict[str, int]:
-        """One task of the hourly workflow: settle each hour, and tell `finish` of those that are closed.
-
-        `hours` are `{project, hour, keys, …}`. Returns how many are `closed` and how many `waiting`, which come again.
-        Raises an ExceptionGroup, after all the others are done, when an hour could not be closed.
-        """
-        closed, failures = 0, list[Exception]()
-        for task in hours:
-            try:
-                closed += self.settle(task["project"], task["hour"], task["keys"], now) and finish(task)
-            except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from their turn
-                fields = {"project": task["project"], "hour": task["hour"], "reason": repr(error)}
-                log.warning("hour not closed", extra=fields)
-                failures.append(error)
-        if failures:
-            raise ExceptionGroup(f"{len(failures)} hours were not closed", failures)
-        return {"closed": closed, "waiting": len(hours) - closed}
 
     def close(self, project: str, hour: str, events: Iterable[dict[str, Any]], now: int) -> Closing:
         """Close the hour whose deduplicated events these are, as they were stored; `now` is epoch seconds.
@@ -113,6 +85,7 @@ class Closer:
         if difference:
             extra = {"project": project, "hour": hour, "shown": sum(shown.values()), "stored": total}
             log.warning("live numbers differed from the file, which counts", extra=extra)
+            metrics.emit(self.stage, now * 1000, {"EventsDrift": difference})
         self.closed.note_day(project, hour[:10], f"{hour}#{state.epoch}")
         self._write(project, hour, truth, view, state)
         self.rollups.mark_closed(project, hour, state.epoch, now)
@@ -121,7 +94,7 @@ class Closer:
     def close_days(self, project: str, now: int) -> int:
         """Put together the days that are over, and of which an hour was closed since; returns how many."""
         over = {day: token for day, token in self.closed.noted_days(project).items() if _is_over(day, now)}
-        types = {*self.rollups.event_types(project), ALL_TYPES} if over else set()
+        types = {*self.rollups.event_types(project), *DERIVED} if over else set()
         for day, token in over.items():
             self._write_day(project, day, types)
             self.closed.forget_day(project, day, token)
@@ -141,13 +114,13 @@ class Closer:
                 deleted += 1
         return deleted
 
-    def fold(self, project: str, events: Iterable[dict[str, Any]]) -> Rollups:
-        """The rollups of stored events, by type; each event as often as it comes."""
+    def fold(self, project: str, events: Iterable[dict[str, Any]], *, note: bool = True) -> Rollups:
+        """What the events add up to; types that the project never sent are noted, unless nothing is to be written."""
         truth = Rollups()
         left = iter(events)
         while share := list(islice(left, FOLDED_AT_ONCE)):
             folding = Folding()
-            names = self.rollups.names(project, {e["event_type"] for e in share}, self.contracts.by_type)
+            names = self.rollups.names(project, {e["event_type"] for e in share}, self.contracts.by_type, note=note)
             for event in share:
                 if (event.get("enrichment") or {}).get("bot"):
                     continue
@@ -181,7 +154,7 @@ class Closer:
             for facet in facets_of(self._spec(event_type)):
                 self._write_facet(project, event_type, facet, hour, part_of(rollup, facet), state, again)
         everything = all_types(truth)
-        for facet in facets_of(ALL_TYPES_SPEC):
+        for facet in facets_of(DERIVED[ALL_TYPES]):
             self._write_facet(project, ALL_TYPES, facet, hour, part_of(everything, facet), state, again)
 
     def _write_facet(
@@ -198,7 +171,7 @@ class Closer:
                 rollups = Rollups({**day.rollups, hour: part})
                 return Closed(day.start, {**day.covers, hour: state.epoch}, rollups, day.version)
 
-            self._change(project, event_type, facet, DAY, hour[:10], with_hour)
+            self.closed.change(project, event_type, facet, DAY, hour[:10], with_hour)
         else:
 
             def as_hour(before: Closed | None) -> Closed | None:
@@ -208,7 +181,7 @@ class Closer:
                     else one(hour, state.epoch, part, before.version if before else 0)
                 )
 
-            self._change(project, event_type, facet, HOUR, hour, as_hour)
+            self.closed.change(project, event_type, facet, HOUR, hour, as_hour)
 
     def _write_ledger(self, project: str, hour: str, view: HourView, state: HourState) -> None:
         def with_epochs(before: Closed | None) -> Closed:
@@ -218,11 +191,13 @@ class Closer:
             ledger = merge_all(Rollups(ledger=rollups.ledger) for rollups in ledgers)
             return Closed(hour, {hour: max(state.epoch, covered)}, ledger, before.version if before else 0)
 
-        self._change(project, LEDGER, LEDGER, HOUR, hour, with_epochs)
+        self.closed.change(project, LEDGER, LEDGER, HOUR, hour, with_epochs)
 
     def _write_day(self, project: str, day: str, event_types: Iterable[str]) -> None:
         """Put the day's hours together, facet by facet; of counts the day's item has them one by one already."""
         for event_type in event_types:
+            if self.closed.get(project, event_type, COUNTS, DAY, day) is None:
+                continue  # no hour of the day has any: counts are written first
             for facet in facets_of(self._spec(event_type)):
                 if facet != COUNTS:
 
@@ -232,30 +207,10 @@ class Closer:
                         version = before.version if before else 0
                         return Closed(day, covers, Rollups({WHOLE: total_of(hours)}), version)
 
-                    self._change(project, event_type, facet, DAY, day, of_hours)
-
-    def _change(
-        self,
-        project: str,
-        event_type: str,
-        facet: str,
-        grain: str,
-        start: str,
-        change: Callable[[Closed | None], Closed | None],
-    ) -> None:
-        """Read, change, write; again when another run wrote in between. None leaves the item as it is."""
-        for tries_left in reversed(range(MAX_TRIES)):
-            changed = change(self.closed.get(project, event_type, facet, grain, start))
-            try:
-                if changed:
-                    self.closed.put(project, event_type, facet, grain, changed)
-                return
-            except Conflict:
-                if not tries_left:
-                    raise
+                    self.closed.change(project, event_type, facet, DAY, day, of_hours)
 
     def _spec(self, event_type: str) -> RollupSpec:
-        return ALL_TYPES_SPEC if event_type == ALL_TYPES else self.contracts.spec(event_type)
+        return DERIVED.get(event_type) or self.contracts.spec(event_type)
 
 
 def _is_over(day: str, now: int) -> bool:

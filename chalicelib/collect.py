@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.access import Project
+from chalicelib.domain.addresses import hide_addresses
 from chalicelib.domain.bodies import Request
 from chalicelib.domain.chunks import Message, Parcel, from_spill, pack, to_spill
-from chalicelib.domain.enrichment import NOBODY, Client, hide_addresses
+from chalicelib.domain.enrichment import NOBODY, Client
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_EVENT_BYTES, Admission, Admitter
 from chalicelib.domain.ledger import Receipt, Tally, Totals

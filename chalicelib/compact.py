@@ -15,9 +15,9 @@ from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
 
 SETTLE_SECONDS = 60  # a stream batch that is still being retried rewrites its delta; after this it is rare
-FOLD_SECONDS = 900  # dashboards and the realtime window need merged items by the minute for as long as ten minutes
-NAMED_SECONDS = 600  # a base names what it folded for as long; no reader takes that long
-MIN_FOLD = 8  # fewer items are not worth rewriting the base
+FOLD_SECONDS = 300  # after a delta settled: the realtime window needs merged items by the minute for six in all
+NAMED_SECONDS = 600  # a base names what it took in for as long; no reader takes that long, nor does a push
+MIN_FOLD = 3  # fewer items are not worth rewriting the base, of 150 KB where 200 deltas come in a minute
 MAX_FOLD = 90
 MAX_HELD = 2000  # deltas in memory at a time; a backlog of hours is worked off in shares
 
@@ -75,7 +75,7 @@ class Compactor:
             minute=minute,
             merged_at=now,
             rollups=merge_all(d.rollups for d in deltas),
-            absorbed=frozenset(d.id for d in deltas),
+            absorbed=dict.fromkeys((d.id for d in deltas), now),
         )
         return len(deltas) if self.rollups.absorb(deltas, merged, state) else 0
 
@@ -87,15 +87,20 @@ class Compactor:
         old = [item for item in items.values() if item.merged_at < now - FOLD_SECONDS][:MAX_FOLD]
         if len(old) < MIN_FOLD:
             return
-        known = before.folded if before else {}
+        parts = [before, *old] if before else old
+
+        def lately(names: Iterable[tuple[str, int]]) -> dict[str, int]:
+            return {name: at for name, at in names if at > now - NAMED_SECONDS}
+
         base = Merged(
             name=name,
             hour=hour,
             epoch=epoch,
             minute=old[-1].minute,
             merged_at=now,
-            rollups=merge_all([*([before.rollups] if before else []), *(item.rollups for item in old)]),
-            folded={n: at for n, at in known.items() if at > now - NAMED_SECONDS} | {item.name: now for item in old},
+            rollups=merge_all(part.rollups for part in parts),
+            absorbed=lately(each for part in parts for each in part.absorbed.items()),
+            folded=lately(before.folded.items() if before else ()) | {item.name: now for item in old},
             version=before.version + 1 if before else 1,
         )
         self.rollups.fold(project, old, base)

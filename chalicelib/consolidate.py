@@ -8,7 +8,7 @@ lies there goes into the next version.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ LEASE_MS = 15 * 60_000  # what a run may take on Lambda; a later one leaves its 
 MAX_RUN_SECONDS = 40 * 60  # of one consolidation anywhere; with the next, no file is written after others are deleted
 GRACE_MS = 60 * 60_000  # twice as long as Athena lets a query run
 FUNCTION_SECONDS = 780  # of the function's 900: what does not fit is not begun
-BYTES_PER_SECOND = 4 * 1024 * 1024  # of Parquet read, a careful guess
 MAX_HOURS = 100  # of one task: a workflow hands on 256 KB at most
+BYTES_PER_SECOND = 1024 * 1024  # of Parquet read, counted and cut into sessions: a careful guess
 MAX_FILES = 128  # open at a time: some 2 MB each
 
 log = logging.getLogger(__name__)
@@ -87,10 +87,10 @@ class Consolidator:
     clock: Callable[[], float] = time.monotonic
 
     def compact(self, now_ms: int) -> dict[str, Any]:
-        """A task of the hourly workflow: `run`, for MAX_HOURS at most, which stay dirty until `closed` is told of them.
+        """A task of the hourly workflow: `run`, for MAX_HOURS at most, which stay dirty until `close_all` is done.
 
-        Returns `{hours: [{project, hour, keys, run, tail}, …], failed, more}`: what `closed` takes, how many hours
-        could not be consolidated, and whether others may be due.
+        Returns `{hours: [{project, hour, keys, run, tail}, …], failed, more}`: what `close_all` takes, how many
+        hours could not be consolidated, and whether others may be due.
         """
         hours: list[dict[str, Any]] = []
 
@@ -105,9 +105,26 @@ class Consolidator:
             failed = len(failures.exceptions)
         return {"hours": hours, "failed": failed, "more": len(hours) == MAX_HOURS}
 
-    def closed(self, task: Mapping[str, Any]) -> bool:
-        """An hour that `compact` gave is closed, and so clean; False when something came since."""
-        return self.dirty.cleaned(Unsettled(task["project"], task["hour"], tail=task["tail"], run=task["run"]))
+    def close_all(
+        self, hours: Sequence[Mapping[str, Any]], settle: Callable[[str, str, Sequence[str]], bool]
+    ) -> dict[str, int]:
+        """The next task: have the hours that `compact` gave closed by `settle`, which gets project, hour and files.
+
+        Returns how many are `closed`, and so clean, and how many `waiting`: dirty, and to come again. Raises an
+        ExceptionGroup, after all the others are done, when an hour could not be closed.
+        """
+        closed, failures = 0, list[Exception]()
+        for task in hours:
+            state = Unsettled(task["project"], task["hour"], tail=task["tail"], run=task["run"])
+            try:
+                closed += settle(state.project, state.hour, task["keys"]) and self.dirty.cleaned(state)
+            except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from their turn
+                fields = {"project": state.project, "hour": state.hour, "reason": repr(error)}
+                log.warning("hour not closed", extra=fields)
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup(f"{len(failures)} hours were not closed", failures)
+        return {"closed": closed, "waiting": len(hours) - closed}
 
     def run(self, now_ms: int, then: Callable[[Consolidated], bool] = nothing_more, at_most: int | None = None) -> int:
         """Delete what nobody reads any more, then consolidate the hours that are due, oldest first; returns how many.

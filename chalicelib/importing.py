@@ -16,7 +16,8 @@ import orjson
 from isal import isal_zlib
 
 from chalicelib.domain.access import Project
-from chalicelib.domain.enrichment import NOBODY, enrich, hide_addresses
+from chalicelib.domain.addresses import hide_addresses
+from chalicelib.domain.enrichment import NOBODY, enrich
 from chalicelib.domain.events import Admission, Admitter, Unreadable
 from chalicelib.domain.imports import (
     MAX_ERROR_CHARACTERS,

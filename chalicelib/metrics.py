@@ -21,6 +21,9 @@ METRICS = {
     "LakeRowsConsolidated": ("Count", "rows of the lake's hours that a run of `consolidate` wrote anew"),
     "LakeDuplicatesRemoved": ("Count", "rows that it left out, because the same event is there already"),
     "LakeFilesMerged": ("Count", "files that it read for that"),
+    "EventsDrift": ("Count", "events by which the live numbers of an hour differed from its file when it was closed"),
+    "HoursReconciled": ("Count", "closed hours that a run of `reconcile` compared with the lake"),
+    "NumbersDrifted": ("Count", "numbers of them, and of their days, that were not what the lake says"),
     "LakeOldestDirtySeconds": ("Seconds", "how long the oldest hour has been waiting for a run after it was due"),
 }
 

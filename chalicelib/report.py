@@ -7,16 +7,18 @@ from typing import Any
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import InvalidRequest, NotFound
-from chalicelib.domain.facets import ALL_TYPES_SPEC, COUNTS, facet_of, quantiles_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, SESSIONS, facet_of, quantiles_of
 from chalicelib.domain.facets import USERS as USERS_ASPECT
 from chalicelib.domain.folding import MAX_DIMENSION_LENGTH
 from chalicelib.domain.questions import CALENDAR, QUANTILES, USERS, Filter, Question
 from chalicelib.domain.rollups import OTHER, Cell, Rollup, RollupSpec, merge_values
+from chalicelib.domain.sessions import REACH_HOURS
 from chalicelib.domain.sketches import QUANTILE_ERROR, UNIQUES_ERROR, quantile
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, MINUTE_MS, hour_of, hour_start_ms
 from chalicelib.storage.history import History
 
 EVENTS = "events"  # the metric of every event type together
+SESSIONS_METRIC = "sessions"
 NOTHING = Cell()
 
 Values = dict[str, Cell]  # of a dimension
@@ -40,7 +42,7 @@ class Reporter:
             "interval": question.interval,
             "timezone": question.zone.key,
             **self._numbers(project, event_type, question),
-            "open": question.end_ms > now_ms - HOUR_MS,
+            "open": question.end_ms > now_ms - HOUR_MS * (REACH_HOURS if event_type == SESSIONS else 1),
         }
         if question.compare:
             before = question.previous()
@@ -83,13 +85,16 @@ class Reporter:
     def _resolve(self, project: str, question: Question) -> str | None:
         """The event type that the metric counts; None stands for all."""
         if question.metric in (EVENTS, USERS):
-            self._check(question, ALL_TYPES_SPEC)
+            self._check(question, DERIVED[ALL_TYPES])
             return None
+        if question.metric == SESSIONS_METRIC:
+            self._check(question, DERIVED[SESSIONS])
+            return SESSIONS
         known = self.contracts.type_of(question.metric)
         if known is None:
             seen = self.history.rollups.event_types(project)
             if question.metric not in seen:
-                names = sorted({EVENTS, USERS, *(c.metric for c in self.contracts), *seen})
+                names = sorted({EVENTS, USERS, SESSIONS_METRIC, *(c.metric for c in self.contracts), *seen})
                 raise NotFound(
                     f"metric: {question.metric!r} is not known; known are {', '.join(names[:50])}",
                     code="unknown_metric",

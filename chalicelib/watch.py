@@ -5,12 +5,12 @@ any more; a run that dies in between has the next one publish it, perhaps again,
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, Protocol
 
-from chalicelib.domain.alerts import ID_DIGITS, MAX_WINDOW_MINUTES, Alert, AlertState, notice_of, read_alert
+from chalicelib.domain.alerts import ID_DIGITS, MAX_WINDOW_MINUTES, Alert, AlertState, notice_of, read_alert, unknown
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.rollups import Rollups
@@ -38,18 +38,24 @@ class Watcher:
     recent: Recent
     notices: Callable[[], Notices]  # made when they are needed: the edge only keeps alerts
     contracts: Contracts
+    event_types: Callable[[str], Iterable[str]]  # that a project ever sent
 
     def create(self, project: str, document: Mapping[str, Any], now_ms: int) -> tuple[dict[str, Any], bool]:
-        """The alert, and whether it is new: the same words are the same alert. Raises InvalidRequest."""
+        """The alert, and whether it is new: the same words are the same alert. Raises InvalidRequest.
+
+        It comes with `warnings` when no event has its metric yet.
+        """
         alert = read_alert(document, project, self.contracts)
+        warning = unknown(alert, self.contracts, lambda: self.event_types(project))
+        warnings = {"warnings": [warning]} if warning else {}
         known = dict(islice(((found.id, (found, state)) for found, state in self.alerts.alerts(project)), MAX_ALERTS))
         if alert.id in known:
-            return _shown(*known[alert.id]), False
+            return _shown(*known[alert.id]) | warnings, False
         if len(known) >= MAX_ALERTS:
             raise InvalidRequest(
                 f"the project has {len(known)} alerts; the limit is {MAX_ALERTS}", code="too_many_alerts"
             )
-        return _shown(alert, AlertState(now_ms)), self.alerts.put(alert, now_ms)
+        return _shown(alert, AlertState(now_ms)) | warnings, self.alerts.put(alert, now_ms)
 
     def show(self, project: str) -> dict[str, Any]:
         """Every alert of a project, with its state."""

@@ -4,7 +4,7 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ from chalicelib.storage.sockets import Sockets
 from chalicelib.storage.users_table import UsersTable
 from chalicelib.storage.workflows import Workflow
 from chalicelib.subscribe import Subscriber
+from chalicelib.summarize import Summarizer
 from chalicelib.throttle import Throttle
 from chalicelib.watch import Watcher
 
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     from chalicelib.detect import Detector
     from chalicelib.importing import Importer
     from chalicelib.query import Analyst
+    from chalicelib.reconcile import Reconciler
+    from chalicelib.sessionize import Sessionizer
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
 PUSH_PAUSE_SECONDS = 0.5  # docs/decisions/0007: with one second, one event in ten would be late
@@ -231,7 +234,42 @@ def consolidator() -> "Consolidator":
 def closer() -> Closer:
     from chalicelib.storage.lake import Lake
 
-    return Closer(contracts(), rollups_table(), closed_table(), Lake(data_bucket()))
+    return Closer(contracts(), rollups_table(), closed_table(), settings().stage, Lake(data_bucket()))
+
+
+@cache
+def reconciler() -> "Reconciler":
+    # Imported here because pyarrow is in the layer of this function only.
+    from chalicelib.reconcile import Reconciler
+    from chalicelib.storage.lake import Lake
+
+    lake = Lake(data_bucket())
+    return Reconciler(
+        contracts(),
+        history(),
+        lake,
+        dirty_hours(),
+        consolidator(),
+        closer(),
+        sessionizer().settle,
+        settings().stage,
+    )
+
+
+@cache
+def sessionizer() -> "Sessionizer":
+    from chalicelib.sessionize import Sessionizer
+    from chalicelib.storage.lake import Lake
+    from chalicelib.storage.session_files import SessionFiles
+
+    files = SessionFiles(data_bucket())
+    return Sessionizer(Lake(data_bucket()), files, closed_table(), lambda: secrets.token_hex(4))
+
+
+def settle(project: str, hour: str, keys: Sequence[str]) -> bool:
+    """What follows a consolidation: sessions before the closer, which puts together the days that they changed."""
+    sessionizer().settle(project, hour, keys)
+    return closer().settle(project, hour, keys, int(time.time()))
 
 
 @cache
@@ -259,6 +297,7 @@ def importer() -> "Importer":
 
     def settle(project: str, hour: str) -> bool:
         done = consolidator().consolidate(project, hour, int(time.time() * 1000))
+        sessionizer().settle(project, hour, done.files.keys)
         events = lake.events(done.files.keys)
         return closer().close(project, hour, events, int(time.time())).closed and consolidator().finish(done)
 
@@ -267,7 +306,21 @@ def importer() -> "Importer":
 
     lake = Lake(data_bucket())
     days = NewDays(client("dynamodb"), settings().rollups_table)
-    backfiller = Backfiller(lake, dirty_hours(), days, contracts(), closer().fold, settle, close_days)
+
+    def count_sessions(project: str, new: Sequence[str]) -> None:
+        sessionizer().settle_days(project, new, days.put)
+
+    backfiller = Backfiller(
+        lake,
+        dirty_hours(),
+        days,
+        contracts(),
+        closer().fold,
+        settle,
+        close_days,
+        sessionizer().keep,
+        count_sessions,
+    )
     admitter = Admitter(contracts(), new_event_id)
     return Importer(data_bucket(), lake, imports_table(), admitter, access_table().owner, backfiller.store, notices())
 
@@ -293,6 +346,11 @@ def reporter() -> Reporter:
 
 
 @cache
+def summarizer() -> Summarizer:
+    return Summarizer(contracts(), history())
+
+
+@cache
 def observer() -> Observer:
     return Observer(contracts(), rollups_table(), ledger_table())
 
@@ -305,7 +363,7 @@ def annotator() -> Annotator:
 @cache
 def watcher() -> Watcher:
     alerts = AlertsTable(client("dynamodb"), settings().control_table)
-    return Watcher(alerts, RecentRollups(rollups_table()), notices, contracts())
+    return Watcher(alerts, RecentRollups(rollups_table()), notices, contracts(), rollups_table().event_types)
 
 
 @cache

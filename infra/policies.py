@@ -87,7 +87,14 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         allow(["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], f"{data}/lake/*"),
         list_data("lake/"),
     ]
-    rolled_up = [f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")]
+    close = [
+        allow([f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups),
+        allow("dynamodb:Query", f"{rollups}/index/open"),
+        allow("s3:GetObject", f"{data}/lake/*"),
+        list_data("lake/"),
+        allow(["s3:GetObject", "s3:PutObject"], f"{data}/sessions/*"),
+        list_data("sessions/"),
+    ]
     importing = control_items(["dynamodb:UpdateItem"], "imports")
     staged = [
         allow(["s3:GetObject", "s3:PutObject"], f"{data}/imports/*"),
@@ -104,6 +111,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             with_keys(allow(["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"], control), "alerts"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
+            allow("dynamodb:BatchGetItem", rollups),
             *collect,
             allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/quarantine/project=*"),
             list_data("quarantine/project="),
@@ -146,11 +154,12 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             *deduplicate,
             allow("s3:DeleteObject", f"{data}/lake/*"),
         ],
-        "close": [
-            allow(rolled_up, rollups),
-            allow("dynamodb:Query", f"{rollups}/index/open"),
-            allow("s3:GetObject", f"{data}/lake/*"),
-            list_data("lake/"),
+        "close": close,
+        "reconcile": [
+            *close,
+            allow(["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:PutObject"], f"{data}/lake/*"),
+            allow("dynamodb:BatchGetItem", rollups),
+            with_keys(allow("dynamodb:Query", control), "projects"),
         ],
         "live": [
             *stream(rollups),
@@ -210,11 +219,10 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         "import_aggregate": [importing, allow("s3:GetObject", f"{data}/imports/*"), list_data("imports/")],
         "import_store": [
             importing,
-            allow(rolled_up, rollups),
-            allow("dynamodb:Query", f"{rollups}/index/open"),
+            *close,
             allow("s3:GetObject", f"{data}/imports/*"),
             list_data("imports/"),
-            *deduplicate,
+            allow(["s3:AbortMultipartUpload", "s3:PutObject"], f"{data}/lake/*"),
         ],
         "import_notify": [
             importing,

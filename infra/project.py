@@ -20,6 +20,7 @@ LAYERED = (  # the functions that import pyarrow or numpy
     "archive",
     "consolidate",
     "close",
+    "reconcile",
     "detect",
     "notify",
     "import_validate",

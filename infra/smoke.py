@@ -41,6 +41,7 @@ def parquet() -> bool:
     importlib.import_module("chalicelib.consolidate")
     importlib.import_module("chalicelib.importing")
     importlib.import_module("chalicelib.backfill")
+    importlib.import_module("chalicelib.reconcile")
     written: dict[str, bytes] = {}
 
     class Bucket:
@@ -83,6 +84,7 @@ HANDLERS = (
     "take_bus_event",
     "compact",
     "consolidate",
+    "reconcile",
     "audit",
     "watch",
     "detect",

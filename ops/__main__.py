@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 
 from infra import project
-from ops import consolidate, imports, keys, projects, redrive, unreadable
+from ops import consolidate, imports, keys, projects, rebuild, reconcile, redrive, unreadable
 
 COMMANDS: dict[str, ModuleType] = {
     "projects": projects,
@@ -14,6 +14,8 @@ COMMANDS: dict[str, ModuleType] = {
     "unreadable": unreadable,
     "consolidate": consolidate,
     "import": imports,
+    "reconcile": reconcile,
+    "rebuild": rebuild,
 }
 
 

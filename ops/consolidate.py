@@ -11,7 +11,6 @@ import argparse
 import secrets
 import sys
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from tqdm import tqdm
@@ -20,12 +19,15 @@ from chalicelib.close import Closer
 from chalicelib.consolidate import Consolidator, Overtaken
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.partitions import hour_folder
+from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.rollups_table import RollupsTable
+from chalicelib.storage.session_files import SessionFiles
 from infra.project import ROOT, OperatorError
+from ops.ranges import read_hour
 from ops.stages import add_common, client, environment, show
 from ops.unreadable import bucket_of
 
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `ops consolidate`."""
     add_common(parser)
     parser.add_argument("--project", help="only of this project")
-    parser.add_argument("--hour", type=_hour, metavar="HOUR", help="this hour, UTC, such as 2026-11-21T10")
+    parser.add_argument("--hour", type=read_hour, metavar="HOUR", help="this hour, UTC, such as 2026-11-21T10")
     parser.add_argument("--dry-run", action="store_true", help="tell what is waiting, and leave it")
 
 
@@ -50,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
         show(arguments, [_described(lake, dirty, project, hour) for project, hour in hours])
         return 0
     dynamodb, table = client(stage, "dynamodb"), environment(stage)["ROLLUPS_TABLE"]
-    closer = Closer(Contracts.load(ROOT / "schemas"), RollupsTable(dynamodb, table), ClosedTable(dynamodb, table), lake)
+    rollups, closed = RollupsTable(dynamodb, table), ClosedTable(dynamodb, table)
+    closer = Closer(Contracts.load(ROOT / "schemas"), rollups, closed, stage, lake)
+    sessionizer = Sessionizer(lake, SessionFiles(lake.bucket), closed, lambda: secrets.token_hex(4))
     consolidator = Consolidator(lake, dirty, stage, lambda: secrets.token_hex(4))
     rows = []
     for project, hour in tqdm(hours, unit=" hours", desc="consolidated", disable=None):
@@ -58,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             done = consolidator.consolidate(project, hour, int(time.time() * 1000))
         except Overtaken as error:
             raise OperatorError(str(error)) from error
+        sessionizer.settle(project, hour, done.files.keys)
         if not closer.settle(project, hour, done.files.keys, int(time.time())):
             print(f"{project} {hour} is not closed: its live numbers still differ from the file", file=sys.stderr)
         elif not consolidator.finish(done):
@@ -84,10 +89,3 @@ def _described(lake: Lake, dirty: DirtyHours, project: str, hour: str) -> dict[s
         "size_bytes": sum(size for name, size in files.items() if name not in absorbed),
         "absorbed": len(absorbed & files.keys()),
     }
-
-
-def _hour(text: str) -> str:
-    try:
-        return datetime.strptime(text, "%Y-%m-%dT%H").replace(tzinfo=UTC).strftime("%Y-%m-%dT%H")
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an hour such as 2026-11-21T10") from None

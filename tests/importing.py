@@ -1,7 +1,7 @@
 """A project's imports on moto's stores: the tasks as the workflow calls them, and what the product says then."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,10 +19,12 @@ from chalicelib.domain.questions import read_question
 from chalicelib.domain.time_windows import parse_ms
 from chalicelib.importing import Importer
 from chalicelib.report import Reporter
+from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.new_days import NewDays
 from chalicelib.storage.notices import Notices
+from chalicelib.storage.session_files import SessionFiles
 from tests.stores import Stores, empty_stores
 from tests.told import Told
 
@@ -50,16 +52,28 @@ class World:
 
     @property
     def closer(self) -> Closer:
-        return Closer(self.contracts, self.rollups, self.stores.closed, self.lake)
+        return Closer(self.contracts, self.rollups, self.stores.closed, "test", self.lake)
 
     @property
     def consolidator(self) -> Consolidator:
         return Consolidator(self.lake, self.dirty, "test", lambda: f"c{next(self.runs)}")
 
     @property
+    def sessionizer(self) -> Sessionizer:
+        return Sessionizer(
+            self.lake, SessionFiles(self.stores.bucket), self.stores.closed, lambda: f"s{next(self.runs)}"
+        )
+
+    def settle(self, project: str, hour: str, keys: Sequence[str]) -> bool:
+        """What follows a consolidation."""
+        self.sessionizer.settle(project, hour, keys)
+        return self.closer.settle(project, hour, keys, self.now_ms // 1000)
+
+    @property
     def importer(self) -> Importer:
         def settle(project: str, hour: str) -> bool:
             done = self.consolidator.consolidate(project, hour, self.now_ms)
+            self.sessionizer.settle(project, hour, done.files.keys)
             events = self.lake.events(done.files.keys)
             closed = self.closer.close(project, hour, events, self.now_ms // 1000).closed
             return closed and self.consolidator.finish(done)
@@ -68,7 +82,17 @@ class World:
             self.closer.close_days(project, self.now_ms // 1000)
 
         days = NewDays(self.rollups.client, self.rollups.name)
-        backfiller = Backfiller(self.lake, self.dirty, days, self.contracts, self.closer.fold, settle, close_days)
+        backfiller = Backfiller(
+            self.lake,
+            self.dirty,
+            days,
+            self.contracts,
+            self.closer.fold,
+            settle,
+            close_days,
+            self.sessionizer.keep,
+            lambda project, new: self.sessionizer.settle_days(project, new, days.put),
+        )
         admitter = Admitter(self.contracts, lambda _: "made-up")
         notices = Notices(self.told, self.told, "topic", "bus")
         return Importer(self.stores.bucket, self.lake, self.table, admitter, self.owner, backfiller.store, notices)

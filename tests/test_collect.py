@@ -84,6 +84,31 @@ def test_an_event_that_is_nested_too_deep_costs_the_others_nothing(stores: Store
     assert deep.replace(b" ", b"") in kept.replace(b" ", b"")
 
 
+DEEP = b'{"event_type": "click", "event_id": "deep", "properties": {"a": ' + b"[" * 300 + b"]" * 300 + b"}}"
+ADDRESS = b'{"event_type": "click", "context": {"ip": "203.0.113.77"}'
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("application/x-ndjson", ADDRESS + b"\n" + ADDRESS + b"}\n"),
+        ("application/cloudevents+json", b'{"specversion": "0.3", "id": "1", "source": "s", "ip": "203.0.113.77"}'),
+        ("application/json", b"[" + ADDRESS + b"}, " + DEEP + b"]"),
+        ("application/json", b'{"event_type": "click", "context": [{"ip": "203.0.113.77"}]}'),
+    ],
+    ids=["a line that is no JSON", "no CloudEvent", "beside one that is too deep", "a context that is a list"],
+)
+def test_whatever_is_rejected_no_whole_address_is_kept(stores: Stores, media_type: str, body: bytes) -> None:
+    collector(stores).collect(read_native(body, {"content-type": media_type}), DEMO, RECEIVED)
+
+    [key] = stores.objects("quarantine/")
+    kept = gzip.decompress(stores.bucket.get(key) or b"") + b"".join(
+        orjson.dumps(decode_message(text).events) for text in stores.messages()
+    )
+    assert b"203.0.113.0" in kept
+    assert b"203.0.113.77" not in kept
+
+
 def test_an_identify_whose_traits_would_be_stored_twice_is_limited_as_it_is_stored(stores: Stores) -> None:
     traits = {"noise": "x" * (MAX_EVENT_BYTES * 2 // 3)}
     body = orjson.dumps({"messageId": "1", "userId": "u", "context": {"traits": traits}})

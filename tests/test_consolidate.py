@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from time_machine import travel
 
 from chalicelib import consolidate
 from chalicelib.consolidate import (
@@ -251,12 +252,14 @@ def test_who_is_overtaken_changes_nothing_and_leaves_nothing_behind(stores: Stor
 
 
 def test_what_an_overtaken_run_left_when_it_died_is_found(stores: Stores, consolidator: Consolidator) -> None:
-    tail(stores, 1, "a")
-    consolidator.run(DUE)
-    stores.bucket.put(f"{FOLDER}hour-{DUE}-dead-0000.parquet", stores.bucket.get(stores.objects(FOLDER)[0]) or b"")
+    with travel(DUE / 1000):  # the bucket says when a file was last written
+        tail(stores, 1, "a")
+        consolidator.run(DUE)
+        stores.bucket.put(f"{FOLDER}hour-{DUE}-dead-0000.parquet", stores.bucket.get(stores.objects(FOLDER)[0]) or b"")
 
     for minutes in (61, 92, 153, 154):
-        consolidator.run(DUE + minutes * MINUTE_MS)
+        with travel((DUE + minutes * MINUTE_MS) / 1000):
+            consolidator.run(DUE + minutes * MINUTE_MS)
 
     assert len(names(stores)) == 1
     assert stores.dirty.all() == []

@@ -30,7 +30,7 @@ def tail(world: World, hour: str, event_id: str) -> None:
 
 
 def close(world: World, found: dict[str, Any]) -> dict[str, int]:
-    return world.closer.close_all(found["hours"], world.consolidator.closed, world.now_ms // 1000)
+    return world.consolidator.close_all(found["hours"], world.settle)
 
 
 def dirty(world: World) -> list[str]:

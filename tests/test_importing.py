@@ -70,6 +70,21 @@ def test_a_file_is_in_the_numbers_and_in_the_lake_each_event_once(world: World) 
     assert sorted(event_id for hour in hours for event_id in world.ids(hour)) == sorted(e["event_id"] for e in EVENTS)
 
 
+def test_sessions_of_history_are_counted_also_over_hours_and_days(world: World) -> None:
+    at = ["2013-01-07T09:50:00Z", "2013-01-07T10:10:00Z", "2013-01-07T23:50:00Z", "2013-01-08T00:10:00Z"]
+    views = [view(moment, event_id=f"s{n}") for n, moment in enumerate([*at, "2013-03-01T12:00:00Z"])]
+
+    world.drop(ndjson(*views))
+
+    assert world.total("sessions") == 3
+    asked = {"start": "2013-01-07", "end": "2013-01-09", "interval": "day"}
+    assert [point["value"] for point in world.ask("sessions", **asked)["series"]] == [2, 0, 0]
+    assert world.total("sessions", agg="avg", measure="pages") == pytest.approx(5 / 3)
+    world.drop(ndjson(view("2013-01-08T00:30:00Z", event_id="late"), view("2013-01-08T12:00:00Z", event_id="alone")))
+    assert [point["value"] for point in world.ask("sessions", **asked)["series"]] == [2, 1, 0]
+    assert world.total("sessions", agg="avg", measure="pages") == pytest.approx(7 / 4)
+
+
 @pytest.mark.parametrize("timezone", ["UTC", "Europe/Berlin"])
 @pytest.mark.parametrize("interval", ["hour", "day", "month"])
 def test_every_way_to_ask_finds_the_same_events(world: World, interval: str, timezone: str) -> None:
@@ -363,7 +378,7 @@ def test_an_hour_that_is_not_over_waits_for_the_hourly_workflow(world: World) ->
     world.now_ms += 2 * 3_600_000
     world.consolidator.run(
         world.now_ms,
-        lambda done: world.closer.settle(done.project, done.hour, done.files.keys, world.now_ms // 1000),
+        lambda done: world.settle(done.project, done.hour, done.files.keys),
     )
     assert world.total() == 4
 
@@ -441,6 +456,7 @@ def test_a_death_before_any_write_counts_nothing_twice_and_loses_nothing(share: 
                 world.run(one)
             assert world.total("visit") == 6, f"before write {before}"
             assert world.total("visit", agg="users") == 2
+            assert world.total("sessions") == 6
             assert world.told.details[-1]["stored"] == (3 if known else 6)
             if not died:
                 return

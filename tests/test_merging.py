@@ -62,7 +62,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "COMPARED_IDS", 4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(FILES)
 def test_the_row_received_first_of_each_id_is_there_once_and_in_order(files: list[Rows]) -> None:
     merge = merged({f"{n}": parquet(rows) for n, rows in enumerate(files)})
@@ -77,7 +77,7 @@ def test_the_row_received_first_of_each_id_is_there_once_and_in_order(files: lis
     assert (merge.rows, merge.duplicates) == (len(found), len(every) - len(found))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(FILES)
 def test_ids_whose_hashes_meet_are_told_apart(files: list[Rows]) -> None:
     with pytest.MonkeyPatch.context() as patch:

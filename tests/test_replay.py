@@ -267,6 +267,16 @@ def test_a_page_fits_an_answer_and_leaves_out_what_is_too_large_to_be_taken(
     assert [event["event"] is None for event in third["events"]] == [False, True]
 
 
+def test_what_is_shown_and_answered_is_short_however_long_ids_and_pointers_are(world: World) -> None:
+    long = "x" * 300_000
+    world.receive(*sales(*(f"{n}{long}" for n in range(10))), {"event_type": long, "event_id": long})
+
+    page = world.replayer().show("demo", read_list({}))
+
+    assert len(page["events"]) == 11
+    assert len(orjson.dumps(page)) < 100_000
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

@@ -70,7 +70,7 @@ def test_a_metric_is_asked_by_its_public_name_or_its_event_type_or_all_together(
 
 
 def test_an_unknown_metric_is_refused_with_those_known(stores: Stores) -> None:
-    with pytest.raises(NotFound, match="'nonsense' is not known; known are events, page_views, users"):
+    with pytest.raises(NotFound, match="'nonsense' is not known; known are events, page_views, sessions, users"):
         ask(stores, metric="nonsense")
 
 

@@ -48,10 +48,11 @@ class World:
     told: Told = field(default_factory=Told)
     minutes: Minutes = field(default_factory=Minutes)
     minute: int = 0
+    sent: list[str] = field(default_factory=list)  # event types that were ever sent
 
     def __post_init__(self) -> None:
         self.table = AlertsTable(self.stores.control.client, "control")
-        self.watcher = Watcher(self.table, self.minutes, lambda: self.told.notices, CONTRACTS)
+        self.watcher = Watcher(self.table, self.minutes, lambda: self.told.notices, CONTRACTS, lambda _: self.sent)
 
     @property
     def now_ms(self) -> int:
@@ -272,6 +273,29 @@ def test_the_same_alert_posted_again_is_one_alert_and_keeps_its_state(world: Wor
     assert world.watcher.show("blog") == {"alerts": []}
 
 
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("api_reqests", "did you mean api_requests? Known are api_requests, events, parcel, users"),
+        ("weather", "no event has 'weather' yet. Known are api_requests, events, parcel, users"),
+        ("parcels", "did you mean parcel?"),
+        ("parcel", None),
+        ("api_request", None),
+        ("users", None),
+        ("events", None),
+    ],
+)
+def test_a_metric_that_nobody_sent_is_taken_with_a_warning(world: World, metric: str, told: str | None) -> None:
+    world.sent = ["parcel"]
+
+    both = [world.create(metric=metric) for _ in range(2)]
+
+    assert [("warnings" in made, made["metric"]) for made in both] == [(told is not None, metric)] * 2
+    if told:
+        assert told in both[0]["warnings"][0]
+    assert "warnings" not in world.shown()
+
+
 def test_a_project_has_a_bounded_number_of_alerts(world: World) -> None:
     for n in range(MAX_ALERTS):
         world.create(threshold=n)
@@ -295,6 +319,7 @@ def test_a_project_has_a_bounded_number_of_alerts(world: World) -> None:
         ({"filter": {"colour": "red"}}, "filter: 'colour' is not kept of api_requests; kept are status"),
         ({"filter": {"status": []}}, "filter"),
         ({"filter": {"status": "1", "method": "GET"}}, "filter"),
+        ({"metric": "sessions"}, "metric: 'sessions' are counted when their hour is over"),
         ({"surprise": 1}, "surprise: Unknown field"),
     ],
 )

@@ -3,8 +3,9 @@
 An alert's id is made of what it says, so the same one posted twice is one alert.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from hashlib import sha256
 from typing import Any
 
@@ -25,6 +26,7 @@ EVENTS = "events"  # the metric of every event type together
 ABOVE, BELOW = "above", "below"
 MAX_WINDOW_MINUTES = 10  # for as long compaction keeps the minutes of arrival apart
 MAX_COOLDOWN_MINUTES = 1440
+MAX_NAMED = 50  # metrics in a warning
 MAX_VALUES = 20  # of a filter
 ID_DIGITS = 16
 
@@ -186,9 +188,15 @@ _ALERT = AlertParameters()
 def read_alert(document: Mapping[str, Any], project: str, contracts: Contracts) -> Alert:
     """Raises InvalidRequest naming what is wrong, its value, and what is allowed.
 
-    A metric without a contract is one that may come yet; of one with a contract only what is kept can be asked.
+    A metric without a contract is one that may come yet, see `unknown`; of one with a contract only what is kept can
+    be asked.
     """
     alert = Alert(project, **read_parameters(_ALERT, document))
+    if alert.metric == "sessions":
+        raise InvalidRequest(
+            "metric: 'sessions' are counted when their hour is over; alerts are about the last minutes",
+            code="invalid_parameter",
+        )
     event_type = contracts.type_of(alert.metric)
     spec = contracts.spec(event_type or alert.metric)
     for name, asked, kept in (("measure", alert.measure, spec.measures), ("filter", alert.dimension, spec.dimensions)):
@@ -198,3 +206,18 @@ def read_alert(document: Mapping[str, Any], project: str, contracts: Contracts) 
                 f"{name}: {asked!r} is not kept of {alert.metric}; kept are {known}", code="invalid_parameter"
             )
     return alert
+
+
+def unknown(alert: Alert, contracts: Contracts, seen: Callable[[], Iterable[str]]) -> str | None:
+    """What to tell of a metric that no event has: perhaps it is misspelled, and then the alert waits for ever.
+
+    `seen` are the event types that the project ever sent; asked for only where no contract has the metric.
+    """
+    if alert.metric in (EVENTS, USERS) or contracts.type_of(alert.metric) is not None:
+        return None
+    types = set(seen())
+    if alert.metric in types:
+        return None
+    names = sorted({EVENTS, USERS, *(contract.metric for contract in contracts), *types})
+    near = "".join(f"; did you mean {name}?" for name in get_close_matches(alert.metric, names, 1))
+    return f"metric: no event has {alert.metric!r} yet{near or '.'} Known are {', '.join(names[:MAX_NAMED])}"

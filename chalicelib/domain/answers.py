@@ -5,6 +5,7 @@ from chalicelib.domain.annotations import KINDS
 from chalicelib.domain.imports import STATES
 from chalicelib.domain.openapi import JsonSchema, ref
 from chalicelib.domain.questions import AGGREGATIONS, INTERVALS, QUANTILES
+from chalicelib.domain.summaries import PERCENTILES
 
 TEXT: JsonSchema = {"type": "string"}
 TEXT_OR_NULL: JsonSchema = {"type": ["string", "null"]}
@@ -55,6 +56,16 @@ SDK_VERDICTS = an(success=one_of(True), maybe={**_VERDICTS, **_WARNINGS, "code":
 SETTINGS = {"type": "object", "description": "What analytics.js reads of Segment's settings document."}
 SOURCE_CONFIG = {"type": "object", "description": "What RudderStack's SDKs read of their control plane's answer."}
 
+ANNOTATION = an(
+    id=TEXT,
+    at=TIME,
+    title=TEXT,
+    kind=one_of(*KINDS),
+    url=TEXT_OR_NULL,
+    dimension=TEXT_OR_NULL,
+    value=TEXT_OR_NULL,
+    tags=many(TEXT),
+)
 ANALYTICS = an(
     metric=TEXT,
     agg=one_of(*AGGREGATIONS),
@@ -63,6 +74,7 @@ ANALYTICS = an(
     timezone=TEXT,
     **_SERIES,
     open=YES_OR_NO,
+    annotations=many(ANNOTATION),
     maybe={
         "groups": _GROUPS,
         "previous": an(**_RANGE, **_SERIES, maybe={"groups": _GROUPS}),
@@ -70,6 +82,21 @@ ANALYTICS = an(
         "relative_standard_error": NUMBER,
         "relative_error": NUMBER,
     },
+)
+_SUMMARY = {
+    "count": COUNT,
+    "users": COUNT,
+    "measures": by_name(
+        an(count=COUNT, sum=NUMBER, **dict.fromkeys(("avg", "min", "max", *PERCENTILES), NUMBER_OR_NULL))
+    ),
+    "top": by_name(many(an(value=TEXT, count=COUNT))),
+}
+AGGREGATION = an(
+    event_type=TEXT,
+    date=TEXT,
+    open=YES_OR_NO,
+    total=an(**_SUMMARY),
+    hours=many(an(start=TIME, open=YES_OR_NO, **_SUMMARY)),
 )
 REALTIME = an(
     as_of=TIME,
@@ -190,19 +217,10 @@ ALERT = an(
     created_at=TIME,
     changed_at=TEXT_OR_NULL,
     value=NUMBER_OR_NULL,
+    maybe={"warnings": many(TEXT)},
 )
 ALERTS = an(alerts=many(ALERT))
 DELETED = an(deleted=TEXT)
-ANNOTATION = an(
-    id=TEXT,
-    at=TIME,
-    title=TEXT,
-    kind=one_of(*KINDS),
-    url=TEXT_OR_NULL,
-    dimension=TEXT_OR_NULL,
-    value=TEXT_OR_NULL,
-    tags=many(TEXT),
-)
 ANNOTATIONS = an(annotations=many(ANNOTATION), next=TEXT_OR_NULL)
 SCHEMAS = an(
     schemas=many(an(event_type=TEXT, metric=TEXT, title=TEXT, description=TEXT, newest=TEXT, versions=many(TEXT)))

@@ -110,8 +110,11 @@ def read_native(body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request
         document = _parse(data)
     if isinstance(document, dict) and "events" not in document:
         return Request([document], None, data, len(data))  # without an envelope, there is none to load
-    loaded = _load(ENVELOPE, {"events": document} if isinstance(document, list) else document)
-    return Request(loaded["events"], loaded["sent_at"], data, len(data))
+    envelope = {"events": document} if isinstance(document, list) else document
+    events = envelope["events"] if isinstance(envelope, dict) else None
+    if not (isinstance(events, list) and 0 < len(events) <= MAX_EVENTS):  # what is right is not put through the schema
+        _load(ENVELOPE, envelope)
+    return Request(envelope["events"], envelope.get("sent_at"), data, len(data))
 
 
 def _read_cloudevents(data: bytes, media_type: str, headers: Mapping[str, str]) -> Request:

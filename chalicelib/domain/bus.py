@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from chalicelib.domain import segment
+from chalicelib.domain.addresses import hidden_in_text
 from chalicelib.domain.bodies import Request
 
 _CONTEXT = ("source", "account", "region", "resources")
@@ -28,6 +29,8 @@ def read_bus_event(event: Mapping[str, Any]) -> Request:
 
     Its id and time are the sender's, so the same event delivered twice is the same request twice.
     """
+    body = hidden_in_text(orjson.dumps(event))  # many say from which address something was done
+    event = orjson.loads(body)
     native = {
         "event_type": segment.event_type("track", event.get("detail-type")),
         "event_id": event.get("id"),
@@ -35,5 +38,4 @@ def read_bus_event(event: Mapping[str, Any]) -> Request:
         "properties": event.get("detail"),
         "context": {name: event[name] for name in _CONTEXT if event.get(name)},
     }
-    body = orjson.dumps(event)
     return Request([native], None, body, len(body))

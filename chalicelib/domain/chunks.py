@@ -62,8 +62,8 @@ class Chunk:
 
     @property
     def partition_key(self) -> str:
-        """`project#user`; chunks of nobody are spread over 256 partitions."""
-        return f"{self.project}#{self.user}" if self.user else f"{self.project}#?{self.sort_key[-2:]}"
+        """`project#user`; chunks of nobody are spread over 256 partitions, `?xx#project`, which no user id can name."""
+        return f"{self.project}#{self.user}" if self.user else f"?{self.sort_key[-2:]}#{self.project}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,13 @@ import jsonschema_rs
 import orjson
 
 from chalicelib.domain.errors import NotFound
+from chalicelib.domain.facets import DERIVED
 from chalicelib.domain.rollups import OTHER, RollupSpec
 
 MAX_ID_LENGTH = 256
 MAX_TYPE_LENGTH = 128
 MAX_VERSION_LENGTH = 32
-MESSAGE_LENGTH = 300  # a violation quotes the value, which may be long
+MESSAGE_LENGTH = 300  # of each word of a verdict: values, ids and pointers may be long, and Lambda answers with 6 MB
 
 _TEXT_OR_NULL = {"type": ["string", "null"], "maxLength": MAX_ID_LENGTH}
 _TIME = {"type": ["string", "number", "null"], "maxLength": 64}
@@ -94,7 +95,8 @@ class Contract:
     @cached_property
     def validator(self) -> Validator:
         """Of whole events; compiled when it is first needed, because a container meets few types."""
-        return Validator.of({**ENVELOPE, "properties": {**ENVELOPE["properties"], "properties": self.document}})
+        named = {"event_type": True, "properties": self.document}  # by its type the contract was found
+        return Validator.of({**ENVELOPE, "properties": {**ENVELOPE["properties"], **named}})
 
     @cached_property
     def properties(self) -> frozenset[str]:
@@ -102,7 +104,7 @@ class Contract:
         return frozenset(self.document.get("properties", ()))
 
 
-RESERVED = frozenset({"events", "users", "sessions", OTHER})
+RESERVED = frozenset({"events", "users", "sessions", "(ledger)", OTHER, *DERIVED})
 UNTYPED = Validator.of(ENVELOPE)
 NO_ROLLUP = RollupSpec()
 

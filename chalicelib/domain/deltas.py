@@ -43,7 +43,8 @@ def frame_id(hour: str, delta_id: str) -> str:
 class Merged:
     """The sum of the deltas it names; `minute` (`2026-11-21T10:05`) is when they were written.
 
-    A base is the sum of an hour's older merged items, which it names as `folded`; its minute is the last of theirs.
+    A base is the sum of an hour's older merged items, which it names as `folded`; its minute is the last of theirs. It
+    names what was absorbed or folded lately, until nobody can have read that in its place of before.
     What closing the hour takes over is told by the epoch: see domain/closing.
     """
 
@@ -53,7 +54,7 @@ class Merged:
     minute: str
     merged_at: int  # epoch seconds
     rollups: Rollups
-    absorbed: frozenset[str] = frozenset()
+    absorbed: Mapping[str, int] = field(default_factory=dict)  # delta id -> when it was merged, epoch seconds
     folded: Mapping[str, int] = field(default_factory=dict)  # name -> when it was folded, epoch seconds
     version: int = 0  # of a base: grows with each write
 
@@ -73,8 +74,8 @@ class HourView:
         What was merged, or folded into a base, in between is then seen once, not twice.
         """
         items = list(merged)
-        absorbed = frozenset().union(*(item.absorbed for item in items))
-        folded = frozenset().union(*(item.folded for item in items))
+        absorbed = frozenset[str]().union(*(item.absorbed for item in items))
+        folded = frozenset[str]().union(*(item.folded for item in items))
         return cls(
             hour,
             [delta for delta in deltas if delta.id not in absorbed],

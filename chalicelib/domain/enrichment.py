@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-# What is kept of an address is its network of 24 (IPv4) or 48 bits, as other analytics products keep it.
-IPV4_MASK, IPV6_MASK = ~((1 << 32 - 24) - 1), ~((1 << 128 - 48) - 1)
+from chalicelib.domain.addresses import anonymised
+
 UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 CAMPAIGN = {"source": "utm_source", "medium": "utm_medium", "name": "utm_campaign", "term": "utm_term"}
 MAX_USER_AGENT_LENGTH = 512
@@ -53,33 +52,9 @@ def client_of(headers: Mapping[str, str], source_ip: str, salt: bytes, now: date
     network = anonymised(address)
     visitor = ""
     if network and salt:
-        told = f"{now:%Y-%m-%d}\n{address}\n{user_agent}".encode()
+        told = f"{now.date()}\n{address}\n{user_agent}".encode()
         visitor = blake2b(told, key=salt[:64], digest_size=8).hexdigest()
     return Client(network, visitor, headers.get("cloudfront-viewer-country", "")[:2], user_agent)
-
-
-def anonymised(address: object) -> str:
-    """The network that an IP address is in; empty for what is none."""
-    if not isinstance(address, str):
-        return ""
-    try:
-        parsed = ip_address(address.strip())
-    except ValueError:
-        return ""
-    if isinstance(parsed, IPv6Address):  # of what carries an IPv4 address, that one is cut
-        tunnelled = parsed.teredo[1] if parsed.teredo else None
-        parsed = parsed.ipv4_mapped or parsed.sixtofour or tunnelled or parsed
-    if isinstance(parsed, IPv4Address):
-        return str(IPv4Address(int(parsed) & IPV4_MASK))
-    return str(IPv6Address(int(parsed) & IPV6_MASK))
-
-
-def hide_addresses(events: Iterable[Any]) -> None:
-    """Replace, in place, the address that an SDK put into an event's context by its network."""
-    for event in events:
-        context = event.get("context") if isinstance(event, dict) else None
-        if isinstance(context, dict) and "ip" in context:
-            context["ip"] = anonymised(context["ip"])
 
 
 def enrich(event: dict[str, Any], client: Client) -> None:

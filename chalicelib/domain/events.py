@@ -21,6 +21,7 @@ MAX_AGE_DAYS = 30  # the hot store's TTL; older history comes in through imports
 
 StoredEvent = dict[str, Any]
 
+IDENTITY_TYPES = frozenset({"identify", "group", "alias"})  # what SDKs say of users; their properties are traits
 _COPIED = ("user_id", "anonymous_id", "session_id", "timestamp", "properties", "context")
 
 
@@ -58,10 +59,10 @@ class Rejection:
         """What the client is told."""
         return {
             "index": self.index,
-            "event_id": self.event_id,
+            "event_id": self.event_id and self.event_id[:MESSAGE_LENGTH],
             "code": self.code,
             "message": self.message,
-            "path": self.path,
+            "path": self.path[:MESSAGE_LENGTH],
         }
 
 
@@ -134,23 +135,24 @@ class Admitter:
         """The event as it is stored; raises _Refused."""
         if not isinstance(raw, dict):
             raise _Refused("not_an_object", f"an event is a JSON object, and this is {type(raw).__name__}")
-        event_type = raw.get("event_type")
+        get = raw.get
+        event_type = get("event_type")
         # The contract speaks of `properties` as an object, so what is absent is checked as an empty one.
-        whole = raw if raw.get("properties") is not None else {**raw, "properties": {}}
+        whole = raw if get("properties") is not None else {**raw, "properties": {}}
         contract = self.contracts.by_type.get(event_type) if isinstance(event_type, str) else None
-        if contract and (raw.get("schema_version") is not None or not contract.validator.accepts(whole)):
+        if contract and (get("schema_version") is not None or not contract.validator.accepts(whole)):
             contract = self._other_version(contract, whole)
         elif contract is None and (violation := UNTYPED.violation(whole)):
             raise _Refused("contract_violation", violation.message, violation.path)
         event = {
-            "event_id": raw.get("event_id") or self.new_id(received_ms),
+            "event_id": get("event_id") or self.new_id(received_ms),
             "event_type": event_type,
-            "occurred_at": _occurred_ms(raw, received_ms, sent_at, any_age),
+            "occurred_at": _occurred_ms(get("timestamp"), get("sent_at", sent_at), received_ms, any_age),
         }
         if contract:
             event["schema_version"] = contract.version
         for name in _COPIED:
-            if value := raw.get(name):
+            if value := get(name):
                 event[name] = value
         return event
 
@@ -186,13 +188,15 @@ class Admitter:
         elif self.contracts.reserved(event_type):
             message = f"{event_type!r} is the name of a metric; name the type otherwise"
             raise _Refused("reserved_event_type", message, "/event_type")
+        elif event_type in IDENTITY_TYPES:
+            return
         else:
             code, path = "unknown_event_type", "/event_type"
             message = f"event type {event_type!r} has no contract; known are {', '.join(self.contracts.by_type)}"
         if mode is Mode.ENFORCE:
             raise _Refused(code, message, path, event.get("schema_version"))
         if mode is Mode.WARN:
-            admission.warnings.append({"index": index, "code": code, "message": message, "path": path})
+            admission.warnings.append({"index": index, "code": code, "message": message, "path": path[:MESSAGE_LENGTH]})
 
 
 def _check_size(raw: Any) -> None:
@@ -205,9 +209,8 @@ def _check_size(raw: Any) -> None:
         raise _Refused("event_too_large", f"the event has {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}")
 
 
-def _occurred_ms(raw: dict[str, Any], received_ms: int, sent_at: object, any_age: bool) -> int:
+def _occurred_ms(timestamp: object, sent: object, received_ms: int, any_age: bool) -> int:
     name = "timestamp"
-    timestamp, sent = raw.get(name), raw.get("sent_at", sent_at)
     try:
         client_ms = None if timestamp is None else parse_ms(timestamp)
         name = "sent_at"

@@ -17,7 +17,11 @@ from chalicelib.domain.rollups import Cell, Measure, Rollup, Rollups, RollupSpec
 COUNTS = "n"
 USERS = "u"
 ALL_TYPES = "(all)"  # stands for every event type together
-ALL_TYPES_SPEC = RollupSpec(dimensions=("event_type",))
+SESSIONS = "(sessions)"  # stands for the sessions that began, as if each were an event of its first moment
+DERIVED = {
+    ALL_TYPES: RollupSpec(dimensions=("event_type",)),
+    SESSIONS: RollupSpec(("entry_page", "exit_page"), ("duration_seconds", "pages", "bounced")),
+}
 
 
 def quantiles_of(measure: str) -> str:

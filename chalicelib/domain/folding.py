@@ -55,7 +55,7 @@ class Folding:
 
 def _fold(rows: Sequence[Row], spec: RollupSpec) -> dict[str, Any]:
     users = [row[0] for row in rows]
-    # In order of their names, as the document is written: a cell has its measures by their place only.
+    # In order of their names, as the codec reads them: a cell names no measure.
     columns = [column for name in sorted(spec.measures) if (column := _Column.of(name, rows)) is not None]
     rollup: dict[str, Any] = {
         "n": len(rows),

@@ -37,8 +37,8 @@ def snapshot_frames(
         frame_id(view.hour, name)
         for view in hours
         for item in view.merged
-        if item.merged_at > now - NAMED_SECONDS
-        for name in item.absorbed
+        for name, merged_at in item.absorbed.items()
+        if merged_at > now - NAMED_SECONDS
     )
     pieces += [("absorbed", name) for name in sorted(absorbed)]
     parts = list(_parts(pieces)) or [[]]

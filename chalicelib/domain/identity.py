@@ -10,9 +10,8 @@ from typing import Any
 
 import orjson
 
-from chalicelib.domain.events import StoredEvent, moment_of, user_of
+from chalicelib.domain.events import IDENTITY_TYPES, StoredEvent, moment_of, user_of
 
-IDENTITY_TYPES = frozenset({"identify", "group", "alias"})
 MAX_TRAITS = 200
 MAX_LINKED_BYTES = 1000  # of an id that is linked: it is in a sort key, of which DynamoDB takes 1,024 bytes
 MAX_TRAIT_BYTES = 1024  # as JSON; with their names and times, all fit an item of 400 KB

@@ -24,6 +24,7 @@ from chalicelib.domain.openapi import SOME_TEXT, WRITE_KEYS, JsonSchema, Operati
 from chalicelib.domain.parameters import PageParameters
 from chalicelib.domain.questions import QuestionParameters
 from chalicelib.domain.selections import ListParameters, ReplayParameters
+from chalicelib.domain.summaries import SummaryParameters
 
 _EVENTS = many(ref("Event")) | {"minItems": 1, "maxItems": MAX_EVENTS}
 _NATIVE: JsonSchema = {"anyOf": [ref("Event"), _EVENTS, an(events=_EVENTS, maybe={"sent_at": {}})]}
@@ -106,6 +107,14 @@ OPERATIONS: dict[str, Operation] = {
         {200: answers.ANALYTICS},
         query=QuestionParameters,
         raises=(NotFound,),
+    ),
+    "GET /aggregations/{event_type}": Operation(
+        "The summary of a day and of each of its hours: events, users, measures, top values.",
+        Scope.READ,
+        {200: answers.AGGREGATION},
+        query=SummaryParameters,
+        raises=(NotFound,),
+        path={"event_type": SOME_TEXT | {"examples": ["page_view"]}},
     ),
     "GET /realtime/metrics": Operation(
         "The last five minutes by arrival, the last hour by minute, and the ledger.",

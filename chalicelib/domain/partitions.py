@@ -22,6 +22,11 @@ def day_folder(project: str, day: str) -> str:
     return f"lake/project={project}/dt={day}/"
 
 
+def sessions_folder(project: str, day: str) -> str:
+    """Where the session parts of a day's hours lie: `sessions/project=demo/dt=2026-11-21/`."""
+    return f"sessions/project={project}/dt={day}/"
+
+
 def tail_name(created: int, first_event_id: str, rows: int) -> str:
     """A tail file is named by the first record of its stream batch: when it was made (epoch seconds), and its id.
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from chalicelib.domain.addresses import hidden_in_text
+from chalicelib.domain.contracts import MESSAGE_LENGTH
 from chalicelib.domain.enrichment import Client
 from chalicelib.domain.events import MAX_AGE_DAYS, MAX_EVENT_BYTES, Admitter, Mode, Rejection, StoredEvent, Unreadable
 from chalicelib.domain.time_windows import DAY_MS, iso_ms, parse_ms
@@ -84,7 +86,7 @@ class QuarantineFile:
         lines = [orjson.dumps(record.to_json()) for record in self.records]
         if any(record.kept_as == IN_BODY for record in self.records):
             lines.append(self.body)
-        return b"\n".join(lines)
+        return hidden_in_text(b"\n".join(lines))  # of what could be read, the edge has cut the addresses before
 
     def encode(self) -> bytes:
         """The file, not yet compressed."""
@@ -180,15 +182,18 @@ def _identified(record: Record, place: str) -> Any:
 
 
 def shown(record: Record, file: QuarantineFile, identity: str) -> tuple[dict[str, Any], int]:
-    """What `GET /quarantine` answers of a record, and the size of its event in bytes.
+    """What `GET /quarantine` answers of a record, and its size in bytes.
 
-    An event that is larger than any that is taken, or nested too deep, is null: it is in the file.
+    An event that is larger than any that is taken, or nested too deep, is null, and long words are cut: they are in
+    the file.
     """
-    line = {name: getattr(record, name) for name in _LINE if name != "index"}
+    words = {name: getattr(record, name) for name in _LINE if name != "index"} | {"event_type": record.event_type}
+    line = {name: word and word[:MESSAGE_LENGTH] for name, word in words.items()}
     try:
         size_bytes = len(orjson.dumps([[[record.event]]]))  # as deep as it lies in the answer
     except TypeError:
         size_bytes = MAX_EVENT_BYTES + 1
     shows = record.event if size_bytes <= MAX_EVENT_BYTES else None
-    received = {"id": identity, "received_at": iso_ms(file.received_ms), "event_type": record.event_type}
-    return {**received, **line, "event": shows}, 0 if shows is None else size_bytes
+    received = {"id": identity, "received_at": iso_ms(file.received_ms)}
+    size_bytes = len(orjson.dumps([received, line])) + (0 if shows is None else size_bytes)
+    return {**received, **line, "event": shows}, size_bytes

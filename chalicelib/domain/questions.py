@@ -101,7 +101,7 @@ class QuestionParameters(Schema):
         required=True,
         validate=validate.Length(1, 128),
         metadata={
-            "description": "A public name, an event type, `events` for all, or `users`.",
+            "description": "A public name, an event type, `events` for all, `users`, or `sessions`.",
             "example": "page_views",
         },
     )

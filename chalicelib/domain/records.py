@@ -50,6 +50,9 @@ class BadRecord:
 # Begins the sort keys of items in the events table that are no chunks. It sorts after every time, and the filters in
 # infra/triggers.json pass times only.
 NO_CHUNK = "~"
+# Marks chunks that were put back from the lake: what it holds has been through the stream before. When the client sends
+# such a chunk again, it is rewritten without the mark, and counts as any other that was sent again.
+REBUILT = "rebuilt"
 
 
 def delivered(record: Mapping[str, Any]) -> tuple[str, bytes]:
@@ -65,13 +68,13 @@ def sequence_of(record: Mapping[str, Any]) -> int:
 
 
 def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord | None:
-    """What a record of the events table says; None of a removal, which is the TTL's, and of what is no chunk."""
+    """What a record of the events table says; None of a removal, which is the TTL's, and of what is no new chunk."""
     if record["eventName"] == "REMOVE":
         return None
     sequence = sequence_of(record)
     try:
         image = record["dynamodb"]["NewImage"]
-        if image["sk"]["S"].startswith(NO_CHUNK):
+        if image["sk"]["S"].startswith(NO_CHUNK) or REBUILT in image:
             return None
         project, received_ms = image["project"]["S"], int(image["received_at"]["N"])
         receipt = Receipt.from_text(image["receipt"]["S"]) if "receipt" in image else None

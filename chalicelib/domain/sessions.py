@@ -10,6 +10,7 @@ from hashlib import blake2b
 from chalicelib.domain.events import StoredEvent, moment_of
 
 INACTIVITY_MS = 30 * 60_000
+REACH_HOURS = 12  # of a session that is counted; what other products let a visit last at most, too
 
 
 def session_ids(events: Iterable[StoredEvent]) -> dict[str, str]:

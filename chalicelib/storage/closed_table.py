@@ -4,11 +4,12 @@ pk <project>#<event type>#<year>   sk <facet>#h#<hour>   one hour
                                    sk <facet>#d#<day>    one UTC day; of the facet `n`, its hours one by one
 pk <project>#(ledger)#<year>       sk (ledger)#h#<hour>  the ledger of an hour
 pk <project>#days                  sk <day>              of a day with an hour closed that its items do not have yet
+pk <project>#reconciled            sk upto               the last hour that was compared with the lake
 
 Each item says up to which epoch it covers which hours: domain/closing. A year of days is one query of a page or two.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ WHOLE = ""  # under this name lies the only rollup of an item that is not kept h
 LEDGER = "(ledger)"
 MAX_TRIES = 5
 MAX_KEYS = 100  # of one BatchGetItem
+
+Name = tuple[str, str, str, str]  # of an item within a project: event type, facet, grain, hour or day
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +73,22 @@ class ClosedTable:
         item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
         return _closed(item) if item else None
 
-    def get_days(self, project: str, event_types: Iterable[str], days: Iterable[str]) -> Iterator[tuple[str, Closed]]:
-        """(event type, its counts) of the days there are items of."""
-        starts = list(days)
-        keys = [_key(project, name, COUNTS, DAY, day) for name in event_types for day in starts]
+    def get_many(self, project: str, names: Iterable[Name]) -> Iterator[tuple[Name, Closed]]:
+        """The items there are of many names, in no order; far fewer calls than one by one."""
+        wanted = {_place(_key(project, *name)): name for name in names}
+        keys = [_key(project, *name) for name in wanted.values()]
         while keys:
             asked = {self.name: {"Keys": keys[:MAX_KEYS], "ConsistentRead": True}}
             answer = self.client.batch_get_item(RequestItems=asked)
             for item in answer["Responses"][self.name]:
-                yield item["pk"]["S"].split("#", 1)[1].rpartition("#")[0], _closed(item)
+                yield wanted[_place(item)], _closed(item)
             keys = [*answer["UnprocessedKeys"].get(self.name, {}).get("Keys", []), *keys[MAX_KEYS:]]
+
+    def get_days(self, project: str, event_types: Iterable[str], days: Iterable[str]) -> Iterator[tuple[str, Closed]]:
+        """(event type, its counts) of the days there are items of."""
+        starts = list(days)
+        names = [(event_type, COUNTS, DAY, day) for event_type in event_types for day in starts]
+        return ((name[0], closed) for name, closed in self.get_many(project, names))
 
     def put(self, project: str, event_type: str, facet: str, grain: str, closed: Closed) -> None:
         """Write the item in place of the version before; raises Conflict when that is no longer the latest."""
@@ -96,6 +105,26 @@ class ClosedTable:
             if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
                 raise Conflict(f"{closed.start} of {event_type} was changed by another run") from error
             raise
+
+    def change(
+        self,
+        project: str,
+        event_type: str,
+        facet: str,
+        grain: str,
+        start: str,
+        change: Callable[[Closed | None], Closed | None],
+    ) -> None:
+        """Read, change, write; again when another run wrote in between. None leaves the item as it is."""
+        for tries_left in reversed(range(MAX_TRIES)):
+            changed = change(self.get(project, event_type, facet, grain, start))
+            try:
+                if changed:
+                    self.put(project, event_type, facet, grain, changed)
+                return
+            except Conflict:
+                if not tries_left:
+                    raise
 
     def note_day(self, project: str, day: str, token: str) -> None:
         """Note, before an hour of the day is written, that the day's items will lack it; `token` is new each time."""
@@ -120,6 +149,22 @@ class ClosedTable:
                 ConditionExpression="#token = :token",
                 ExpressionAttributeNames={"#token": "token"},
                 ExpressionAttributeValues={":token": {"S": token}},
+            )
+
+    def reconciled_upto(self, project: str) -> str | None:
+        """The last hour that was compared with the lake; None before the first."""
+        answer = self.client.get_item(TableName=self.name, Key=_mark_key(project), ConsistentRead=True)
+        return answer["Item"]["hour"]["S"] if "Item" in answer else None
+
+    def mark_reconciled(self, project: str, hour: str) -> None:
+        """The hour, and all before it, were compared; a run that is behind another one changes nothing."""
+        with suppress(self.client.exceptions.ConditionalCheckFailedException):
+            self.client.put_item(
+                TableName=self.name,
+                Item={**_mark_key(project), "hour": {"S": hour}},
+                ConditionExpression="attribute_not_exists(pk) OR #hour < :hour",
+                ExpressionAttributeNames={"#hour": "hour"},
+                ExpressionAttributeValues={":hour": {"S": hour}},
             )
 
     def ledger(self, project: str, hour: str) -> tuple[Ledger, int]:
@@ -147,9 +192,17 @@ def _key(project: str, event_type: str, facet: str, grain: str, start: str) -> d
     return {"pk": {"S": f"{project}#{event_type}#{start[:4]}"}, "sk": {"S": f"{facet}#{grain}#{start}"}}
 
 
+def _place(item: Mapping[str, Any]) -> tuple[str, str]:
+    return item["pk"]["S"], item["sk"]["S"]
+
+
 def day_key(project: str, day: str) -> dict[str, Any]:
     """The note of a day that lacks hours."""
     return {"pk": {"S": f"{project}#days"}, "sk": {"S": day}}
+
+
+def _mark_key(project: str) -> dict[str, Any]:
+    return {"pk": {"S": f"{project}#reconciled"}, "sk": {"S": "upto"}}
 
 
 def _closed(item: Mapping[str, Any]) -> Closed:

@@ -9,7 +9,7 @@ from typing import Any
 from chalicelib.domain.chunks import Chunk, unpack_events
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
-from chalicelib.domain.records import NO_CHUNK
+from chalicelib.domain.records import NO_CHUNK, REBUILT
 
 MAX_BATCH_ITEMS = 25  # BatchWriteItem limit
 MAX_ATTEMPTS = 6  # with doubling pauses from 50 ms between them: 1.6 s, well within the function's minute
@@ -47,6 +47,21 @@ class EventsTable:
             requests = list(each.values())
             for start in range(0, len(requests), MAX_BATCH_ITEMS):
                 self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
+
+    def restore(self, chunk: Chunk) -> bool:
+        """Put back a chunk whose events were counted and archived, marked so that neither is done again.
+
+        False, and nothing is written, when it is there.
+        """
+        try:
+            self.client.put_item(
+                TableName=self.name,
+                Item={**_item(chunk), REBUILT: {"BOOL": True}},
+                ConditionExpression="attribute_not_exists(pk)",
+            )
+        except self.client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
 
     def chunks(self, project: str, users: Iterable[str], before: str | None = None) -> Iterator[StoredChunk]:
         """The chunks of some ids of a person, the latest first; `before` is the sort key to begin below."""

@@ -5,7 +5,7 @@ before, so whatever moves on while this reads is found once.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from chalicelib.domain.deltas import HourView, Merged
@@ -15,6 +15,20 @@ from chalicelib.domain.rollups import Rollup, Rollups, merge_all
 from chalicelib.domain.time_windows import hour_start_ms, hours_between
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable
 from chalicelib.storage.rollups_table import RollupsTable
+
+Facet = tuple[str, str]  # event type, or ALL_TYPES, and facet
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """What readers see of some hours: `parts` by facet and hour, and which hours have live items of `uncovered` epochs.
+
+    `covers` are the epochs up to which the closed items among them cover their hours.
+    """
+
+    parts: Mapping[Facet, Mapping[str, Rollup]]
+    covers: Mapping[tuple[Facet, str], int]
+    uncovered: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,38 @@ class History:
             if live:
                 found.setdefault(hour[:10], Rollup()).merge(_part(live, event_type, facet))
         return dict(sorted(found.items()))
+
+    def facets(self, project: str, wanted: Iterable[Facet], hours: Collection[str]) -> "Facets":
+        """Many facets of some hours that follow one another, at the price of one look at what is live."""
+        asked = list(wanted)
+        views = self.rollups.read_live(project, min(hours), max(hours))
+        starts = {HOUR: hours, DAY: {hour[:10] for hour in hours}}
+        names = [
+            (event_type, facet, grain, start)
+            for event_type, facet in asked
+            for grain in [DAY if facet == COUNTS else HOUR]
+            for start in starts[grain]
+        ]
+        parts: dict[Facet, dict[str, Rollup]] = {facet: {} for facet in asked}
+        covers: dict[tuple[Facet, str], int] = {}
+        for (event_type, facet, grain, start), closed in self.closed.get_many(project, names):
+            of_hours = closed.rollups if grain == DAY else {start: closed.rollups[WHOLE]}
+            for hour, epoch in closed.covers.items():
+                if hour in hours:
+                    covers[(event_type, facet), hour] = epoch
+                    parts[event_type, facet][hour] = of_hours[hour]
+        uncovered: set[str] = set()
+        for hour, view in views.items():
+            later: dict[int, Rollups] = {}
+            for event_type, facet in asked if hour in hours else ():
+                epoch = covers.get(((event_type, facet), hour), -1)
+                if epoch not in later:
+                    later[epoch] = later_than(view, epoch)
+                if later[epoch] if event_type == ALL_TYPES else event_type in later[epoch]:
+                    live = _part(later[epoch], None if event_type == ALL_TYPES else event_type, facet)
+                    parts[event_type, facet].setdefault(hour, Rollup()).merge(live)
+                    uncovered.add(hour)
+        return Facets(parts, covers, frozenset(uncovered))
 
     def by_type(self, project: str, first: str, last: str, exact: Collection[str] = ()) -> list[HourView]:
         """The hours from `first` to `last`, both included, with the counts of each type, and by what they come.

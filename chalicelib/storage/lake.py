@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.partitions import day_folder, hour_file_name
-from chalicelib.domain.time_windows import from_ms
+from chalicelib.domain.time_windows import from_ms, to_ms
 from chalicelib.storage.merging import BATCH_ROWS, Merge, batches
 from chalicelib.storage.objects import DataBucket
 
@@ -42,7 +42,9 @@ FILE_BYTES = 256 * 1024 * 1024  # then another file begins: an engine reads seve
 DICTIONARY = ["event_type", "schema_version", "user_id", "anonymous_id", "session_id", "context", "enrichment"]
 
 
-FOLDED_COLUMNS = ["event_id", "event_type", "user_id", "anonymous_id", "occurred_at", "properties", "enrichment"]
+_TEXTS = ["event_id", "event_type", "schema_version", "user_id", "anonymous_id", "session_id"]
+FOLDED_COLUMNS = ["event_id", "event_type", "user_id", "anonymous_id", "session_id"]
+FOLDED_COLUMNS += ["occurred_at", "properties", "enrichment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,12 @@ class Lake:
         """The size in bytes of every file of a day, by folder and name."""
         return self.bucket.sizes(day_folder(project, day))
 
+    def rows(self, keys: Sequence[str]) -> Iterator[Row]:
+        """The rows of the files as `write` was given them."""
+        for batch in self.batches(keys):
+            for row in batch.to_pylist():
+                yield Row(_stored(row), to_ms(row["received_at"]))
+
     def count(self, folder: str, files: Mapping[str, int]) -> HourFiles:
         """The files as they are; reads their footers only."""
         rows = 0
@@ -223,9 +231,26 @@ def events_of(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
     """The events of rows as they were stored, as far as rollups need them."""
     for batch in batches:
         for row in batch.select(FOLDED_COLUMNS).to_pylist():
-            occurred_at = int(row["occurred_at"].timestamp() * 1000)
+            occurred_at = to_ms(row["occurred_at"])
             parts = {name: orjson.loads(row[name]) for name in ("properties", "enrichment") if row[name]}
             yield {**row, "occurred_at": occurred_at, "properties": None, "enrichment": None, **parts}
+
+
+def _stored(row: Mapping[str, Any]) -> StoredEvent:
+    event = {name: row[name] for name in _TEXTS if row[name] is not None}
+    event["occurred_at"] = to_ms(row["occurred_at"])
+    event |= {name: orjson.loads(row[name]) for name in ("properties", "context", "enrichment") if row[name]}
+    if row["client_timestamp"] is not None:
+        event["timestamp"] = _as_sent(row["client_timestamp"])
+    return event
+
+
+def _as_sent(timestamp: str) -> str | int | float:
+    """A client's own word for a time: epoch milliseconds of any time this century have twelve digits or more."""
+    whole, _, fraction = timestamp.partition(".")
+    if not (whole.isdigit() and len(whole) >= 12 and (fraction.isdigit() or not fraction)):
+        return timestamp
+    return float(timestamp) if fraction else int(whole)
 
 
 def _json(value: object) -> str | None:

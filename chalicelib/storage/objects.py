@@ -57,6 +57,15 @@ class DataBucket:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return {item["Key"].removeprefix(prefix): item["Size"] for page in pages for item in page.get("Contents", [])}
 
+    def stamps(self, prefix: str) -> dict[str, tuple[int, str]]:
+        """(size in bytes, what changes with each write) of every object under a prefix, by the rest of its key."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        return {
+            item["Key"].removeprefix(prefix): (item["Size"], f"{item['ETag']}{item['LastModified']}")
+            for page in pages
+            for item in page.get("Contents", [])
+        }
+
     def open(self, key: str, size_bytes: int | None = None) -> io.BytesIO | io.RawIOBase:
         """The object as a file to read, a large one range by range; raises FileNotFoundError when there is none.
 

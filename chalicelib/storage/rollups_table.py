@@ -28,7 +28,7 @@ OPEN_INDEX = "open"
 BASE = "~"  # sorts after every minute, so a reader meets the base last
 TOMBSTONE_SECONDS = 48 * 3600  # twice the stream's retention: no batch that old can still be retried
 MAX_MADE_UP_TYPES = 1000  # of a project, without a contract: each costs a write once, and a place in every answer
-MAX_MERGE = 50  # a transaction takes 100 items and 4 MB
+MAX_MERGE = 97  # a transaction takes 100 items and 4 MB: the deltas, the merged item and the hour's state
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +60,24 @@ class RollupsTable:
             return int(tombstone["tidemark"]["S"])
         return None
 
-    def names(self, project: str, event_types: Iterable[str], contracted: Container[str]) -> dict[str, str]:
-        """Under which name each type is counted: its own, or OTHER once a project has made up too many."""
+    def names(
+        self, project: str, event_types: Iterable[str], contracted: Container[str], *, note: bool = True
+    ) -> dict[str, str]:
+        """Under which name each type is counted: its own, or OTHER once a project has made up too many.
+
+        New ones are put into the index, unless `note` says that nothing is to be written.
+        """
         known = self.known_types.get(project)
         if known is None:
             known = self.known_types[project] = set(self.event_types(project))
+        if not note:
+            known = set(known)
         made_up = sum(name not in contracted for name in known)
         for event_type in event_types:
             if event_type not in known and (event_type in contracted or made_up < MAX_MADE_UP_TYPES):
-                item = {"pk": {"S": f"{project}#types"}, "sk": {"S": event_type}}
-                self.client.put_item(TableName=self.name, Item=item)
+                if note:
+                    item = {"pk": {"S": f"{project}#types"}, "sk": {"S": event_type}}
+                    self.client.put_item(TableName=self.name, Item=item)
                 known.add(event_type)
                 made_up += event_type not in contracted
         return {event_type: event_type if event_type in known else OTHER for event_type in event_types}
@@ -171,11 +179,14 @@ class RollupsTable:
             closed_at=int(item["closed_at"]["N"]) if "closed_at" in item else 0,
         )
 
-    def freeze(self, state: HourState) -> bool:
-        """Let the state's epoch take nothing more; False when something was merged since the state was read."""
+    def freeze(self, state: HourState, epoch: int | None = None) -> bool:
+        """Let the state's epoch, or all up to a later one, take nothing more.
+
+        False when something was merged since the state was read.
+        """
         conditions = ["attribute_not_exists(frozen)" if state.frozen < 0 else "frozen = :frozen"]
         conditions.append("touched = :touched" if state.touched else "attribute_not_exists(touched)")
-        values = {":epoch": {"N": str(state.epoch)}}
+        values = {":epoch": {"N": str(state.epoch if epoch is None else epoch)}}
         values |= {":frozen": {"N": str(state.frozen)}} if state.frozen >= 0 else {}
         values |= {":touched": {"S": state.touched}} if state.touched else {}
         try:
@@ -262,7 +273,7 @@ def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
         "body": {"B": encode(merged.rollups)},
     }
     if merged.absorbed:
-        item["absorbed"] = {"SS": sorted(merged.absorbed)}
+        item["absorbed"] = {"M": {str(at): {"SS": names} for at, names in _by_time(merged.absorbed).items()}}
     if merged.folded:
         item["folded"] = {"M": {name: {"N": str(at)} for name, at in merged.folded.items()}}
     return item
@@ -271,6 +282,7 @@ def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
 def _merged(item: Mapping[str, Any]) -> Merged:
     name = item["sk"]["S"]
     hour, epoch, _ = name.split("#", 2)
+    absorbed = item["absorbed"]["M"] if "absorbed" in item else {}
     return Merged(
         name=name,
         hour=hour,
@@ -278,10 +290,17 @@ def _merged(item: Mapping[str, Any]) -> Merged:
         minute=item["minute"]["S"],
         merged_at=int(item["merged_at"]["N"]),
         rollups=decode(item["body"]["B"]),
-        absorbed=frozenset(item["absorbed"]["SS"]) if "absorbed" in item else frozenset(),
+        absorbed={name: int(at) for at, names in absorbed.items() for name in names["SS"]},
         folded={key: int(at["N"]) for key, at in item["folded"]["M"].items()} if "folded" in item else {},
         version=int(item["version"]["N"]),
     )
+
+
+def _by_time(absorbed: Mapping[str, int]) -> dict[int, list[str]]:
+    names: dict[int, list[str]] = defaultdict(list)
+    for name in sorted(absorbed):
+        names[absorbed[name]].append(name)
+    return names
 
 
 def _tombstone_put(delta: Delta, expires_at: int) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def simulated(random: Random) -> tuple[dict[str, int], dict[str, Any]]:
         else:
             taken = random.sample(sorted(open_deltas), random.randint(1, len(open_deltas)))
             rollups = merge_all(open_deltas.pop(name).rollups for name in taken)
-            merged.append(Merged(f"m{step}", HOUR, 0, f"{HOUR}:{step:02d}", 0, rollups, frozenset(taken)))
+            merged.append(Merged(f"m{step}", HOUR, 0, f"{HOUR}:{step:02d}", 0, rollups, dict.fromkeys(taken, 0)))
 
     frames = snapshot_frames(
         [view], topics=TOPICS, since=f"{HOUR}:00:00Z", as_of=f"{HOUR}:30:00Z", now=0, contracts=CONTRACTS

@@ -49,3 +49,15 @@ def test_what_we_told_others_ourselves_is_no_event() -> None:
     assert is_notice({**EVENT, "source": "tidemark.alerts"})
     assert not is_notice({**EVENT, "source": "tidemark.shop"})
     assert not is_notice(EVENT)
+
+
+def test_the_address_that_a_service_names_is_cut_before_anything_is_kept() -> None:
+    detail = {"source-ip-address": "203.0.113.77", "userIdentity": {"sourceIPAddress": "203.0.113.77"}}
+
+    request = read_bus_event({**EVENT, "detail": detail})
+
+    assert b"203.0.113.77" not in request.body
+    assert request.events[0]["properties"] == {
+        "source-ip-address": "203.0.113.0",
+        "userIdentity": {"sourceIPAddress": "203.0.113.0"},
+    }

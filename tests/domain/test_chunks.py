@@ -1,6 +1,7 @@
 import base64
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_events_of_nobody_are_spread_and_keep_their_project() -> None:
     partitions = {key for i in range(400) for key, _ in keys(Message("demo", RECEIVED, [event(i, None)]))}
 
     assert len(partitions) > 100
-    assert all(key.startswith("demo#?") for key in partitions)
+    assert all(re.fullmatch("[?][0-9a-f]{2}#demo", key) for key in partitions)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), max_size=30))

@@ -112,6 +112,10 @@ def test_properties_that_a_contract_does_not_list_are_taken_by_the_projects_mode
         ({"event_type": "api_request"}, "contract_violation", "/properties"),
         ({"event_type": "api_requests"}, "reserved_event_type", "/event_type"),
         ({"event_type": "users"}, "reserved_event_type", "/event_type"),
+        ({"event_type": "sessions"}, "reserved_event_type", "/event_type"),
+        ({"event_type": "(sessions)"}, "reserved_event_type", "/event_type"),
+        ({"event_type": "(all)"}, "reserved_event_type", "/event_type"),
+        ({"event_type": "(ledger)"}, "reserved_event_type", "/event_type"),
         ({"event_type": "click", "timestamp": "0001-01-01", "sent_at": "9999-12-31"}, "too_old", "/timestamp"),
         ({"event_type": "click", "timestamp": 0, "sent_at": 253402300799999}, "too_old", "/timestamp"),
         ({"event_type": "click", "properties": {"x": "y" * MAX_EVENT_BYTES}}, "event_too_large", ""),
@@ -123,6 +127,16 @@ def test_each_refusal_names_its_code_and_place(admitter: Admitter, event: Any, c
     assert [(r.code, r.path) for r in admission.rejections] == [(code, path)]
     assert admission.rejections[0].message
     assert admission.event_ids == []
+
+
+@pytest.mark.parametrize("event_type", ["identify", "group", "alias"])
+@pytest.mark.parametrize("mode", Mode)
+def test_what_is_said_of_users_is_taken_in_each_mode(admitter: Admitter, mode: Mode, event_type: str) -> None:
+    event = {"event_type": event_type, "user_id": "u", "properties": {"plan": "pro"}}
+
+    admission = admitter.admit([event], mode=mode, received_ms=RECEIVED)
+
+    assert (len(admission.event_ids), admission.warnings) == (1, [])
 
 
 @pytest.mark.parametrize(("mode", "taken", "warned"), [("infer", 1, 0), ("warn", 1, 1), ("enforce", 0, 0)])

@@ -64,6 +64,16 @@ def test_a_value_of_a_dimension_holds_what_its_events_alone_would(items: list[An
             assert cell.measures == alone.measures
 
 
+def test_a_value_of_a_dimension_has_each_measure_under_its_name_in_whatever_order_the_contract_lists_them() -> None:
+    spec = RollupSpec(("path",), ("width", "area", "height"))
+    folding = Folding()
+    folding.add("box", {"occurred_at": 0, "properties": {"path": "/", "width": 3, "area": 6, "height": 2}}, None, spec)
+
+    cell = decode(encode_document(folding.document()))["box"].dimensions["path"]["/"]
+
+    assert {name: measure.total for name, measure in cell.measures.items()} == {"width": 3, "area": 6, "height": 2}
+
+
 def test_merging_leaves_the_parts_as_they_were() -> None:
     part = fold([({"event_type": "click", "occurred_at": 0, "properties": {"path": "/"}}, hash_user("a"))])
     before = encode(part)

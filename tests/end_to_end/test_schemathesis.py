@@ -69,6 +69,6 @@ def key(stack: Stack) -> str:
 
 
 @schema.parametrize()
-@settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_as_described(case: schemathesis.Case[Any], stack: Stack, key: str) -> None:
     case.call_and_validate(base_url=stack.rest_url, headers={"x-api-key": key}, checks=CHECKS)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple
 
 import boto3
@@ -311,6 +312,7 @@ def run_api_handler(recorder: Recorder) -> None:
             replay_everything(client, headers)
             assert client.http.post("/events", headers=headers, body=b'[{"event_type": 1}]').status_code == 400
             assert client.http.get("/realtime/metrics", headers=headers).status_code == 200
+            assert client.http.get("/aggregations/events?date=2026-11-21", headers=headers).status_code == 200
             assert client.http.get("/users/ada", headers=headers).status_code == 404
             assert client.http.get("/users/ada/events", headers=headers).status_code == 200
             assert client.http.post("/realtime/tickets", headers=headers).status_code == 201
@@ -462,7 +464,7 @@ def two_tails() -> str:
     """Two tail files of an hour, noted; the hour's folder."""
     folder = hour_folder("shop", "2026-11-21T09")
     for number in (1, 2):
-        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number}, number)
+        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number, "user_id": "u"}, number)
         wiring.consolidator().lake.write(f"{folder}tail-{number}.parquet", [row])
         wiring.dirty_hours().note("shop", "2026-11-21T09", f"tail-{number}.parquet")
     return folder
@@ -477,7 +479,7 @@ def run_close(recorder: Recorder) -> None:
         at_ms = now_ms() + hours * HOUR_MS
         found = wiring.consolidator().compact(at_ms)
         with recorder.function():
-            wiring.closer().close_all(found["hours"], wiring.consolidator().closed, at_ms // 1000)
+            wiring.consolidator().close_all(found["hours"], partial(settle, at_ms // 1000))
         wiring.dirty_hours().note("shop", "2026-11-21T09", "again")
 
 
@@ -534,8 +536,22 @@ def run_start_import(recorder: Recorder) -> None:
         wiring.import_workflow().start("one", {})
 
 
+def settle(now: int, project: str, hour: str, keys: list[str]) -> bool:
+    """What follows a consolidation."""
+    wiring.sessionizer().settle(project, hour, keys)
+    return wiring.closer().settle(project, hour, keys, now)
+
+
+def run_reconcile(recorder: Recorder) -> None:
+    """An hour is repaired by the very calls that closed it; beside them, numbers are compared."""
+    run_consolidate(recorder)
+    run_close(recorder)
+    with recorder.function():
+        assert wiring.reconciler().run(wiring.access_table().names(), now_ms() // 1000 + 86_400) == 24
+
+
 def run_audit(recorder: Recorder) -> None:
-    wiring.ledger_table().put("shop", "2026-11-21T09", Receipt("c", received=1), now_ms() // 1000)
+    wiring.ledger_table().put("shop", hour_of(now_ms()), Receipt("c", received=1), now_ms() // 1000)
     wiring.data_bucket().put("spill/shop/1", b"message")
     with recorder.function():
         assert wiring.collector().sweep(datetime.now(UTC) + timedelta(hours=1)) == 0
@@ -587,6 +603,7 @@ RUNS: dict[str, Callable[[Recorder], None]] = {
     "take_bus_event": run_take_bus_event,
     "compact": run_compact,
     "consolidate": run_consolidate,
+    "reconcile": run_reconcile,
     "audit": run_audit,
     "watch": run_watch,
     "detect": run_detect,

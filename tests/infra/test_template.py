@@ -33,6 +33,7 @@ FUNCTIONS = [
     "take_bus_event",
     "compact",
     "consolidate",
+    "reconcile",
     "audit",
     "watch",
     "detect",
@@ -207,6 +208,7 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
                 "live",
                 "bus",
                 "compact",
+                "reconcile",
                 "audit",
                 "watch",
                 "hourly-start",
@@ -218,6 +220,7 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
         ("ExecutionsFailed", "import-failed"),
         ("EventsMissing", "events-missing"),
         ("LakeOldestDirtySeconds", "lake-dirty"),
+        ("NumbersDrifted", "numbers-drifted"),
         ("MessagesSpilled", "spilled"),
         ("5XXError", "api-errors"),
     }

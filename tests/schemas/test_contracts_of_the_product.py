@@ -25,7 +25,7 @@ EVENT_TYPES = {
     "session_start",
     "signup",
 }
-RESERVED = {"events", "users"}  # metrics of every event type together
+RESERVED = {"events", "users", "sessions"}  # metrics of every event type together
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 

@@ -1,0 +1,94 @@
+"""By which numbers what readers are shown differs from what the events of the lake add up to.
+
+Two rollups of the same events need not be the same bytes: sums depend on the order of addition, and what does not fit
+an item counts rare values, or low buckets, together. Such are no differences.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from chalicelib.domain.rollups import OTHER, Cell, Measure, Rollup
+from chalicelib.domain.sketches import collapse
+
+ROUNDING = 1e-9  # of a sum, relative to its summands; doubles have 16 digits
+NOTHING, NO_VALUES = Cell(), Measure()
+
+Number = float | int
+Difference = tuple[str, Number, Number]  # which number, as it is shown, as it is stored
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One number that is not what the lake says; `start` is the hour or day of the item that has it."""
+
+    start: str
+    event_type: str
+    facet: str
+    number: str
+    shown: Number
+    stored: Number
+
+
+def differences(shown: Rollup, stored: Rollup) -> Iterator[Difference]:
+    """Every number of a facet that is shown otherwise than it is stored."""
+    yield from _cell("", shown, stored)
+    for minute in sorted({*shown.minutes, *stored.minutes}):
+        before, now = shown.minutes.get(minute, 0), stored.minutes.get(minute, 0)
+        if before != now:
+            yield f"minute {minute}", before, now
+    for name in sorted({*shown.dimensions, *stored.dimensions}):
+        yield from _values(name, shown.dimensions.get(name, {}), stored.dimensions.get(name, {}))
+
+
+def _values(name: str, shown: Mapping[str, Cell], stored: Mapping[str, Cell]) -> Iterator[Difference]:
+    both = shown.keys() | stored.keys()
+    if OTHER in both:
+        both = (shown.keys() & stored.keys()) - {OTHER}
+        yield from _cell(f"{name}={OTHER} ", _rest(shown, both), _rest(stored, both))
+    for value in sorted(both):
+        yield from _cell(f"{name}={value} ", shown.get(value, NOTHING), stored.get(value, NOTHING))
+
+
+def _rest(values: Mapping[str, Cell], named: set[str]) -> Cell:
+    rest = Cell()
+    for value, cell in values.items():
+        if value not in named:
+            rest.merge(cell)
+    return rest
+
+
+def _cell(of: str, shown: Cell, stored: Cell) -> Iterator[Difference]:
+    if shown.count != stored.count:
+        yield f"{of}count", shown.count, stored.count
+    if shown.users.to_bytes() != stored.users.to_bytes():
+        yield f"{of}users", shown.users.estimate(), stored.users.estimate()
+    for name in sorted({*shown.measures, *stored.measures}):
+        before, now = shown.measures.get(name, NO_VALUES), stored.measures.get(name, NO_VALUES)
+        for number, difference in _measure(before, now):
+            yield f"{of}{number} {name}", *difference
+
+
+def _measure(shown: Measure, stored: Measure) -> Iterator[tuple[str, tuple[Number, Number]]]:
+    if shown.count != stored.count:
+        yield "values", (shown.count, stored.count)
+    if not (shown.count and stored.count):
+        return
+    largest = max(map(abs, (shown.low, shown.high, stored.low, stored.high)))
+    if abs(shown.total - stored.total) > ROUNDING * largest * max(shown.count, stored.count):
+        yield "sum", (shown.total, stored.total)
+    if shown.low != stored.low:
+        yield "min", (shown.low, stored.low)
+    if shown.high != stored.high:
+        yield "max", (shown.high, stored.high)
+    if not _same_buckets(shown.buckets, stored.buckets):
+        yield "buckets", (sum(shown.buckets.values()), sum(stored.buckets.values()))
+
+
+def _same_buckets(shown: Mapping[int, int], stored: Mapping[int, int]) -> bool:
+    one, other = dict(shown), dict(stored)
+    most = min(len(one), len(other))
+    if not most:
+        return one == other
+    collapse(one, most)
+    collapse(other, most)
+    return one == other

@@ -1,0 +1,76 @@
+"""The hot store is put back from the lake: each chunk under the key that it had, and what was said of users.
+
+The stream carries what is put back, marked as counted and archived before. What is there already stays as it is, so a
+rebuild may be stopped and run again, and run on a table that has lost only some of its items.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from chalicelib.domain.chunks import chunks_of
+from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
+from chalicelib.domain.identity import Said
+from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.regrouping import messages_of
+from chalicelib.domain.time_windows import DAY_MS
+from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.lake import Lake
+from chalicelib.storage.users_table import UsersTable
+
+
+class NotSettled(Exception):
+    """An hour's files are not in order yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """How many chunks were put back, were there already, and had expired, and the events of those put back."""
+
+    written: int = 0
+    there: int = 0
+    expired: int = 0
+    events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilder:
+    """Writes the events table as it was, as far as its items would not have expired."""
+
+    lake: Lake
+    dirty: DirtyHours
+    events: EventsTable
+    users: UsersTable
+
+    def rebuild(self, project: str, hours: Iterable[str], now_ms: int) -> Rebuilt:
+        """Put back the chunks of the hours, which come in order; raises NotSettled of a dirty one.
+
+        A request's chunk has the key it had when all hours that its events occurred in are among them.
+        """
+        written = there = expired = events = 0
+        for message in messages_of(project, self._events(project, hours)):
+            chunks = list(chunks_of(message))
+            if message.received_ms + MAX_AGE_DAYS * DAY_MS <= now_ms:
+                expired += len(chunks)
+                continue
+            for chunk in chunks:
+                if self.events.restore(chunk):
+                    written += 1
+                    events += chunk.count
+                else:
+                    there += 1
+            said = Said()
+            for event in message.events:
+                said.hear(event)
+            self.users.learn(project, said)
+        return Rebuilt(written, there, expired, events)
+
+    def _events(self, project: str, hours: Iterable[str]) -> Iterator[tuple[int, StoredEvent]]:
+        for hour in hours:
+            state = next((state for state in self.dirty.of(project) if state.hour == hour), None)
+            if state and state.tail is not None:
+                raise NotSettled(f"{project} {hour} has files that are not consolidated yet: ops consolidate")
+            folder, absorbed = hour_folder(project, hour), state.retired_names if state else set()
+            keys = sorted(folder + name for name in self.lake.files(folder) if name not in absorbed)
+            for row in self.lake.rows(keys):
+                yield row.received_ms, row.event

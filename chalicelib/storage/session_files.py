@@ -1,0 +1,91 @@
+"""The session parts of each hour that was consolidated: one Parquet file an hour, beside the lake."""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from chalicelib.domain.partitions import sessions_folder
+from chalicelib.domain.session_parts import COLUMNS, Columns, Part
+from chalicelib.domain.sketches import HASH_BYTES, hash_user
+from chalicelib.domain.time_windows import hour_start_ms, hours_between
+from chalicelib.storage.merging import BATCH_ROWS, batches
+from chalicelib.storage.objects import DataBucket
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.int64()),
+        pa.field("own", pa.bool_()),
+        pa.field("user", pa.binary(HASH_BYTES)),
+        pa.field("first_ms", pa.int64()),
+        pa.field("last_ms", pa.int64()),
+        pa.field("events", pa.int64()),
+        pa.field("pages", pa.int64()),
+        pa.field("entry", pa.string()),
+        pa.field("exit", pa.string()),
+    ]
+)
+SHARE_BYTES = 16 * 1024 * 1024  # of files that are put together at a time: as Python objects some ten times that
+PREFIX, SUFFIX = "hr=", ".parquet"
+
+Listed = Mapping[str, tuple[int, str]]  # by hour: size in bytes, and what changes with each write
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFiles:
+    """A file stands for what one consolidated hour holds; it is replaced as a whole."""
+
+    bucket: DataBucket
+
+    def write(self, project: str, hour: str, blocks: Iterable[list[Part]]) -> None:
+        """Write an hour's parts in place of those before; raises Unavailable when the bucket refuses."""
+        buffer = io.BytesIO()
+        with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
+            for block in blocks:
+                columns = {name: [getattr(part, name) for part in block] for name in COLUMNS if name != "user"}
+                columns["user"] = [hash_user(part.user) if part.user else None for part in block]
+                writer.write_table(pa.table(columns, schema=SCHEMA))
+        self.bucket.put(_key(project, hour), buffer.getvalue())
+
+    def listed(self, project: str, first: str, last: str) -> dict[str, tuple[int, str]]:
+        """What there is of the hours from `first` to `last`, both included; it differs when one was written since."""
+        found: dict[str, tuple[int, str]] = {}
+        days = {hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)}
+        for day in sorted(days):
+            for name, stamp in self.bucket.stamps(sessions_folder(project, day)).items():
+                hour = f"{day}T{name.removeprefix(PREFIX).removesuffix(SUFFIX)}"
+                if first <= hour <= last:
+                    found[hour] = stamp
+        return found
+
+    def read(self, project: str, listed: Listed) -> Iterator[Columns]:
+        """The parts of the hours, in shares that memory can hold; all of a session are in one share."""
+        shares = 1 + sum(size for size, _ in listed.values()) // SHARE_BYTES
+        for share in range(shares):
+            found: list[pa.RecordBatch] = []
+            for hour, (size_bytes, _) in listed.items():
+                with pq.ParquetFile(self.bucket.open(_key(project, hour), size_bytes), pre_buffer=True) as file:
+                    found += [
+                        batch.filter(pa.array(batch["key"].to_numpy() % shares == share))
+                        for batch in batches(file, BATCH_ROWS, None)
+                    ]
+            yield _columns(pa.Table.from_batches(found, SCHEMA))
+
+
+def _columns(table: pa.Table) -> Columns:
+    def column(field: pa.Field) -> Any:
+        if pa.types.is_integer(field.type) or pa.types.is_boolean(field.type):
+            return table[field.name].to_numpy()
+        encoded = table[field.name].combine_chunks().dictionary_encode()  # each value is one object, however often
+        values = np.array([*encoded.dictionary.to_pylist(), None], object)
+        return values[encoded.indices.fill_null(len(values) - 1).to_numpy()]
+
+    return Columns(*(column(SCHEMA.field(name)) for name in COLUMNS))
+
+
+def _key(project: str, hour: str) -> str:
+    return f"{sessions_folder(project, hour[:10])}{PREFIX}{hour[11:]}{SUFFIX}"

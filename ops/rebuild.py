@@ -1,0 +1,57 @@
+"""Write rollups, or the events table, again from the lake.
+
+  python -m ops rebuild rollups --stage prod --project shop --from 2026-11-01 --to 2026-11-21
+  python -m ops rebuild events --stage prod --project shop --from 2026-11-01 --to 2026-11-21
+
+`rollups` closes each hour again, wrong or not; `ops reconcile` only those that differ. `events` puts back the chunks
+that are missing and would not have expired, and what was said of users; nothing is counted or archived again. Each may
+be stopped and run again, and beside others of other hours.
+"""
+
+import argparse
+import time
+from dataclasses import asdict
+
+from tqdm import tqdm
+
+from chalicelib.rebuild import NotSettled, Rebuilder
+from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.lake import Lake
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.users_table import UsersTable
+from infra.project import OperatorError
+from ops import reconcile
+from ops.ranges import add_hours, hours_of
+from ops.stages import add_common, client, environment, show
+from ops.unreadable import bucket_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `ops rebuild`."""
+    parser.add_argument("what", choices=("rollups", "events"), help="what is written again")
+    add_common(parser)
+    add_hours(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Rebuild, and tell what was written."""
+    if arguments.what == "rollups":
+        done = list(reconcile.reconciled(arguments, repair=True, force=True))
+        show(arguments, [{"start": d.start, "state": d.state, "events": d.events, "wrong": len(d.drift)} for d in done])
+        return 0
+    stage, dynamodb = arguments.stage, client(arguments.stage, "dynamodb")
+    table = environment(stage)["EVENTS_TABLE"]
+    rebuilder = Rebuilder(
+        Lake(DataBucket(client(stage, "s3"), bucket_of(stage))),
+        DirtyHours(dynamodb, environment(stage)["ROLLUPS_TABLE"]),
+        EventsTable(dynamodb, table),
+        UsersTable(dynamodb, table),
+    )
+    hours = tqdm(hours_of(arguments), unit=" hours", desc="rebuilt", disable=None)
+    try:
+        rebuilt = rebuilder.rebuild(arguments.project, hours, int(time.time() * 1000))
+    except NotSettled as error:
+        raise OperatorError(str(error)) from error
+    show(arguments, [asdict(rebuilt)])
+    return 0

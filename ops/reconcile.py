@@ -1,0 +1,107 @@
+"""Compare closed hours with the lake, number by number, and close again those that differ.
+
+  python -m ops reconcile --stage prod --project shop --hour 2026-11-21T10 --dry-run
+  python -m ops reconcile --stage prod --project shop --from 2026-11-01 --to 2026-11-21
+
+The function `reconcile` does the same with yesterday's hours every night. It runs here, with the memory and the network
+of this machine, and may be stopped and run again. With --dry-run nothing is written; the exit code is 1 where numbers
+differ, or differ still.
+"""
+
+import argparse
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from chalicelib.close import Closer
+from chalicelib.consolidate import Consolidator, Overtaken
+from chalicelib.domain.contracts import Contracts
+from chalicelib.reconcile import AGREES, DIFFERS, NO_FILE, WAITS, NotRepaired, Reconciled, Reconciler
+from chalicelib.sessionize import Sessionizer
+from chalicelib.storage.closed_table import ClosedTable
+from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.history import History
+from chalicelib.storage.lake import Lake
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.rollups_table import RollupsTable
+from chalicelib.storage.session_files import SessionFiles
+from infra.project import ROOT, OperatorError
+from ops.ranges import add_hours, hours_of
+from ops.stages import add_common, client, environment, show
+from ops.unreadable import bucket_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `ops reconcile`."""
+    add_common(parser)
+    add_hours(parser)
+    parser.add_argument("--dry-run", action="store_true", help="tell what differs, and leave it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, and repair."""
+    done = list(reconciled(arguments, repair=not arguments.dry_run, force=False))
+    show(arguments, [row for each in done for row in rows(each)])
+    return int(any(each.state in (DIFFERS, NO_FILE) for each in done))
+
+
+def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> Iterator[Reconciled]:
+    """Each hour of the command line, and each day that is whole in it; tells on the terminal how far it is."""
+    reconciler, project = reconciler_of(arguments.stage), arguments.project
+    hours = hours_of(arguments)
+    found: Counter[str] = Counter()
+    try:
+        for hour in tqdm(hours, unit=" hours", desc="compared", disable=None):
+            now = int(time.time())
+            done = reconciler.hour(project, hour, now, repair=repair, dirty_too=repair, force=force)
+            found[done.state] += 1
+            yield done
+            if hour.endswith("T23") and f"{hour[:10]}T00" in hours:
+                yield reconciler.day(project, hour[:10], now, repair=repair)
+    except (NotRepaired, Overtaken) as error:
+        raise OperatorError(str(error)) from error
+    finally:
+        print(f"hours: {', '.join(f'{state} {count:,}' for state, count in found.items())}", file=sys.stderr)
+    if found[WAITS]:
+        print(f"{found[WAITS]:,} wait to be closed by `consolidate`, or now: ops consolidate", file=sys.stderr)
+
+
+def reconciler_of(stage: str) -> Reconciler:
+    """What compares the stage's hours."""
+    dynamodb, table = client(stage, "dynamodb"), environment(stage)["ROLLUPS_TABLE"]
+    contracts, lake = Contracts.load(ROOT / "schemas"), Lake(DataBucket(client(stage, "s3"), bucket_of(stage)))
+    rollups, closed, dirty = RollupsTable(dynamodb, table), ClosedTable(dynamodb, table), DirtyHours(dynamodb, table)
+    return Reconciler(
+        contracts,
+        History(rollups, closed),
+        lake,
+        dirty,
+        Consolidator(lake, dirty, stage, lambda: secrets.token_hex(4)),
+        Closer(contracts, rollups, closed, stage, lake),
+        Sessionizer(lake, SessionFiles(lake.bucket), closed, lambda: secrets.token_hex(4)).settle,
+        stage,
+    )
+
+
+def rows(done: Reconciled) -> list[dict[str, Any]]:
+    """A row for each number; one for an hour that was closed again though none differed, or that waits."""
+    if done.state == AGREES:
+        return []
+    about: dict[str, Any] = {"start": done.start, "state": done.state}
+    nothing: dict[str, Any] = dict.fromkeys(("event_type", "facet", "number", "shown", "stored"))
+    numbers: list[dict[str, Any]] = [
+        {
+            "event_type": drift.event_type,
+            "facet": drift.facet,
+            "number": drift.number,
+            "shown": drift.shown,
+            "stored": drift.stored,
+        }
+        for drift in done.drift
+    ]
+    return [about | number for number in numbers or [nothing]]

@@ -1,0 +1,28 @@
+"""What sessions rely on of the bucket, on the second emulator: a listing tells of every write."""
+
+import uuid
+
+from chalicelib.domain.session_parts import Part
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.session_files import SessionFiles
+from tests.localcloud.conftest import Services
+
+HOUR = "2026-11-21T09"
+
+
+def test_parts_that_were_written_again_are_listed_otherwise(services: Services) -> None:
+    s3, name = services.client("s3"), f"data-{uuid.uuid4().hex}"
+    s3.create_bucket(Bucket=name)
+    files = SessionFiles(DataBucket(s3, name))
+    part = Part(1, own=False, user="u", first_ms=0, last_ms=0, events=1)
+
+    files.write("demo", HOUR, [[part]])
+    before = files.listed("demo", HOUR, HOUR)
+    part.add({"event_type": "click", "occurred_at": 5, "user_id": "u"})
+    files.write("demo", HOUR, [[part]])
+    after = files.listed("demo", HOUR, HOUR)
+    [columns] = files.read("demo", after)
+
+    assert before.keys() == after.keys() == {HOUR}
+    assert before != after
+    assert columns.events.tolist() == [2]

@@ -1,0 +1,65 @@
+"""`ops rebuild` on moto's bucket and tables."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.time_windows import hour_of
+from chalicelib.storage.lake import Lake, Row
+from infra.project import OperatorError
+from ops import rebuild, reconcile
+from ops.__main__ import main
+from tests.stores import Stores, empty_stores
+
+NOW_MS = int(time.time() * 1000)
+HOUR = hour_of(NOW_MS - 26 * 3_600_000)
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
+    with empty_stores() as found:
+        clients = {"s3": found.bucket.client, "dynamodb": found.dirty.client}
+        for command in (rebuild, reconcile):
+            monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
+            monkeypatch.setattr(command, "bucket_of", lambda _stage: found.bucket.name)
+            tables = {"ROLLUPS_TABLE": "rollups", "EVENTS_TABLE": "events"}
+            monkeypatch.setattr(command, "environment", lambda _stage, tables=tables: tables)
+        at_ms = NOW_MS - 26 * 3_600_000
+        rows = [
+            Row({"event_id": f"e{n}", "event_type": "click", "occurred_at": at_ms, "user_id": "u"}, at_ms)
+            for n in (1, 2)
+        ]
+        Lake(found.bucket).write(hour_folder("shop", HOUR) + "hour-1-0000.parquet", rows)
+        yield found
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
+    assert main(["rebuild", *words, "--stage", "prod", "--json", "--project", "shop", "--hour", HOUR]) == 0
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return rows
+
+
+def test_rollups_are_written_from_the_lake(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
+    (first,) = printed(capsys, "rollups")
+    (again,) = printed(capsys, "rollups")
+
+    assert (first["state"], first["events"], first["wrong"] > 0) == ("repaired", 2, True)
+    assert again == {"start": HOUR, "state": "repaired", "events": 2, "wrong": 0}
+    assert stores.history.hours("shop", "click", "n", HOUR, HOUR)[HOUR].count == 2
+
+
+def test_chunks_are_put_back_once(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, "events") == [{"written": 1, "there": 0, "expired": 0, "events": 2}]
+    assert printed(capsys, "events") == [{"written": 0, "there": 1, "expired": 0, "events": 0}]
+    assert len(stores.items("events")) == 1
+
+
+def test_files_that_are_not_in_order_yet_are_named(stores: Stores) -> None:
+    stores.dirty.note("shop", HOUR, "tail-1")
+
+    with pytest.raises(OperatorError, match="ops consolidate"):
+        main(["rebuild", "events", "--stage", "prod", "--project", "shop", "--hour", HOUR])

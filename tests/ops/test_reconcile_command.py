@@ -1,0 +1,97 @@
+"""`ops reconcile` on moto's bucket and table."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.facets import COUNTS
+from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.rollups import Rollups
+from chalicelib.domain.time_windows import hour_start_ms
+from chalicelib.storage.closed_table import DAY, Closed
+from chalicelib.storage.lake import Lake, Row
+from infra.project import OperatorError
+from ops import consolidate, reconcile
+from ops.__main__ import main
+from tests.stores import Stores, empty_stores
+
+HOURS = ["2026-11-19T09", "2026-11-19T10"]
+RANGE = ("--project", "shop", "--from", "2026-11-19", "--to", "2026-11-19")
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Stores]:
+    with empty_stores() as found:
+        clients = {"s3": found.bucket.client, "dynamodb": found.dirty.client}
+        for command in (consolidate, reconcile):
+            monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
+            monkeypatch.setattr(command, "bucket_of", lambda _stage: found.bucket.name)
+            monkeypatch.setattr(command, "environment", lambda _stage: {"ROLLUPS_TABLE": found.dirty.table})
+        for hour in HOURS:
+            row = Row({"event_id": hour, "event_type": "click", "occurred_at": hour_start_ms(hour)}, 1)
+            Lake(found.bucket).write(hour_folder("shop", hour) + "tail-1.parquet", [row])
+            found.dirty.note("shop", hour, "tail-1.parquet")
+        main(["consolidate", "--stage", "prod"])
+        capsys.readouterr()
+        yield found
+
+
+def miscount(stores: Stores) -> None:
+    """The first hour's count is one too many."""
+    kept = stores.closed.get("shop", "click", COUNTS, DAY, "2026-11-19")
+    assert kept is not None
+    kept.rollups[HOURS[0]].count += 1
+    stores.closed.put(
+        "shop", "click", COUNTS, DAY, Closed(kept.start, kept.covers, Rollups(kept.rollups), kept.version)
+    )
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple[list[dict[str, Any]], str]:
+    assert main(["reconcile", "--stage", "prod", "--json", *words]) == code
+    out, err = capsys.readouterr()
+    return json.loads(out), err
+
+
+def test_what_differs_is_told_and_with_a_dry_run_left(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
+    miscount(stores)
+    number = {"event_type": "click", "facet": "n", "number": "count", "shown": 2, "stored": 1}
+
+    rows, said = printed(capsys, *RANGE, "--dry-run", code=1)
+
+    assert rows == [{"start": HOURS[0], "state": "differs", **number}]
+    assert "hours: agrees 23, differs 1" in said
+    assert printed(capsys, *RANGE, "--dry-run", code=1)[0] == rows
+    assert printed(capsys, *RANGE)[0] == [{"start": HOURS[0], "state": "repaired", **number}]
+    assert printed(capsys, *RANGE)[0] == []
+
+
+def test_one_hour_can_be_named_and_its_files_may_be_gone(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
+    (key,) = [key for key in stores.objects(hour_folder("shop", HOURS[1])) if "hour-" in key]
+    stores.bucket.delete(key)
+    for name in stores.objects(hour_folder("shop", HOURS[1])):
+        stores.bucket.delete(name)
+
+    assert printed(capsys, "--project", "shop", "--hour", HOURS[0])[0] == []
+    rows, _ = printed(capsys, "--project", "shop", "--hour", HOURS[1], code=1)
+    assert {(row["state"], row["stored"]) for row in rows} == {("no file", 0)}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "name either --hour, or --from and --to"),
+        (["--hour", HOURS[0], "--from", "2026-11-19", "--to", "2026-11-19"], "name either --hour"),
+        (["--hour", "2999-01-01T00"], "no hour of that range is over"),
+    ],
+)
+def test_a_range_that_means_nothing_is_refused(stores: Stores, words: list[str], problem: str) -> None:
+    with pytest.raises(OperatorError, match=problem):
+        main(["reconcile", "--stage", "prod", "--project", "shop", *words])
+
+
+def test_a_time_has_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["reconcile", "--stage", "prod", "--project", "shop", "--from", "monday", "--to", "2026-11-19"])
+    assert "'monday' is neither a day such as 2026-11-21 nor an hour" in capsys.readouterr().err

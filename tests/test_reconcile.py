@@ -1,0 +1,435 @@
+"""Reconciling: what is wrong in closed numbers is told exactly and put right, whatever dies meanwhile."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from chalicelib.aggregate import Aggregator
+from chalicelib.close import Closer
+from chalicelib.compact import Compactor
+from chalicelib.consolidate import Consolidator
+from chalicelib.domain.chunks import Message, chunks_of
+from chalicelib.domain.contracts import Contract, Contracts
+from chalicelib.domain.drift import Drift
+from chalicelib.domain.facets import ALL_TYPES
+from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.questions import read_question
+from chalicelib.domain.rollup_codec import decode, encode
+from chalicelib.domain.rollups import Rollups, RollupSpec
+from chalicelib.domain.time_windows import HOUR_MS, hour_of, parse_ms
+from chalicelib.reconcile import (
+    AGREES,
+    DIFFERS,
+    FUNCTION_SECONDS,
+    NO_FILE,
+    REPAIRED,
+    WAITS,
+    Reconciled,
+    Reconciler,
+    hours_due,
+)
+from chalicelib.report import Reporter
+from chalicelib.sessionize import Sessionizer
+from chalicelib.storage.closed_table import ClosedTable
+from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.history import History
+from chalicelib.storage.lake import Lake, Row
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.rollups_table import RollupsTable
+from chalicelib.storage.session_files import SessionFiles
+from tests.mortal import Died, Mortal
+from tests.stores import Stores, empty_stores, stream_record
+
+HOUR, DAY = "2026-11-20T09", "2026-11-20"
+NINE = parse_ms("2026-11-20T09:00:00Z")
+NIGHT = parse_ms("2026-11-21T03:40:00Z") // 1000
+PLAIN = Contracts({"sale": Contract("sale", "1-0-0", "sales", RollupSpec())})
+CONTRACTS = Contracts({"sale": Contract("sale", "1-0-0", "sales", RollupSpec(("country",), ("amount",)))})
+
+
+def a_sale(number: int, hours: int = 0) -> dict[str, Any]:
+    return {
+        "event_id": f"e{number}",
+        "event_type": "sale" if number % 3 else "click",
+        "occurred_at": NINE + hours * HOUR_MS + number * 60_000,
+        "user_id": f"u{number % 4}",
+        "properties": {"country": ("DE", "FR")[number % 2], "amount": number + 0.5},
+    }
+
+
+@dataclass
+class World:
+    """Stores, and what works on them; `clients` are those of one process."""
+
+    stores: Stores
+    dynamodb: Any = None
+    s3: Any = None
+    seconds: float = 0.0  # of the process's own clock
+    now: int = NIGHT - 2 * 3600
+    contracts: Contracts = CONTRACTS
+    runs: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def reconciler(self) -> Reconciler:
+        dynamodb = self.dynamodb or self.stores.rollups.client
+        rollups, closed = RollupsTable(dynamodb, "rollups"), ClosedTable(dynamodb, "rollups")
+        lake, dirty = Lake(DataBucket(self.s3 or self.stores.bucket.client, "data")), DirtyHours(dynamodb, "rollups")
+        consolidator = Consolidator(lake, dirty, "test", lambda: f"run{next(self.runs)}")
+        closer = Closer(self.contracts, rollups, closed, "test", lake)
+        history = History(rollups, closed)
+        files = SessionFiles(lake.bucket)
+        sessionizer = Sessionizer(lake, files, closed, lambda: f"token{next(self.runs)}")
+        return Reconciler(
+            self.contracts,
+            history,
+            lake,
+            dirty,
+            consolidator,
+            closer,
+            sessionizer.settle,
+            "test",
+            lambda: self.seconds,
+        )
+
+    def close(self, *events: dict[str, Any], counted: bool = True) -> None:
+        """The events arrive, are archived, consolidated and closed."""
+        if counted:
+            records = [stream_record(chunk, n) for n, chunk in enumerate(chunks_of(Message("shop", NINE, [*events])))]
+            Aggregator(self.contracts, self.stores.rollups, self.stores.bucket).aggregate(records, NINE // 1000)
+            Compactor(self.stores.rollups, self.dirty).compact(NINE // 1000 + 7200)
+        for hour in {hour_of(event["occurred_at"]) for event in events}:
+            rows = [Row(event, NINE) for event in events if hour_of(event["occurred_at"]) == hour]
+            self.reconciler.lake.write(f"{hour_folder('shop', hour)}tail-{rows[0].event['event_id']}.parquet", rows)
+            self.dirty.note("shop", hour, "tail-1")
+        self.consolidate()
+
+    @property
+    def dirty(self) -> DirtyHours:
+        return DirtyHours(self.stores.rollups.client, "rollups", lambda: NINE / 1000)
+
+    def consolidate(self) -> None:
+        """What the schedule does, an hour later each time."""
+        self.now += 3600
+        reconciler, closer = self.reconciler, self.reconciler.closer
+        assert isinstance(reconciler.consolidator, Consolidator)
+        reconciler.consolidator.run(
+            self.now * 1000, lambda done: closer.settle(done.project, done.hour, done.files.keys, self.now)
+        )
+
+    def hour(self, hour: str = HOUR, *, repair: bool = True, **how: bool) -> Reconciled:
+        return self.reconciler.hour("shop", hour, NIGHT, repair=repair, **how)
+
+    def day(self, *, repair: bool = True) -> Reconciled:
+        return self.reconciler.day("shop", DAY, NIGHT, repair=repair)
+
+    def run(self, now: int = NIGHT) -> int:
+        return self.reconciler.run(["shop"], now)
+
+    def items(self) -> list[dict[str, Any]]:
+        """Every item, in order."""
+        return sorted(self.stores.items("rollups"), key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
+
+    def answers(self) -> list[Any]:
+        reporter = Reporter(self.contracts, self.stores.history)
+        asked = [
+            {},
+            {"agg": "users", "interval": "day"},
+            {"agg": "sum", "measure": "amount"},
+            {"agg": "p95", "measure": "amount", "interval": "day"},
+            {"group_by": "country"},
+            {"metric": "events", "group_by": "event_type"},
+        ]
+        days = {"metric": "sales", "start": "2026-11-19", "end": "2026-11-21"}
+        return [reporter.analytics("shop", read_question(days | question), NIGHT * 1000) for question in asked]
+
+    def counts(self) -> list[Any]:
+        """The sales and their users, by the day."""
+        reporter = Reporter(self.contracts, self.stores.history)
+        days = {"metric": "sales", "start": "2026-11-19", "end": "2026-11-21", "interval": "day"}
+        asked = [days, days | {"agg": "users"}]
+        return [reporter.analytics("shop", read_question(each), NIGHT * 1000)["total"] for each in asked]
+
+    def change(self, event_type: str, key: str, change: Any) -> None:
+        """Corrupt an item by hand: `change` is handed its rollups."""
+        pk, client = {"S": f"shop#{event_type}#2026"}, self.stores.rollups.client
+        item = client.get_item(TableName="rollups", Key={"pk": pk, "sk": {"S": key}})["Item"]
+        rollups = decode(item["body"]["B"])
+        change(rollups)
+        client.put_item(TableName="rollups", Item={**item, "body": {"B": encode(rollups)}})
+
+    def forget(self, event_type: str, key: str) -> None:
+        """Lose an item."""
+        self.stores.rollups.client.delete_item(
+            TableName="rollups", Key={"pk": {"S": f"shop#{event_type}#2026"}, "sk": {"S": key}}
+        )
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with empty_stores() as stores:
+        found = World(stores)
+        found.close(*map(a_sale, range(8)), a_sale(60))
+        yield found
+
+
+def two_more(rollups: Rollups) -> None:
+    rollups[HOUR].count += 2
+
+
+def test_what_is_right_agrees_and_nothing_is_written(world: World) -> None:
+    before = world.items()
+
+    assert world.hour() == Reconciled("shop", HOUR, AGREES, 8, [])
+    assert world.day() == Reconciled("shop", DAY, AGREES)
+    assert world.hour("2026-11-20T15").state == AGREES  # without events
+    assert world.items() == before
+
+
+def test_a_wrong_count_is_told_exactly_and_repaired_once(world: World) -> None:
+    right = world.answers()
+    world.change("sale", f"n#d#{DAY}", two_more)
+    wrong = world.items()
+    drift = [Drift(HOUR, "sale", "n", "count", 7, 5)]
+
+    assert world.hour(repair=False) == Reconciled("shop", HOUR, DIFFERS, 8, drift)
+    assert world.items() == wrong
+    assert world.answers() != right
+    assert world.hour() == Reconciled("shop", HOUR, REPAIRED, 8, drift)
+
+    repaired = world.items()
+    assert world.answers() == right
+    assert world.hour() == Reconciled("shop", HOUR, AGREES, 8, [])
+    assert world.day().state == AGREES
+    assert world.items() == repaired
+
+
+def wrong_sum(rollups: Rollups) -> None:
+    rollups[""].dimensions["country"]["FR"].measures["amount"].total += 10
+
+
+def no_users(rollups: Rollups) -> None:
+    rollups[""].users.hashes.clear()
+
+
+def other_user(rollups: Rollups) -> None:
+    rollups[""].users.hashes.pop()
+    rollups[""].users.hashes.add(b"somebody")
+
+
+def other_buckets(rollups: Rollups) -> None:
+    buckets = rollups[""].measures["amount"].buckets
+    buckets[max(buckets) + 100] = buckets.pop(max(buckets))
+
+
+def other_minute(rollups: Rollups) -> None:
+    rollups[HOUR].minutes[59] = rollups[HOUR].minutes.pop(1)
+
+
+@pytest.mark.parametrize(
+    ("event_type", "key", "change", "told"),
+    [
+        ("sale", f"n|country#h#{HOUR}", wrong_sum, [("n|country", "country=FR sum amount", 24.5, 14.5)]),
+        ("sale", f"u#h#{HOUR}", no_users, [("u", "users", 0, 4)]),
+        ("sale", f"u#h#{HOUR}", other_user, [("u", "users", 4, 4)]),
+        ("sale", f"q:amount#h#{HOUR}", other_buckets, [("q:amount", "buckets amount", 5, 5)]),
+        ("click", f"n#d#{DAY}", two_more, [("n", "count", 5, 3)]),
+        (ALL_TYPES, f"u#h#{HOUR}", no_users, [("u", "users", 0, 4)]),
+        ("sale", f"n#d#{DAY}", other_minute, [("n", "minute 1", 0, 1), ("n", "minute 59", 1, 0)]),
+    ],
+)
+def test_every_kind_of_number_is_compared(
+    world: World, event_type: str, key: str, change: Any, told: list[tuple[Any, ...]]
+) -> None:
+    right = world.answers()
+    world.change(event_type, key, change)
+
+    done = world.hour()
+
+    assert [(d.facet, d.number, d.shown, d.stored) for d in done.drift] == told
+    assert (done.state, world.hour().state, world.day().state) == (REPAIRED, AGREES, AGREES)
+    assert world.answers() == right
+
+
+def test_items_that_were_lost_are_written_again(world: World) -> None:
+    right = world.answers()
+    for key in (f"n#d#{DAY}", f"u#h#{HOUR}", f"q:amount#h#{HOUR}", f"u#d#{DAY}"):
+        world.forget("sale", key)
+
+    drift = world.hour().drift
+
+    assert {each.facet for each in drift} == {"n", "u", "q:amount"}
+    assert {each.number for each in drift} == {"items"}  # live items tell the numbers, as long as they are there
+    assert world.day().state == AGREES
+    assert world.answers() == right
+
+
+def test_everything_lost_is_rebuilt_from_the_lake(world: World) -> None:
+    right = world.answers()
+    for item in world.items():
+        key = {"pk": item["pk"], "sk": item["sk"]}
+        world.stores.rollups.client.delete_item(TableName="rollups", Key=key)
+
+    assert [world.hour(hour).state for hour in (HOUR, "2026-11-20T10")] == [REPAIRED, REPAIRED]
+    assert world.answers() == right
+
+
+def test_an_item_that_claims_epochs_yet_to_come_is_put_right(world: World) -> None:
+    right = world.answers()
+    client, key = world.stores.rollups.client, {"pk": {"S": "shop#sale#2026"}, "sk": {"S": f"u#h#{HOUR}"}}
+    world.change("sale", key["sk"]["S"], no_users)
+    item = client.get_item(TableName="rollups", Key=key)["Item"]
+    client.put_item(TableName="rollups", Item={**item, "covers": {"M": {HOUR: {"N": "9"}}}})
+
+    assert (world.hour().state, world.hour().state) == (REPAIRED, AGREES)
+    assert world.answers() == right
+    world.close(a_sale(10))
+    assert world.hour() == Reconciled("shop", HOUR, AGREES, 9, [])
+
+
+def test_a_day_that_is_not_the_sum_of_its_hours_is_put_together_again(world: World) -> None:
+    right = world.answers()
+    world.change("sale", f"u#d#{DAY}", no_users)
+    wrong = world.items()
+
+    assert world.hour().state == AGREES
+    assert world.day(repair=False).drift == [Drift(DAY, "sale", "u", "users", 0, 4)]
+    assert world.items() == wrong
+    assert (world.day().state, world.day().state) == (REPAIRED, AGREES)
+    assert world.answers() == right
+
+
+def test_an_hour_whose_files_are_gone_is_told_and_left_alone(world: World) -> None:
+    for key in world.stores.objects(hour_folder("shop", HOUR)):
+        world.stores.bucket.delete(key)
+    before = world.items()
+
+    done = world.hour()
+
+    assert (done.state, done.drift[0].stored) == (NO_FILE, 0)
+    assert world.items() == before
+
+
+def test_a_dirty_hour_waits_for_its_consolidation_unless_it_is_asked_for(world: World) -> None:
+    world.stores.dirty.note("shop", HOUR, "tail-2")
+    world.change("sale", f"n#d#{DAY}", two_more)
+
+    assert world.hour() == Reconciled("shop", HOUR, WAITS)
+    assert world.hour(repair=False, dirty_too=True) == Reconciled("shop", HOUR, WAITS)
+    assert world.hour(dirty_too=True).state == REPAIRED
+    assert world.hour().state == AGREES
+
+
+def test_forced_an_hour_is_written_again_and_no_answer_changes(world: World) -> None:
+    right, before = world.answers(), world.items()
+
+    assert [world.hour(force=True).state for _ in range(2)] == [REPAIRED, REPAIRED]
+    assert world.answers() == right
+    assert world.items() != before
+
+
+def test_dying_at_any_write_is_finished_by_whoever_comes_next() -> None:
+    with empty_stores() as stores:
+        world = World(stores, contracts=PLAIN)
+        world.close(a_sale(1), a_sale(2))
+        right = world.counts()
+
+        deaths, died = 0, True
+        while died:
+            world.change("sale", f"n#d#{DAY}", two_more)
+            world.change("sale", f"u#d#{DAY}", no_users)
+            life: list[str] = []
+            both = (stores.rollups.client, stores.bucket.client)
+            clients = [Mortal(client, deaths + 1, life=life) for client in both]
+            mortal = World(stores, clients[0], clients[1], runs=world.runs, contracts=PLAIN)
+            try:
+                mortal.hour(dirty_too=True)
+                mortal.day()
+                died = False
+            except Died:
+                deaths += 1
+                world.hour(dirty_too=True)
+                world.day()
+            assert world.counts() == right
+        assert (world.hour().state, world.day().state) == (AGREES, AGREES)
+        assert deaths > 15
+
+
+def test_an_hour_left_dirty_by_a_run_that_died_is_closed_by_the_schedule(world: World) -> None:
+    right = world.answers()
+    world.change("sale", f"n#d#{DAY}", two_more)
+    mortal = World(world.stores, Mortal(world.stores.rollups.client, 3), runs=world.runs)
+    with pytest.raises(Died):
+        mortal.hour()
+    assert world.hour().state == WAITS
+
+    world.now = NIGHT
+    world.consolidate()
+
+    assert world.hour().state == AGREES
+    assert world.answers() == right
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int]]:
+    """What the runs measured."""
+    found = [record.__dict__ for record in caplog.records if "HoursReconciled" in record.__dict__]
+    return [(each["HoursReconciled"], each["NumbersDrifted"]) for each in found]
+
+
+def test_a_night_compares_yesterday_and_measures_what_it_finds(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    right = world.answers()
+    world.change("sale", f"n#d#{DAY}", two_more)
+    world.change("click", f"u#d#{DAY}", no_users)
+
+    assert [world.run(), world.run()] == [24, 0]
+
+    assert world.answers() == right
+    assert told(caplog) == [(24, 1), (0, 0)]  # the day was put together again with its hour
+
+
+def test_a_run_whose_time_is_up_is_continued_by_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours: list[str] = []
+    compare = Reconciler.hour
+
+    def slow(self: Reconciler, project: str, hour: str, now: int, **how: bool) -> Reconciled:
+        world.seconds += FUNCTION_SECONDS / 10
+        hours.append(hour)
+        return compare(self, project, hour, now, **how)
+
+    monkeypatch.setattr(Reconciler, "hour", slow)
+
+    counts = [world.run() for _ in range(4)]
+
+    assert sum(counts) == 24
+    assert max(counts) <= 11
+    assert hours == hours_due(None, NIGHT)
+
+
+def test_a_project_that_cannot_be_compared_keeps_no_other_from_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = Reconciler.hour
+
+    def broken(self: Reconciler, project: str, hour: str, now: int, **how: bool) -> Reconciled:
+        if project == "blog":
+            raise OSError("no file system")
+        return compare(self, project, hour, now, **how)
+
+    monkeypatch.setattr(Reconciler, "hour", broken)
+
+    with pytest.raises(ExceptionGroup, match="1 projects were not reconciled"):
+        world.reconciler.run(["blog", "shop"], NIGHT)
+    assert world.stores.closed.reconciled_upto("shop") == "2026-11-20T23"
+    assert world.stores.closed.reconciled_upto("blog") is None
+
+
+def test_the_hours_that_are_due() -> None:
+    assert hours_due(None, NIGHT) == [f"2026-11-20T{hour:02}" for hour in range(24)]
+    assert hours_due("2026-11-20T21", NIGHT) == ["2026-11-20T22", "2026-11-20T23"]
+    assert hours_due("2026-11-20T23", NIGHT) == []
+    assert hours_due("2026-11-19T23", NIGHT - 3600) == []  # yesterday may not be all there yet
+    assert len(hours_due("2026-01-01T00", NIGHT)) == 7 * 24
