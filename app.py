@@ -37,6 +37,7 @@ from chalicelib.domain.bus import is_notice, read_bus_event
 from chalicelib.domain.enrichment import Client, client_of
 from chalicelib.domain.errors import (
     Forbidden,
+    HoursNotCompacted,
     InvalidRequest,
     NotFound,
     PayloadTooLarge,
@@ -47,6 +48,7 @@ from chalicelib.domain.errors import (
     UnsupportedMediaType,
 )
 from chalicelib.domain.events import Admission
+from chalicelib.domain.imports import Import
 from chalicelib.domain.parameters import read_page
 from chalicelib.domain.query_requests import REPORT_NAMES, read_query, read_result, read_saved
 from chalicelib.domain.questions import read_question
@@ -375,6 +377,14 @@ def answer_of_query(found: dict[str, Any]) -> Response:
     return answer(found, 202 if found["state"] in ("QUEUED", "RUNNING") else 200)
 
 
+@app.route("/imports", methods=["GET"])
+@refusals
+def get_imports() -> Response:
+    owner = project(Scope.READ)
+    page = read_page(request().query_params or {})
+    return answer(wiring.imports_table().page(owner.id, page.limit, page.before))
+
+
 @app.route("/schemas", methods=["GET"])
 @refusals
 def get_schemas() -> Response:
@@ -529,14 +539,15 @@ def take_bus_event(event: CloudWatchEvent) -> None:
     wiring.collector().collect(read_bus_event(event.to_dict()), owner, to_ms(now()))
 
 
+@app.on_s3_event(bucket=sources.data_bucket, events=["s3:ObjectCreated:*"], prefix="raw/", name="start_import")
+def start_import(event: S3Event) -> None:
+    if one := Import.of_notification(event.to_dict()["Records"][0]):
+        wiring.import_workflow().start(one.id, {"import": one.to_json()})
+
+
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="compact")
 def compact(_event: object) -> None:
     wiring.compactor().compact(int(time.time()))
-
-
-@app.schedule(Rate(5, unit=Rate.MINUTES), name="consolidate")
-def consolidate(_event: object) -> None:
-    wiring.consolidator().run(to_ms(now()), wiring.settle)
 
 
 @app.schedule(Cron(40, "*", "*", "*", "?", "*"), name="reconcile")
@@ -555,6 +566,65 @@ def watch(_event: object) -> None:
     wiring.watcher().watch(to_ms(now()))
 
 
-@app.schedule(Cron(10, "*", "*", "*", "?", "*"), name="detect")
-def detect(_event: object) -> None:
-    wiring.detector().detect(to_ms(now()))
+@app.schedule(Cron(10, "*", "*", "*", "?", "*"), name="start_hourly")
+def start_hourly(_event: object) -> None:
+    wiring.hourly_workflow().start(f"{now():%Y%m%dT%H}", {})
+
+
+# Tasks of infra/workflows/hourly.asl.json.
+
+
+@app.lambda_function(name="consolidate")
+def consolidate(_task: object, _context: object) -> dict[str, Any]:
+    return wiring.consolidator().compact(to_ms(now()))
+
+
+@app.lambda_function(name="close")
+def close(task: dict[str, Any], _context: object) -> dict[str, int]:
+    closed = wiring.consolidator().close_all(task["hours"], wiring.settle)
+    if task["failed"]:
+        raise HoursNotCompacted(f"{task['failed']} hours could not be consolidated; the log of `consolidate` says why")
+    return closed
+
+
+@app.lambda_function(name="detect")
+def detect(_task: object, _context: object) -> int:
+    return wiring.detector().detect(to_ms(now()))
+
+
+@app.lambda_function(name="notify")
+def notify(_task: object, _context: object) -> int:
+    return wiring.detector().tell(to_ms(now()))
+
+
+# Tasks of infra/workflows/import.asl.json.
+
+
+@app.lambda_function(name="import_validate")
+def import_validate(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().validate(task)
+
+
+@app.lambda_function(name="import_transform")
+def import_transform(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().transform(task)
+
+
+@app.lambda_function(name="import_aggregate")
+def import_aggregate(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().aggregate(task)
+
+
+@app.lambda_function(name="import_store")
+def import_store(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().store(task, to_ms(now()))
+
+
+@app.lambda_function(name="import_notify")
+def import_notify(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().notify(task, to_ms(now()))
+
+
+@app.lambda_function(name="import_fail")
+def import_fail(task: dict[str, Any], _context: object) -> dict[str, Any]:
+    return wiring.importer().fail(task, to_ms(now()))

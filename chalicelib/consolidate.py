@@ -1,4 +1,4 @@
-"""Every few minutes: the tail files of hours that ended become one sorted file, in which each event is once.
+"""Every hour: the tail files of hours that ended become one sorted file, in which each event is once.
 
 A consolidation reads an hour's folder, writes the files of a new version beside what is there, and makes it the current
 one with one conditional write. What it absorbed is deleted when no query can be reading it any more. The folder as a
@@ -8,7 +8,7 @@ lies there goes into the next version.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ LEASE_MS = 15 * 60_000  # what a run may take on Lambda; a later one leaves its 
 MAX_RUN_SECONDS = 40 * 60  # of one consolidation anywhere; with the next, no file is written after others are deleted
 GRACE_MS = 60 * 60_000  # twice as long as Athena lets a query run
 FUNCTION_SECONDS = 780  # of the function's 900: what does not fit is not begun
+MAX_HOURS = 100  # of one task: a workflow hands on 256 KB at most
 BYTES_PER_SECOND = 1024 * 1024  # of Parquet read, counted and cut into sessions: a careful guess
 MAX_FILES = 128  # open at a time: some 2 MB each
 
@@ -51,6 +52,11 @@ class Consolidated:
     duplicates: int
     merged: int
     state: Unsettled
+
+    def task(self) -> dict[str, Any]:
+        """For the task that closes the hour."""
+        hour = {"project": self.project, "hour": self.hour, "keys": list(self.files.keys)}
+        return {**hour, "run": self.state.run, "tail": self.state.tail}
 
     def row(self) -> dict[str, Any]:
         """For logs and the operator."""
@@ -80,7 +86,47 @@ class Consolidator:
     new_run: Callable[[], str]
     clock: Callable[[], float] = time.monotonic
 
-    def run(self, now_ms: int, then: Callable[[Consolidated], bool] = nothing_more) -> int:
+    def compact(self, now_ms: int) -> dict[str, Any]:
+        """A task of the hourly workflow: `run`, for MAX_HOURS at most, which stay dirty until `close_all` is done.
+
+        Returns `{hours: [{project, hour, keys, run, tail}, …], failed, more}`: what `close_all` takes, how many
+        hours could not be consolidated, and whether others may be due.
+        """
+        hours: list[dict[str, Any]] = []
+
+        def keep(done: Consolidated) -> bool:
+            hours.append(done.task())
+            return False
+
+        failed = 0
+        try:
+            self.run(now_ms, keep, MAX_HOURS)
+        except ExceptionGroup as failures:
+            failed = len(failures.exceptions)
+        return {"hours": hours, "failed": failed, "more": len(hours) == MAX_HOURS}
+
+    def close_all(
+        self, hours: Sequence[Mapping[str, Any]], settle: Callable[[str, str, Sequence[str]], bool]
+    ) -> dict[str, int]:
+        """The next task: have the hours that `compact` gave closed by `settle`, which gets project, hour and files.
+
+        Returns how many are `closed`, and so clean, and how many `waiting`: dirty, and to come again. Raises an
+        ExceptionGroup, after all the others are done, when an hour could not be closed.
+        """
+        closed, failures = 0, list[Exception]()
+        for task in hours:
+            state = Unsettled(task["project"], task["hour"], tail=task["tail"], run=task["run"])
+            try:
+                closed += settle(state.project, state.hour, task["keys"]) and self.dirty.cleaned(state)
+            except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from their turn
+                fields = {"project": state.project, "hour": state.hour, "reason": repr(error)}
+                log.warning("hour not closed", extra=fields)
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup(f"{len(failures)} hours were not closed", failures)
+        return {"closed": closed, "waiting": len(hours) - closed}
+
+    def run(self, now_ms: int, then: Callable[[Consolidated], bool] = nothing_more, at_most: int | None = None) -> int:
         """Delete what nobody reads any more, then consolidate the hours that are due, oldest first; returns how many.
 
         `then` is handed each one before it counts as clean, so that what it does happens again when it dies; where it
@@ -92,6 +138,8 @@ class Consolidator:
         failures: list[Exception] = []
         done: list[Consolidated] = []
         for state in sorted(found, key=lambda state: (state.hour, state.project)):
+            if at_most is not None and len(done) >= at_most:
+                break
             try:
                 state = self._delete_retired(state, now_ms)
                 if is_due(state, now_ms) and self._fits(state, self.clock() - started):
@@ -172,7 +220,8 @@ class Consolidator:
         left = {until: names for until, names in state.retired.items() if until > now_ms}
         if due and not self.dirty.keep_retired(state, left):
             return state
-        if not left and state.tail is None:
+        # Younger files of a settled hour are not seen by queries that began before; an import leaves none to delete.
+        if not left and state.tail is None and state.consolidated_at + GRACE_MS <= now_ms:
             if _is_one_version(self.lake.files(folder)):
                 self.dirty.settle(state)
             else:  # left behind by a consolidation that was overtaken

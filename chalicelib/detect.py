@@ -74,22 +74,31 @@ class Detector:
     sockets: Sockets
 
     def detect(self, now_ms: int) -> int:
-        """Judge the hours that have settled, and publish; returns how many anomalies were published.
+        """Judge the hours that have settled; returns how many anomalies are new.
 
         Raises an ExceptionGroup, after all the others are done, when a project could not be judged.
         """
-        published = 0
+        return self._each(lambda project: self.judge(project, now_ms), "judged")
+
+    def tell(self, now_ms: int) -> int:
+        """Publish what is recorded and not marked; returns how many anomalies that were.
+
+        Raises an ExceptionGroup, after all the others are done, when nobody could be told of a project.
+        """
+        return self._each(lambda project: self._publish(project, now_ms), "told of")
+
+    def _each(self, work: Callable[[str], int], what: str) -> int:
+        total = 0
         failures: list[Exception] = []
         for project in self.projects():
             try:
-                self.judge(project, now_ms)
-                published += self._publish(project, now_ms)
-            except Exception as error:  # noqa: BLE001 - one project's trouble must not keep all others from being told
-                log.warning("project not judged", extra={"project": project, "reason": repr(error)})
+                total += work(project)
+            except Exception as error:  # noqa: BLE001 - one project's trouble must not keep all others from their turn
+                log.warning("project not %s", what, extra={"project": project, "reason": repr(error)})
                 failures.append(error)
         if failures:
-            raise ExceptionGroup(f"{len(failures)} projects were not judged", failures)
-        return published
+            raise ExceptionGroup(f"{len(failures)} projects were not {what}", failures)
+        return total
 
     def judge(self, project: str, now_ms: int) -> int:
         """Record the anomalies of the last hours; returns how many are new."""

@@ -7,9 +7,10 @@ done again. Two runs at once are right as well: who finds, in the end, that part
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Any
 
 from chalicelib.domain.facets import COUNTS, DERIVED, SESSIONS, facets_of, is_empty, part_of
 from chalicelib.domain.folding import Folding
@@ -19,6 +20,7 @@ from chalicelib.domain.session_parts import parts_of, sessions_of
 from chalicelib.domain.sessions import REACH_HOURS
 from chalicelib.domain.time_windows import HOUR_MS, hour_of, hour_start_ms
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable, one
+from chalicelib.storage.history import total_of
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.session_files import Listed, SessionFiles
 
@@ -27,6 +29,7 @@ MAX_PASSES = 5  # of one run
 FOLDED_AT_ONCE = 100_000  # sessions; bounds memory
 SPEC = DERIVED[SESSIONS]
 
+PutNew = Callable[[str, Sequence[tuple[str, str, str, Closed]]], bool]  # project; type, facet, grain and item of each
 Kept = dict[tuple[str, str], Rollup]  # by facet and hour
 
 
@@ -52,21 +55,50 @@ class Sessionizer:
         if some is None and hour not in self.files.listed(project, hour, hour):
             return 0
         self.files.write(project, hour, chain([some or []], blocks))
+        return self._settle(project, hour, hour, None)
+
+    def keep(self, project: str, hour: str, events: Iterable[dict[str, Any]]) -> None:
+        """Write down the parts of an hour whose events these are, in order of time; `settle_days` is to follow."""
+        blocks = parts_of(events)
+        if some := next(blocks, None):
+            self.files.write(project, hour, chain([some], blocks))
+
+    def settle_days(self, project: str, days: Collection[str], put: PutNew) -> int:
+        """Count the sessions of days that were not there before, all of whose hours' parts are written down.
+
+        What is new is handed to `put` a day at a time, in place of some writes for each hour and facet; where that
+        answers False, somebody was there, and the day is written as ever. Returns and raises as `settle` does.
+        """
+        first, last = f"{min(days)}T00", f"{max(days)}T23"
+        return self._settle(project, first, last, _New(frozenset(days), put))
+
+    def _settle(self, project: str, first: str, last: str, new: "_New | None") -> int:
         changed = 0
         for _ in range(MAX_PASSES):
             reach = 2 * (REACH_HOURS - 1)
-            span = _hours_from(hour, -reach), _hours_from(hour, reach)
+            span = _hours_from(first, -reach), _hours_from(last, reach)
             listed = self.files.listed(project, *span)
-            changed += self._update(project, hour, listed)
+            changed += self._update(project, first, last, listed, new)
             if self.files.listed(project, *span) == listed:
                 return changed
-        raise Unsteady(f"{project} {hour}: session parts were written during each of {MAX_PASSES} passes")
+        raise Unsteady(f"{project} {first}: session parts were written during each of {MAX_PASSES} passes")
 
-    def _update(self, project: str, hour: str, listed: Listed) -> int:
-        """Bring the sessions that began within reach of the hour in line with the parts of these files."""
-        first, last = _hours_from(hour, 1 - REACH_HOURS), _hours_from(hour, REACH_HOURS - 1)
+    def _update(self, project: str, of: str, to: str, listed: Listed, new: "_New | None") -> int:
+        """Bring the sessions that began within reach of the hours in line with the parts of these files."""
+        first, last = _hours_from(of, 1 - REACH_HOURS), _hours_from(to, REACH_HOURS - 1)
         truth = self._truth(project, first, last, listed)
         kept = self._kept(project, first, last)
+        changed = 0
+        if new:
+            known = {hour for _, hour in kept}
+            # An hour around that has parts and no sessions is somebody else's, who is at it and will find these parts.
+            truth = {hour: rollup for hour, rollup in truth.items() if hour in known or hour[:10] in new.days}
+            for day in sorted(new.days - {hour[:10] for hour in known}):
+                of_day = {hour: rollup for hour, rollup in truth.items() if hour[:10] == day}
+                items = list(_items(day, of_day))
+                if items and new.put(project, items):
+                    changed += len(items)
+                    truth = {hour: rollup for hour, rollup in truth.items() if hour not in of_day}
         different: dict[str, dict[str, Rollup]] = defaultdict(dict)
         for began in sorted({*truth, *(hour for _, hour in kept)}):
             for facet in facets_of(SPEC):
@@ -83,7 +115,7 @@ class Sessionizer:
                         self._write(project, facet, began, part)
             # Once more: another run may have put the day together, and taken the note away, in between.
             self.closed.note_day(project, day, self.new_token())
-        return sum(map(len, different.values()))
+        return changed + sum(map(len, different.values()))
 
     def _truth(self, project: str, first: str, last: str, listed: Listed) -> dict[str, Rollup]:
         """The sessions that began in the hours from `first` to `last`, by hour."""
@@ -127,6 +159,29 @@ class Sessionizer:
                 return one(hour, EPOCH, part, before.version if before else 0)
 
             self.closed.change(project, SESSIONS, facet, HOUR, hour, as_hour)
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """Days of which nothing was known, and how their items are put."""
+
+    days: frozenset[str]
+    put: PutNew
+
+
+def _items(day: str, hours: Mapping[str, Rollup]) -> Iterator[tuple[str, str, str, Closed]]:
+    """Event type, facet, grain and item of all that is kept of a day whose sessions are all known."""
+    for facet in facets_of(SPEC):
+        parts = {hour: part for hour, rollup in hours.items() if not is_empty(part := part_of(rollup, facet))}
+        covers = dict.fromkeys(parts, EPOCH)
+        if not parts:
+            continue
+        if facet == COUNTS:
+            yield SESSIONS, facet, DAY, Closed(day, covers, Rollups(parts))
+            continue
+        items = [one(hour, EPOCH, part, 0) for hour, part in parts.items()]
+        yield from ((SESSIONS, facet, HOUR, item) for item in items)
+        yield SESSIONS, facet, DAY, Closed(day, covers, Rollups({WHOLE: total_of(items)}))
 
 
 def _hours_from(hour: str, hours: int) -> str:

@@ -86,6 +86,8 @@ class Settings:
     results_bucket: str  # where Athena writes
     alerts_topic_arn: str  # where people are told of anomalies and alerts
     event_bus: str  # and programs
+    hourly_workflow_arn: str  # of infra/workflows/hourly.asl.json
+    import_workflow_arn: str  # of infra/workflows/import.asl.json
     athena_database: str
     athena_workgroup: str
     websocket_url: str  # where dashboards connect
@@ -118,6 +120,8 @@ class Settings:
             results_bucket=need("RESULTS_BUCKET"),
             alerts_topic_arn=need("ALERTS_TOPIC_ARN"),
             event_bus=need("EVENT_BUS"),
+            hourly_workflow_arn=need("HOURLY_WORKFLOW_ARN"),
+            import_workflow_arn=need("IMPORT_WORKFLOW_ARN"),
             athena_database=need("ATHENA_DATABASE"),
             athena_workgroup=need("ATHENA_WORKGROUP"),
             websocket_url=need("WEBSOCKET_URL"),

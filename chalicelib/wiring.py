@@ -4,7 +4,7 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.history import History
+from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.objects import DataBucket
@@ -50,6 +51,7 @@ from chalicelib.storage.recent_rollups import RecentRollups
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.sockets import Sockets
 from chalicelib.storage.users_table import UsersTable
+from chalicelib.storage.workflows import Workflow
 from chalicelib.subscribe import Subscriber
 from chalicelib.summarize import Summarizer
 from chalicelib.throttle import Throttle
@@ -57,8 +59,9 @@ from chalicelib.watch import Watcher
 
 if TYPE_CHECKING:
     from chalicelib.archive import Archiver
-    from chalicelib.consolidate import Consolidated, Consolidator
+    from chalicelib.consolidate import Consolidator
     from chalicelib.detect import Detector
+    from chalicelib.importing import Importer
     from chalicelib.query import Analyst
     from chalicelib.reconcile import Reconciler
     from chalicelib.sessionize import Sessionizer
@@ -269,10 +272,63 @@ def sessionizer() -> "Sessionizer":
     return Sessionizer(Lake(data_bucket()), files, closed_table(), lambda: secrets.token_hex(4))
 
 
-def settle(done: "Consolidated") -> bool:
+def settle(project: str, hour: str, keys: Sequence[str]) -> bool:
     """What follows a consolidation: sessions before the closer, which puts together the days that they changed."""
-    sessionizer().settle(done.project, done.hour, done.files.keys)
-    return closer().settle(done.project, done.hour, done.files.keys, int(time.time()))
+    sessionizer().settle(project, hour, keys)
+    return closer().settle(project, hour, keys, int(time.time()))
+
+
+@cache
+def imports_table() -> ImportsTable:
+    return ImportsTable(client("dynamodb"), settings().control_table)
+
+
+@cache
+def import_workflow() -> Workflow:
+    return Workflow(client("stepfunctions"), settings().import_workflow_arn)
+
+
+@cache
+def hourly_workflow() -> Workflow:
+    return Workflow(client("stepfunctions"), settings().hourly_workflow_arn)
+
+
+@cache
+def importer() -> "Importer":
+    # Imported here, as above.
+    from chalicelib.backfill import Backfiller
+    from chalicelib.importing import Importer
+    from chalicelib.storage.lake import Lake
+    from chalicelib.storage.new_days import NewDays
+
+    def settle(project: str, hour: str) -> bool:
+        done = consolidator().consolidate(project, hour, int(time.time() * 1000))
+        sessionizer().settle(project, hour, done.files.keys)
+        events = lake.events(done.files.keys)
+        return closer().close(project, hour, events, int(time.time())).closed and consolidator().finish(done)
+
+    def close_days(project: str) -> None:
+        closer().close_days(project, int(time.time()))
+
+    lake = Lake(data_bucket())
+    days = NewDays(client("dynamodb"), settings().rollups_table)
+
+    def count_sessions(project: str, new: Sequence[str]) -> None:
+        sessionizer().settle_days(project, new, days.put)
+
+    backfiller = Backfiller(
+        lake,
+        dirty_hours(),
+        days,
+        contracts(),
+        closer().fold,
+        settle,
+        close_days,
+        sessionizer().keep,
+        count_sessions,
+    )
+    admitter = Admitter(contracts(), new_event_id)
+    return Importer(data_bucket(), lake, imports_table(), admitter, access_table().owner, backfiller.store, notices())
 
 
 @cache

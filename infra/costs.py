@@ -45,6 +45,8 @@ TABLE_GB_MONTH = 0.25
 PUTS = 5.00
 OBJECT_GB_MONTH = 0.023
 LOGS_GB = 0.50
+TRANSITIONS = 25.00
+HOURLY_TRANSITIONS = 14  # of infra/workflows/hourly.asl.json when nothing fails: both rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,13 @@ class Scenario:
     archive_seconds: float = 1.0
     live_seconds: float = 0.1
     compact_seconds: float = 0.5
-    consolidate_seconds: float = 2.0  # of the runs in an hour, most of which find nothing to do
+    consolidate_seconds: float = 12.0  # of the two runs in an hour
+    close_seconds: float = 6.0
     audit_seconds: float = 0.2
     watch_seconds: float = 0.2
     reconcile_seconds: float = 5.0  # of an hour's events folded once more; all of a day's at night
     detect_seconds: float = 5.0
+    notify_seconds: float = 1.0
 
     @property
     def requests(self) -> float:
@@ -198,10 +202,13 @@ def lines(s: Scenario) -> Iterator[Line]:
     yield line("WebSocket connections", s.dashboards * s.seconds / 60, "minutes", SOCKET_MINUTES)
     yield function("compact", s.seconds / 60, 0.5, s.compact_seconds)
     yield function("audit", s.seconds / 60, 0.5, s.audit_seconds)
-    yield function("consolidate", s.seconds / 300, 2.94, s.consolidate_seconds)
+    yield function("consolidate", s.seconds / 1800, 2.94, s.consolidate_seconds)
+    yield function("close", s.seconds / 1800, 2.94, s.close_seconds)
     yield function("reconcile", s.seconds / 3600, 2.94, s.reconcile_seconds)
     yield function("watch", s.seconds / 60, 0.5, s.watch_seconds)
     yield function("detect", s.seconds / 3600, 1, s.detect_seconds)
+    yield function("notify", s.seconds / 3600, 1, s.notify_seconds)
+    yield line("Step Functions", s.seconds / 3600 * HOURLY_TRANSITIONS, "transitions", TRANSITIONS)
     calls = s.requests + batches + s.deltas + s.seconds * (s.pushes_per_second + 4 / 60)
     log_gb = calls * LOG_BYTES / 1e9
     yield Line("logs", f"{calls:,.0f} invocations × {LOG_BYTES} B × ${LOGS_GB:g}/GB", log_gb * LOGS_GB)

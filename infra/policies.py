@@ -88,16 +88,22 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         list_data("spill/"),  # without it, S3 answers 403 instead of 404 for an object that is gone
         send,
     ]
-    consolidate = [
+    deduplicate = [  # an hour of the lake
+        allow(["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], f"{data}/lake/*"),
+        list_data("lake/"),
+    ]
+    close = [
         allow([f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups),
         allow("dynamodb:Query", f"{rollups}/index/open"),
-        allow(
-            ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
-            f"{data}/lake/*",
-        ),
+        allow("s3:GetObject", f"{data}/lake/*"),
         list_data("lake/"),
         allow(["s3:GetObject", "s3:PutObject"], f"{data}/sessions/*"),
         list_data("sessions/"),
+    ]
+    importing = control_items(["dynamodb:UpdateItem"], "imports")
+    staged = [
+        allow(["s3:GetObject", "s3:PutObject"], f"{data}/imports/*"),
+        list_data("imports/"),
     ]
     return {
         "api_handler": [
@@ -107,7 +113,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:UpdateItem", "quota"),
             control_items(["dynamodb:GetItem", "dynamodb:PutItem"], "annotation"),
             control_items("dynamodb:PutItem", "annotations"),
-            control_items("dynamodb:Query", "annotations", "anomalies"),
+            control_items("dynamodb:Query", "annotations", "anomalies", "imports"),
             with_keys(allow(["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"], control), "alerts"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
@@ -149,9 +155,15 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow("s3:PutObject", f"{data}/lake/*"),
             with_keys(allow("dynamodb:UpdateItem", rollups), "lake#dirty"),
         ],
-        "consolidate": consolidate,
+        "consolidate": [
+            with_keys(allow(["dynamodb:DeleteItem", "dynamodb:Query", "dynamodb:UpdateItem"], rollups), "lake#dirty"),
+            *deduplicate,
+            allow("s3:DeleteObject", f"{data}/lake/*"),
+        ],
+        "close": close,
         "reconcile": [
-            *consolidate,
+            *close,
+            allow(["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:PutObject"], f"{data}/lake/*"),
             allow("dynamodb:BatchGetItem", rollups),
             with_keys(allow("dynamodb:Query", control), "projects"),
         ],
@@ -181,12 +193,53 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             *notify,
         ],
         "detect": [
+            with_keys(allow("dynamodb:Query", control), "projects", "anomalies#*"),
+            control_items("dynamodb:PutItem", "anomalies"),
+            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
+        ],
+        "notify": [
             with_keys(allow("dynamodb:Query", control), "projects", "anomalies#*", "sockets#*"),
-            control_items(["dynamodb:PutItem", "dynamodb:UpdateItem"], "anomalies"),
+            control_items("dynamodb:UpdateItem", "anomalies"),
             control_items("dynamodb:GetItem", "connection"),
             control_items("dynamodb:DeleteItem", "connection", "sockets"),
-            allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             push("POST"),
+            *notify,
+        ],
+        "start_hourly": [allow("states:StartExecution", f"arn:aws:states:*:*:stateMachine:{app}-hourly")],
+        "start_import": [allow("states:StartExecution", f"arn:aws:states:*:*:stateMachine:{app}-import")],
+        "import_validate": [
+            control_items("dynamodb:GetItem", "project"),
+            control_items(["dynamodb:PutItem", "dynamodb:UpdateItem"], "imports"),
+            allow("s3:GetObject", f"{data}/raw/*"),
+            list_data("raw/"),
+            allow("s3:PutObject", f"{data}/imports/*"),
+        ],
+        "import_transform": [
+            control_items("dynamodb:GetItem", "project"),
+            importing,
+            allow("s3:GetObject", f"{data}/raw/*"),  # the mapping
+            list_data("raw/"),
+            *staged,
+            allow("s3:PutObject", f"{data}/quarantine/project=*"),
+        ],
+        "import_aggregate": [importing, allow("s3:GetObject", f"{data}/imports/*"), list_data("imports/")],
+        "import_store": [
+            importing,
+            *close,
+            allow("s3:GetObject", f"{data}/imports/*"),
+            list_data("imports/"),
+            allow(["s3:AbortMultipartUpload", "s3:PutObject"], f"{data}/lake/*"),
+        ],
+        "import_notify": [
+            importing,
+            allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/imports/*"),
+            list_data("imports/"),
+            allow("s3:PutObject", f"{data}/raw/*"),
+            *notify,
+        ],
+        "import_fail": [
+            control_items(["dynamodb:PutItem", "dynamodb:UpdateItem"], "imports"),
+            allow("s3:PutObject", f"{data}/raw/*"),
             *notify,
         ],
         "audit": [

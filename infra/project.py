@@ -16,7 +16,20 @@ CHALICE = ROOT / ".chalice"
 CONFIG = CHALICE / "config.json"
 BUILD = ROOT / "build"
 STAGES = ("staging", "prod")  # dev is the local cloud and is never deployed
-LAYERED = ("archive", "consolidate", "reconcile", "detect")  # the functions that import pyarrow or numpy
+LAYERED = (  # the functions that import pyarrow or numpy
+    "archive",
+    "consolidate",
+    "close",
+    "reconcile",
+    "detect",
+    "notify",
+    "import_validate",
+    "import_transform",
+    "import_aggregate",
+    "import_store",
+    "import_notify",
+    "import_fail",
+)
 
 
 class OperatorError(Exception):

@@ -39,6 +39,8 @@ def parquet() -> bool:
     importlib.import_module("chalicelib.archive")
     importlib.import_module("chalicelib.detect")
     importlib.import_module("chalicelib.consolidate")
+    importlib.import_module("chalicelib.importing")
+    importlib.import_module("chalicelib.backfill")
     importlib.import_module("chalicelib.reconcile")
     written: dict[str, bytes] = {}
 
@@ -86,6 +88,16 @@ HANDLERS = (
     "audit",
     "watch",
     "detect",
+    "start_import",
+    "start_hourly",
+    "close",
+    "notify",
+    "import_validate",
+    "import_transform",
+    "import_aggregate",
+    "import_store",
+    "import_notify",
+    "import_fail",
 )
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.names import buffer_of
+from infra.names import buffer_of, template_body
 from infra.project import (
     ROOT,
     OperatorError,
@@ -50,7 +50,8 @@ def ensure(
     known = {event["EventId"] for event in _events(cloudformation, name)} if existing else set()
     request = {
         "StackName": name,
-        "TemplateBody": template.read_text(),
+        "TemplateBody": template_body(template),
+        "Capabilities": ["CAPABILITY_IAM"],
         "Parameters": _parameters(existing, parameters),
         "Tags": [{"Key": "app", "Value": "tidemark"}],
     }

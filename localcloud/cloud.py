@@ -20,6 +20,7 @@ from localcloud.server import AsgiServer
 from localcloud.stack import ensure_stack
 from localcloud.triggers import Triggers
 from localcloud.wire import CloudApi, FunctionsApi
+from localcloud.workflows import Workflows
 
 DRAIN_SECONDS = 10.0
 LAST_DELIVERIES_SECONDS = 5.0
@@ -52,6 +53,7 @@ class Cloud:
         self._s3, self._events = self._client("s3"), self._client("events")
         seed(self._client("dynamodb"), self.outputs["ControlTable"])
         self.functions = FunctionsApi(int(os.environ["LOCALCLOUD_FUNCTIONS_PORT"]))
+        self.workflows = Workflows(self.functions)
         self.gateway = Gateway(self.functions, f"127.0.0.1:{ports.websocket}", STAGE)
         self.gateway_server = AsgiServer(
             self.gateway.app, _inherited("LOCALCLOUD_WEBSOCKET_SOCKET"), "gateway", max_message_bytes=4 * FRAME_BYTES
@@ -62,6 +64,8 @@ class Cloud:
 
     def run(self) -> int:
         """The process's life."""
+        if resumed := self.workflows.resume():
+            print(f"{resumed} workflows begin anew", flush=True)
         self.save()
         report(ready=True, outputs=self.outputs)
         try:
@@ -100,6 +104,7 @@ class Cloud:
         wait = max(SAVE_EVERY_SECONDS, self.save_seconds / SAVE_SHARE)
         if self.emulator.changes != self.saved_changes and time.monotonic() - self.saved_at >= wait:
             self.save()
+            self.workflows.forget()
             self.server.call(self.emulator.trim_streams(self.triggers.oldest_needed))
 
     def _end(self, hurry: bool) -> None:
@@ -109,6 +114,7 @@ class Cloud:
             except queue.Empty:
                 return False
 
+        self.workflows.stop()
         if self.triggers.pumps() and not self.triggers.drain(DRAIN_SECONDS, hurried):
             print("not everything could be delivered in time; it is kept for the next start", flush=True)
         self.triggers.stop(LAST_DELIVERIES_SECONDS)

@@ -8,6 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from infra.names import template_body
 from localcloud.places import STAGE, LocalCloudError
 
 NAME = f"tidemark-{STAGE}"
@@ -18,7 +19,7 @@ def ensure_stack(cloudformation: Any, template: Path, made_from: Path, buffer: s
     """The stack's outputs; `made_from` remembers template and buffer, so that what is unchanged is left alone."""
     if not template.exists():
         raise LocalCloudError(f"{template} does not exist; the resources are made from it")
-    body = template.read_text()
+    body = template_body(template)
     digest = hashlib.sha256(f"{buffer} {body}".encode()).hexdigest()
     stack = _describe(cloudformation)
     known = json.loads(made_from.read_text())["sha256"] if made_from.exists() else None

@@ -39,7 +39,15 @@ class Unreachable(Exception):
 
 
 class FunctionFailed(Exception):
-    """The function raised, ran out of time, or was lost with its process."""
+    """The function raised, ran out of time, or was lost with its process.
+
+    `error_type` is the name of what it raised, or Lambda's for what it did not live to raise.
+    """
+
+    def __init__(self, what: str, error_type: str = "Lambda.Unknown", message: str = "") -> None:
+        super().__init__(what)
+        self.error_type = error_type
+        self.message = message or what
 
 
 class _Held:
@@ -140,7 +148,8 @@ class FunctionsApi:
         if status == 404:
             raise FunctionFailed(f"there is no function {name}")
         if headers.get("X-Amz-Function-Error") and isinstance(answer, dict):
-            raise FunctionFailed(f"{name} raised {answer.get('errorType')}: {answer.get('errorMessage')}")
+            kind, message = str(answer.get("errorType")), str(answer.get("errorMessage"))
+            raise FunctionFailed(f"{name} raised {kind}: {message}", kind, message)
         return answer
 
     def longest_seconds(self) -> float:

@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 
 from infra import project
-from ops import consolidate, keys, projects, rebuild, reconcile, redrive, unreadable
+from ops import consolidate, imports, keys, projects, rebuild, reconcile, redrive, unreadable
 
 COMMANDS: dict[str, ModuleType] = {
     "projects": projects,
@@ -13,6 +13,7 @@ COMMANDS: dict[str, ModuleType] = {
     "redrive": redrive,
     "unreadable": unreadable,
     "consolidate": consolidate,
+    "import": imports,
     "reconcile": reconcile,
     "rebuild": rebuild,
 }

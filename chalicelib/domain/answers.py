@@ -2,6 +2,7 @@
 
 from chalicelib.domain.alerts import ABOVE, BELOW
 from chalicelib.domain.annotations import KINDS
+from chalicelib.domain.imports import STATES
 from chalicelib.domain.openapi import JsonSchema, ref
 from chalicelib.domain.questions import AGGREGATIONS, INTERVALS, QUANTILES
 from chalicelib.domain.summaries import PERCENTILES
@@ -221,6 +222,23 @@ PATHS = _report(
     paths=many(an(steps=many(TEXT), sessions=COUNT, share=NUMBER_OR_NULL)),
 )
 RESULT = {"anyOf": [ROWS, FUNNEL, RETENTION, SESSIONS, TOP, PATHS]}
+IMPORTS = an(
+    imports=many(
+        an(
+            id=TEXT,
+            file=TEXT,
+            state=one_of(*STATES),
+            rows={"type": ["integer", "null"], "minimum": 0},
+            **dict.fromkeys(("accepted", "rejected", "stored", "duplicates"), COUNT),
+            progress=NUMBER,
+            reasons=by_name(COUNT),
+            error=TEXT_OR_NULL,
+            started_at=TIME,
+            ended_at=TEXT_OR_NULL,
+        )
+    ),
+    next=TEXT_OR_NULL,
+)
 ANOMALIES = an(
     anomalies=many(
         an(

@@ -15,7 +15,8 @@ from chalicelib.domain.bodies import Request
 _CONTEXT = ("source", "account", "region", "resources")
 
 
-NOTICES = {"anomaly": "tidemark.anomalies", "alert": "tidemark.alerts"}  # the sources of what we put on a bus
+# The sources of what we put on a bus.
+NOTICES = {"anomaly": "tidemark.anomalies", "alert": "tidemark.alerts", "import": "tidemark.imports"}
 
 
 def is_notice(event: Mapping[str, Any]) -> bool:

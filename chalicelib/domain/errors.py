@@ -69,6 +69,10 @@ class Unavailable(TidemarkError):
     retry_seconds = 5
 
 
+class HoursNotCompacted(Exception):
+    """Some hours of the lake could not be consolidated, and the others are done: the workflow is to fail, at last."""
+
+
 def quoted(value: object) -> str:
     """A client's value as messages show it; of a list or an object only what it is, for a deep one has no repr."""
     return type(value).__name__ if isinstance(value, list | dict) else repr(value)[:64]

@@ -99,10 +99,12 @@ class Admitter:
         received_ms: int,
         sent_at: object = None,
         check_sizes: bool = True,
+        any_age: bool = False,
     ) -> Admission:
         """Judge each event; one bad event never costs a good one its place.
 
-        `sent_at` holds for events that carry none of their own. Of several events with one id the first is kept.
+        `sent_at` holds for events that carry none of their own; `any_age` takes what is older than the
+        hot store keeps. Of several events with one id the first is kept.
         """
         admission = Admission()
         known, seen = self.contracts.by_type, set()
@@ -111,7 +113,7 @@ class Admitter:
                 admission.rejections.append(Rejection(index, None, raw.code, raw.message, raw.path, raw.sent))
                 continue
             try:
-                event = self._read(raw, received_ms, sent_at)
+                event = self._read(raw, received_ms, sent_at, any_age)
                 event_id = event["event_id"]
                 if event["event_type"] not in known or mode is not Mode.INFER:
                     self._check_unknown(admission, index, event, mode)
@@ -129,7 +131,7 @@ class Admitter:
                 admission.events.append(event)
         return admission
 
-    def _read(self, raw: Any, received_ms: int, sent_at: object) -> StoredEvent:
+    def _read(self, raw: Any, received_ms: int, sent_at: object, any_age: bool) -> StoredEvent:
         """The event as it is stored; raises _Refused."""
         if not isinstance(raw, dict):
             raise _Refused("not_an_object", f"an event is a JSON object, and this is {type(raw).__name__}")
@@ -145,7 +147,7 @@ class Admitter:
         event = {
             "event_id": get("event_id") or self.new_id(received_ms),
             "event_type": event_type,
-            "occurred_at": _occurred_ms(get("timestamp"), get("sent_at", sent_at), received_ms),
+            "occurred_at": _occurred_ms(get("timestamp"), get("sent_at", sent_at), received_ms, any_age),
         }
         if contract:
             event["schema_version"] = contract.version
@@ -207,7 +209,7 @@ def _check_size(raw: Any) -> None:
         raise _Refused("event_too_large", f"the event has {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}")
 
 
-def _occurred_ms(timestamp: object, sent: object, received_ms: int) -> int:
+def _occurred_ms(timestamp: object, sent: object, received_ms: int, any_age: bool) -> int:
     name = "timestamp"
     try:
         client_ms = None if timestamp is None else parse_ms(timestamp)
@@ -216,7 +218,7 @@ def _occurred_ms(timestamp: object, sent: object, received_ms: int) -> int:
     except ValueError as error:
         raise _Refused("invalid_time", str(error), f"/{name}") from error
     occurred_ms = correct_skew(client_ms, sent_ms, received_ms)
-    if occurred_ms < received_ms - MAX_AGE_DAYS * DAY_MS:
+    if not any_age and occurred_ms < received_ms - MAX_AGE_DAYS * DAY_MS:
         message = f"the event occurred at {iso_ms(occurred_ms)}; the limit is {MAX_AGE_DAYS} days ago"
         raise _Refused("too_old", message, "/timestamp")
     return occurred_ms

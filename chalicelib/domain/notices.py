@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
-ANOMALY, ALERT = "anomaly", "alert"
+ANOMALY, ALERT, IMPORT = "anomaly", "alert", "import"
 CONTINUES_HOURS = 3  # so long after an anomaly of the same series and direction, another one is still the same matter
 ID_DIGITS = 32
 
@@ -88,7 +88,7 @@ class Anomaly:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What is published. `kind` is ANOMALY or ALERT; `document` is JSON with at least `id` and `project`."""
+    """What is published. `kind` is ANOMALY, ALERT or IMPORT; `document` is JSON with at least `id` and `project`."""
 
     kind: str
     document: Mapping[str, Any]

@@ -157,6 +157,12 @@ OPERATIONS: dict[str, Operation] = {
         {200: answers.REPLAY},
         body=ReplayParameters,
     ),
+    "GET /imports": Operation(
+        "Files of history, the latest first: how far each is, and what was rejected.",
+        Scope.READ,
+        {200: answers.IMPORTS},
+        query=PageParameters,
+    ),
     "GET /anomalies": Operation(
         "Hours that are out of the ordinary, the latest first.",
         Scope.READ,

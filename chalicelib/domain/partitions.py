@@ -17,6 +17,11 @@ def hour_folder(project: str, hour: str) -> str:
     return f"lake/project={project}/dt={day}/hr={hr}/"
 
 
+def day_folder(project: str, day: str) -> str:
+    """The lake folder of a day such as `2026-11-21`, with a folder for each hour."""
+    return f"lake/project={project}/dt={day}/"
+
+
 def sessions_folder(project: str, day: str) -> str:
     """Where the session parts of a day's hours lie: `sessions/project=demo/dt=2026-11-21/`."""
     return f"sessions/project={project}/dt={day}/"
@@ -28,6 +33,11 @@ def tail_name(created: int, first_event_id: str, rows: int) -> str:
     A retried batch holds the same rows or more: with their number, a name stands for one content for ever.
     """
     return f"{TAIL}{created:010d}-{first_event_id}-{rows}.parquet"
+
+
+def import_tail_name(started: int, run: str, rows: int) -> str:
+    """A tail file of an import that began then (epoch seconds); `run` is its own, and the same for a repeated task."""
+    return f"{TAIL}{started:010d}-{run}-{rows}.parquet"
 
 
 def hour_file_name(version: str, part: int) -> str:

@@ -92,12 +92,7 @@ class ClosedTable:
 
     def put(self, project: str, event_type: str, facet: str, grain: str, closed: Closed) -> None:
         """Write the item in place of the version before; raises Conflict when that is no longer the latest."""
-        item = {
-            **_key(project, event_type, facet, grain, closed.start),
-            "covers": {"M": {hour: {"N": str(epoch)} for hour, epoch in closed.covers.items()}},
-            "version": {"N": str(closed.version + 1)},
-            "body": {"B": encode(closed.rollups)},
-        }
+        item = closed_item(project, event_type, facet, grain, closed)
         condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
         if closed.version:
             condition = {
@@ -133,7 +128,7 @@ class ClosedTable:
 
     def note_day(self, project: str, day: str, token: str) -> None:
         """Note, before an hour of the day is written, that the day's items will lack it; `token` is new each time."""
-        self.client.put_item(TableName=self.name, Item={**_day_key(project, day), "token": {"S": token}})
+        self.client.put_item(TableName=self.name, Item={**day_key(project, day), "token": {"S": token}})
 
     def noted_days(self, project: str) -> dict[str, str]:
         """The days whose items lack hours, in order, with the last token of each."""
@@ -150,7 +145,7 @@ class ClosedTable:
         with suppress(self.client.exceptions.ConditionalCheckFailedException):
             self.client.delete_item(
                 TableName=self.name,
-                Key=_day_key(project, day),
+                Key=day_key(project, day),
                 ConditionExpression="#token = :token",
                 ExpressionAttributeNames={"#token": "token"},
                 ExpressionAttributeValues={":token": {"S": token}},
@@ -178,6 +173,16 @@ class ClosedTable:
         return (found.rollups.ledger, found.covers[hour]) if found else (Ledger(), -1)
 
 
+def closed_item(project: str, event_type: str, facet: str, grain: str, closed: Closed) -> dict[str, Any]:
+    """The item, as the version that follows the one that was read."""
+    return {
+        **_key(project, event_type, facet, grain, closed.start),
+        "covers": {"M": {hour: {"N": str(epoch)} for hour, epoch in closed.covers.items()}},
+        "version": {"N": str(closed.version + 1)},
+        "body": {"B": encode(closed.rollups)},
+    }
+
+
 def one(start: str, epoch: int, part: Rollup, version: int) -> Closed:
     """An hour's item."""
     return Closed(start, {start: epoch}, Rollups({WHOLE: part}), version)
@@ -191,7 +196,8 @@ def _place(item: Mapping[str, Any]) -> tuple[str, str]:
     return item["pk"]["S"], item["sk"]["S"]
 
 
-def _day_key(project: str, day: str) -> dict[str, Any]:
+def day_key(project: str, day: str) -> dict[str, Any]:
+    """The note of a day that lacks hours."""
     return {"pk": {"S": f"{project}#days"}, "sk": {"S": day}}
 
 

@@ -69,6 +69,11 @@ class DirtyHours:
         values = {":pk": {"S": PK}, ":project": {"S": f"{project}#"}}
         return [_unsettled(item) for item in self._query("pk = :pk AND begins_with(sk, :project)", values)]
 
+    def between(self, project: str, first: str, last: str) -> list[Unsettled]:
+        """Those of the hours from `first` to `last`, both included."""
+        values = {":pk": {"S": PK}, ":first": {"S": f"{project}#{first}"}, ":last": {"S": f"{project}#{last}"}}
+        return [_unsettled(item) for item in self._query("pk = :pk AND sk BETWEEN :first AND :last", values)]
+
     def begin(self, project: str, hour: str, run: str, now_ms: int) -> Unsettled:
         """A consolidation begins, and no other that began before may commit; the hour is dirty until it is over."""
         answer = self._update(
@@ -110,7 +115,7 @@ class DirtyHours:
         try:
             self.client.delete_item(
                 TableName=self.table,
-                Key=_key(state.project, state.hour),
+                Key=dirty_key(state.project, state.hour),
                 ConditionExpression="attribute_not_exists(tail) AND run = :run",
                 ExpressionAttributeValues={":run": {"S": str(state.run)}},
             )
@@ -121,7 +126,7 @@ class DirtyHours:
     def _update(self, project: str, hour: str, expression: str, values: dict[str, Any], **more: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self.client.update_item(
             TableName=self.table,
-            Key=_key(project, hour),
+            Key=dirty_key(project, hour),
             UpdateExpression=expression,
             ExpressionAttributeValues=values,
             **more,
@@ -149,7 +154,8 @@ class DirtyHours:
             yield from page["Items"]
 
 
-def _key(project: str, hour: str) -> dict[str, Any]:
+def dirty_key(project: str, hour: str) -> dict[str, Any]:
+    """The item of an hour."""
     return {"pk": {"S": PK}, "sk": {"S": f"{project}#{hour}"}}
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from chalicelib.domain.events import StoredEvent
-from chalicelib.domain.partitions import hour_file_name
-from chalicelib.domain.time_windows import to_ms
+from chalicelib.domain.partitions import day_folder, hour_file_name
+from chalicelib.domain.time_windows import from_ms, to_ms
 from chalicelib.storage.merging import BATCH_ROWS, Merge, batches
 from chalicelib.storage.objects import DataBucket
 
@@ -35,6 +36,7 @@ SCHEMA = pa.schema(
 
 SORTED_BY = [pq.SortingColumn(SCHEMA.get_field_index(name)) for name in ("occurred_at", "event_id")]
 TAIL_PAGE_BYTES = 64 * 1024  # what a merge of many files holds of each column of each
+TAIL_GROUP_ROWS = 16_384  # so that a part of the time can be read without the rest
 FILE_BYTES = 256 * 1024 * 1024  # then another file begins: an engine reads several at once
 # Values that come again: as a dictionary they are read faster. A dictionary of ids would be given up half-way.
 DICTIONARY = ["event_type", "schema_version", "user_id", "anonymous_id", "session_id", "context", "enrichment"]
@@ -70,25 +72,19 @@ class Lake:
 
     def write(self, key: str, rows: Iterable[Row]) -> None:
         """Write the rows, in order of time, as one Parquet file; raises Unavailable when the bucket refuses."""
-        columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
-        for row in sorted(rows, key=lambda row: (row.event["occurred_at"], row.event["event_id"])):
-            event = row.event
-            timestamp = event.get("timestamp")
-            columns["event_id"].append(event["event_id"])
-            columns["event_type"].append(event["event_type"])
-            columns["schema_version"].append(event.get("schema_version"))
-            columns["user_id"].append(event.get("user_id"))
-            columns["anonymous_id"].append(event.get("anonymous_id"))
-            columns["session_id"].append(event.get("session_id"))
-            columns["occurred_at"].append(event["occurred_at"] * 1000)
-            columns["received_at"].append(row.received_ms * 1000)
-            columns["client_timestamp"].append(None if timestamp is None else str(timestamp))
-            columns["properties"].append(_json(event.get("properties")))
-            columns["context"].append(_json(event.get("context")))
-            columns["enrichment"].append(_json(event.get("enrichment")))
-        table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, schema=SCHEMA)
+        self.write_table(key, table_of(rows))
+
+    def write_table(self, key: str, table: pa.Table) -> None:
+        """Write a table of SCHEMA, in order of (occurred_at, event_id); raises Unavailable."""
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd", use_dictionary=DICTIONARY, data_page_size=TAIL_PAGE_BYTES)
+        pq.write_table(
+            table,
+            buffer,
+            compression="zstd",
+            use_dictionary=DICTIONARY,
+            data_page_size=TAIL_PAGE_BYTES,
+            row_group_size=TAIL_GROUP_ROWS,
+        )
         self.bucket.put(key, buffer.getvalue())
 
     def files(self, folder: str) -> dict[str, int]:
@@ -136,11 +132,16 @@ class Lake:
 
     def events(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The events of the files as they were stored, as far as rollups need them."""
-        for batch in self.batches(keys, FOLDED_COLUMNS):
-            for row in batch.to_pylist():
-                occurred_at = to_ms(row["occurred_at"])
-                parts = {name: orjson.loads(row[name]) for name in ("properties", "enrichment") if row[name]}
-                yield {**row, "occurred_at": occurred_at, "properties": None, "enrichment": None, **parts}
+        return events_of(self.batches(keys, FOLDED_COLUMNS))
+
+    def sorted_files(self, keys: Sequence[str], first_ms: int, end_ms: int) -> list["SortedFile"]:
+        """Those of the files, each in order of time, that may have rows of the half-open range; they stay open."""
+        files = [SortedFile(self._open(key)) for key in keys]
+        return [file for file in files if file.rows_between(first_ms, end_ms)]
+
+    def files_of_day(self, project: str, day: str) -> dict[str, int]:
+        """The size in bytes of every file of a day, by folder and name."""
+        return self.bucket.sizes(day_folder(project, day))
 
     def rows(self, keys: Sequence[str]) -> Iterator[Row]:
         """The rows of the files as `write` was given them."""
@@ -162,6 +163,77 @@ class Lake:
 
     def _open(self, key: str, size_bytes: int | None = None) -> pq.ParquetFile:
         return pq.ParquetFile(self.bucket.open(key, size_bytes), pre_buffer=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SortedFile:
+    """A file in order of (occurred_at, event_id), of which only a range of time is read."""
+
+    file: pq.ParquetFile
+
+    def rows_between(self, first_ms: int, end_ms: int) -> int:
+        """At most how many rows occurred in the half-open range, by the footer."""
+        metadata = self.file.metadata
+        return sum(metadata.row_group(group).num_rows for group in self._groups(first_ms, end_ms))
+
+    def between(self, first_ms: int, end_ms: int) -> pa.Table:
+        """The rows of the half-open range, in order."""
+        groups = self._groups(first_ms, end_ms)
+        if not groups:
+            return SCHEMA.empty_table()
+        table = self.file.read_row_groups(groups, use_threads=False)
+        at = pc.cast(table.column("occurred_at"), pa.int64())
+        return table.filter(pc.and_(pc.greater_equal(at, first_ms * 1000), pc.less(at, end_ms * 1000)))
+
+    def _groups(self, first_ms: int, end_ms: int) -> list[int]:
+        metadata = self.file.metadata
+        return [g for g in range(metadata.num_row_groups) if _overlaps(metadata.row_group(g), first_ms, end_ms)]
+
+
+def together(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of sorted tables in order of (occurred_at, event_id)."""
+    some = [table for table in tables if table.num_rows]
+    if len(some) < 2:
+        return some[0] if some else SCHEMA.empty_table()
+    return pa.concat_tables(some).sort_by([("occurred_at", "ascending"), ("event_id", "ascending")])
+
+
+def table_of(rows: Iterable[Row]) -> pa.Table:
+    """The rows as a table of SCHEMA, in order of (occurred_at, event_id)."""
+    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+    for row in sorted(rows, key=lambda row: (row.event["occurred_at"], row.event["event_id"])):
+        event = row.event
+        timestamp = event.get("timestamp")
+        columns["event_id"].append(event["event_id"])
+        columns["event_type"].append(event["event_type"])
+        columns["schema_version"].append(event.get("schema_version"))
+        columns["user_id"].append(event.get("user_id"))
+        columns["anonymous_id"].append(event.get("anonymous_id"))
+        columns["session_id"].append(event.get("session_id"))
+        columns["occurred_at"].append(event["occurred_at"] * 1000)
+        columns["received_at"].append(row.received_ms * 1000)
+        columns["client_timestamp"].append(None if timestamp is None else str(timestamp))
+        columns["properties"].append(_json(event.get("properties")))
+        columns["context"].append(_json(event.get("context")))
+        columns["enrichment"].append(_json(event.get("enrichment")))
+    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, schema=SCHEMA)
+
+
+def _overlaps(group: Any, first_ms: int, end_ms: int) -> bool:
+    """Whether a row group may have rows of the half-open range."""
+    statistics = group.column(SCHEMA.get_field_index("occurred_at")).statistics
+    if statistics is None or not statistics.has_min_max:
+        return True
+    return bool(statistics.min < from_ms(end_ms) and statistics.max >= from_ms(first_ms))
+
+
+def events_of(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    """The events of rows as they were stored, as far as rollups need them."""
+    for batch in batches:
+        for row in batch.select(FOLDED_COLUMNS).to_pylist():
+            occurred_at = to_ms(row["occurred_at"])
+            parts = {name: orjson.loads(row[name]) for name in ("properties", "enrichment") if row[name]}
+            yield {**row, "occurred_at": occurred_at, "properties": None, "enrichment": None, **parts}
 
 
 def _stored(row: Mapping[str, Any]) -> StoredEvent:

@@ -82,6 +82,16 @@ class DataBucket:
                 raise
             raise FileNotFoundError(f"s3://{self.name}/{key} does not exist") from error
 
+    def head(self, key: str) -> tuple[int, str]:
+        """Size in bytes and ETag, without quotes, of an object; 0 and none when it is gone."""
+        try:
+            found = self.client.head_object(Bucket=self.name, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
+                raise
+            return 0, ""
+        return found["ContentLength"], found["ETag"].strip('"')
+
     def writer(self, key: str) -> "ObjectWriter":
         """A file to write, which is there, as a whole, once it is finished."""
         return ObjectWriter(self, key)

@@ -168,7 +168,7 @@ class RollupsTable:
 
     def state(self, project: str, hour: str) -> HourState:
         """How far the hour is closed."""
-        key = _state_key(project, hour)
+        key = state_key(project, hour)
         item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item", {})
         return HourState(
             project,
@@ -192,7 +192,7 @@ class RollupsTable:
         try:
             self.client.update_item(
                 TableName=self.name,
-                Key=_state_key(state.project, state.hour),
+                Key=state_key(state.project, state.hour),
                 UpdateExpression="SET frozen = :epoch",
                 ConditionExpression=" AND ".join(conditions),
                 ExpressionAttributeValues=values,
@@ -208,7 +208,7 @@ class RollupsTable:
         with suppress(self.client.exceptions.ConditionalCheckFailedException):
             self.client.update_item(
                 TableName=self.name,
-                Key=_state_key(project, hour),
+                Key=state_key(project, hour),
                 UpdateExpression="SET closed = :epoch, closed_at = :now",
                 ConditionExpression="attribute_not_exists(closed) OR closed < :epoch",
                 ExpressionAttributeValues={":epoch": {"N": str(epoch)}, ":now": {"N": str(now)}},
@@ -245,7 +245,8 @@ def _delta_key(project: str, hour: str, delta_id: str) -> dict[str, Any]:
     return {"pk": {"S": f"{project}#live#{hour}"}, "sk": {"S": f"d#{delta_id}"}}
 
 
-def _state_key(project: str, hour: str) -> dict[str, Any]:
+def state_key(project: str, hour: str) -> dict[str, Any]:
+    """The item that says how far an hour is closed."""
     return {"pk": {"S": f"{project}#hours"}, "sk": {"S": hour}}
 
 
@@ -321,7 +322,7 @@ def _touch(project: str, merged: Merged, state: HourState) -> dict[str, Any]:
     frozen = "attribute_not_exists(frozen)" if state.frozen < 0 else "frozen = :frozen"
     values = {":touched": {"S": merged.name}} | ({":frozen": {"N": str(state.frozen)}} if state.frozen >= 0 else {})
     return {
-        "Key": _state_key(project, state.hour),
+        "Key": state_key(project, state.hour),
         "UpdateExpression": "SET touched = :touched",
         "ConditionExpression": frozen,
         "ExpressionAttributeValues": values,

@@ -158,3 +158,19 @@ def test_an_item_fits_however_long_the_values_are() -> None:
     assert len(data) <= MAX_ITEM_BYTES
     assert sum(r.count for r in decode(data).values()) == 30_000
     assert all(sum(cell.count for cell in r.dimensions["path"].values()) == r.count for r in decode(data).values())
+
+
+def test_a_value_of_a_dimension_keeps_its_measures_apart_in_whatever_order_they_are_listed() -> None:
+    spec = RollupSpec(dimensions=("path",), measures=("total", "items", "revenue"))
+    folding = Folding()
+    properties = {"path": "/", "total": 3.0, "items": 1.0, "revenue": 2.0}
+    folding.add("purchase", {"occurred_at": 0, "properties": properties}, None, spec)
+
+    found = decode(encode_document(folding.document()))["purchase"]
+
+    for cell in (found, found.dimensions["path"]["/"]):
+        assert {name: measure.total for name, measure in cell.measures.items()} == {
+            "total": 3,
+            "items": 1,
+            "revenue": 2,
+        }

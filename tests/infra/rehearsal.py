@@ -125,7 +125,8 @@ def inventory() -> dict[str, Any]:
     roles = {}
     for role in iam.list_roles()["Roles"]:
         name = role["RoleName"]
-        roles[name] = iam.get_role_policy(RoleName=name, PolicyName=name)["PolicyDocument"]
+        if "states.amazonaws.com" not in str(role["AssumeRolePolicyDocument"]):  # the template has its policy
+            roles[name] = iam.get_role_policy(RoleName=name, PolicyName=name)["PolicyDocument"]
     events = boto3.client("events")
     rules = events.list_rules()["Rules"]
     return {

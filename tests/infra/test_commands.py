@@ -56,9 +56,9 @@ def test_the_stack_gives_every_output(made: dict[str, str], template: dict[str, 
 def test_the_monitoring_stack_stands_beside_it(made: dict[str, str], aws: Aws) -> None:
     groups = aws("logs").describe_log_groups(logGroupNamePrefix="/aws/lambda/tidemark-prod")["logGroups"]
 
-    assert len(groups) == 16
+    assert len(groups) == 26
     assert {group["retentionInDays"] for group in groups} == {30}
-    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 23
+    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 25
 
 
 def test_a_stage_that_asks_for_kinesis_gets_a_stream_and_keeps_everything_else(made: dict[str, str], aws: Aws) -> None:
@@ -274,7 +274,7 @@ def test_the_layer_is_given_to_the_functions_that_need_it() -> None:
     assert layer.record(config, "prod", "arn:1") is True
     assert layer.record(config, "prod", "arn:1") is False
     layered = {n: f["layers"] for n, f in config["stages"]["prod"]["lambda_functions"].items() if "layers" in f}
-    assert layered == {"archive": ["arn:1"], "consolidate": ["arn:1"], "reconcile": ["arn:1"], "detect": ["arn:1"]}
+    assert layered == {name: ["arn:1"] for name in project.LAYERED}
 
 
 def test_the_local_keys_open_what_their_names_say(made: dict[str, str], aws: Aws) -> None:

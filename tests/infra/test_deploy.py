@@ -13,7 +13,7 @@ import pytest
 from chalicelib.settings import BUFFERS, OWN_EVENTS
 from infra.names import setting_of
 from infra.policies import documents, render
-from infra.project import ROOT, read_config, write_config
+from infra.project import LAYERED, ROOT, read_config, write_config
 from infra.triggers import TRIGGERS
 from tests.infra.test_template import FUNCTIONS
 
@@ -71,7 +71,7 @@ def test_every_function_is_there_with_its_own_role(rehearsal: dict[str, Any]) ->
 def test_only_the_functions_that_need_it_carry_the_layer(rehearsal: dict[str, Any]) -> None:
     layered = [name for name, function in rehearsal["first"]["functions"].items() if function.get("Layers")]
 
-    assert sorted(layered) == [f"tidemark-prod-{name}" for name in ("archive", "consolidate", "detect", "reconcile")]
+    assert sorted(layered) == sorted(f"tidemark-prod-{name}" for name in LAYERED)
 
 
 def test_every_function_knows_where_the_sockets_are_after_one_deployment(rehearsal: dict[str, Any]) -> None:
@@ -113,11 +113,16 @@ def test_an_event_of_the_bus_that_fails_is_kept_with_the_dead_letters(rehearsal:
     assert config["MaximumRetryAttempts"] == 2
 
 
-def test_a_spilled_object_calls_reinject(rehearsal: dict[str, Any]) -> None:
-    (notification,) = rehearsal["first"]["notifications"]
+def test_what_is_spilled_comes_back_and_what_is_put_into_raw_is_imported(rehearsal: dict[str, Any]) -> None:
+    found = {
+        notification["LambdaFunctionArn"].rpartition(":")[2]: notification["Filter"]["Key"]["FilterRules"]
+        for notification in rehearsal["first"]["notifications"]
+    }
 
-    assert notification["LambdaFunctionArn"].endswith(":tidemark-prod-reinject")
-    assert notification["Filter"]["Key"]["FilterRules"] == [{"Name": "prefix", "Value": "spill/"}]
+    assert found == {
+        "tidemark-prod-reinject": [{"Name": "prefix", "Value": "spill/"}],
+        "tidemark-prod-start_import": [{"Name": "prefix", "Value": "raw/"}],
+    }
 
 
 def test_deploying_from_another_machine_makes_nothing_twice(rehearsal: dict[str, Any]) -> None:

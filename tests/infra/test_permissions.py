@@ -4,7 +4,7 @@ import json
 import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import partial
@@ -21,20 +21,23 @@ from moto import mock_aws
 import app as handlers
 from chalicelib import wiring
 from chalicelib.compact import MIN_FOLD
-from chalicelib.consolidate import Consolidated
 from chalicelib.domain.access import ApiKey, Connection, Project, Scope
 from chalicelib.domain.chunks import Message, chunks_of, encode_message
+from chalicelib.domain.deltas import Merged
 from chalicelib.domain.enrichment import NOBODY
 from chalicelib.domain.events import Mode, StoredEvent
+from chalicelib.domain.imports import Import
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.notices import Anomaly, Subject
 from chalicelib.domain.partitions import hour_folder, quarantine_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.quotas import Limits
+from chalicelib.domain.rollups import Rollups
 from chalicelib.domain.time_windows import HOUR_MS, hour_of
 from chalicelib.settings import BUFFERS
 from chalicelib.storage.access_table import AccessTable, digest_of
 from chalicelib.storage.lake import Row
+from chalicelib.storage.rollups_table import _merged_item
 from infra.policies import documents
 from tests.stores import INDEXES, create_table, stream_record
 
@@ -135,6 +138,8 @@ def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterato
         case "kinesis", _:
             stream = parameters["StreamName"]
             yield Call(f"kinesis:{operation}", f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{stream}")
+        case "stepfunctions", "StartExecution":
+            yield Call("states:StartExecution", parameters["stateMachineArn"])
         case "sns", "Publish":
             yield Call("sns:Publish", parameters["TopicArn"])
         case "events", "PutEvents":
@@ -207,6 +212,8 @@ def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]
         "ATHENA_WORKGROUP": "tidemark-prod",
         "ALERTS_TOPIC_ARN": f"arn:aws:sns:{REGION}:{ACCOUNT}:tidemark-prod-alerts",
         "EVENT_BUS": "tidemark-prod",
+        "HOURLY_WORKFLOW_ARN": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:tidemark-prod-hourly",
+        "IMPORT_WORKFLOW_ARN": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:tidemark-prod-import",
         "WEBSOCKET_URL": "wss://abc",
         "WEBSOCKET_MANAGEMENT_URL": "",
         "AWS_ACCESS_KEY_ID": "test",
@@ -224,6 +231,12 @@ def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]
         boto3.client("kinesis").create_stream(StreamName="tidemark-prod-events", ShardCount=1)
         boto3.client("sns").create_topic(Name="tidemark-prod-alerts")
         boto3.client("events").create_event_bus(Name="tidemark-prod")
+        for name in ("hourly", "import"):
+            boto3.client("stepfunctions").create_state_machine(
+                name=f"tidemark-prod-{name}",
+                definition='{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}',
+                roleArn=f"arn:aws:iam::{ACCOUNT}:role/any",
+            )
         boto3.client("athena").create_work_group(
             Name="tidemark-prod", Configuration={"ResultConfiguration": {"OutputLocation": "s3://results/"}}
         )
@@ -346,6 +359,7 @@ def watch_something(client: Client, headers: dict[str, str]) -> None:
     assert client.http.post("/annotations", headers=headers, body=annotation).status_code == 200
     assert len(client.http.get("/annotations", headers=headers).json_body["annotations"]) == 1
     assert client.http.get("/anomalies", headers=headers).json_body["anomalies"] == []
+    assert client.http.get("/imports", headers=headers).json_body["imports"] == []
 
 
 def quarantined(*event_types: str) -> None:
@@ -447,15 +461,10 @@ def run_compact(recorder: Recorder) -> None:
 
 
 def run_consolidate(recorder: Recorder) -> None:
-    folder = hour_folder("shop", "2026-11-21T09")
-    for number in (1, 2):
-        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number, "user_id": "u"}, number)
-        wiring.consolidator().lake.write(f"{folder}tail-{number}.parquet", [row])
-        wiring.dirty_hours().note("shop", "2026-11-21T09", f"tail-{number}.parquet")
+    folder = two_tails()
     with recorder.function():
         for hours in (1, 3, 5):
-            at_ms = now_ms() + hours * HOUR_MS
-            wiring.consolidator().run(at_ms, partial(close, at_ms // 1000))
+            wiring.consolidator().run(now_ms() + hours * HOUR_MS)
     assert wiring.dirty_hours().all() == []
     with recorder.function(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("chalicelib.storage.objects.PART_BYTES", 10)
@@ -468,17 +477,94 @@ def run_consolidate(recorder: Recorder) -> None:
         )
 
 
+def two_tails() -> str:
+    """Two tail files of an hour, noted; the hour's folder."""
+    folder = hour_folder("shop", "2026-11-21T09")
+    for number in (1, 2):
+        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number, "user_id": "u"}, number)
+        wiring.consolidator().lake.write(f"{folder}tail-{number}.parquet", [row])
+        wiring.dirty_hours().note("shop", "2026-11-21T09", f"tail-{number}.parquet")
+    return folder
+
+
+def run_close(recorder: Recorder) -> None:
+    two_tails()
+    merged = Merged("2026-11-21T09#000000#m#1", "2026-11-21T09", 0, "m", 1, Rollups())
+    item = _merged_item("shop", merged)
+    wiring.client("dynamodb").put_item(TableName=wiring.settings().rollups_table, Item=item)
+    for hours in (1, 30):
+        at_ms = now_ms() + hours * HOUR_MS
+        found = wiring.consolidator().compact(at_ms)
+        with recorder.function():
+            wiring.consolidator().close_all(found["hours"], partial(settle, at_ms // 1000))
+        wiring.dirty_hours().note("shop", "2026-11-21T09", "again")
+
+
+def history() -> dict[str, Any]:
+    """A file of two events, one of them in an hour that has something, and one that is rejected."""
+    two_tails()
+    lines = [
+        {"event_type": "click", "event_id": "h1", "timestamp": "2013-01-01T10:00:00Z"},
+        {"event_type": "click", "event_id": "h2", "timestamp": "2026-11-21T09:10:00Z"},
+        {"no": "type"},
+    ]
+    key = "raw/shop/a.ndjson"
+    wiring.data_bucket().put(key, b"\n".join(json.dumps(line).encode() for line in lines))
+    one = Import.of(key, wiring.data_bucket().head(key)[1], "1", now_ms() + 24 * HOUR_MS)
+    assert one is not None
+    return {"import": one.to_json()}
+
+
+def run_import(task: str) -> Callable[[Recorder], None]:
+    """Run the tasks; the one of that name is recorded."""
+
+    def run(recorder: Recorder) -> None:
+        whose = history()
+        later = now_ms() + 24 * HOUR_MS
+
+        def maybe(name: str) -> AbstractContextManager[None]:
+            return recorder.function() if name == task else nullcontext()
+
+        with maybe("import_validate"):
+            file = handlers.import_validate(whose, None)
+        with maybe("import_transform"):
+            handlers.import_transform({**whose, "digest": file["digest"], "part": 1}, None)
+        whose = {**whose, "parts": file["parts"]}
+        with maybe("import_aggregate"):
+            total = handlers.import_aggregate(whose, None)
+        with maybe("import_store"):
+            stored = [wiring.importer().store({**whose, "range": span}, later) for span in total["ranges"]]
+            stored += [wiring.importer().store({**whose, "range": span}, later) for span in total["ranges"]]
+        with maybe("import_fail"):
+            handlers.import_fail({**whose, "error": {"Error": "x", "Cause": "y"}}, None)
+        with maybe("import_notify"):
+            handlers.import_notify({**whose, "stored": stored}, None)
+
+    return run
+
+
+def run_start_hourly(recorder: Recorder) -> None:
+    with recorder.function():
+        wiring.hourly_workflow().start("20261121T10", {})
+
+
+def run_start_import(recorder: Recorder) -> None:
+    with recorder.function():
+        wiring.import_workflow().start("one", {})
+
+
+def settle(now: int, project: str, hour: str, keys: list[str]) -> bool:
+    """What follows a consolidation."""
+    wiring.sessionizer().settle(project, hour, keys)
+    return wiring.closer().settle(project, hour, keys, now)
+
+
 def run_reconcile(recorder: Recorder) -> None:
     """An hour is repaired by the very calls that closed it; beside them, numbers are compared."""
     run_consolidate(recorder)
+    run_close(recorder)
     with recorder.function():
         assert wiring.reconciler().run(wiring.access_table().names(), now_ms() // 1000 + 86_400) == 24
-
-
-def close(now: int, done: Consolidated) -> bool:
-    """What the handler does after a consolidation."""
-    wiring.sessionizer().settle(done.project, done.hour, done.files.keys)
-    return wiring.closer().settle(done.project, done.hour, done.files.keys, now)
 
 
 def run_audit(recorder: Recorder) -> None:
@@ -496,17 +582,31 @@ def run_watch(recorder: Recorder) -> None:
         assert wiring.watcher().watch(now_ms()) == 1
 
 
-def run_detect(recorder: Recorder) -> None:
-    handlers.aggregate({"Records": chunk_records()}, None)
-    connect("c1")
+def an_anomaly() -> Anomaly:
+    """Recorded, in the hour before this one."""
     hour = hour_of(now_ms() - 3_600_000)
     anomaly = Anomaly("shop", Subject("page_views"), hour, "spike", "high", 90.0, 30.0, 9.5, "seasonal")
     wiring.anomalies_table().put(anomaly, now_ms() // 1000)
-    with recorder.function(**{"* */POST/*": GONE}):
+    return anomaly
+
+
+def run_detect(recorder: Recorder) -> None:
+    handlers.aggregate({"Records": chunk_records()}, None)
+    anomaly = an_anomaly()
+    with recorder.function():
         assert not wiring.anomalies_table().put(anomaly, now_ms() // 1000)  # as when an hour is judged again
-        assert wiring.detector().detect(now_ms()) == 1
+        assert wiring.detector().detect(now_ms()) == 0
+        assert len(wiring.anomalies_table().between("shop", anomaly.hour, anomaly.hour)) == 1
 
 
+def run_notify(recorder: Recorder) -> None:
+    connect("c1")
+    an_anomaly()
+    with recorder.function(**{"* */POST/*": GONE}):
+        assert wiring.detector().tell(now_ms()) == 1
+
+
+IMPORT_TASKS = [f"import_{task}" for task in ("validate", "transform", "aggregate", "store", "notify", "fail")]
 RUNS: dict[str, Callable[[Recorder], None]] = {
     "api_handler": run_api_handler,
     "websocket_connect": run_websocket_connect,
@@ -524,6 +624,11 @@ RUNS: dict[str, Callable[[Recorder], None]] = {
     "audit": run_audit,
     "watch": run_watch,
     "detect": run_detect,
+    "close": run_close,
+    "notify": run_notify,
+    "start_hourly": run_start_hourly,
+    "start_import": run_start_import,
+    **{name: run_import(name) for name in IMPORT_TASKS},
 }
 
 

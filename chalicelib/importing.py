@@ -1,0 +1,277 @@
+"""Files of history, task by task of infra/workflows/import.asl.json: validate, transform, aggregate, store, notify.
+
+Between two tasks, what was made of the file lies in `imports/<project>/<import id>/`. Every task may run any number of
+times and die at any point: what it writes has names that follow from the file and from its own place in the workflow.
+A task that raises ImportRefused is not tried again; any other error is.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import orjson
+from isal import isal_zlib
+
+from chalicelib.domain.access import Project
+from chalicelib.domain.addresses import hide_addresses
+from chalicelib.domain.enrichment import NOBODY, enrich
+from chalicelib.domain.events import Admission, Admitter, Unreadable
+from chalicelib.domain.imports import (
+    MAX_ERROR_CHARACTERS,
+    MAX_FILE_BYTES,
+    MAX_ROWS,
+    PART_ROWS,
+    SHOWN_REJECTIONS,
+    Import,
+    ImportRefused,
+    RowMapping,
+    Stored,
+    Summary,
+    ranges_of,
+    with_id,
+    without_clock,
+)
+from chalicelib.domain.notices import IMPORT, Notice
+from chalicelib.domain.partitions import quarantine_key
+from chalicelib.domain.quarantine import QuarantineFile, Record
+from chalicelib.domain.time_windows import hour_of
+from chalicelib.storage.imports_table import ImportsTable
+from chalicelib.storage.lake import Lake, Row
+from chalicelib.storage.notices import Notices
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.raw_files import RawFile
+
+QUARANTINED_AT_ONCE = 1000  # rejected rows of one quarantine file
+ADMITTED_AT_ONCE = 5000
+GZIP = 31  # of zlib's window bits: gzip, with the largest window
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """The tasks; each takes and returns what JSON can hold. Times are epoch milliseconds."""
+
+    bucket: DataBucket
+    lake: Lake
+    table: ImportsTable
+    admitter: Admitter
+    owner: Callable[[str], Project | None]
+    store_days: Callable[[Import, Sequence[str], str, str, int, int], Stored]  # files, first, last, number, now
+    notices: Notices
+
+    def validate(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the file through, and put its rows in parts: `{rows, parts: [number, …], digest}`.
+
+        Raises ImportRefused for a file that is too large, cannot be read, or has no row.
+        """
+        one = Import.from_json(task["import"])
+        self.table.begin(one)
+        if self.owner(one.project) is None:
+            raise ImportRefused(f"there is no project {one.project!r}; a file lies in raw/<project>/")
+        size_bytes = self._size(one)
+        mapping = self._mapping(one)
+        file = RawFile(lambda: self.bucket.open(one.key, size_bytes), one.file, mapping)
+        rows, part = 0, 0
+        left = file.rows()
+        while share := list(islice(left, PART_ROWS)):
+            part += 1
+            if (rows := rows + len(share)) > MAX_ROWS:
+                raise ImportRefused(f"{one.file} has over {MAX_ROWS:,} rows, which is the limit; cut it up")
+            self.bucket.put(one.rows_key(part), isal_zlib.compress(b"\n".join(map(_staged, share)), 1, GZIP))
+        if not rows:
+            raise ImportRefused(f"{one.file} has no row")
+        self._size(one)
+        self.table.advance(one, "transforming", rows=rows)
+        return {"rows": rows, "parts": list(range(1, part + 1)), "digest": file.digest}
+
+    def transform(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """Judge a part's rows, as the collector judges events; the rejected ones go to quarantine.
+
+        Returns `{part, rows, rejected}`.
+        """
+        one, part = Import.from_json(task["import"]), int(task["part"])
+        project = self.owner(one.project)
+        if project is None:
+            raise ImportRefused(f"the project {one.project!r} is gone")
+        mapping = self._mapping(one)
+        found: list[Row] = []
+        reasons, shown, repeated, rows = Counter[str](), list[dict[str, Any]](), 0, 0
+        ids: set[str] = set()
+        staged = self._rows(one, part)
+        first_row = (part - 1) * PART_ROWS + 1
+        while share := list(islice(staged, ADMITTED_AT_ONCE)):
+            raw = [self._raw(row, mapping, task["digest"], first_row + rows + n) for n, row in enumerate(share)]
+            admission = self._admit(raw, project, one)
+            for event in admission.events:
+                if event["event_id"] in ids:
+                    repeated += 1
+                    continue
+                ids.add(event["event_id"])
+                enrich(event, NOBODY)
+                found.append(Row(event, one.started_ms))
+            repeated += len(admission.event_ids) - len(admission.events)
+            reasons.update(rejection.code for rejection in admission.rejections)
+            for rejection in admission.rejections[: SHOWN_REJECTIONS - len(shown)]:
+                shown.append({"row": first_row + rows + rejection.index, **_told(rejection.answer())})
+            self._quarantine(one, admission, raw, first_row + rows)
+            rows += len(share)
+        days = Counter(hour_of(row.event["occurred_at"])[:10] for row in found)
+        summary = Summary(rows, repeated, days, reasons, shown)
+        self.lake.write(one.events_key(part), found)
+        self.bucket.put(one.summary_key(part), orjson.dumps(summary.to_json()))
+        self.table.count(one, "parts", part, rows, summary.accepted, summary.rejected)
+        return {"part": part, "rows": rows, "rejected": summary.rejected}
+
+    def aggregate(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """What the parts came to together: `{accepted, rejected, ranges: [{number, first, last, events}, …]}`.
+
+        Raises ImportRefused when every row was rejected.
+        """
+        one = Import.from_json(task["import"])
+        summary = self._summary(one, task["parts"])
+        if not summary.accepted:
+            why = ", ".join(f"{count} {code}" for code, count in summary.reasons.items())
+            raise ImportRefused(f"none of the {summary.rows} rows could be taken: {why}")
+        ranges = ranges_of(summary.days)
+        self.table.advance(one, "storing", planned=len(ranges))
+        return {"accepted": summary.accepted, "rejected": summary.rejected, "ranges": ranges}
+
+    def store(self, task: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
+        """Bring a range of days into the lake and into the closed rollups.
+
+        Returns `{number, stored, duplicates, waiting}`: events that are new, those that were there, and hours that
+        the hourly workflow has yet to close.
+        """
+        one, span = Import.from_json(task["import"]), task["range"]
+        files = [one.events_key(part) for part in task["parts"]]
+        done = self.store_days(one, files, span["first"], span["last"], span["number"], now_ms)
+        self.table.count(one, "ranges", span["number"], done.stored, done.duplicates)
+        return {
+            "number": span["number"],
+            "stored": done.stored,
+            "duplicates": done.duplicates,
+            "waiting": done.waiting,
+        }
+
+    def notify(self, task: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
+        """Put the report, tell of it, and forget what lay between the tasks; returns the report."""
+        one = Import.from_json(task["import"])
+        summary = self._summary(one, task["parts"])
+        stored = sum(each["stored"] for each in task["stored"])
+        report = {
+            "id": one.id,
+            "project": one.project,
+            "file": one.file,
+            "state": "done",
+            "rows": summary.rows,
+            "stored": stored,
+            "duplicates": sum(each["duplicates"] for each in task["stored"]) + summary.repeated,
+            "rejected": summary.rejected,
+            "reasons": summary.reasons,
+            "waiting_hours": sum(each["waiting"] for each in task["stored"]),
+        }
+        self.bucket.put(one.report_key, _pretty({**report, "rejections": summary.rejections}))
+        title = f"{one.file} is imported: {stored:,} events of {summary.rows:,} rows, {summary.rejected:,} rejected"
+        self.notices.publish(Notice(IMPORT, report, title))
+        self.table.end(one, "done", now_ms, report)
+        self._forget(one)
+        return report
+
+    def fail(self, task: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
+        """Say why the file was not imported, beside it and to whoever is told; returns the report.
+
+        The file stays. Of what was stored before the failure nothing counts twice when it is dropped again.
+        """
+        one = Import.from_json(task["import"])
+        code, reason = task["error"]["Error"], _reason(task["error"])
+        report = {
+            "id": one.id,
+            "project": one.project,
+            "file": one.file,
+            "state": "failed",
+            "code": code,
+            "error": reason,
+        }
+        self.table.begin(one)
+        if self.table.end(one, "failed", now_ms, report):
+            self.bucket.put(one.report_key, _pretty(report))
+            self.notices.publish(Notice(IMPORT, report, f"{one.file} is not imported: {reason}"[:500]))
+        log.warning("import failed", extra={"project": one.project, "import": one.id, "reason": code})
+        return report
+
+    def _size(self, one: Import) -> int:
+        """The file's size; raises ImportRefused when it is not the one that was put, or too large."""
+        size_bytes, etag = self.bucket.head(one.key)
+        if etag != one.etag:
+            raise ImportRefused(f"{one.file} has been replaced or removed since; what is there is an import of its own")
+        if size_bytes > MAX_FILE_BYTES:
+            raise ImportRefused(f"{one.file} has {size_bytes:,} bytes; the limit is {MAX_FILE_BYTES:,}")
+        return size_bytes
+
+    def _mapping(self, one: Import) -> RowMapping | None:
+        contents = (self.bucket.get(key) for key in one.mapping_keys)
+        content = next((content for content in contents if content is not None), None)
+        return None if content is None else RowMapping.read(content)
+
+    def _rows(self, one: Import, part: int) -> Iterator[Any]:
+        content = self.bucket.get(one.rows_key(part))
+        if content is None:
+            raise ImportRefused(f"part {part} is gone; drop the file again")
+        for line in isal_zlib.decompress(content, GZIP).split(b"\n"):
+            row, *unreadable = orjson.loads(line)
+            yield Unreadable(row, *unreadable) if unreadable else row
+
+    def _raw(self, row: Any, mapping: RowMapping | None, digest: str, number: int) -> Any:
+        raw = mapping.event(row) if mapping else row
+        return raw if isinstance(raw, Unreadable) else with_id(without_clock(raw), digest, number)
+
+    def _admit(self, raw: Sequence[Any], project: Project, one: Import) -> Admission:
+        hide_addresses(raw)
+        return self.admitter.admit(raw, mode=project.mode, received_ms=one.started_ms, any_age=True)
+
+    def _quarantine(self, one: Import, admission: Admission, raw: Sequence[Any], first_row: int) -> None:
+        left = iter(admission.rejections)
+        while share := list(islice(left, QUARANTINED_AT_ONCE)):
+            records = [Record.of(rejection, raw[rejection.index]) for rejection in share]
+            file = QuarantineFile(one.project, one.started_ms, None, NOBODY, records)
+            place = f"{one.id} {first_row}".encode()  # rows without ids of the same content are others
+            self.bucket.put_gzip(quarantine_key(one.project, one.started_ms, file.content() + place), file.encode())
+
+    def _summary(self, one: Import, parts: Iterable[int]) -> Summary:
+        contents = (self.bucket.get(one.summary_key(part)) for part in parts)
+        return Summary.together(Summary(**orjson.loads(content)) for content in contents if content is not None)
+
+    def _forget(self, one: Import) -> None:
+        for key in list(self.bucket.keys(one.folder)):
+            self.bucket.delete(key)
+
+
+def _staged(row: Any) -> bytes:
+    if isinstance(row, Unreadable):
+        return orjson.dumps([row.sent, row.code, row.message, row.path])
+    try:
+        return orjson.dumps([row])
+    except TypeError as error:  # nested too deep, or an integer beyond 64 bits
+        return orjson.dumps([str(row)[:1000], "malformed_json", f"the row cannot be kept: {error}", ""])
+
+
+def _told(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: answer[name] for name in ("event_id", "code", "message", "path")}
+
+
+def _pretty(document: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """The words of a failed task: its cause is the exception as JSON, where it came from a function."""
+    cause = str(error.get("Cause", ""))
+    try:
+        message = orjson.loads(cause)["errorMessage"]
+    except (ValueError, KeyError, TypeError):
+        message = cause
+    return str(message)[:MAX_ERROR_CHARACTERS] or str(error.get("Error"))

@@ -1,0 +1,166 @@
+"""A project's imports on moto's stores: the tasks as the workflow calls them, and what the product says then."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from chalicelib.backfill import Backfiller
+from chalicelib.close import Closer
+from chalicelib.consolidate import Consolidator
+from chalicelib.domain.access import Project
+from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.events import Admitter, Mode
+from chalicelib.domain.imports import Import
+from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.questions import read_question
+from chalicelib.domain.time_windows import parse_ms
+from chalicelib.importing import Importer
+from chalicelib.report import Reporter
+from chalicelib.sessionize import Sessionizer
+from chalicelib.storage.imports_table import ImportsTable
+from chalicelib.storage.lake import Lake
+from chalicelib.storage.new_days import NewDays
+from chalicelib.storage.notices import Notices
+from chalicelib.storage.session_files import SessionFiles
+from tests.stores import Stores, empty_stores
+from tests.told import Told
+
+CONTRACTS = Contracts.load(Path(__file__).parent.parent / "schemas")
+NOW = parse_ms("2026-11-21T10:05:00Z")
+FILE = "raw/demo/a.ndjson"
+
+
+@dataclass
+class World:
+    """The stores, and the importer at work on them."""
+
+    stores: Stores
+    now_ms: int = NOW
+    told: Told = field(default_factory=Told)
+    drops: int = 0
+
+    def __post_init__(self) -> None:
+        self.table = ImportsTable(self.stores.control.client, self.stores.control.name)
+        self.lake = Lake(self.stores.bucket)
+        self.dirty = replace(self.stores.dirty, clock=lambda: self.now_ms / 1000)
+        self.runs = iter(range(10**6))
+        self.contracts = CONTRACTS
+        self.rollups = self.stores.rollups
+
+    @property
+    def closer(self) -> Closer:
+        return Closer(self.contracts, self.rollups, self.stores.closed, "test", self.lake)
+
+    @property
+    def consolidator(self) -> Consolidator:
+        return Consolidator(self.lake, self.dirty, "test", lambda: f"c{next(self.runs)}")
+
+    @property
+    def sessionizer(self) -> Sessionizer:
+        return Sessionizer(
+            self.lake, SessionFiles(self.stores.bucket), self.stores.closed, lambda: f"s{next(self.runs)}"
+        )
+
+    def settle(self, project: str, hour: str, keys: Sequence[str]) -> bool:
+        """What follows a consolidation."""
+        self.sessionizer.settle(project, hour, keys)
+        return self.closer.settle(project, hour, keys, self.now_ms // 1000)
+
+    @property
+    def importer(self) -> Importer:
+        def settle(project: str, hour: str) -> bool:
+            done = self.consolidator.consolidate(project, hour, self.now_ms)
+            self.sessionizer.settle(project, hour, done.files.keys)
+            events = self.lake.events(done.files.keys)
+            closed = self.closer.close(project, hour, events, self.now_ms // 1000).closed
+            return closed and self.consolidator.finish(done)
+
+        def close_days(project: str) -> None:
+            self.closer.close_days(project, self.now_ms // 1000)
+
+        days = NewDays(self.rollups.client, self.rollups.name)
+        backfiller = Backfiller(
+            self.lake,
+            self.dirty,
+            days,
+            self.contracts,
+            self.closer.fold,
+            settle,
+            close_days,
+            self.sessionizer.keep,
+            lambda project, new: self.sessionizer.settle_days(project, new, days.put),
+        )
+        admitter = Admitter(self.contracts, lambda _: "made-up")
+        notices = Notices(self.told, self.told, "topic", "bus")
+        return Importer(self.stores.bucket, self.lake, self.table, admitter, self.owner, backfiller.store, notices)
+
+    def owner(self, project: str) -> Project | None:
+        return Project(project, Mode.INFER) if project in ("demo", "shop") else None
+
+    def put(self, content: bytes, key: str = FILE) -> Import:
+        """Put the file into the bucket; the import of what S3 says of it."""
+        self.drops += 1
+        self.stores.bucket.put(key, content)
+        _, etag = self.stores.bucket.head(key)
+        found = Import.of(key, etag, f"{self.drops:04d}", self.now_ms + self.drops)
+        assert found is not None
+        return found
+
+    def run(self, one: Import) -> dict[str, Any]:
+        """The tasks in the workflow's order; what `notify` returns."""
+        whose = {"import": one.to_json()}
+        file = self.importer.validate(whose)
+        for part in file["parts"]:
+            self.importer.transform({**whose, "digest": file["digest"], "part": part})
+        total = self.importer.aggregate({**whose, "parts": file["parts"]})
+        stored = [
+            self.importer.store({**whose, "parts": file["parts"], "range": span}, self.now_ms)
+            for span in total["ranges"]
+        ]
+        return self.importer.notify({**whose, "parts": file["parts"], "stored": stored}, self.now_ms)
+
+    def drop(self, content: bytes, key: str = FILE) -> dict[str, Any]:
+        """Put and run."""
+        return self.run(self.put(content, key))
+
+    def shown(self, project: str = "demo") -> list[dict[str, Any]]:
+        """GET /imports."""
+        found: list[dict[str, Any]] = self.table.page(project, 100, None)["imports"]
+        return found
+
+    def ask(self, metric: str = "page_views", **more: str) -> Any:
+        """GET /analytics, from 2013 to the end of 2026 unless something else is asked."""
+        asked = {"metric": metric, "start": "2013-01-01", "end": "2026-12-31", "interval": "month", **more}
+        reporter = Reporter(self.contracts, self.stores.history)
+        return reporter.analytics("demo", read_question(asked), self.now_ms)
+
+    def total(self, metric: str = "page_views", **more: str) -> Any:
+        """Its total."""
+        return self.ask(metric, **more)["total"]
+
+    def ids(self, hour: str, project: str = "demo") -> list[str]:
+        """The ids of an hour's rows as a query finds them before copies are left out."""
+        folder = hour_folder(project, hour)
+        absorbed = {name for s in self.dirty.between(project, hour, hour) for name in s.retired_names}
+        keys = [folder + name for name in self.lake.files(folder) if name not in absorbed]
+        return [e for batch in self.lake.batches(keys, ["event_id"]) for e in batch.column("event_id").to_pylist()]
+
+
+@contextmanager
+def a_world() -> Iterator[World]:
+    """An empty one."""
+    with empty_stores() as stores:
+        yield World(stores)
+
+
+def ndjson(*events: dict[str, Any]) -> bytes:
+    """A file of events."""
+    return b"\n".join(json.dumps(event).encode() for event in events)
+
+
+def view(at: str, **more: Any) -> dict[str, Any]:
+    """A page view."""
+    return {"event_type": "page_view", "timestamp": at, "user_id": "u1", "properties": {"path": "/"}, **more}
