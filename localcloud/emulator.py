@@ -1,6 +1,7 @@
 """MiniStack, embedded: how it is configured, what wakes the triggers, and how its state is saved and restored.
 
-Everything that reaches into MiniStack's inside is here and in athena.py, for the one release that is pinned.
+Everything that reaches into MiniStack's inside is here, in athena.py and in athena_executions.py, for the one release
+that is pinned.
 """
 
 import json

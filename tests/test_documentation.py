@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import app
-from chalicelib import metrics, replay
-from chalicelib.domain import bodies, events, selections
+from chalicelib import metrics, query, replay
+from chalicelib.domain import bodies, events, query_requests, selections, sql
 from ops.__main__ import COMMANDS, parser
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +35,26 @@ def test_the_documented_limits_are_those_in_force() -> None:
     assert int(limits["events in a batch"]) == bodies.MAX_EVENTS
     assert int(limits["one event"]) * 2**10 == events.MAX_EVENT_BYTES
     assert int(limits["age"]) == events.MAX_AGE_DAYS
+
+
+def test_the_documented_limits_of_queries_are_those_in_force() -> None:
+    rows = text("docs/api.md").partition("| query |")[2]
+    limits = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|", f"| query |{rows}", re.MULTILINE))
+
+    assert limits["query"] == f"{query_requests.MAX_SQL_LENGTH:,} characters"
+    assert limits["tables named, nested brackets"] == f"{sql.MAX_TABLES}, {sql.MAX_DEPTH}"
+    assert limits["rows of a result"] == f"{sql.MAX_ROWS:,}; of Parquet {query.MAX_PARQUET_ROWS:,}"
+    assert limits["bytes of an answer"] == f"{query.MAX_ANSWER_BYTES // 2**20} MiB"
+    assert limits["saved queries"] == f"{query.MAX_SAVED} a project"
+    assert f"a list of up to {sql.MAX_LIST:,}" in text("docs/api.md")
+    assert f"for {query.LINK_SECONDS // 60} minutes, for whoever has the link" in text("docs/api.md")
+
+
+def test_the_corpus_of_hostile_statements_is_as_large_as_is_said() -> None:
+    said = re.search(r"has (\d+) statements", text("docs/decisions/0026-queries.md"))
+
+    assert said
+    assert int(said[1]) == text("tests/corpus/sql/hostile.toml").count("[[statement]]")
 
 
 def test_the_documented_bounds_of_the_quarantine_are_those_in_force() -> None:
