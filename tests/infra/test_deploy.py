@@ -113,11 +113,16 @@ def test_an_event_of_the_bus_that_fails_is_kept_with_the_dead_letters(rehearsal:
     assert config["MaximumRetryAttempts"] == 2
 
 
-def test_a_spilled_object_calls_reinject(rehearsal: dict[str, Any]) -> None:
-    (notification,) = rehearsal["first"]["notifications"]
+def test_a_spilled_object_calls_reinject_and_a_file_of_history_its_import(rehearsal: dict[str, Any]) -> None:
+    found = {
+        notification["LambdaFunctionArn"].rpartition(":tidemark-prod-")[2]: notification["Filter"]["Key"]["FilterRules"]
+        for notification in rehearsal["first"]["notifications"]
+    }
 
-    assert notification["LambdaFunctionArn"].endswith(":tidemark-prod-reinject")
-    assert notification["Filter"]["Key"]["FilterRules"] == [{"Name": "prefix", "Value": "spill/"}]
+    assert found == {
+        "reinject": [{"Name": "prefix", "Value": "spill/"}],
+        "start_import": [{"Name": "prefix", "Value": "raw/"}],
+    }
 
 
 def test_deploying_from_another_machine_makes_nothing_twice(rehearsal: dict[str, Any]) -> None:
