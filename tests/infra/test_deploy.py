@@ -113,15 +113,15 @@ def test_an_event_of_the_bus_that_fails_is_kept_with_the_dead_letters(rehearsal:
     assert config["MaximumRetryAttempts"] == 2
 
 
-def test_what_is_spilled_comes_back_and_what_is_put_into_raw_is_imported(rehearsal: dict[str, Any]) -> None:
+def test_a_spilled_object_calls_reinject_and_a_file_of_history_its_import(rehearsal: dict[str, Any]) -> None:
     found = {
-        notification["LambdaFunctionArn"].rpartition(":")[2]: notification["Filter"]["Key"]["FilterRules"]
+        notification["LambdaFunctionArn"].rpartition(":tidemark-prod-")[2]: notification["Filter"]["Key"]["FilterRules"]
         for notification in rehearsal["first"]["notifications"]
     }
 
     assert found == {
-        "tidemark-prod-reinject": [{"Name": "prefix", "Value": "spill/"}],
-        "tidemark-prod-start_import": [{"Name": "prefix", "Value": "raw/"}],
+        "reinject": [{"Name": "prefix", "Value": "spill/"}],
+        "start_import": [{"Name": "prefix", "Value": "raw/"}],
     }
 
 
