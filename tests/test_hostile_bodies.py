@@ -36,6 +36,8 @@ SETTINGS = {
     "ATHENA_WORKGROUP": "w",
     "ALERTS_TOPIC_ARN": "arn:aws:sns:us-east-1:000000000000:alerts",
     "EVENT_BUS": "bus",
+    "HOURLY_WORKFLOW_ARN": "arn:aws:states:us-east-1:000000000000:stateMachine:hourly",
+    "IMPORT_WORKFLOW_ARN": "arn:aws:states:us-east-1:000000000000:stateMachine:import",
     "WEBSOCKET_URL": "wss://socket.invalid",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "test",
