@@ -107,23 +107,22 @@ class Admitter:
         hot store keeps. Of several events with one id the first is kept.
         """
         admission = Admission()
-        known, seen = self.contracts.by_type, set()
+        known, seen, strict = self.contracts.by_type, set(), mode is not Mode.INFER
+        first_ms = 0 if any_age else received_ms - MAX_AGE_DAYS * DAY_MS
         for index, raw in enumerate(raw_events):
-            if isinstance(raw, Unreadable):
-                admission.rejections.append(Rejection(index, None, raw.code, raw.message, raw.path, raw.sent))
-                continue
             try:
-                event = self._read(raw, received_ms, sent_at, any_age)
+                event = self._read(raw, received_ms, sent_at, first_ms)
                 event_id = event["event_id"]
-                if event["event_type"] not in known or mode is not Mode.INFER:
+                if strict or event["event_type"] not in known:
                     self._check_unknown(admission, index, event, mode)
                 if check_sizes:
                     _check_size(raw)
             except _Refused as refused:
                 sent_id = raw.get("event_id") if isinstance(raw, dict) else None
                 shown = sent_id if isinstance(sent_id, str) else None
+                sent = raw.sent if isinstance(raw, Unreadable) else raw
                 reason = refused.code, refused.message, refused.path
-                admission.rejections.append(Rejection(index, shown, *reason, raw, refused.schema_version))
+                admission.rejections.append(Rejection(index, shown, *reason, sent, refused.schema_version))
                 continue
             admission.event_ids.append(event_id)
             if event_id not in seen:
@@ -131,9 +130,11 @@ class Admitter:
                 admission.events.append(event)
         return admission
 
-    def _read(self, raw: Any, received_ms: int, sent_at: object, any_age: bool) -> StoredEvent:
+    def _read(self, raw: Any, received_ms: int, sent_at: object, first_ms: int) -> StoredEvent:
         """The event as it is stored; raises _Refused."""
         if not isinstance(raw, dict):
+            if isinstance(raw, Unreadable):
+                raise _Refused(raw.code, raw.message, raw.path)
             raise _Refused("not_an_object", f"an event is a JSON object, and this is {type(raw).__name__}")
         get = raw.get
         event_type = get("event_type")
@@ -147,7 +148,7 @@ class Admitter:
         event = {
             "event_id": get("event_id") or self.new_id(received_ms),
             "event_type": event_type,
-            "occurred_at": _occurred_ms(get("timestamp"), get("sent_at", sent_at), received_ms, any_age),
+            "occurred_at": _occurred_ms(get("timestamp"), get("sent_at", sent_at), received_ms, first_ms),
         }
         if contract:
             event["schema_version"] = contract.version
@@ -209,7 +210,7 @@ def _check_size(raw: Any) -> None:
         raise _Refused("event_too_large", f"the event has {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}")
 
 
-def _occurred_ms(timestamp: object, sent: object, received_ms: int, any_age: bool) -> int:
+def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: int) -> int:
     name = "timestamp"
     try:
         client_ms = None if timestamp is None else parse_ms(timestamp)
@@ -218,7 +219,7 @@ def _occurred_ms(timestamp: object, sent: object, received_ms: int, any_age: boo
     except ValueError as error:
         raise _Refused("invalid_time", str(error), f"/{name}") from error
     occurred_ms = correct_skew(client_ms, sent_ms, received_ms)
-    if not any_age and occurred_ms < received_ms - MAX_AGE_DAYS * DAY_MS:
+    if occurred_ms < first_ms:
         message = f"the event occurred at {iso_ms(occurred_ms)}; the limit is {MAX_AGE_DAYS} days ago"
         raise _Refused("too_old", message, "/timestamp")
     return occurred_ms
