@@ -8,6 +8,8 @@ import statistics
 import subprocess
 import sys
 import time
+from base64 import b64decode
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from unittest.mock import patch
 
 import jsonschema
 import orjson
+from isal import isal_zlib
 from marshmallow import INCLUDE, Schema, fields, validate
 from tqdm import tqdm
 
@@ -99,6 +102,12 @@ def subjects() -> dict[str, tuple[int, Callable[[], object]]]:
 
         return call
 
+    def plain_counters() -> None:
+        counts = Counter[str]()
+        for record in stream_records:
+            body = b64decode(record["dynamodb"]["NewImage"]["body"]["B"])
+            counts.update(event["event_type"] for event in orjson.loads(isal_zlib.decompress(body)))
+
     return {
         "parse only, batch of 1": (1, lambda: orjson.loads(one)),
         "parse only, batch of 100": (100, lambda: orjson.loads(hundred)),
@@ -106,6 +115,7 @@ def subjects() -> dict[str, tuple[int, Callable[[], object]]]:
         "collect, batch of 1": (1, request(request_one)),
         "collect, batch of 100": (100, request(request_hundred)),
         "process, 10 messages of 100": (1000, lambda: wiring.processor().process(queue_records)),
+        "plain counters, 200 chunks": (1000, plain_counters),
         "aggregate, 200 chunks": (1000, lambda: wiring.aggregator().aggregate(stream_records, 1)),
     }
 
