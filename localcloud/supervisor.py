@@ -207,11 +207,11 @@ class Supervisor:
 
     def _ready(self) -> None:
         self.state = "ready"
-        self._write_running()
         if self.rest:
             print(banner(self.ports, self.places), flush=True)
         else:
             self._say(f"the cloud is ready at {self.ports.cloud_url}")
+        self._write_running()  # last: who waits for it may look for the banner
 
     def _reload(self, paths: list[str]) -> None:
         named = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
