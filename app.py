@@ -304,6 +304,27 @@ def get_user_events(user_id: str) -> Response:
     return answer(wiring.profiler().timeline(owner.id, unquote(user_id), page.limit, page.before))
 
 
+@app.route("/users/{user_id}", methods=["DELETE"])
+@refusals
+def delete_user(user_id: str) -> Response:
+    owner = project(Scope.ADMIN)
+    return answer(wiring.profiler().request_erasure(owner.id, unquote(user_id), to_ms(now())), 202)
+
+
+@app.route("/erasures", methods=["GET"])
+@refusals
+def get_erasures() -> Response:
+    owner = project(Scope.ADMIN)
+    page = read_page(request().query_params or {})
+    return answer(wiring.erasures_table().page(owner.id, page.limit, page.before))
+
+
+@app.route("/erasures/{erasure_id}", methods=["GET"])
+@refusals
+def get_erasure(erasure_id: str) -> Response:
+    return answer(wiring.profiler().erasure(project(Scope.ADMIN).id, erasure_id))
+
+
 @app.route("/quarantine", methods=["GET"])
 @refusals
 def get_quarantine() -> Response:
@@ -553,6 +574,12 @@ def compact(_event: object) -> None:
 @app.schedule(Cron(40, "*", "*", "*", "?", "*"), name="reconcile")
 def reconcile(_event: object) -> None:
     wiring.reconciler().run(wiring.access_table().names(), int(time.time()))
+
+
+@app.schedule(Rate(5, unit=Rate.MINUTES), name="erase")
+def erase(_event: object) -> None:
+    if wiring.erasures_table().open():  # before pyarrow is loaded, for there hardly ever is one
+        wiring.eraser().run(to_ms(now()))
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")

@@ -9,6 +9,7 @@ from chalicelib.domain.partitions import hour_folder, tail_name
 from chalicelib.domain.records import ChunkRecord, read_chunk
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.lake import Lake, Row
 
 MAX_SHARE_BYTES = 32 * 1024 * 1024  # of unpacked events; as Python objects some ten times that
@@ -22,6 +23,7 @@ class Archiver:
 
     lake: Lake
     dirty: DirtyHours
+    erased: ErasedUsers
 
     def archive(self, records: Sequence[Mapping[str, Any]]) -> int:
         """Write the batch's files and return how many events they hold.
@@ -47,7 +49,7 @@ class Archiver:
     def _write(self, share: list[ChunkRecord], first: Mapping[str, Any]) -> int:
         hours: dict[tuple[str, str], list[Row]] = {}
         for chunk in share:
-            for event in chunk.events:
+            for event in self.erased.kept(chunk.project, chunk.events):
                 key = (chunk.project, hour_of(event["occurred_at"]))
                 hours.setdefault(key, []).append(Row(event, chunk.received_ms))
         events = sum(map(len, hours.values()))

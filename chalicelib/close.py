@@ -57,19 +57,22 @@ class Closer:
     stage: str
     lake: "Lake | None" = None  # None where events are handed over
 
-    def settle(self, project: str, hour: str, keys: Sequence[str], now: int) -> bool:
+    def settle(self, project: str, hour: str, keys: Sequence[str], now: int, *, follow: bool = False) -> bool:
         """Close the hour of these files, and do what is due of the project besides; False when it is to come again."""
         assert self.lake is not None, "made without a lake"
-        closing = self.close(project, hour, self.lake.events(keys), now)
+        closing = self.close(project, hour, self.lake.events(keys), now, follow=follow)
         if closing.closed:
             self.close_days(project, now)
             self.clean(project, now)
         return closing.closed
 
-    def close(self, project: str, hour: str, events: Iterable[dict[str, Any]], now: int) -> Closing:
+    def close(
+        self, project: str, hour: str, events: Iterable[dict[str, Any]], now: int, *, follow: bool = False
+    ) -> Closing:
         """Close the hour whose deduplicated events these are, as they were stored; `now` is epoch seconds.
 
-        Not closed is an hour with open deltas, or one whose live items differ and may not be all there yet.
+        Not closed is an hour with open deltas, or one whose live items differ and may not be all there yet. With
+        `follow` they are known to differ, because events were erased: nobody waits, and it is no drift.
         """
         state = self.rollups.state(project, hour)  # before the live items: a merge in between makes freezing fail
         view = self.rollups.read_hour(project, hour)
@@ -78,11 +81,11 @@ class Closer:
         difference = sum(abs(truth.get(t, Rollup()).count - shown.get(t, 0)) for t in {*truth, *shown})
         total = sum(rollup.count for rollup in truth.values())
         last_change = max([hour_start_ms(hour) // 1000 + 3600, *(item.merged_at for item in view.merged)])
-        if view.deltas or (difference and now < last_change + PATIENCE_SECONDS):
+        if view.deltas or (difference and not follow and now < last_change + PATIENCE_SECONDS):
             return Closing(False, difference, total)
         if not self.rollups.freeze(state):
             return Closing(False, difference, total)
-        if difference:
+        if difference and not follow:
             extra = {"project": project, "hour": hour, "shown": sum(shown.values()), "stored": total}
             log.warning("live numbers differed from the file, which counts", extra=extra)
             metrics.emit(self.stage, now * 1000, {"EventsDrift": difference})

@@ -23,6 +23,7 @@ from chalicelib.domain.ledger import Receipt, Tally, Totals
 from chalicelib.domain.partitions import SPILL, quarantine_key, spill_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.time_windows import hour_of
+from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
@@ -44,6 +45,7 @@ class Collector:
     bucket: DataBucket
     ledger: LedgerTable
     tally: Tally
+    erased: ErasedUsers
     put_ms: dict[tuple[str, str], int] = field(default_factory=dict)  # (project, container) -> last put of a receipt
     clock: Callable[[], float] = time.monotonic
 
@@ -159,7 +161,13 @@ class Collector:
     def _quarantine(
         self, admission: Admission, request: Request, project: Project, received_ms: int, client: Client
     ) -> None:
-        records = [Record.of(rejection, request.events[rejection.index]) for rejection in admission.rejections]
+        records = [
+            Record.of(rejection, request.events[rejection.index])
+            for rejection in admission.rejections
+            if not self.erased.is_theirs(project.id, rejection.event)
+        ]
+        if not records:
+            return
         file = QuarantineFile(project.id, received_ms, request.sent_at, client, records, request.body)
         # Without an id an event is another one each time it is sent, and none of them may take another's place.
         unique = b"" if all(record.event_id for record in records) else self.admitter.new_id(received_ms).encode()

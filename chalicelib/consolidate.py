@@ -16,6 +16,7 @@ from chalicelib import metrics
 from chalicelib.domain.partitions import TAIL, hour_folder, version_name, version_of
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms
 from chalicelib.storage.dirty_hours import DirtyHours, Unsettled
+from chalicelib.storage.erased_rows import ErasedRows
 from chalicelib.storage.lake import HourFiles, Lake
 
 SETTLE_MS = 10 * 60_000  # after an hour's end most of its tail files are there
@@ -52,6 +53,7 @@ class Consolidated:
     duplicates: int
     merged: int
     state: Unsettled
+    erased: int = 0  # rows of erased users
 
     def task(self) -> dict[str, Any]:
         """For the task that closes the hour."""
@@ -156,17 +158,18 @@ class Consolidator:
             raise ExceptionGroup(f"{len(failures)} hours were not consolidated", failures)
         return len(done)
 
-    def consolidate(self, project: str, hour: str, now_ms: int) -> Consolidated:
+    def consolidate(self, project: str, hour: str, now_ms: int, without: ErasedRows | None = None) -> Consolidated:
         """Merge the hour's files into a new version, unless there is one version only; `finish` it afterwards.
 
-        Raises Overtaken, TooLate, or storage.merging.Unordered.
+        Also that one is written again when there are rows that it must be `without`. Raises Overtaken, TooLate, or
+        storage.merging.Unordered.
         """
         started = self.clock()
         state = self.dirty.begin(project, hour, self.new_run(), now_ms)
         folder = hour_folder(project, hour)
         absorbed = state.retired_names
         files = {name: size for name, size in self.lake.files(folder).items() if name not in absorbed}
-        if _is_one_version(files):
+        if _is_one_version(files) and not without:
             return Consolidated(project, hour, self.lake.count(folder, files), 0, 0, state)
 
         def in_time() -> None:
@@ -175,7 +178,7 @@ class Consolidator:
 
         version = version_name(now_ms, str(state.run))
         rest, made_between, duplicates = self._gather(folder, files, version, in_time)
-        merge = self.lake.merge(folder, rest)
+        merge = self.lake.merge(folder, rest, without)
         made = self.lake.write_hour(folder, version, merge, in_time)
         ended_ms = now_ms + self._ms_since(started)
         retired = {**state.retired, ended_ms + GRACE_MS: sorted({*files, *made_between})}
@@ -183,7 +186,8 @@ class Consolidator:
         if not self.dirty.commit(state, version, max(upto, state.upto), retired, ended_ms):
             self.dirty.note(project, hour, str(state.run))
             raise Overtaken(f"another consolidation of {project} {hour} began meanwhile; run it again")
-        consolidated = Consolidated(project, hour, made, duplicates + merge.duplicates, len(files), state)
+        duplicates += merge.duplicates
+        consolidated = Consolidated(project, hour, made, duplicates, len(files), state, merge.erased)
         log.info("hour consolidated", extra=consolidated.row())
         return consolidated
 

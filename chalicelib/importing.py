@@ -38,6 +38,7 @@ from chalicelib.domain.notices import IMPORT, Notice
 from chalicelib.domain.partitions import quarantine_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.time_windows import hour_of
+from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.lake import Lake, Row
 from chalicelib.storage.notices import Notices
@@ -62,6 +63,7 @@ class Importer:
     owner: Callable[[str], Project | None]
     store_days: Callable[[Import, Sequence[str], str, str, int, int], Stored]  # files, first, last, number, now
     notices: Notices
+    erased: ErasedUsers
 
     def validate(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """Read the file through, and put its rows in parts: `{rows, parts: [number, …], digest}`.
@@ -99,14 +101,16 @@ class Importer:
             raise ImportRefused(f"the project {one.project!r} is gone")
         mapping = self._mapping(one)
         found: list[Row] = []
-        reasons, shown, repeated, rows = Counter[str](), list[dict[str, Any]](), 0, 0
+        reasons, shown, repeated, erased, rows = Counter[str](), list[dict[str, Any]](), 0, 0, 0
         ids: set[str] = set()
         staged = self._rows(one, part)
         first_row = (part - 1) * PART_ROWS + 1
         while share := list(islice(staged, ADMITTED_AT_ONCE)):
             raw = [self._raw(row, mapping, task["digest"], first_row + rows + n) for n, row in enumerate(share)]
             admission = self._admit(raw, project, one)
-            for event in admission.events:
+            left = self.erased.kept(one.project, admission.events)
+            erased += len(admission.events) - len(left)
+            for event in left:
                 if event["event_id"] in ids:
                     repeated += 1
                     continue
@@ -119,6 +123,8 @@ class Importer:
                 shown.append({"row": first_row + rows + rejection.index, **_told(rejection.answer())})
             self._quarantine(one, admission, raw, first_row + rows)
             rows += len(share)
+        if erased:
+            reasons["erased_user"] += erased
         days = Counter(hour_of(row.event["occurred_at"])[:10] for row in found)
         summary = Summary(rows, repeated, days, reasons, shown)
         self.lake.write(one.events_key(part), found)
@@ -234,7 +240,7 @@ class Importer:
         return self.admitter.admit(raw, mode=project.mode, received_ms=one.started_ms, any_age=True)
 
     def _quarantine(self, one: Import, admission: Admission, raw: Sequence[Any], first_row: int) -> None:
-        left = iter(admission.rejections)
+        left = (each for each in admission.rejections if not self.erased.is_theirs(one.project, each.event))
         while share := list(islice(left, QUARANTINED_AT_ONCE)):
             records = [Record.of(rejection, raw[rejection.index]) for rejection in share]
             file = QuarantineFile(one.project, one.started_ms, None, NOBODY, records)

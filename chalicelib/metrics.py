@@ -25,6 +25,10 @@ METRICS = {
     "HoursReconciled": ("Count", "closed hours that a run of `reconcile` compared with the lake"),
     "NumbersDrifted": ("Count", "numbers of them, and of their days, that were not what the lake says"),
     "LakeOldestDirtySeconds": ("Seconds", "how long the oldest hour has been waiting for a run after it was due"),
+    "ErasureOldestSeconds": (
+        "Seconds",
+        "how long ago the oldest erasure that is not done was asked for, if there is one",
+    ),
 }
 
 log = logging.getLogger(__name__)

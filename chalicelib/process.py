@@ -1,9 +1,11 @@
 """Second stage: messages from the buffer become chunks in the hot store, and what they say of users is kept."""
 
 import logging
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -12,9 +14,13 @@ from chalicelib.domain.chunks import Chunk, chunks_of, decode_message
 from chalicelib.domain.enrichment import enrich
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.identity import Said
+from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.partitions import unreadable_key
 from chalicelib.domain.records import delivered
+from chalicelib.domain.time_windows import hour_of
+from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.users_table import UsersTable
 
@@ -28,8 +34,10 @@ class Share:
     message_id: str
     content: bytes
     project: str
+    hour: str  # of receipt
     chunks: list[Chunk]
     said: Said
+    receipts: tuple[Receipt, ...]  # that no chunk brings to the ledger, because events of erased users were dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +47,9 @@ class Processor:
     events: EventsTable
     users: UsersTable
     bucket: DataBucket
+    erased: ErasedUsers
+    ledger: LedgerTable
+    clock: Callable[[], float] = time.time
 
     def process(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
         """Store the chunks of every message; returns the ids of the messages to deliver again.
@@ -53,13 +64,31 @@ class Processor:
         for record in records:
             message_id, content = delivered(record)
             try:
-                shares.append(_read(message_id, content))
+                shares.append(self._read(message_id, content))
             except ValueError as error:
                 failed += self._keep_unreadable(message_id, content, str(error))
         failed += self._store(shares)
         chunks = sum(len(share.chunks) for share in shares)
         log.info("processed", extra={"messages": len(shares), "chunks": chunks, "failed": len(failed)})
         return failed
+
+    def _read(self, message_id: str, content: bytes) -> Share:
+        """What the message brings; raises ValueError."""
+        message = decode_message(content)
+        left = self.erased.kept(message.project, message.events)
+        receipts: tuple[Receipt, ...] = ()
+        if dropped := len(message.events) - len(left):
+            # Named by the message, so that it counts once, however often it is delivered.
+            name = f"erased-{blake2b(content, digest_size=12).hexdigest()}"
+            receipts = Receipt(name, erased=dropped), *([message.receipt] if message.receipt else [])
+            message = replace(message, events=left)
+            log.info("events of erased users dropped", extra={"project": message.project, "events": dropped})
+        said = Said()
+        for event in message.events:
+            enrich(event, message.client)
+            said.hear(event)
+        hour = hour_of(message.received_ms)
+        return Share(message_id, content, message.project, hour, list(chunks_of(message)), said, receipts)
 
     def _store(self, shares: list[Share]) -> list[str]:
         """Store what some messages bring; returns the ids of those to deliver again."""
@@ -70,6 +99,9 @@ class Processor:
             self.events.write(chunk for share in shares for chunk in share.chunks)
             for project, what in said.items():
                 self.users.learn(project, what)
+            for share in shares:
+                for receipt in share.receipts:
+                    self.ledger.put(share.project, share.hour, receipt, int(self.clock()))
             return []
         except (Unavailable, BotoCoreError, ClientError) as error:
             if not _invalid(error):
@@ -89,16 +121,6 @@ class Processor:
         except Unavailable:
             return [message_id]
         return []
-
-
-def _read(message_id: str, content: bytes) -> Share:
-    """What the message brings; raises ValueError."""
-    message = decode_message(content)
-    said = Said()
-    for event in message.events:
-        enrich(event, message.client)
-        said.hear(event)
-    return Share(message_id, content, message.project, list(chunks_of(message)), said)
 
 
 def _invalid(error: Exception) -> bool:

@@ -1,25 +1,31 @@
-"""Who a user is and what they did, from the hot store."""
+"""Who a user is and what they did, from the hot store; and the request that all of it be erased."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.contracts import MAX_ID_LENGTH
+from chalicelib.domain.erasure import Erasure, State
 from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.events import moment_of
 from chalicelib.domain.sessions import session_ids
 from chalicelib.domain.time_windows import iso_ms
+from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.users_table import UsersTable
 
+MAX_NAMED = 5  # of the ids that one became, in an error
 MAX_LINKED = 50  # ids whose events make up one timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Profiler:
-    """Reads; writes nothing."""
+    """Reads, and writes down who is to be erased, which `erase` then does."""
 
     events: EventsTable
     users: UsersTable
+    erasures: ErasuresTable
+    new_id: Callable[[int], str]
 
     def user(self, project: str, user: str) -> dict[str, Any]:
         """Traits and linked ids.
@@ -38,6 +44,31 @@ class Profiler:
             "previous_ids": previous,
             "became": became,
         }
+
+    def request_erasure(self, project: str, user: str, now_ms: int) -> dict[str, Any]:
+        """The receipt of an erasure of the user and of the ids they had before, as `GET /erasures/{id}` shows it.
+
+        The same as long as one goes on. Also of somebody unknown: the lake may remember who the hot store does not.
+        Raises InvalidRequest of an id that became another one, who is the person then.
+        """
+        _check(user)
+        if going_on := self.erasures.open_of(project, user):
+            return going_on.shown()
+        if became := self.users.links(project, user)[1]:
+            names = ", ".join(f"{each[:64]!r}" for each in became[:MAX_NAMED])
+            raise InvalidRequest(
+                f"user_id: {user[:64]!r} is an earlier id of {names}; erase the later one", code="earlier_id"
+            )
+        erasure = Erasure(self.new_id(now_ms), project, State.REQUESTED, now_ms, user)
+        self.erasures.request(erasure)
+        return erasure.shown()
+
+    def erasure(self, project: str, erasure_id: str) -> dict[str, Any]:
+        """A receipt; raises NotFound."""
+        found = self.erasures.get(project, erasure_id) if len(erasure_id) <= MAX_ID_LENGTH else None
+        if found is None:
+            raise NotFound(f"erasure {erasure_id[:64]!r} does not exist in this project")
+        return found.shown()
 
     def timeline(self, project: str, user: str, limit: int, before: str | None) -> dict[str, Any]:
         """The latest events of a user and of the ids they had before, newest first, in pages of `limit` or some more.

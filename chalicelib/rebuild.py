@@ -14,6 +14,7 @@ from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.regrouping import messages_of
 from chalicelib.domain.time_windows import DAY_MS
 from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.users_table import UsersTable
@@ -41,6 +42,7 @@ class Rebuilder:
     dirty: DirtyHours
     events: EventsTable
     users: UsersTable
+    erased: ErasedUsers
 
     def rebuild(self, project: str, hours: Iterable[str], now_ms: int) -> Rebuilt:
         """Put back the chunks of the hours, which come in order; raises NotSettled of a dirty one.
@@ -73,4 +75,5 @@ class Rebuilder:
             folder, absorbed = hour_folder(project, hour), state.retired_names if state else set()
             keys = sorted(folder + name for name in self.lake.files(folder) if name not in absorbed)
             for row in self.lake.rows(keys):
-                yield row.received_ms, row.event
+                if self.erased.kept(project, [row.event]):
+                    yield row.received_ms, row.event

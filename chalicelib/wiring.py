@@ -38,6 +38,8 @@ from chalicelib.storage.anomalies_table import AnomaliesTable
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.erased_users import ErasedUsers
+from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.history import History
@@ -45,6 +47,7 @@ from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.queries_table import QueriesTable
 from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.quota_table import QuotaTable
 from chalicelib.storage.recent_rollups import RecentRollups
@@ -61,10 +64,12 @@ if TYPE_CHECKING:
     from chalicelib.archive import Archiver
     from chalicelib.consolidate import Consolidator
     from chalicelib.detect import Detector
+    from chalicelib.erase import Eraser
     from chalicelib.importing import Importer
     from chalicelib.query import Analyst
     from chalicelib.reconcile import Reconciler
     from chalicelib.sessionize import Sessionizer
+    from chalicelib.storage.erased_rows import ErasedRows
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
 PUSH_PAUSE_SECONDS = 0.5  # docs/decisions/0007: with one second, one event in ten would be late
@@ -118,6 +123,16 @@ def events_table() -> EventsTable:
 @cache
 def users_table() -> UsersTable:
     return UsersTable(client("dynamodb"), settings().events_table)
+
+
+@cache
+def erased_users() -> ErasedUsers:
+    return ErasedUsers(client("dynamodb"), settings().control_table)
+
+
+@cache
+def erasures_table() -> ErasuresTable:
+    return ErasuresTable(client("dynamodb"), settings().control_table)
 
 
 @cache
@@ -199,7 +214,8 @@ def buffer() -> EventQueue | EventStream:
 @cache
 def collector() -> Collector:
     tally = Tally(container=secrets.token_hex(4))
-    return Collector(Admitter(contracts(), new_event_id), buffer(), data_bucket(), ledger_table(), tally)
+    admitter = Admitter(contracts(), new_event_id)
+    return Collector(admitter, buffer(), data_bucket(), ledger_table(), tally, erased_users())
 
 
 @cache
@@ -210,7 +226,7 @@ def replayer() -> Replayer:
 
 @cache
 def processor() -> Processor:
-    return Processor(events_table(), users_table(), data_bucket())
+    return Processor(events_table(), users_table(), data_bucket(), erased_users(), ledger_table())
 
 
 @cache
@@ -224,7 +240,7 @@ def archiver() -> "Archiver":
     from chalicelib.archive import Archiver
     from chalicelib.storage.lake import Lake
 
-    return Archiver(Lake(data_bucket()), dirty_hours())
+    return Archiver(Lake(data_bucket()), dirty_hours(), erased_users())
 
 
 @cache
@@ -328,7 +344,16 @@ def importer() -> "Importer":
         count_sessions,
     )
     admitter = Admitter(contracts(), new_event_id)
-    return Importer(data_bucket(), lake, imports_table(), admitter, access_table().owner, backfiller.store, notices())
+    return Importer(
+        data_bucket(),
+        lake,
+        imports_table(),
+        admitter,
+        access_table().owner,
+        backfiller.store,
+        notices(),
+        erased_users(),
+    )
 
 
 @cache
@@ -338,7 +363,43 @@ def compactor() -> Compactor:
 
 @cache
 def profiler() -> Profiler:
-    return Profiler(events_table(), users_table())
+    return Profiler(events_table(), users_table(), erasures_table(), new_event_id)
+
+
+@cache
+def eraser() -> "Eraser":
+    # Imported here because pyarrow is in the layer of this function only.
+    from chalicelib.erase import Eraser
+    from chalicelib.forget import Forgetter
+    from chalicelib.storage.lake import Lake
+
+    def rewrite(project: str, hour: str, now_ms: int, without: "ErasedRows") -> None:
+        done = consolidator().consolidate(project, hour, now_ms, without)
+        sessionizer().settle(project, hour, done.files.keys)
+        if closer().settle(project, hour, done.files.keys, now_ms // 1000, follow=True):
+            consolidator().finish(done)
+
+    forgetter = Forgetter(
+        data_bucket(),
+        DataBucket(client("s3"), settings().results_bucket),
+        imports_table(),
+        queries_table(),
+        collector().reinject,
+    )
+    return Eraser(
+        table=erasures_table(),
+        erased=erased_users(),
+        events=events_table(),
+        users=users_table(),
+        files=forgetter.places(),
+        forget_queries=forgetter.queries,
+        lake=Lake(data_bucket()),
+        dirty=dirty_hours(),
+        rewrite=rewrite,
+        arrivals=access_table().arrivals,
+        importing_since=imports_table().going_on_since,
+        stage=settings().stage,
+    )
 
 
 @cache
@@ -387,13 +448,17 @@ def analyst() -> "Analyst":
     # Imported here because the SQL parser would double the cold start of every other route.
     from chalicelib.query import Analyst
     from chalicelib.storage.athena import Athena
-    from chalicelib.storage.queries_table import QueriesTable
 
     found = settings()
     athena = Athena(
         client("athena"), signing_client(), found.athena_database, found.athena_workgroup, found.results_bucket
     )
-    return Analyst(athena, QueriesTable(client("dynamodb"), found.control_table), dirty_hours())
+    return Analyst(athena, queries_table(), dirty_hours())
+
+
+@cache
+def queries_table() -> QueriesTable:
+    return QueriesTable(client("dynamodb"), settings().control_table)
 
 
 @cache

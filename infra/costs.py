@@ -70,6 +70,7 @@ class Scenario:
     close_seconds: float = 6.0
     audit_seconds: float = 0.2
     watch_seconds: float = 0.2
+    erase_seconds: float = 0.05  # that there is nothing to do; an erasure reads the lake once
     reconcile_seconds: float = 5.0  # of an hour's events folded once more; all of a day's at night
     detect_seconds: float = 5.0
     notify_seconds: float = 1.0
@@ -205,6 +206,7 @@ def lines(s: Scenario) -> Iterator[Line]:
     yield function("consolidate", s.seconds / 1800, 2.94, s.consolidate_seconds)
     yield function("close", s.seconds / 1800, 2.94, s.close_seconds)
     yield function("reconcile", s.seconds / 3600, 2.94, s.reconcile_seconds)
+    yield function("erase", s.seconds / 300, 2.94, s.erase_seconds)
     yield function("watch", s.seconds / 60, 0.5, s.watch_seconds)
     yield function("detect", s.seconds / 3600, 1, s.detect_seconds)
     yield function("notify", s.seconds / 3600, 1, s.notify_seconds)

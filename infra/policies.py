@@ -40,6 +40,8 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         """Those whose partition key begins with the kind: no function can make an API key or a project."""
         return with_keys(allow(actions, control), *(f"{kind}#*" for kind in kinds))
 
+    known_erased = control_items("dynamodb:Query", "erased")
+
     def list_data(prefix: str) -> Statement:
         return {**allow("s3:ListBucket", data), "Condition": {"StringLike": {"s3:prefix": [f"{prefix}*"]}}}
 
@@ -79,6 +81,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ),
     ]
     collect = [
+        known_erased,
         with_keys(allow("dynamodb:PutItem", rollups), "*#ledger"),
         send,
         allow("s3:PutObject", f"{data}/quarantine/project=*", f"{data}/spill/*"),
@@ -108,13 +111,15 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
     return {
         "api_handler": [
             control_items("dynamodb:GetItem", "key", "project", "query"),
-            control_items("dynamodb:PutItem", "query", "ticket"),
+            control_items("dynamodb:PutItem", "asked", "query", "ticket"),
             control_items([f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query")], "queries"),
             control_items("dynamodb:UpdateItem", "quota"),
             control_items(["dynamodb:GetItem", "dynamodb:PutItem"], "annotation"),
             control_items("dynamodb:PutItem", "annotations"),
             control_items("dynamodb:Query", "annotations", "anomalies", "imports"),
             with_keys(allow(["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query"], control), "alerts"),
+            with_keys(allow(["dynamodb:PutItem", "dynamodb:Query"], control), "erasures"),
+            control_items(["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"], "erasures"),
             allow(["dynamodb:GetItem", "dynamodb:Query"], events),
             allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             allow("dynamodb:BatchGetItem", rollups),
@@ -143,6 +148,8 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow(reading_kinesis, buffer_stream),
             allow("kinesis:ListStreams", "*"),
             allow(["dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem"], events),
+            known_erased,
+            with_keys(allow("dynamodb:PutItem", rollups), "*#ledger"),
             allow("s3:PutObject", f"{data}/quarantine/unreadable/*"),
         ],
         "aggregate": [
@@ -152,6 +159,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "archive": [
             *stream(events),
+            known_erased,
             allow("s3:PutObject", f"{data}/lake/*"),
             with_keys(allow("dynamodb:UpdateItem", rollups), "lake#dirty"),
         ],
@@ -166,6 +174,25 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow(["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:PutObject"], f"{data}/lake/*"),
             allow("dynamodb:BatchGetItem", rollups),
             with_keys(allow("dynamodb:Query", control), "projects"),
+        ],
+        "erase": [
+            with_keys(allow(["dynamodb:DeleteItem", "dynamodb:Query"], control), "erasures"),
+            control_items(["dynamodb:GetItem", "dynamodb:UpdateItem"], "erasures"),
+            control_items("dynamodb:PutItem", "erased"),
+            control_items("dynamodb:GetItem", "project", "query"),
+            control_items("dynamodb:Query", "asked", "imports"),
+            control_items("dynamodb:DeleteItem", "asked", "query"),
+            allow(["dynamodb:BatchWriteItem", "dynamodb:DeleteItem", "dynamodb:Query"], events),
+            *close,
+            allow(["s3:AbortMultipartUpload", "s3:PutObject"], f"{data}/lake/*"),
+            allow(["s3:DeleteObject", "s3:GetObject", "s3:PutObject"], f"{data}/quarantine/*"),
+            list_data("quarantine/"),
+            *reinject,
+            allow(["s3:DeleteObject", "s3:GetObject"], f"{data}/raw/*"),
+            list_data("raw/"),
+            allow("s3:DeleteObject", f"{data}/imports/*", f"{results}/athena/*"),
+            list_data("imports/"),
+            {**allow("s3:ListBucket", results), "Condition": {"StringLike": {"s3:prefix": ["athena/*"]}}},
         ],
         "live": [
             *stream(rollups),
@@ -216,6 +243,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "import_transform": [
             control_items("dynamodb:GetItem", "project"),
+            known_erased,
             importing,
             allow("s3:GetObject", f"{data}/raw/*"),  # the mapping
             list_data("raw/"),

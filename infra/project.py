@@ -21,6 +21,7 @@ LAYERED = (  # the functions that import pyarrow or numpy
     "consolidate",
     "close",
     "reconcile",
+    "erase",
     "detect",
     "notify",
     "import_validate",

@@ -42,6 +42,8 @@ def parquet() -> bool:
     importlib.import_module("chalicelib.importing")
     importlib.import_module("chalicelib.backfill")
     importlib.import_module("chalicelib.reconcile")
+    importlib.import_module("chalicelib.erase")
+    importlib.import_module("chalicelib.forget")
     written: dict[str, bytes] = {}
 
     class Bucket:
@@ -85,6 +87,7 @@ HANDLERS = (
     "compact",
     "consolidate",
     "reconcile",
+    "erase",
     "audit",
     "watch",
     "detect",

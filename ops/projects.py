@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from chalicelib.domain.access import Project
+from chalicelib.domain.erasure import Arrivals
 from chalicelib.domain.events import Mode
 from chalicelib.storage.access_table import AccessTable, ProjectSettings
 from infra.project import OperatorError
@@ -54,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             add_limits(action)
         if name == "set":
             action.add_argument("--mode", choices=modes, help=meaning)
+            action.add_argument(
+                "--erased-users",
+                choices=[each.value for each in Arrivals],
+                help="what becomes of events of erased users that still arrive; for erasures from now on",
+            )
             add_limits(action, removable=True)
 
 
@@ -88,15 +94,17 @@ def show_project(arguments: argparse.Namespace, access: AccessTable) -> None:
 def change(arguments: argparse.Namespace, access: AccessTable) -> None:
     """Change what the command line names."""
     limits = given_limits(arguments)
-    if arguments.mode is None and not limits:
-        raise OperatorError("nothing to change was named: --mode, --rate, --burst, --monthly-quota")
+    if arguments.mode is None and arguments.erased_users is None and not limits:
+        raise OperatorError("nothing to change was named: --mode, --erased-users, --rate, --burst, --monthly-quota")
     known = known_project(access, arguments.project).limits
     rate = limits.get("rate_per_second", known.rate_per_second)
     if rate is None:
         if limits.get("burst") is not None:
             raise OperatorError(f"a burst of {limits['burst']} needs a rate too: --rate")
         limits["burst"] = None
-    access.change_project(arguments.project, Mode(arguments.mode) if arguments.mode else None, limits)
+    mode = Mode(arguments.mode) if arguments.mode else None
+    erased_users = Arrivals(arguments.erased_users) if arguments.erased_users else None
+    access.change_project(arguments.project, mode, limits, erased_users)
     show_project(arguments, access)
 
 
@@ -125,6 +133,7 @@ def row(settings: ProjectSettings) -> dict[str, Any]:
     return {
         "project": settings.id,
         "mode": settings.mode.value,
+        "erased_users": settings.erased_users.value,
         **described(settings.limits),
         "created": settings.created_at.isoformat(timespec="seconds"),
     }

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from chalicelib.rebuild import NotSettled, Rebuilder
 from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.objects import DataBucket
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         DirtyHours(dynamodb, environment(stage)["ROLLUPS_TABLE"]),
         EventsTable(dynamodb, table),
         UsersTable(dynamodb, table),
+        ErasedUsers(dynamodb, environment(stage)["CONTROL_TABLE"]),
     )
     hours = tqdm(hours_of(arguments), unit=" hours", desc="rebuilt", disable=None)
     try:

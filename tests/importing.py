@@ -95,7 +95,8 @@ class World:
         )
         admitter = Admitter(self.contracts, lambda _: "made-up")
         notices = Notices(self.told, self.told, "topic", "bus")
-        return Importer(self.stores.bucket, self.lake, self.table, admitter, self.owner, backfiller.store, notices)
+        bucket, erased = self.stores.bucket, self.stores.erased
+        return Importer(bucket, self.lake, self.table, admitter, self.owner, backfiller.store, notices, erased)
 
     def owner(self, project: str) -> Project | None:
         return Project(project, Mode.INFER) if project in ("demo", "shop") else None

@@ -15,6 +15,8 @@ from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.erased_users import ErasedUsers
+from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.history import History
@@ -41,6 +43,8 @@ class Stores:
     ledger: LedgerTable
     dirty: DirtyHours
     users: UsersTable
+    erased: ErasedUsers
+    erasures: ErasuresTable
     bucket: DataBucket
     buffer: EventQueue | EventStream
 
@@ -102,6 +106,8 @@ def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
             ledger=LedgerTable(dynamodb, "rollups"),
             dirty=DirtyHours(dynamodb, "rollups"),
             users=UsersTable(dynamodb, "events"),
+            erased=ErasedUsers(dynamodb, "control"),
+            erasures=ErasuresTable(dynamodb, "control"),
             bucket=DataBucket(s3, "data"),
             buffer=EventQueue(sqs, url) if buffer == "sqs" else _event_stream(),
         )

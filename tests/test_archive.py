@@ -29,13 +29,17 @@ def records(project: str, *occurred: int) -> list[dict[str, object]]:
     return [stream_record(chunk, n) for n, chunk in enumerate(chunks_of(Message(project, NINE, events)))]
 
 
+def archiver(stores: Stores, lake: Lake | None = None) -> Archiver:
+    return Archiver(lake or Lake(stores.bucket), stores.dirty, stores.erased)
+
+
 def rows(stores: Stores, key: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = pq.read_table(io.BytesIO(stores.bucket.get(key) or b"")).to_pylist()
     return found
 
 
 def test_events_lie_in_the_hour_they_occurred_in(stores: Stores) -> None:
-    count = Archiver(Lake(stores.bucket), stores.dirty).archive(records("demo", NINE, NINE - 1, NINE + 1))
+    count = archiver(stores).archive(records("demo", NINE, NINE - 1, NINE + 1))
 
     assert count == 3
     assert stores.objects("lake/") == [
@@ -49,7 +53,7 @@ def test_events_lie_in_the_hour_they_occurred_in(stores: Stores) -> None:
 
 
 def test_a_row_holds_what_was_stored(stores: Stores) -> None:
-    Archiver(Lake(stores.bucket), stores.dirty).archive(records("demo", NINE))
+    archiver(stores).archive(records("demo", NINE))
 
     [key] = stores.objects("lake/")
     [row] = rows(stores, key)
@@ -61,11 +65,11 @@ def test_a_row_holds_what_was_stored(stores: Stores) -> None:
 
 def test_a_retried_batch_rewrites_its_file_and_one_that_grew_writes_another_beside_it(stores: Stores) -> None:
     batch = records("demo", NINE, NINE + 1, NINE + 2)
-    archiver = Archiver(Lake(stores.bucket), stores.dirty)
+    found = archiver(stores)
 
-    archiver.archive(batch[:2])
-    archiver.archive(batch[:2])
-    archiver.archive(batch)
+    found.archive(batch[:2])
+    found.archive(batch[:2])
+    found.archive(batch)
 
     assert [[row["event_id"] for row in rows(stores, key)] for key in stores.objects("lake/")] == [
         [f"e{NINE + i}" for i in range(count)] for count in (2, 3)
@@ -76,7 +80,7 @@ def test_a_file_that_the_bucket_refuses_is_not_noted(stores: Stores) -> None:
     refusing = Lake(DataBucket(stores.bucket.client, "missing"))
 
     with pytest.raises(Unavailable):
-        Archiver(refusing, stores.dirty).archive(records("demo", NINE))
+        archiver(stores, refusing).archive(records("demo", NINE))
 
     assert stores.dirty.all() == []
 
@@ -86,8 +90,8 @@ def test_rewritten_chunks_and_unreadable_records_add_no_rows(stores: Stores) -> 
     rewritten = {**record, "eventName": "MODIFY"}
     broken = {**record, "dynamodb": {"SequenceNumber": "9", "NewImage": {}}}
 
-    assert Archiver(Lake(stores.bucket), stores.dirty).archive([broken, rewritten, record]) == 1
-    assert Archiver(Lake(stores.bucket), stores.dirty).archive([broken, rewritten]) == 0
+    assert archiver(stores).archive([broken, rewritten, record]) == 1
+    assert archiver(stores).archive([broken, rewritten]) == 0
 
 
 def test_what_memory_should_not_hold_at_once_is_written_in_shares(
@@ -97,7 +101,7 @@ def test_what_memory_should_not_hold_at_once_is_written_in_shares(
     monkeypatch.setattr("chalicelib.archive.MAX_SHARE_BYTES", 400)
 
     for _ in range(2):
-        assert Archiver(Lake(stores.bucket), stores.dirty).archive(batch) == 10
+        assert archiver(stores).archive(batch) == 10
 
     keys = stores.objects("lake/")
     assert keys[0].endswith("tail-0000000000-r000000-3.parquet")

@@ -44,7 +44,8 @@ def stores() -> Iterator[Stores]:
 
 def collector(stores: Stores, container: str = "c", queue: Any = None, bucket: Any = None) -> Collector:
     admitter = Admitter(Contracts({}), new_id=lambda _: "made")
-    return Collector(admitter, queue or stores.buffer, bucket or stores.bucket, stores.ledger, Tally(container))
+    stored = queue or stores.buffer, bucket or stores.bucket, stores.ledger
+    return Collector(admitter, *stored, Tally(container), stores.erased)
 
 
 def receive(collector: Collector, *events: Any, at: int = NINE) -> None:
@@ -86,6 +87,7 @@ def test_what_is_received_is_in_flight_until_it_is_stored(stores: Stores) -> Non
         "stored": 3,
         "duplicate": 0,
         "quarantined": 0,
+        "erased": 0,
         "in_flight": 0,
         "bots": 0,
     }

@@ -38,7 +38,8 @@ class Refusing:
 
 def collector(stores: Stores, buffer: Any = None, bucket: Any = None, tally: Tally | None = None) -> Collector:
     admitter = Admitter(Contracts({}), new_id=lambda _: "made")
-    return Collector(admitter, buffer or stores.buffer, bucket or stores.bucket, stores.ledger, tally or Tally("c1"))
+    stored = buffer or stores.buffer, bucket or stores.bucket, stores.ledger
+    return Collector(admitter, *stored, tally or Tally("c1"), stores.erased)
 
 
 def request(*events: Any) -> bytes:

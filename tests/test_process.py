@@ -33,6 +33,10 @@ def from_stream(identity: str, text: str) -> dict[str, Any]:
     return {"kinesis": {"sequenceNumber": identity, "data": b64encode(text.encode()).decode()}}
 
 
+def processor(stores: Stores, table: EventsTable | None = None) -> Processor:
+    return Processor(table or stores.events, stores.users, stores.bucket, stores.erased, stores.ledger)
+
+
 @pytest.fixture(params=[from_queue, from_stream], ids=BUFFERS)
 def deliver(request: pytest.FixtureRequest) -> Deliver:
     """A text as the one or the other buffer delivers it."""
@@ -56,7 +60,7 @@ def record(deliver: Deliver) -> Record:
 
 
 def test_a_message_becomes_a_chunk_per_user(stores: Stores, record: Record) -> None:
-    failed = Processor(stores.events, stores.users, stores.bucket).process([record("m", *"abcdef", users=3)])
+    failed = processor(stores).process([record("m", *"abcdef", users=3)])
 
     items = stores.items("events")
     assert failed == []
@@ -65,11 +69,11 @@ def test_a_message_becomes_a_chunk_per_user(stores: Stores, record: Record) -> N
 
 
 def test_redelivery_and_retried_requests_rewrite_the_same_items(stores: Stores, record: Record) -> None:
-    processor = Processor(stores.events, stores.users, stores.bucket)
+    found = processor(stores)
     again = record("m3", "a", "b", received=RECEIVED + 5_000)
 
-    processor.process([record("m1", "a", "b"), record("m2", "a", "b")])
-    processor.process([record("m1", "a", "b"), again])
+    found.process([record("m1", "a", "b"), record("m2", "a", "b")])
+    found.process([record("m1", "a", "b"), again])
 
     assert len(stores.items("events")) == 1
 
@@ -85,9 +89,7 @@ def test_both_of_a_request_and_its_repetition_reach_the_stream_when_they_come_to
             return {}
 
     table = EventsTable(Counting(), "events")
-    Processor(table, stores.users, stores.bucket).process(
-        [record("m1", "a"), record("m2", "a", received=RECEIVED + 5_000)]
-    )
+    processor(stores, table).process([record("m1", "a"), record("m2", "a", received=RECEIVED + 5_000)])
 
     assert puts == [1, 1]
 
@@ -99,7 +101,7 @@ def test_stored_events_say_what_their_request_tells_of_the_client(stores: Stores
     events = [{"event_id": "e", "event_type": "click", "occurred_at": RECEIVED}]
     [(text, _)] = encode_message(Message("demo", RECEIVED, events, client=client))
 
-    Processor(stores.events, stores.users, stores.bucket).process([deliver("m", text)])
+    processor(stores).process([deliver("m", text)])
 
     [item] = stores.items("events")
     [stored], _ = unpack_events(item["body"]["B"])
@@ -115,9 +117,7 @@ def test_stored_events_say_what_their_request_tells_of_the_client(stores: Stores
 def test_a_message_that_cannot_be_read_is_kept_and_blocks_nothing(
     stores: Stores, deliver: Deliver, record: Record
 ) -> None:
-    failed = Processor(stores.events, stores.users, stores.bucket).process(
-        [deliver("bad", "junk"), record("good", "a")]
-    )
+    failed = processor(stores).process([deliver("bad", "junk"), record("good", "a")])
 
     assert failed == []
     assert stores.bucket.get("quarantine/unreadable/bad") == b"junk"
@@ -139,7 +139,7 @@ def test_a_message_that_no_table_takes_is_kept_and_costs_the_others_nothing(
     [(text, _)] = encode_message(Message("demo", RECEIVED, events))
     records = [record("m1", "a"), deliver("bad", text), record("m2", "b", users=2), record("m3", "c")]
 
-    failed = Processor(stores.events, stores.users, stores.bucket).process(records)
+    failed = processor(stores).process(records)
 
     assert failed == []
     assert len(stores.items("events")) == 3
@@ -152,7 +152,7 @@ def test_ids_of_every_allowed_length_are_stored_and_linked(stores: Stores, deliv
     events = [identify | {"user_id": "\U0001f4a5" * 256}, identify | {"event_id": "f", "user_id": "\U0001f4a5" * 250}]
     [(text, _)] = encode_message(Message("demo", RECEIVED, events))
 
-    assert Processor(stores.events, stores.users, stores.bucket).process([deliver("m", text)]) == []
+    assert processor(stores).process([deliver("m", text)]) == []
 
     assert stores.objects() == []
     assert stores.users.links("demo", "a" * 256) == ([], ["\U0001f4a5" * 250])
@@ -178,7 +178,7 @@ def test_chunks_that_the_table_throttles_are_written_again(stores: Stores, recor
     pauses: list[float] = []
     table = EventsTable(Throttling(stores.events.client, 3), "events", sleep=pauses.append)
 
-    failed = Processor(table, stores.users, stores.bucket).process([record("m", *map(str, range(30)), users=30)])
+    failed = processor(stores, table).process([record("m", *map(str, range(30)), users=30)])
 
     assert failed == []
     assert len(stores.items("events")) == 30
@@ -188,7 +188,7 @@ def test_chunks_that_the_table_throttles_are_written_again(stores: Stores, recor
 def test_messages_whose_chunks_stay_refused_are_delivered_again(stores: Stores, record: Record) -> None:
     table = EventsTable(Throttling(stores.events.client, MAX_ATTEMPTS), "events", sleep=lambda _: None)
 
-    failed = Processor(table, stores.users, stores.bucket).process([record("m1", "a"), record("m2", "b")])
+    failed = processor(stores, table).process([record("m1", "a"), record("m2", "b")])
 
     assert failed == ["m1", "m2"]
 
@@ -198,4 +198,4 @@ def test_when_even_quarantine_is_down_an_unreadable_message_is_delivered_again(
 ) -> None:
     stores.bucket.client.delete_bucket(Bucket="data")
 
-    assert Processor(stores.events, stores.users, stores.bucket).process([deliver("bad", "junk")]) == ["bad"]
+    assert processor(stores).process([deliver("bad", "junk")]) == ["bad"]

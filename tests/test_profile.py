@@ -30,7 +30,7 @@ def process(stores: Stores, *events: dict[str, Any], users: Any = None) -> list[
         for n, event in enumerate(events)
         for text, _ in encode_message(Message("demo", NINE, [event]))
     ]
-    return Processor(stores.events, users or stores.users, stores.bucket).process(records)
+    return Processor(stores.events, users or stores.users, stores.bucket, stores.erased, stores.ledger).process(records)
 
 
 def event(event_id: str, event_type: str, minute: int, **more: Any) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def event(event_id: str, event_type: str, minute: int, **more: Any) -> dict[str,
 
 
 def profiler(stores: Stores) -> Profiler:
-    return Profiler(stores.events, stores.users)
+    return Profiler(stores.events, stores.users, stores.erasures, lambda ms: f"e-{ms}")
 
 
 def test_a_user_is_what_was_said_last_however_often_and_in_whatever_order(stores: Stores) -> None:

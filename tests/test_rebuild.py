@@ -68,7 +68,7 @@ def deliver(stores: Stores, *messages: Message) -> None:
     """The queue hands them over."""
     bodies = [text for message in messages for text, _ in encode_message(message)]
     sent = [{"messageId": str(number), "body": body} for number, body in enumerate(bodies)]
-    assert Processor(stores.events, stores.users, stores.bucket).process(sent) == []
+    assert Processor(stores.events, stores.users, stores.bucket, stores.erased, stores.ledger).process(sent) == []
 
 
 def chunks(stores: Stores) -> dict[tuple[str, str], dict[str, Any]]:
@@ -90,7 +90,12 @@ def lose(stores: Stores) -> None:
 
 def rebuilder(stores: Stores, client: Any = None) -> Rebuilder:
     client = client or stores.events.client
-    return Rebuilder(Lake(stores.bucket), stores.dirty, EventsTable(client, "events"), UsersTable(client, "events"))
+    events, users = EventsTable(client, "events"), UsersTable(client, "events")
+    return Rebuilder(Lake(stores.bucket), stores.dirty, events, users, stores.erased)
+
+
+def profiler(stores: Stores) -> Profiler:
+    return Profiler(stores.events, stores.users, stores.erasures, str)
 
 
 @pytest.fixture
@@ -98,7 +103,7 @@ def stores() -> Iterator[Stores]:
     """Events were stored, and archived."""
     with empty_stores() as found:
         deliver(found, *MESSAGES)
-        Archiver(Lake(found.bucket), found.dirty).archive(records_of(found))
+        Archiver(Lake(found.bucket), found.dirty, found.erased).archive(records_of(found))
         consolidator = Consolidator(Lake(found.bucket), found.dirty, "test", lambda: "run")
         for state in found.dirty.all():
             consolidator.finish(consolidator.consolidate("shop", state.hour, NOW))
@@ -107,15 +112,15 @@ def stores() -> Iterator[Stores]:
 
 def test_what_was_lost_is_there_again_as_it_was(stores: Stores) -> None:
     before = chunks(stores)
-    told = Profiler(stores.events, stores.users).timeline("shop", "ada", 100, None)
+    told = profiler(stores).timeline("shop", "ada", 100, None)
     lose(stores)
 
     rebuilt = rebuilder(stores).rebuild("shop", HOURS, NOW)
 
     assert rebuilt == Rebuilt(written=len(before), events=11)
     assert chunks(stores) == before
-    assert Profiler(stores.events, stores.users).timeline("shop", "ada", 100, None) == told
-    assert Profiler(stores.events, stores.users).user("shop", "ada")["traits"] == {"plan": "pro"}
+    assert profiler(stores).timeline("shop", "ada", 100, None) == told
+    assert profiler(stores).user("shop", "ada")["traits"] == {"plan": "pro"}
 
 
 def test_what_is_there_is_left_as_it_is(stores: Stores) -> None:
@@ -134,7 +139,7 @@ def test_nothing_that_was_put_back_is_counted_or_archived(stores: Stores) -> Non
     Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, NOW // 1000)
 
     assert len(records) > 5
-    assert Archiver(Lake(stores.bucket), stores.dirty).archive(records) == 0
+    assert Archiver(Lake(stores.bucket), stores.dirty, stores.erased).archive(records) == 0
     assert (stores.items("rollups"), stores.objects("lake/")) == (before, files)
 
 
@@ -183,7 +188,7 @@ def test_dying_at_any_write_and_running_again_rebuilds_the_same(stores: Stores) 
             deaths += 1
             rebuilder(stores).rebuild("shop", HOURS, NOW)
         assert chunks(stores) == before
-        assert Profiler(stores.events, stores.users).user("shop", "ada")["traits"] == {"plan": "pro"}
+        assert profiler(stores).user("shop", "ada")["traits"] == {"plan": "pro"}
 
     assert deaths > len(before)
 

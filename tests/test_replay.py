@@ -108,9 +108,8 @@ class World:
         self.containers += 1
         admitter = Admitter(Contracts.load(self.folder), new_id=lambda ms: f"made-{self.containers}-{ms}")
         tally = Tally(f"c{self.containers}")
-        return Collector(
-            admitter, buffer or self.stores.buffer, bucket or self.stores.bucket, self.stores.ledger, tally
-        )
+        stored = buffer or self.stores.buffer, bucket or self.stores.bucket, self.stores.ledger
+        return Collector(admitter, *stored, tally, self.stores.erased)
 
     def receive(self, *events: Any, at: int = NINE, project: Project = DEMO) -> None:
         self.collector().collect(read_native(orjson.dumps(list(events))), project, at)
@@ -365,7 +364,15 @@ def test_replaying_twice_changes_nothing_and_the_ledger_balances(world: World) -
     assert (first["replayed"], first["rejected"], first["reasons"]) == (2, 1, {"unknown_event_type": 1})
     assert (again["replayed"], again["rejected"]) == (0, 1)
     assert before == world.balance()
-    assert before == {"received": 5, "stored": 2, "duplicate": 0, "quarantined": 3, "in_flight": 0, "bots": 0}
+    assert before == {
+        "received": 5,
+        "stored": 2,
+        "duplicate": 0,
+        "quarantined": 3,
+        "erased": 0,
+        "in_flight": 0,
+        "bots": 0,
+    }
     assert {key: world.stores.bucket.get(key) for key in world.stores.objects()} == objects
     assert world.count("sale") == 2
     assert world.ids() == ["c"]
@@ -446,6 +453,7 @@ def test_an_event_that_was_repeated_within_its_request_is_stored_once(world: Wor
         "stored": 2,
         "duplicate": 1,
         "quarantined": 3,
+        "erased": 0,
         "in_flight": 0,
         "bots": 0,
     }

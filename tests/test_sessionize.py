@@ -278,7 +278,8 @@ def test_sessions_follow_consolidation_also_of_what_comes_late(stores: Stores) -
 
     def arrive(*events: Event) -> None:
         chunks = chunks_of(Message("demo", FIRST, list(events)))
-        Archiver(world.lake, stores.dirty).archive([stream_record(chunk, next(records)) for chunk in chunks])
+        archiver = Archiver(world.lake, stores.dirty, stores.erased)
+        archiver.archive([stream_record(chunk, next(records)) for chunk in chunks])
 
     def consolidate(hours: int) -> None:
         def settle(done: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from chalicelib.domain.alerts import ABOVE, BELOW
 from chalicelib.domain.annotations import KINDS
+from chalicelib.domain.erasure import State
 from chalicelib.domain.imports import STATES
 from chalicelib.domain.openapi import JsonSchema, ref
 from chalicelib.domain.questions import AGGREGATIONS, INTERVALS, QUANTILES
@@ -115,6 +116,7 @@ REALTIME = an(
             stored=COUNT,
             duplicate=COUNT,
             quarantined=COUNT,
+            erased=COUNT,
             in_flight={"type": "integer"},
             bots=COUNT,
         )
@@ -222,6 +224,16 @@ PATHS = _report(
     paths=many(an(steps=many(TEXT), sessions=COUNT, share=NUMBER_OR_NULL)),
 )
 RESULT = {"anyOf": [ROWS, FUNNEL, RETENTION, SESSIONS, TOP, PATHS]}
+ERASURE = an(
+    id=TEXT,
+    state=one_of(*State),
+    user_id=TEXT_OR_NULL,
+    requested_at=TIME,
+    done_at=TEXT_OR_NULL,
+    removed=by_name(COUNT),
+    copies_until=TEXT_OR_NULL,
+)
+ERASURES = an(erasures=many(ERASURE), next=TEXT_OR_NULL)
 IMPORTS = an(
     imports=many(
         an(

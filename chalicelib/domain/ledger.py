@@ -1,7 +1,7 @@
 """The ledger: what became of every event received, per project and hour of receipt.
 
-received = stored + duplicate + quarantined + in flight. The left side is counted at the edge, the right side where
-chunks come out of the events table's stream, so an event that is lost between the two stays in flight, visibly.
+received = stored + duplicate + quarantined + erased + in flight. The left side is counted at the edge, the right side
+where chunks come out of the events table's stream, so an event that is lost between the two stays in flight, visibly.
 
 Each container of the edge counts what it received in totals that only grow. A `Receipt` is a container's totals at one
 moment: the largest one seen is the latest, however often and in whatever order receipts come. Receipts travel with
@@ -25,20 +25,21 @@ class Receipt:
     quarantined: int = 0  # of them
     repeated: int = 0  # of them: the same event again in the same request
     refused: int = 0  # of them: neither queue nor spill took them, and the client was told so
+    erased: int = 0  # not stored, because they are an erased user's; `process` counts these, for each message apart
 
     @classmethod
     def from_text(cls, text: str) -> "Receipt":
         """The inverse of str(); raises ValueError for what is no receipt."""
-        container, *counts = text.split(":")
-        received, quarantined, repeated, refused = map(int, counts)
-        return cls(container, received, quarantined, repeated, refused)
+        container, received, quarantined, repeated, refused, *erased = text.split(":")
+        return cls(container, *map(int, (received, quarantined, repeated, refused, *erased)))
 
     def __str__(self) -> str:
-        return f"{self.container}:{self.received}:{self.quarantined}:{self.repeated}:{self.refused}"
+        text = f"{self.container}:{self.received}:{self.quarantined}:{self.repeated}:{self.refused}"
+        return f"{text}:{self.erased}" if self.erased else text
 
     def counted(self) -> int:
         """More with everything that is added: of two receipts of a container, the later one has more."""
-        return self.received + self.quarantined + self.repeated + self.refused
+        return self.received + self.quarantined + self.repeated + self.refused + self.erased
 
     def latest(self, other: "Receipt") -> "Receipt":
         """Of two receipts of a container the later one: no total ever shrinks."""
@@ -48,6 +49,7 @@ class Receipt:
             max(self.quarantined, other.quarantined),
             max(self.repeated, other.repeated),
             max(self.refused, other.refused),
+            max(self.erased, other.erased),
         )
 
 
@@ -78,13 +80,15 @@ class Ledger:
         receipts = self.receipts.values()
         received = sum(receipt.received - receipt.refused for receipt in receipts)
         quarantined = sum(receipt.quarantined for receipt in receipts)
+        erased = sum(receipt.erased for receipt in receipts)
         duplicate = self.rewritten + sum(receipt.repeated for receipt in receipts)
         return {
             "received": received,
             "stored": self.stored,
             "duplicate": duplicate,
             "quarantined": quarantined,
-            "in_flight": received - self.stored - duplicate - quarantined,
+            "erased": erased,
+            "in_flight": received - self.stored - duplicate - quarantined - erased,
             "bots": self.bots,
         }
 

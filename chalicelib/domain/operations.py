@@ -145,6 +145,19 @@ OPERATIONS: dict[str, Operation] = {
         query=PageParameters,
         path=_USER,
     ),
+    "DELETE /users/{user_id}": Operation(
+        "Erases a user, everywhere, within hours; answers the receipt.",
+        Scope.ADMIN,
+        {202: answers.ERASURE},
+        raises=(InvalidRequest,),
+        path=_USER,
+    ),
+    "GET /erasures": Operation(
+        "Every erasure, the latest first.", Scope.ADMIN, {200: answers.ERASURES}, query=PageParameters
+    ),
+    "GET /erasures/{erasure_id}": Operation(
+        "How far an erasure is, and what was removed where.", Scope.ADMIN, {200: answers.ERASURE}, raises=(NotFound,)
+    ),
     "GET /quarantine": Operation(
         "What was rejected, with the reasons and the events, newest first.",
         Scope.ADMIN,

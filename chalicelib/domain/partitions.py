@@ -11,6 +11,11 @@ TAIL = "tail-"
 HOUR_FILE = "hour-"  # sorts before TAIL
 
 
+def project_folder(project: str) -> str:
+    """The lake folder of a project, with a folder for each day."""
+    return f"lake/project={project}/"
+
+
 def hour_folder(project: str, hour: str) -> str:
     """The lake folder of an hour such as `2026-11-21T10`: `lake/project=demo/dt=2026-11-21/hr=10/`."""
     day, _, hr = hour.partition("T")

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from chalicelib.domain.access import ID_DIGITS, ApiKey, Credential, Project, Scope
+from chalicelib.domain.erasure import Arrivals
 from chalicelib.domain.events import Mode
 from chalicelib.domain.quotas import UNLIMITED, Allowance, Limits
 
@@ -31,6 +32,7 @@ class ProjectSettings:
     mode: Mode
     limits: Limits  # of each key that has none of its own
     created_at: datetime
+    erased_users: Arrivals = Arrivals.DROP  # what is done with what still arrives of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +80,16 @@ class AccessTable:
             return False
         return True
 
-    def change_project(self, project: str, mode: Mode | None, limits: dict[str, float | int | None]) -> bool:
-        """Set the mode and the limits that are given, by name, None to remove one; False when there is no project."""
-        values: Item = {} if mode is None else {"mode": {"S": mode.value}}
+    def change_project(
+        self,
+        project: str,
+        mode: Mode | None,
+        limits: dict[str, float | int | None],
+        erased_users: Arrivals | None = None,
+    ) -> bool:
+        """Set what is given, limits by name and None to remove one; False when there is no project."""
+        words = {"mode": mode, "erased_users": erased_users}
+        values: Item = {name: {"S": word.value} for name, word in words.items() if word is not None}
         values |= {name: {"N": str(value)} for name, value in limits.items() if value is not None}
         gone = [name for name, value in limits.items() if value is None]
         sets = "SET " + ", ".join(f"#{name} = :{name}" for name in values) if values else ""
@@ -99,6 +108,11 @@ class AccessTable:
         """One project; None when there is none of the name."""
         item = self._get(f"project#{project}", "project")
         return None if item is None else _settings(item)
+
+    def arrivals(self, project: str) -> Arrivals:
+        """What a project does with what still arrives of erased users."""
+        found = self.project(project)
+        return found.erased_users if found else Arrivals.DROP
 
     def names(self) -> list[str]:
         """Every project's name."""
@@ -234,7 +248,8 @@ def _owner(item: Item) -> Project:
 
 def _settings(item: Item) -> ProjectSettings:
     created_at = datetime.fromisoformat(item["created_at"]["S"])
-    return ProjectSettings(item["project"]["S"], Mode(item["mode"]["S"]), _limits(item), created_at)
+    arrivals = Arrivals(item["erased_users"]["S"]) if "erased_users" in item else Arrivals.DROP
+    return ProjectSettings(item["project"]["S"], Mode(item["mode"]["S"]), _limits(item), created_at, arrivals)
 
 
 def _api_key(item: Item) -> ApiKey:

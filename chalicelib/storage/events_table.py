@@ -63,6 +63,20 @@ class EventsTable:
             return False
         return True
 
+    def forget(self, project: str, user: str) -> int:
+        """Delete all there is of an id: chunks, traits and links; returns how many items it was. Raises Unavailable."""
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.name,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": f"{project}#{user}"}},
+            ProjectionExpression="pk, sk",
+            ConsistentRead=True,
+        )
+        requests = [{"DeleteRequest": {"Key": item}} for page in pages for item in page["Items"]]
+        for start in range(0, len(requests), MAX_BATCH_ITEMS):
+            self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
+        return len(requests)
+
     def chunks(self, project: str, users: Iterable[str], before: str | None = None) -> Iterator[StoredChunk]:
         """The chunks of some ids of a person, the latest first; `before` is the sort key to begin below."""
         return merge(

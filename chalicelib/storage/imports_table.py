@@ -15,7 +15,7 @@ import orjson
 from botocore.exceptions import ClientError
 
 from chalicelib.domain.imports import Import
-from chalicelib.domain.time_windows import iso_ms
+from chalicelib.domain.time_windows import iso_ms, parse_ms
 
 KEPT_SECONDS = 400 * 86_400
 FIRST = "~"  # sorts after every id
@@ -103,6 +103,11 @@ class ImportsTable:
         )
         for page in pages:
             yield from map(_shown, page["Items"])
+
+    def going_on_since(self, project: str) -> int | None:
+        """When the oldest import that is not over began, in epoch milliseconds; None when all are over."""
+        going_on = (one for one in self.latest(project, None) if one["ended_at"] is None)
+        return min((parse_ms(one["started_at"]) for one in going_on), default=None)
 
     def page(self, project: str, limit: int, before: str | None) -> dict[str, Any]:
         """A page of the project's imports, the latest first; `next` is the `before` of the page after it."""

@@ -1,6 +1,7 @@
 """The lake's files: Parquet, zstd, one schema for every event type; hot fields are columns, the rest is JSON."""
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from chalicelib.domain.events import StoredEvent
-from chalicelib.domain.partitions import day_folder, hour_file_name
+from chalicelib.domain.partitions import day_folder, hour_file_name, project_folder
 from chalicelib.domain.time_windows import from_ms, to_ms
+from chalicelib.storage.erased_rows import COLUMNS, ErasedRows, may_be_theirs
 from chalicelib.storage.merging import BATCH_ROWS, Merge, batches
 from chalicelib.storage.objects import DataBucket
 
@@ -35,6 +37,7 @@ SCHEMA = pa.schema(
 )
 
 SORTED_BY = [pq.SortingColumn(SCHEMA.get_field_index(name)) for name in ("occurred_at", "event_id")]
+SCANNED_ROWS = 65_536  # of three columns
 TAIL_PAGE_BYTES = 64 * 1024  # what a merge of many files holds of each column of each
 TAIL_GROUP_ROWS = 16_384  # so that a part of the time can be read without the rest
 FILE_BYTES = 256 * 1024 * 1024  # then another file begins: an engine reads several at once
@@ -91,9 +94,21 @@ class Lake:
         """The size in bytes of each Parquet file of an hour's folder, by name."""
         return {name: size for name, size in self.bucket.sizes(folder).items() if name.endswith(".parquet")}
 
-    def merge(self, folder: str, files: Mapping[str, int]) -> Merge:
-        """What the files hold together, each event once."""
-        return Merge(list(files), lambda name: self._open(folder + name, files[name]), SCHEMA)
+    def merge(self, folder: str, files: Mapping[str, int], without: ErasedRows | None = None) -> Merge:
+        """What the files hold together, each event once, and without the rows of erased users."""
+        return Merge(list(files), lambda name: self._open(folder + name, files[name]), SCHEMA, without)
+
+    def rows_of(self, key: str, size_bytes: int, users: ErasedRows) -> Counter[str]:
+        """How many rows of a file each of the users has."""
+        with self._open(key, size_bytes) as file:
+            groups = may_be_theirs(file, users.until)
+            batches = file.iter_batches(SCANNED_ROWS, row_groups=groups, columns=COLUMNS) if groups else iter(())
+            return users.counted(batches)
+
+    def days(self, project: str) -> list[str]:
+        """Every UTC day that the project has a folder for, in order."""
+        folder = project_folder(project)
+        return sorted(name.removeprefix(f"{folder}dt=").rstrip("/") for name in self.bucket.folders(folder))
 
     def write_hour(self, folder: str, version: str, merge: Merge, each: Callable[[], None]) -> HourFiles:
         """Write the merged rows as the files of a version; before each write `each` is called, which may raise."""

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from chalicelib.storage.erased_rows import COLUMNS, ErasedRows, Mask
+
 SLICE_ROWS = 131_072  # of a slice, which becomes a row group, …
 SLICE_BYTES = 16 * 1024 * 1024  # … unless its rows are long; as Parquet counts them, in memory some four times that
 BATCH_ROWS = 8_192  # decoded of a file at a time; of all files together, about a slice
@@ -24,7 +26,6 @@ COMPARED_IDS = 250_000  # at a time
 
 Key = tuple[int, str]  # occurred_at in microseconds, event_id
 Hashes = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 class Unordered(ValueError):
@@ -41,7 +42,7 @@ class _Scan:
     size_bytes: int
     hashes: Hashes
     samples: list[Key]
-    lost: Mask | None = None  # rows that are in another file, or further up
+    lost: Mask | None = None  # rows that are in another file, or further up, or an erased user's
 
 
 @dataclass
@@ -51,19 +52,22 @@ class Merge:
     names: Sequence[str]
     opened: Callable[[str], pq.ParquetFile]
     columns: pa.Schema
+    without: ErasedRows | None = None
     schema: pa.Schema = field(init=False)
     rows: int = field(init=False)
     duplicates: int = field(init=False)
+    erased: int = field(init=False)
     slice_rows: int = field(init=False)
     _scans: list[_Scan] = field(init=False)
 
     def __post_init__(self) -> None:
         self._scans = [self._scan(name) for name in sorted(self.names)]
         self.schema = _schema(self.columns, [scan.schema for scan in self._scans])
+        self.erased = self._lost()
         self._decide()
-        self.duplicates = sum(int(scan.lost.sum()) for scan in self._scans if scan.lost is not None)
+        self.duplicates = self._lost() - self.erased
         every = sum(len(scan.hashes) for scan in self._scans)
-        self.rows = every - self.duplicates
+        self.rows = every - self._lost()
         row_bytes = sum(scan.size_bytes for scan in self._scans) // max(1, every)
         self.slice_rows = max(MIN_SLICE_ROWS, min(SLICE_ROWS, SLICE_BYTES // max(1, row_bytes)))
 
@@ -92,12 +96,20 @@ class Merge:
             last = key_at(rows, rows.num_rows - 1)
             yield rows
 
+    def _lost(self) -> int:
+        return sum(int(scan.lost.sum()) for scan in self._scans if scan.lost is not None)
+
     def _scan(self, name: str) -> _Scan:
         hashes: list[Hashes] = []
+        erased: list[Mask] = []
         samples: list[Key] = []
         first: Key | None = None
         with self.opened(name) as file:
-            for batch in batches(file, BATCH_ROWS, ["occurred_at", "event_id"]):
+            for batch in batches(
+                file, BATCH_ROWS, sorted({"event_id", *(COLUMNS if self.without else ["occurred_at"])})
+            ):
+                if self.without:
+                    erased.append(self.without.mask(batch))
                 # Python's own hash: 64 bits, keyed by the process, so that nobody can make ids that meet.
                 ids = batch.column("event_id").to_pylist()
                 hashes.append(np.fromiter(map(hash, ids), np.int64, len(ids)))
@@ -105,7 +117,8 @@ class Merge:
                 samples += [key_at(batch, row) for row in range(0, batch.num_rows, SAMPLE_ROWS)]
             groups = range(file.num_row_groups)
             size_bytes = sum(file.metadata.row_group(group).total_byte_size for group in groups)
-            return _Scan(name, file.schema_arrow, first, size_bytes, _joined(hashes), samples)
+            lost = np.concatenate(erased) if erased else None
+            return _Scan(name, file.schema_arrow, first, size_bytes, _joined(hashes), samples, lost)
 
     def _cuts(self) -> list[Key]:
         """Keys between which about `slice_rows` rows lie."""

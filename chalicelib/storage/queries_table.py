@@ -1,6 +1,7 @@
 """Queries in the control table: whose each is, and those that a project saved under a name.
 
 query#<id> / query            project, the SQL as it was written, and what its rows become; for a week
+asked#<project> / <id>        that it was asked, and when, for as long
 queries#<project> / <name>    a saved query
 """
 
@@ -43,15 +44,29 @@ class QueriesTable:
 
     def put(self, query_id: str, asked: Asked, expires_at: datetime) -> None:
         """Note whose query it is, before anyone can ask for it."""
+        expiry = {"expires_at": {"N": str(int(expires_at.timestamp()))}}
+        place = {**_key(f"asked#{asked.project}", query_id), **expiry}
+        self.client.put_item(TableName=self.name, Item=place)
         question = orjson.dumps({"report": asked.report, "question": asked.question, "folder": asked.folder})
         item = {
             **_key(f"query#{query_id}", "query"),
             "project": {"S": asked.project},
             "sql": {"S": asked.sql},
             "question": {"B": question},
-            "expires_at": {"N": str(int(expires_at.timestamp()))},
+            **expiry,
         }
         self.client.put_item(TableName=self.name, Item=item)
+
+    def asked(self, project: str, expiring_before: datetime) -> list[str]:
+        """The ids of the project's queries that expire before then."""
+        limit = int(expiring_before.timestamp())
+        items = self._query(f"asked#{project}")
+        return [item["sk"]["S"] for item in items if int(item["expires_at"]["N"]) < limit]
+
+    def drop(self, project: str, query_id: str) -> None:
+        """Forget a query that was asked; its place last, by which it is found again."""
+        for key in (_key(f"query#{query_id}", "query"), _key(f"asked#{project}", query_id)):
+            self.client.delete_item(TableName=self.name, Key=key)
 
     def get(self, query_id: str) -> Asked | None:
         """What was asked; None of an unknown query."""
@@ -78,14 +93,7 @@ class QueriesTable:
 
     def all_saved(self, project: str) -> Iterator[SavedQuery]:
         """Those of a project, by name."""
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": f"queries#{project}"}},
-            ConsistentRead=True,
-        )
-        for page in pages:
-            yield from map(_saved, page["Items"])
+        yield from map(_saved, self._query(f"queries#{project}"))
 
     def forget(self, project: str, name: str) -> bool:
         """Remove a saved query; False when there is none."""
@@ -93,6 +101,16 @@ class QueriesTable:
             TableName=self.name, Key=_key(f"queries#{project}", name), ReturnValues="ALL_OLD"
         )
         return "Attributes" in answer
+
+    def _query(self, pk: str) -> Iterator[dict[str, Any]]:
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.name,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": pk}},
+            ConsistentRead=True,
+        )
+        for page in pages:
+            yield from page["Items"]
 
     def _get(self, pk: str, sk: str) -> dict[str, Any] | None:
         item: dict[str, Any] | None = self.client.get_item(

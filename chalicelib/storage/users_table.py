@@ -52,6 +52,14 @@ class UsersTable:
         before = [sort_key.removeprefix(WAS) for sort_key in self._sort_keys(project, user, WAS)]
         return before, [sort_key.removeprefix(BECAME) for sort_key in self._sort_keys(project, user, BECAME)]
 
+    def unlink(self, project: str, user: str) -> int:
+        """Delete what other ids have of their link to this one; returns how many links it was."""
+        before, became = self.links(project, user)
+        others = [(previous, BECAME + user) for previous in before] + [(later, WAS + user) for later in became]
+        for other, sort_key in others:
+            self.client.delete_item(TableName=self.name, Key=_key(project, other, sort_key))
+        return len(others)
+
     def _put_link(self, project: str, link: Link) -> None:
         for own, sort_key in ((link.previous, BECAME + link.user), (link.user, WAS + link.previous)):
             self.client.put_item(TableName=self.name, Item={**_key(project, own, sort_key), "project": {"S": project}})

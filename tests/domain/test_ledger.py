@@ -38,6 +38,7 @@ def test_every_event_received_is_on_the_other_side_or_in_flight() -> None:
         "stored": 5,
         "duplicate": 3,
         "quarantined": 1,
+        "erased": 0,
         "in_flight": 1,
         "bots": 1,
     }

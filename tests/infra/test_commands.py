@@ -56,9 +56,9 @@ def test_the_stack_gives_every_output(made: dict[str, str], template: dict[str, 
 def test_the_monitoring_stack_stands_beside_it(made: dict[str, str], aws: Aws) -> None:
     groups = aws("logs").describe_log_groups(logGroupNamePrefix="/aws/lambda/tidemark-prod")["logGroups"]
 
-    assert len(groups) == 26
+    assert len(groups) == 27
     assert {group["retentionInDays"] for group in groups} == {30}
-    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 25
+    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 27
 
 
 def test_a_stage_that_asks_for_kinesis_gets_a_stream_and_keeps_everything_else(made: dict[str, str], aws: Aws) -> None:

@@ -22,14 +22,15 @@ import app as handlers
 from chalicelib import wiring
 from chalicelib.compact import MIN_FOLD
 from chalicelib.domain.access import ApiKey, Connection, Project, Scope
-from chalicelib.domain.chunks import Message, chunks_of, encode_message
+from chalicelib.domain.chunks import Message, Parcel, chunks_of, encode_message, to_spill
 from chalicelib.domain.deltas import Merged
 from chalicelib.domain.enrichment import NOBODY
+from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
 from chalicelib.domain.events import Mode, StoredEvent
 from chalicelib.domain.imports import Import
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.notices import Anomaly, Subject
-from chalicelib.domain.partitions import hour_folder, quarantine_key
+from chalicelib.domain.partitions import hour_folder, quarantine_key, spill_key, unreadable_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.quotas import Limits
 from chalicelib.domain.rollups import Rollups
@@ -37,6 +38,8 @@ from chalicelib.domain.time_windows import HOUR_MS, hour_of
 from chalicelib.settings import BUFFERS
 from chalicelib.storage.access_table import AccessTable, digest_of
 from chalicelib.storage.lake import Row
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.queries_table import Asked
 from chalicelib.storage.rollups_table import _merged_item
 from infra.policies import documents
 from tests.stores import INDEXES, create_table, stream_record
@@ -112,7 +115,8 @@ def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterato
         case "dynamodb", "TransactWriteItems":
             for item in parameters["TransactItems"]:
                 (kind, write), *_ = item.items()
-                yield Call(f"dynamodb:{kind}Item", table + write["TableName"])
+                key = (write.get("Key") or write["Item"])["pk"]["S"]
+                yield Call(f"dynamodb:{kind}Item", table + write["TableName"], key)
         case "dynamodb", "BatchGetItem" | "BatchWriteItem":
             for name in parameters["RequestItems"]:
                 yield Call(f"dynamodb:{operation}", table + name)
@@ -316,6 +320,11 @@ def run_api_handler(recorder: Recorder) -> None:
             assert client.http.get("/aggregations/events?date=2026-11-21", headers=headers).status_code == 200
             assert client.http.get("/users/ada", headers=headers).status_code == 404
             assert client.http.get("/users/ada/events", headers=headers).status_code == 200
+            erased = client.http.delete("/users/ada", headers=headers)
+            assert erased.status_code == 202
+            assert client.http.delete("/users/ada", headers=headers).json_body == erased.json_body
+            assert client.http.get(f"/erasures/{erased.json_body['id']}", headers=headers).status_code == 200
+            assert client.http.get("/erasures", headers=headers).status_code == 200
             assert client.http.post("/realtime/tickets", headers=headers).status_code == 201
             watch_something(client, headers)
             with patch("chalicelib.storage.athena.Athena.link", return_value=""):  # moto tells no output location
@@ -397,7 +406,9 @@ def run_process(recorder: Recorder) -> None:
         event_id="1", event_type="identify", occurred_at=now_ms(), user_id="u", properties={"plan": "pro"}
     )
     ((body, _),) = encode_message(Message("shop", now_ms(), [event]))
-    records = [{"messageId": "1", "body": body}, {"messageId": "2", "body": "unreadable"}]
+    ((gone, _),) = encode_message(Message("shop", now_ms(), [{**event, "user_id": "erased"}]))
+    wiring.erased_users().put("shop", Marker(digest_of_user("shop", "erased"), now_ms(), FOR_EVER_MS))
+    records = [{"messageId": str(n), "body": text} for n, text in enumerate((body, "unreadable", gone))]
     with recorder.function():
         assert handlers.process({"Records": records}, None) == {"batchItemFailures": []}
 
@@ -575,6 +586,43 @@ def run_audit(recorder: Recorder) -> None:
         assert wiring.auditor().audit(now_ms() // 1000, spilled=0)["EventsInFlight"] == 1
 
 
+def run_erase(recorder: Recorder) -> None:
+    """Of a user who is everywhere: in the hour's files, among what was rejected, imported, spilled and asked."""
+    run_close(recorder)
+    ada = StoredEvent(event_id="1", event_type="identify", occurred_at=now_ms(), user_id="u", anonymous_id="v")
+    ((text, _),) = encode_message(Message("shop", now_ms(), [ada]))
+    ((other, _),) = encode_message(Message("shop", now_ms(), [ada, {**ada, "user_id": "w"}]))
+    handlers.process({"Records": [{"messageId": "1", "body": text}]}, None)
+    bucket = wiring.data_bucket()
+    bucket.put(spill_key("shop", b""), to_spill([Parcel(text, 1)]))
+    bucket.put(unreadable_key("m1"), text.encode())
+    bucket.put(unreadable_key("m2"), other.encode())
+    for name, users in (("one", "u"), ("two", "uw")):
+        events = [{"event_type": name, "event_id": f"{name}{user}", "user_id": user} for user in users]
+        records = [Record(n, event["event_id"], "unknown", "", "", None, event) for n, event in enumerate(events)]
+        file = QuarantineFile("shop", now_ms(), None, NOBODY, records)
+        bucket.put_gzip(quarantine_key("shop", now_ms(), name.encode()), file.encode())
+    bucket.put("raw/shop/a.ndjson", b'{"event_type": "click", "user_id": "u", "timestamp": "2013-01-01T10:00:00Z"}')
+    one = Import.of("raw/shop/a.ndjson", "", "1", now_ms())
+    assert one is not None
+    wiring.imports_table().begin(one)
+    wiring.imports_table().end(one, "done", now_ms(), {})
+    bucket.put(one.rows_key(1), b"")
+    wiring.queries_table().put("q1", Asked("shop", "SELECT 1", "folder"), datetime.now(UTC) + timedelta(days=7))
+    results = DataBucket(wiring.client("s3"), wiring.settings().results_bucket)
+    results.put("athena/q1.csv", b"")
+    receipt = wiring.profiler().request_erasure("shop", "u", now_ms())
+    for minutes in (0, 17, 200, 300):
+        with recorder.function():
+            assert wiring.erasures_table().open()
+            wiring.eraser().run(now_ms() + minutes * 60_000 + 30 * HOUR_MS)
+        for state in wiring.dirty_hours().all():
+            wiring.dirty_hours().keep_retired(state, {})
+            for name in state.retired_names:
+                bucket.delete(hour_folder("shop", state.hour) + name)
+    assert wiring.profiler().erasure("shop", receipt["id"])["state"] == "done"
+
+
 def run_watch(recorder: Recorder) -> None:
     words = {"name": "nobody comes", "metric": "page_views", "comparison": "below", "threshold": 1}
     wiring.watcher().create("shop", words, now_ms() - 3_600_000)
@@ -621,6 +669,7 @@ RUNS: dict[str, Callable[[Recorder], None]] = {
     "compact": run_compact,
     "consolidate": run_consolidate,
     "reconcile": run_reconcile,
+    "erase": run_erase,
     "audit": run_audit,
     "watch": run_watch,
     "detect": run_detect,
@@ -632,7 +681,7 @@ RUNS: dict[str, Callable[[Recorder], None]] = {
 }
 
 
-SENDING = ("api_handler", "take_bus_event", "reinject", "audit")  # to the buffer
+SENDING = ("api_handler", "take_bus_event", "reinject", "audit", "erase")  # to the buffer
 
 
 @pytest.mark.parametrize(

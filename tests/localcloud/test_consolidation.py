@@ -18,6 +18,7 @@ from chalicelib.domain.snapshots import Open, Snapshot
 from chalicelib.domain.sql import confine, read
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms
 from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.objects import DataBucket
 from tests.localcloud.analysts import Place
@@ -57,6 +58,7 @@ class World:
         clients = {service: self._client(service) for service in ("s3", "dynamodb")}
         self.lake = Lake(DataBucket(clients["s3"], self.bucket))
         self.dirty = DirtyHours(clients["dynamodb"], self.table, lambda: self.now_ms / 1000)
+        self.erased = ErasedUsers(clients["dynamodb"], place.table)
         self.clock = 0.0
         self.consolidator = Consolidator(
             self.lake, self.dirty, "test", lambda: uuid.uuid4().hex[:8], lambda: self.clock
@@ -96,7 +98,7 @@ class World:
             record = stream_record(chunk, first + number)
             record["dynamodb"]["ApproximateCreationDateTime"] = first
             batch.append(record)
-        self.surely(lambda: Archiver(self.lake, self.dirty).archive(batch))
+        self.surely(lambda: Archiver(self.lake, self.dirty, self.erased).archive(batch))
 
     def run(self) -> None:
         """The schedule, until it lives through a run."""

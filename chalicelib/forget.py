@@ -1,0 +1,168 @@
+"""What is left of erased users outside of the tables and the lake: files that were rejected, put aside or imported.
+
+Each method removes, of a project, what names one of the ids, and returns how much that was. Files are small and few, so
+each is read; doing it again finds nothing.
+"""
+
+import gzip
+import logging
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from chalicelib.domain.chunks import decode_message, encode_message, from_spill
+from chalicelib.domain.erasure import mentioned_in, mentions
+from chalicelib.domain.events import user_of
+from chalicelib.domain.imports import RAW, STAGED, Import, ImportRefused, RowMapping
+from chalicelib.domain.partitions import SPILL, UNREADABLE, quarantine_folder
+from chalicelib.domain.quarantine import IN_BODY, QuarantineFile, Record
+from chalicelib.storage.imports_table import ImportsTable
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.queries_table import QueriesTable
+from chalicelib.storage.raw_files import RawFile
+
+RESULTS = "athena/"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetter:
+    """Removes; `reinject` sends a spilled object on, to where its erased users' events are dropped."""
+
+    bucket: DataBucket
+    results: DataBucket
+    imports: ImportsTable
+    queries_table: QueriesTable
+    reinject: Callable[[str], None]
+
+    def places(self) -> dict[str, Callable[[str, Sequence[str]], int]]:
+        """All but `queries`, by the name that a receipt has for it."""
+        return {
+            "quarantine": self.quarantine,
+            "spill": self.spill,
+            "unreadable": self.unreadable,
+            "imported_files": self.imported,
+        }
+
+    def quarantine(self, project: str, ids: Sequence[str]) -> int:
+        """Rejected events that name an id anywhere."""
+        removed = 0
+        for key in list(self.bucket.keys(quarantine_folder(project))):
+            file = self._read(key)
+            if file is None:
+                continue
+            body = b"" if mentioned_in(file.body, ids) else file.body
+            left = [record for record in file.records if not _names(record, ids, body)]
+            if len(left) == len(file.records) and body == file.body:
+                continue
+            removed += len(file.records) - len(left)
+            if left:
+                self.bucket.put_gzip(key, replace(file, records=left, body=body).encode())
+            else:
+                self.bucket.delete(key)
+        return removed
+
+    def _read(self, key: str) -> QuarantineFile | None:
+        """The file; None of one that is gone, or is not ours."""
+        content = self.bucket.get(key)
+        try:
+            return None if content is None else QuarantineFile.decode(gzip.decompress(content))
+        except (ValueError, EOFError, OSError, zlib.error) as error:
+            log.warning("quarantine file unreadable", extra={"key": key, "reason": str(error)})
+            return None
+
+    def spill(self, project: str, ids: Sequence[str]) -> int:
+        """Messages that wait for the buffer; raises Unavailable as long as it takes none."""
+        found = 0
+        for key in list(self.bucket.keys(f"{SPILL}{project}/")):
+            content = self.bucket.get(key)
+            if content is not None and any(_has(parcel.text, project, ids) for parcel in from_spill(content)):
+                self.reinject(key)
+                found += 1
+        return found
+
+    def unreadable(self, project: str, ids: Sequence[str]) -> int:
+        """Messages that no table took, and stream records that nobody could read."""
+        owners = [f"{project}#{each}" for each in ids]
+        removed = 0
+        for key in list(self.bucket.keys(UNREADABLE)):
+            content = self.bucket.get(key) or b""
+            try:
+                message = decode_message(content)
+            except ValueError:
+                if mentioned_in(content, owners):
+                    self.bucket.delete(key)
+                    removed += 1
+                continue
+            left = [event for event in message.events if message.project != project or user_of(event) not in ids]
+            if len(left) < len(message.events):
+                removed += len(message.events) - len(left)
+                [(text, _)] = encode_message(replace(message, events=left))
+                if left:
+                    self.bucket.put(key, text.encode())
+                else:
+                    self.bucket.delete(key)
+        return removed
+
+    def imported(self, project: str, ids: Sequence[str]) -> int:
+        """Files of history that are imported, with their reports; others are their owner's, and stay."""
+        states: dict[str, str] = {}
+        for one in self.imports.latest(project, None):
+            states.setdefault(one["file"], one["state"])
+            if one["state"] in ("done", "failed"):
+                for key in list(self.bucket.keys(f"{STAGED}{project}/{one['id']}/")):
+                    self.bucket.delete(key)
+        removed = 0
+        for key in list(self.bucket.keys(f"{RAW}{project}/")):
+            one_file = Import.of(key, "", "", 0)
+            if one_file is None or not self._row_names(one_file, ids):
+                continue
+            if states.get(one_file.file) != "done":
+                log.warning("a file of raw/ names an erased user", extra={"project": project, "key": key})
+                continue
+            self.bucket.delete(one_file.report_key)
+            self.bucket.delete(key)
+            removed += 1
+        return removed
+
+    def queries(self, project: str, expiring_before: datetime) -> int:
+        """What was asked, and its results, up to some time: any of them may show the user."""
+        asked = self.queries_table.asked(project, expiring_before)
+        for query_id in asked:
+            query = self.queries_table.get(query_id)
+            prefixes = [f"{RESULTS}{query_id}"]
+            if query and query.folder:
+                prefixes.append(f"{RESULTS}unloaded/{query.folder}/")
+            for key in [key for prefix in prefixes for key in self.results.keys(prefix)]:
+                self.results.delete(key)
+            self.queries_table.drop(project, query_id)
+        return len(asked)
+
+    def _row_names(self, one: Import, ids: Sequence[str]) -> bool:
+        mapping = next(filter(None, (self.bucket.get(key) for key in one.mapping_keys)), None)
+        try:
+            file = RawFile(lambda: self.bucket.open(one.key), one.file, RowMapping.read(mapping) if mapping else None)
+            return any(_mentioned(getattr(row, "sent", row), ids) for row in file.rows())
+        except (ImportRefused, FileNotFoundError):
+            return False
+
+
+def _names(record: Record, ids: Sequence[str], body: bytes) -> bool:
+    if record.kept_as == IN_BODY:
+        return not body
+    return _mentioned(record.event, ids) or record.event_id in ids
+
+
+def _mentioned(value: Any, ids: Sequence[str]) -> bool:
+    return mentioned_in(value.encode(), ids) if isinstance(value, str) else mentions(value, ids)
+
+
+def _has(text: str, project: str, ids: Sequence[str]) -> bool:
+    try:
+        message = decode_message(text)
+    except ValueError:
+        return False
+    return message.project == project and any(user_of(event) in ids for event in message.events)

@@ -1,0 +1,66 @@
+"""Which rows of a lake file are an erased user's."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from chalicelib.domain.erasure import Until
+
+COLUMNS = ["occurred_at", "user_id", "anonymous_id"]  # that tell it; a merge reads the first in any case
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedRows:
+    """Tells the rows of these users, as far as they occurred before each one's time."""
+
+    until: Until
+
+    def mask(self, rows: pa.RecordBatch) -> Mask:
+        """True where a row is one of theirs; the batch has COLUMNS."""
+        return np.asarray(pc.is_valid(self._owners(rows)))
+
+    def counted(self, batches: Iterator[pa.RecordBatch]) -> Counter[str]:
+        """How many rows each of them has."""
+        found: Counter[str] = Counter()
+        for batch in batches:
+            found.update(self._owners(batch).drop_null().to_pylist())
+        return found
+
+    def _owners(self, rows: pa.RecordBatch) -> pa.Array:
+        """Of each row the erased user that it is of, or null."""
+        user = rows.column("user_id")
+        user = pc.if_else(pc.equal(user, ""), None, user)
+        user = pc.coalesce(user, rows.column("anonymous_id"))  # as `user_of` has it
+        place = pc.index_in(user, pa.array(list(self.until), pa.string()))
+        if place.null_count == len(place):
+            return pa.nulls(len(place), pa.string())
+        limits = pa.array([ms * 1000 for ms in self.until.values()], pa.int64()).take(place)
+        theirs = pc.less(pc.cast(rows.column("occurred_at"), pa.int64()), limits)
+        return pc.if_else(theirs, user, None)
+
+
+def may_be_theirs(file: pq.ParquetFile, until: Until) -> list[int]:
+    """The row groups of a file that may have rows of the users: the footer has the least and the largest id of each."""
+    ids = sorted(until)
+    names = file.schema_arrow.names
+    places = [names.index(name) for name in ("user_id", "anonymous_id")]
+    return [
+        group
+        for group in range(file.num_row_groups)
+        if any(_may_hold(file.metadata.row_group(group).column(place).statistics, ids) for place in places)
+    ]
+
+
+def _may_hold(statistics: pq.Statistics | None, ids: list[str]) -> bool:
+    if statistics is None:
+        return True
+    if not statistics.has_min_max:  # of a column without a value, or with one too long for a footer
+        return bool(statistics.num_values)
+    return any(statistics.min <= each <= statistics.max for each in ids)

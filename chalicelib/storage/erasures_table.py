@@ -1,0 +1,186 @@
+"""Erasures in the control table: `erasures#<project>` / `<id>`, kept as receipts, and `erasures` / `<project>#<id>`,
+which there is until one is done.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from chalicelib.domain.erasure import Erasure, State
+
+OPEN = "erasures"
+LEASE_MS = 16 * 60_000  # longer than a run may take
+LAST = "~"  # sorts after every id
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ErasuresTable:
+    """Every call is right when repeated; times are epoch milliseconds."""
+
+    client: Any
+    name: str
+
+    def request(self, erasure: Erasure) -> None:
+        """Keep a new one, and that it is open, together."""
+        item = {
+            **_key(erasure),
+            "state": {"S": erasure.state.value},
+            "requested_ms": {"N": str(erasure.requested_ms)},
+            "user": {"S": str(erasure.user)},
+            "removed": {"M": {}},
+        }
+        items = (item, _open_key(erasure))
+        self.client.transact_write_items(TransactItems=[{"Put": {"TableName": self.name, "Item": i}} for i in items])
+
+    def open(self) -> list[Erasure]:
+        """Those of all projects that are not done, the oldest first."""
+        places = [item["sk"]["S"].rpartition("#") for item in self._query(OPEN)]
+        found = (self.get(project, erasure_id) for project, _, erasure_id in places)
+        return sorted((one for one in found if one is not None), key=lambda one: (one.requested_ms, one.id))
+
+    def open_of(self, project: str, user: str) -> Erasure | None:
+        """One of the user that is not done, if there is any."""
+        places = self._query(OPEN, f"{project}#")
+        found = (self.get(project, item["sk"]["S"].rpartition("#")[2]) for item in places)
+        return next((one for one in found if one is not None and one.user == user), None)
+
+    def get(self, project: str, erasure_id: str) -> Erasure | None:
+        """One of the project, or None."""
+        key = {"pk": {"S": f"erasures#{project}"}, "sk": {"S": erasure_id}}
+        item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
+        return None if item is None else _erasure(item)
+
+    def page(self, project: str, limit: int, before: str | None) -> dict[str, Any]:
+        """A page of receipts, the latest first; `next` is the `before` of the page after it."""
+        found = list(islice(map(_erasure, self._query(f"erasures#{project}", before=before or LAST)), limit + 1))
+        shown = [one.shown() for one in found[:limit]]
+        return {"erasures": shown, "next": found[limit - 1].id if len(found) > limit else None}
+
+    def lease(self, erasure: Erasure, now_ms: int) -> bool:
+        """Take it for this run; False while another one has it."""
+        return self._update(
+            erasure,
+            "SET leased_ms = :until",
+            {":until": {"N": str(now_ms + LEASE_MS)}, ":now": {"N": str(now_ms)}},
+            "attribute_exists(pk) AND (attribute_not_exists(leased_ms) OR leased_ms <= :now)",
+        )
+
+    def release(self, erasure: Erasure) -> None:
+        """Give it back."""
+        self._update(erasure, "REMOVE leased_ms")
+
+    def begin(self, erasure: Erasure, ids: Iterable[str], marked_ms: int, until_ms: int) -> None:
+        """Whose events are removed is settled, and their markers are there."""
+        values = {
+            ":ids": {"L": [{"S": each} for each in ids]},
+            ":marked": {"N": str(marked_ms)},
+            ":until": {"N": str(until_ms)},
+        }
+        sets = "SET #state = :state, ids = :ids, marked_ms = :marked, until_ms = :until"
+        self._update(erasure, sets, {**values, ":state": {"S": State.REMOVING}})
+
+    def removed(self, erasure: Erasure, place: str, count: int) -> None:
+        """Some more was removed at a place; of a run that dies right before, the receipt says too little."""
+        if count:
+            names = {"#removed": "removed", "#place": place}
+            sets = "SET #removed.#place = if_not_exists(#removed.#place, :none) + :count"
+            self._update(erasure, sets, {":count": {"N": str(count)}, ":none": {"N": "0"}}, names=names)
+
+    def files_done(self, erasure: Erasure) -> None:
+        """All but the lake is done."""
+        self._update(erasure, "SET files_done = :yes", {":yes": {"BOOL": True}})
+
+    def found_on(self, erasure: Erasure, day: str) -> None:
+        """The lake has something on the day, which is to be looked at again."""
+        self._update(erasure, "ADD days :day", {":day": {"SS": [day]}})
+
+    def swept_before(self, erasure: Erasure, day: str) -> None:
+        """The days of the lake before this one were looked through."""
+        self._update(erasure, "SET next_day = :day", {":day": {"S": day}})
+
+    def swept(self, erasure: Erasure, now_ms: int) -> None:
+        """All days were looked through, or found to need it once more."""
+        values = {":now": {"N": str(now_ms)}, ":state": {"S": State.WAITING}}
+        self._update(erasure, "SET swept_ms = :now, #state = :state", values)
+
+    def finish(self, erasure: Erasure, now_ms: int) -> None:
+        """It is done: from now on nothing here names the user."""
+        values = {":now": {"N": str(now_ms)}, ":state": {"S": State.DONE}}
+        sets = "SET #state = :state, done_ms = if_not_exists(done_ms, :now) REMOVE #user, ids, days, leased_ms"
+        self._update(erasure, sets, values, names={"#user": "user"})
+        self.client.delete_item(TableName=self.name, Key=_open_key(erasure))
+
+    def _update(
+        self,
+        erasure: Erasure,
+        expression: str,
+        values: Item | None = None,
+        condition: str = "attribute_exists(pk)",
+        names: dict[str, str] | None = None,
+    ) -> bool:
+        names = {**(names or {}), **({"#state": "state"} if "#state" in expression else {})}
+        try:
+            self.client.update_item(
+                TableName=self.name,
+                Key=_key(erasure),
+                UpdateExpression=expression,
+                ConditionExpression=condition,
+                **({"ExpressionAttributeValues": values} if values else {}),
+                **({"ExpressionAttributeNames": names} if names else {}),
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
+
+    def _query(self, pk: str, prefix: str | None = None, before: str | None = None) -> Iterator[Item]:
+        condition, values = "pk = :pk", {":pk": {"S": pk}}
+        if prefix is not None:
+            condition, values = f"{condition} AND begins_with(sk, :sk)", {**values, ":sk": {"S": prefix}}
+        if before is not None:
+            condition, values = f"{condition} AND sk < :sk", {**values, ":sk": {"S": before}}
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.name,
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=values,
+            ScanIndexForward=before is None,
+            ConsistentRead=True,
+        )
+        for page in pages:
+            yield from page["Items"]
+
+
+def _key(erasure: Erasure) -> Item:
+    return {"pk": {"S": f"erasures#{erasure.project}"}, "sk": {"S": erasure.id}}
+
+
+def _open_key(erasure: Erasure) -> Item:
+    return {"pk": {"S": OPEN}, "sk": {"S": f"{erasure.project}#{erasure.id}"}}
+
+
+def _erasure(item: Item) -> Erasure:
+    def number(name: str) -> int | None:
+        return int(item[name]["N"]) if name in item else None
+
+    return Erasure(
+        id=item["sk"]["S"],
+        project=item["pk"]["S"].removeprefix("erasures#"),
+        state=State(item["state"]["S"]),
+        requested_ms=int(item["requested_ms"]["N"]),
+        user=item["user"]["S"] if "user" in item else None,
+        ids=tuple(each["S"] for each in item.get("ids", {"L": []})["L"]),
+        marked_ms=number("marked_ms"),
+        until_ms=number("until_ms"),
+        files_done="files_done" in item,
+        next_day=item["next_day"]["S"] if "next_day" in item else "",
+        swept_ms=number("swept_ms"),
+        days=frozenset(item["days"]["SS"]) if "days" in item else frozenset(),
+        removed={place: int(count["N"]) for place, count in item["removed"]["M"].items()},
+        done_ms=number("done_ms"),
+    )
