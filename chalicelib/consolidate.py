@@ -16,8 +16,8 @@ from chalicelib import metrics
 from chalicelib.domain.partitions import TAIL, hour_folder, version_name, version_of
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms
 from chalicelib.storage.dirty_hours import DirtyHours, Unsettled
-from chalicelib.storage.erased_rows import ErasedRows
 from chalicelib.storage.lake import HourFiles, Lake
+from chalicelib.storage.user_rows import UserRows
 
 SETTLE_MS = 10 * 60_000  # after an hour's end most of its tail files are there
 REST_MS = 30 * 60_000  # before late events have their hour written again
@@ -158,7 +158,7 @@ class Consolidator:
             raise ExceptionGroup(f"{len(failures)} hours were not consolidated", failures)
         return len(done)
 
-    def consolidate(self, project: str, hour: str, now_ms: int, without: ErasedRows | None = None) -> Consolidated:
+    def consolidate(self, project: str, hour: str, now_ms: int, without: UserRows | None = None) -> Consolidated:
         """Merge the hour's files into a new version, unless there is one version only; `finish` it afterwards.
 
         Also that one is written again when there are rows that it must be `without`. Raises Overtaken, TooLate, or

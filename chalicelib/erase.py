@@ -19,7 +19,6 @@ from typing import Any
 from chalicelib import metrics
 from chalicelib.domain.erasure import (
     FOR_EVER_MS,
-    MAX_IDS,
     READY_MS,
     Arrivals,
     Erasure,
@@ -30,11 +29,11 @@ from chalicelib.domain.erasure import (
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.time_windows import HOUR_MS, from_ms, hour_of, hour_start_ms, hours_between
 from chalicelib.storage.dirty_hours import DirtyHours, Unsettled
-from chalicelib.storage.erased_rows import ErasedRows
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.lake import Lake
+from chalicelib.storage.user_rows import UserRows
 from chalicelib.storage.users_table import UsersTable
 
 SETTLED_MS = 10 * 60_000  # after an hour's end, it is written again at the earliest: most of its events are there
@@ -48,7 +47,7 @@ IMPORT_MS = 24 * HOUR_MS  # none goes on for longer
 log = logging.getLogger(__name__)
 
 Places = Mapping[str, Callable[[str, Sequence[str]], int]]  # by name: removes, of a project, some ids; how many it was
-Rewrite = Callable[[str, str, int, ErasedRows], object]  # an hour, without the rows; and has it closed again
+Rewrite = Callable[[str, str, int, UserRows], object]  # an hour, without the rows; and has it closed again
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ class Eraser:
                 self._look_again(one, now_ms, started)
 
     def _begin(self, one: Erasure, now_ms: int) -> None:
-        ids = ids_of(one, self.users)
+        ids = self.users.ids_of(one.project, str(one.user))
         until_ms = FOR_EVER_MS if self.arrivals(one.project) is Arrivals.DROP else now_ms + READY_MS
         for each in ids:
             self.erased.put(one.project, Marker(digest_of_user(one.project, each), now_ms, until_ms))
@@ -128,10 +127,16 @@ class Eraser:
         # An import that began before may store what it judged then.
         if now_ms < ready_ms or (since is not None and now_ms - IMPORT_MS < since < ready_ms):
             return False
-        for name, remove in self.files.items():
-            self.table.removed(one, name, remove(one.project, one.ids))
+        self._clear(one)
         self.table.files_done(one)
         return True
+
+    def _clear(self, one: Erasure) -> int:
+        """Look through the smaller files; returns how much was removed."""
+        found = {name: remove(one.project, one.ids) for name, remove in self.files.items()}
+        for name, count in found.items():
+            self.table.removed(one, name, count)
+        return sum(found.values())
 
     def _forget(self, one: Erasure, ids: Sequence[str]) -> None:
         """Remove what the events table has, the links first: they say where their other ends are."""
@@ -162,7 +167,8 @@ class Eraser:
         if now_ms < due_ms or any(at <= due_ms for state in self.dirty.of(one.project) for at in state.retired):
             return
         looked = [self._clean([one], day, now_ms, started) for day in sorted(one.days)]
-        if all(complete for _, complete in looked) and not any(found for found, _ in looked):
+        left = self._clear(one) + sum(found for found, _ in looked)
+        if not left and all(complete for _, complete in looked):
             # Before the lake was looked through; what was asked since has not seen the user.
             before = from_ms(one.swept_ms or now_ms) + timedelta(days=RESULTS_DAYS)
             self.table.removed(one, "query_results", self.forget_queries(one.project, before))
@@ -173,7 +179,7 @@ class Eraser:
         """Have each hour of the day without the users' rows: (whether a file has one still, whether all was done)."""
         project = group[0].project
         owner = {user: one for one in group for user in one.ids}
-        rows = ErasedRows({user: until for one in group for user, until in one.until.items()})
+        rows = UserRows({user: until for one in group for user, until in one.until.items()})
         unsettled = {state.hour: state for state in self.dirty.between(project, f"{day}T00", f"{day}T23")}
         start_ms = hour_start_ms(f"{day}T00")
         found, complete = False, True
@@ -205,16 +211,6 @@ class Eraser:
             return True
         log.warning("hour left for another run", extra={"hour": hour, "size_bytes": size_bytes})
         return False
-
-
-def ids_of(one: Erasure, users: UsersTable) -> list[str]:
-    """The user's id, and those before it that became nobody else."""
-    ids = [str(one.user)]
-    for each in ids:
-        for previous in users.links(one.project, each)[0]:
-            if previous not in ids and len(ids) < MAX_IDS and {*users.links(one.project, previous)[1]} <= {*ids}:
-                ids.append(previous)
-    return ids
 
 
 def _is_free(hour: str, state: Unsettled | None, now_ms: int) -> bool:

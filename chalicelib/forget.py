@@ -4,9 +4,7 @@ Each method removes, of a project, what names one of the ids, and returns how mu
 each is read; doing it again finds nothing.
 """
 
-import gzip
 import logging
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,10 +14,11 @@ from chalicelib.domain.chunks import decode_message, encode_message, from_spill
 from chalicelib.domain.erasure import mentioned_in, mentions
 from chalicelib.domain.events import user_of
 from chalicelib.domain.imports import RAW, STAGED, Import, ImportRefused, RowMapping
-from chalicelib.domain.partitions import SPILL, UNREADABLE, quarantine_folder
-from chalicelib.domain.quarantine import IN_BODY, QuarantineFile, Record
+from chalicelib.domain.partitions import SPILL, UNREADABLE
+from chalicelib.domain.quarantine import IN_BODY
 from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.quarantine_files import QuarantineFiles
 from chalicelib.storage.queries_table import QueriesTable
 from chalicelib.storage.raw_files import RawFile
 
@@ -50,29 +49,17 @@ class Forgetter:
     def quarantine(self, project: str, ids: Sequence[str]) -> int:
         """Rejected events that name an id anywhere."""
         removed = 0
-        for key in list(self.bucket.keys(quarantine_folder(project))):
-            file = self._read(key)
-            if file is None:
-                continue
-            body = b"" if mentioned_in(file.body, ids) else file.body
-            left = [record for record in file.records if not _names(record, ids, body)]
-            if len(left) == len(file.records) and body == file.body:
+        for key, file in QuarantineFiles(self.bucket).all(project):
+            left = [record for record in file.records if not record.names(ids, file.body)]
+            if len(left) == len(file.records):
                 continue
             removed += len(file.records) - len(left)
             if left:
+                body = file.body if any(record.kept_as == IN_BODY for record in left) else b""
                 self.bucket.put_gzip(key, replace(file, records=left, body=body).encode())
             else:
                 self.bucket.delete(key)
         return removed
-
-    def _read(self, key: str) -> QuarantineFile | None:
-        """The file; None of one that is gone, or is not ours."""
-        content = self.bucket.get(key)
-        try:
-            return None if content is None else QuarantineFile.decode(gzip.decompress(content))
-        except (ValueError, EOFError, OSError, zlib.error) as error:
-            log.warning("quarantine file unreadable", extra={"key": key, "reason": str(error)})
-            return None
 
     def spill(self, project: str, ids: Sequence[str]) -> int:
         """Messages that wait for the buffer; raises Unavailable as long as it takes none."""
@@ -148,12 +135,6 @@ class Forgetter:
             return any(_mentioned(getattr(row, "sent", row), ids) for row in file.rows())
         except (ImportRefused, FileNotFoundError):
             return False
-
-
-def _names(record: Record, ids: Sequence[str], body: bytes) -> bool:
-    if record.kept_as == IN_BODY:
-        return not body
-    return _mentioned(record.event, ids) or record.event_id in ids
 
 
 def _mentioned(value: Any, ids: Sequence[str]) -> bool:

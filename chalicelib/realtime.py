@@ -6,6 +6,7 @@ from typing import Any
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
 from chalicelib.domain.facets import all_types
+from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.questions import QUANTILES
 from chalicelib.domain.rollups import Cell, Measure, Rollups, merge_all
 from chalicelib.domain.sketches import quantile
@@ -41,14 +42,15 @@ class Observer:
         views = self.rollups.read_live(project, *hours)
         for hour in hours:
             view = views.get(hour, HourView(hour))
-            total = view.total()
-            total.ledger.note(*receipts.get(hour, ()))
-            ledgers.append({"hour": hour, **total.ledger.balance()})
-            start_ms = hour_start_ms(hour)
-            for rollup in total.values():
-                for minute, count in rollup.minutes.items():
-                    at = start_ms + minute * MINUTE_MS
-                    per_minute[at] = per_minute.get(at, 0) + count
+            ledger, start_ms = Ledger(), hour_start_ms(hour)
+            for part in [*(item.rollups for item in view.merged), *(delta.rollups for delta in view.deltas)]:
+                ledger.merge(part.ledger)
+                for rollup in part.values():
+                    for minute, count in rollup.minutes.items():
+                        at = start_ms + minute * MINUTE_MS
+                        per_minute[at] = per_minute.get(at, 0) + count
+            ledger.note(*receipts.get(hour, ()))
+            ledgers.append({"hour": hour, **ledger.balance()})
             recent += [delta.rollups for delta in view.deltas if delta.written_at >= start_seconds]
             recent += [merged.rollups for merged in view.merged if merged.minute >= start_minute]
         rollups = merge_all(recent)

@@ -5,9 +5,7 @@ or deleted. Each event is a chunk by itself, whose key depends on the event alon
 repeated with other filters or contracts, an event is rewritten, not counted again (docs/decisions/0019).
 """
 
-import gzip
 import logging
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from chalicelib.domain.selections import Place, Selection
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.quarantine_files import QuarantineFiles
 
 REPLAYED_HOURS = (MAX_AGE_DAYS + 1) * 24  # what was received before stays in quarantine
 MAX_FILES = 200  # of one request
@@ -60,7 +59,7 @@ class Replayer:
         for number, place in enumerate(self._places(project, selection)):
             if number and (number == MAX_FILES or self.clock() >= until):
                 return _page(events, done)
-            if file := self._read(project, place):
+            if file := QuarantineFiles(self.bucket).read(place.key(project)):
                 for record in selection.chosen(file, place):
                     at = Place(place.date, place.name, record.index)
                     event, event_bytes = shown(record, file, str(at))
@@ -87,9 +86,9 @@ class Replayer:
             if number and (number == MAX_FILES or self.clock() >= until):
                 left = 1 + sum(1 for _ in islice(places, MAX_COUNTED - 1))
                 break
-            if file := self._read(project.id, place):
+            name = place.key(project.id)
+            if file := QuarantineFiles(self.bucket).read(name):
                 records = selection.chosen(file, place)
-                name = place.key(project.id)
                 trial = retry(file, records, name, self.admitter, project.mode, now_ms)
                 if not selection.dry_run:
                     self._bring_in(file, trial, now_ms)
@@ -150,16 +149,6 @@ class Replayer:
                 if selection.ends(place):
                     break
                 yield place
-
-    def _read(self, project: str, place: Place) -> QuarantineFile | None:
-        """The file; None of one that is gone, or is not ours."""
-        key = place.key(project)
-        content = self.bucket.get(key)
-        try:
-            return None if content is None else QuarantineFile.decode(gzip.decompress(content))
-        except (ValueError, EOFError, OSError, zlib.error) as error:
-            log.warning("quarantine file unreadable", extra={"key": key, "reason": str(error)})
-            return None
 
 
 def _page(events: list[dict[str, Any]], done: Place | None) -> dict[str, Any]:

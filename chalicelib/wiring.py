@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from chalicelib.query import Analyst
     from chalicelib.reconcile import Reconciler
     from chalicelib.sessionize import Sessionizer
-    from chalicelib.storage.erased_rows import ErasedRows
+    from chalicelib.storage.user_rows import UserRows
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
 PUSH_PAUSE_SECONDS = 0.5  # docs/decisions/0007: with one second, one event in ten would be late
@@ -373,7 +373,7 @@ def eraser() -> "Eraser":
     from chalicelib.forget import Forgetter
     from chalicelib.storage.lake import Lake
 
-    def rewrite(project: str, hour: str, now_ms: int, without: "ErasedRows") -> None:
+    def rewrite(project: str, hour: str, now_ms: int, without: "UserRows") -> None:
         done = consolidator().consolidate(project, hour, now_ms, without)
         sessionizer().settle(project, hour, done.files.keys)
         if closer().settle(project, hour, done.files.keys, now_ms // 1000, follow=True):

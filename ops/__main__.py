@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 
 from infra import project
-from ops import consolidate, imports, keys, projects, rebuild, reconcile, redrive, unreadable
+from ops import consolidate, erasures, export, imports, keys, projects, rebuild, reconcile, redrive, unreadable
 
 COMMANDS: dict[str, ModuleType] = {
     "projects": projects,
@@ -16,6 +16,8 @@ COMMANDS: dict[str, ModuleType] = {
     "import": imports,
     "reconcile": reconcile,
     "rebuild": rebuild,
+    "export": export,
+    "erasures": erasures,
 }
 
 

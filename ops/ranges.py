@@ -12,6 +12,11 @@ def add_hours(parser: argparse.ArgumentParser) -> None:
     """`--project` with `--hour`, or with `--from` and `--to`."""
     parser.add_argument("--project", required=True, help="whose hours")
     parser.add_argument("--hour", type=read_hour, metavar="HOUR", help="this hour, UTC, such as 2026-11-21T10")
+    add_range(parser)
+
+
+def add_range(parser: argparse.ArgumentParser) -> None:
+    """`--from` and `--to`."""
     parser.add_argument("--from", dest="first", type=_start, metavar="TIME", help="from this hour or day (UTC) on")
     parser.add_argument("--to", dest="last", type=_end, metavar="TIME", help="up to this hour or day, included")
 

@@ -30,7 +30,6 @@ from chalicelib.erase import Eraser
 from chalicelib.forget import Forgetter
 from chalicelib.process import Processor
 from chalicelib.profile import Profiler
-from chalicelib.storage.erased_rows import ErasedRows
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.events_table import EventsTable
@@ -38,6 +37,7 @@ from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queries_table import Asked, QueriesTable
+from chalicelib.storage.user_rows import UserRows
 from chalicelib.storage.users_table import UsersTable
 from tests import importing
 from tests.stores import empty_stores, stream_record
@@ -114,7 +114,7 @@ class World(importing.World):
         lake, dirty = Lake(bucket), replace(self.dirty, client=dynamodb)
         consolidator = Consolidator(lake, dirty, "test", lambda: f"e{next(self.runs)}")
 
-        def rewrite(project: str, hour: str, now_ms: int, without: ErasedRows) -> None:
+        def rewrite(project: str, hour: str, now_ms: int, without: UserRows) -> None:
             done = consolidator.consolidate(project, hour, now_ms, without)
             self.sessionizer.settle(project, hour, done.files.keys)
             if self.closer.settle(project, hour, done.files.keys, now_ms // 1000, follow=True):

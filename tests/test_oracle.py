@@ -24,6 +24,7 @@ from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.deltas import HourView
+from chalicelib.domain.facets import Part
 from chalicelib.domain.questions import QUANTILES, read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, parse_ms
@@ -134,16 +135,18 @@ def run(stores: Stores, events: list[dict[str, Any]]) -> None:
     pipeline.close(part, now + 600 + PATIENCE_SECONDS)
 
 
-VIEWS: dict[str, HourView] = {}
+VIEWS: dict[Part | None, dict[str, HourView]] = {}
 
 
 class Still(RollupsTable):
-    """Nothing is written any more, so what is live is read once."""
+    """Nothing is written any more, so what is live is read once for each part of it."""
 
-    def read_live(self, project: str, first: str, last: str, exact: Collection[str] = ()) -> dict[str, HourView]:
-        if not VIEWS:
-            VIEWS.update(super().read_live(project, "0", "9"))
-        return {hour: view for hour, view in VIEWS.items() if first <= hour <= last}
+    def read_live(
+        self, project: str, first: str, last: str, exact: Collection[str] = (), part: Part | None = None
+    ) -> dict[str, HourView]:
+        if part not in VIEWS:
+            VIEWS[part] = super().read_live(project, "0", "9", part=part)
+        return {hour: view for hour, view in VIEWS[part].items() if first <= hour <= last}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from chalicelib.domain.facets import Part
 from chalicelib.domain.rollup_codec import decode
 from chalicelib.domain.rollups import Rollups, merge_all
 
@@ -22,11 +23,12 @@ class Delta:
     last: int
     written_at: int
     body: bytes
+    part: Part | None = None  # where only that is wanted
 
     @cached_property
     def rollups(self) -> Rollups:
         """What it counts; raises ValueError when the body is not one of ours."""
-        return decode(self.body)
+        return decode(self.body, self.part)
 
     @property
     def frame_id(self) -> str:

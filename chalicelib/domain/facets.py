@@ -10,7 +10,7 @@ A facet's content is a rollup of which the rest is empty, so it merges and is en
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from chalicelib.domain.rollups import Cell, Measure, Rollup, Rollups, RollupSpec
 
@@ -22,6 +22,15 @@ DERIVED = {
     ALL_TYPES: RollupSpec(dimensions=("event_type",)),
     SESSIONS: RollupSpec(("entry_page", "exit_page"), ("duration_seconds", "pages", "bounced")),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of rollups a facet needs: of one type, or None for all; the aspect; of which dimension's values."""
+
+    event_type: str | None
+    aspect: str
+    dimension: str | None = None
 
 
 def quantiles_of(measure: str) -> str:
@@ -52,6 +61,12 @@ def part_of(rollup: Rollup, facet: str) -> Rollup:
     part = cut(rollup)
     minutes = rollup.minutes if aspect == COUNTS else {}
     return Rollup(part.count, part.users, part.measures, minutes)
+
+
+def needed(event_type: str | None, facet: str) -> Part:
+    """What of rollups `part_of` reads for the facet, of a type or, for None, of `all_types`."""
+    aspect, _, dimension = facet.partition("|")
+    return Part(event_type, aspect, None if event_type is None else dimension or None)
 
 
 def is_empty(part: Rollup) -> bool:

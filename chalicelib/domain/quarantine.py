@@ -15,6 +15,7 @@ import orjson
 from chalicelib.domain.addresses import hidden_in_text
 from chalicelib.domain.contracts import MESSAGE_LENGTH
 from chalicelib.domain.enrichment import Client
+from chalicelib.domain.erasure import mentioned_in, mentions
 from chalicelib.domain.events import MAX_AGE_DAYS, MAX_EVENT_BYTES, Admitter, Mode, Rejection, StoredEvent, Unreadable
 from chalicelib.domain.time_windows import DAY_MS, iso_ms, parse_ms
 
@@ -60,6 +61,14 @@ class Record:
         """The type that the event names, if it does."""
         found = self.event.get("event_type") if isinstance(self.event, dict) else None
         return found if isinstance(found, str) else None
+
+    def names(self, ids: Sequence[str], body: bytes) -> bool:
+        """Whether one of the user ids stands in the event, which may be in the body of its request only."""
+        if self.kept_as == IN_BODY:
+            return mentioned_in(body, ids)
+        if isinstance(self.event, str):
+            return mentioned_in(self.event.encode(), ids)
+        return mentions(self.event, ids) or self.event_id in ids
 
     def to_json(self) -> dict[str, Any]:
         """The record's line."""

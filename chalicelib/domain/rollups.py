@@ -133,5 +133,8 @@ def finite(total: float) -> float:
 
 def add_counts(into: dict[Key, int], more: Mapping[Key, int]) -> None:
     """Add counts by key."""
+    if not into:
+        into.update(more)
+        return
     for key, count in more.items():
         into[key] = into.get(key, 0) + count

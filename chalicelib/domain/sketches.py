@@ -6,6 +6,7 @@ docs/decisions has the measurements behind that choice.
 
 import math
 from collections.abc import Iterable
+from functools import cache
 from hashlib import blake2b
 
 PRECISION = 11
@@ -53,6 +54,8 @@ class Uniques:
 
     def merge(self, other: "Uniques") -> None:
         """Take in the users of another set."""
+        if not other.hashes and other.registers is None:
+            return
         if other.registers is not None:
             if self.registers is None:
                 self.registers = bytearray(REGISTERS)
@@ -146,6 +149,7 @@ def bucket_of(value: float) -> int:
     return index if value > 0 else -100_000 - index
 
 
+@cache  # there are some 100,000 buckets at most
 def _bucket_value(bucket: int) -> float:
     if bucket == ZERO_BUCKET:
         return 0.0
@@ -175,8 +179,8 @@ def quantile(buckets: dict[int, int], q: float) -> float | None:
         return None
     rank = math.floor(q * (total - 1))
     seen = 0
-    for value, count in sorted((_bucket_value(bucket), count) for bucket, count in buckets.items()):
-        seen += count
+    for bucket in sorted(buckets, key=_bucket_value):
+        seen += buckets[bucket]
         if seen > rank:
-            return value
+            return _bucket_value(bucket)
     raise AssertionError("unreachable: the counts add up to the total")

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from chalicelib.domain.deltas import HourView, Merged
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, all_types, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, all_types, needed, part_of
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollups import Rollup, Rollups, merge_all
 from chalicelib.domain.time_windows import hour_start_ms, hours_between
@@ -44,7 +44,7 @@ class History:
         `event_type` None stands for all types together, of which only counts and users are kept, with their
         `event_type` as dimension.
         """
-        views = self.rollups.read_live(project, first, last)
+        views = self.rollups.read_live(project, first, last, part=needed(event_type, facet))
         name = event_type or ALL_TYPES
         found: dict[str, Rollup] = {}
         covers: dict[str, int] = {}
@@ -66,7 +66,7 @@ class History:
         """A facet of each UTC day from `first` to `last` (`2026-11-21`), both included, that has data."""
         if facet == COUNTS:
             return by_day(self.hours(project, event_type, facet, f"{first}T00", f"{last}T23"))
-        views = self.rollups.read_live(project, f"{first}T00", f"{last}T23")
+        views = self.rollups.read_live(project, f"{first}T00", f"{last}T23", part=needed(event_type, facet))
         noted = [day for day in self.closed.noted_days(project) if first <= day <= last]
         name = event_type or ALL_TYPES
         found: dict[str, Rollup] = {}

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.partitions import day_folder, hour_file_name, project_folder
 from chalicelib.domain.time_windows import from_ms, to_ms
-from chalicelib.storage.erased_rows import COLUMNS, ErasedRows, may_be_theirs
 from chalicelib.storage.merging import BATCH_ROWS, Merge, batches
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.user_rows import COLUMNS, UserRows, may_be_theirs
 
 _TIME = pa.timestamp("us", tz="UTC")  # Athena reads micro-, not nanoseconds
 SCHEMA = pa.schema(
@@ -94,16 +94,22 @@ class Lake:
         """The size in bytes of each Parquet file of an hour's folder, by name."""
         return {name: size for name, size in self.bucket.sizes(folder).items() if name.endswith(".parquet")}
 
-    def merge(self, folder: str, files: Mapping[str, int], without: ErasedRows | None = None) -> Merge:
+    def merge(self, folder: str, files: Mapping[str, int], without: UserRows | None = None) -> Merge:
         """What the files hold together, each event once, and without the rows of erased users."""
         return Merge(list(files), lambda name: self._open(folder + name, files[name]), SCHEMA, without)
 
-    def rows_of(self, key: str, size_bytes: int, users: ErasedRows) -> Counter[str]:
+    def rows_of(self, key: str, size_bytes: int, users: UserRows) -> Counter[str]:
         """How many rows of a file each of the users has."""
         with self._open(key, size_bytes) as file:
             groups = may_be_theirs(file, users.until)
             batches = file.iter_batches(SCANNED_ROWS, row_groups=groups, columns=COLUMNS) if groups else iter(())
             return users.counted(batches)
+
+    def rows_by(self, keys: Sequence[str], users: UserRows) -> Iterator[Row]:
+        """Those rows of the files that are some users'."""
+        for batch in self.batches(keys):
+            for row in batch.filter(pa.array(users.mask(batch))).to_pylist():
+                yield Row(_stored(row), to_ms(row["received_at"]))
 
     def days(self, project: str) -> list[str]:
         """Every UTC day that the project has a folder for, in order."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from chalicelib.storage.erased_rows import COLUMNS, ErasedRows, Mask
+from chalicelib.storage.user_rows import COLUMNS, Mask, UserRows
 
 SLICE_ROWS = 131_072  # of a slice, which becomes a row group, …
 SLICE_BYTES = 16 * 1024 * 1024  # … unless its rows are long; as Parquet counts them, in memory some four times that
@@ -52,7 +52,7 @@ class Merge:
     names: Sequence[str]
     opened: Callable[[str], pq.ParquetFile]
     columns: pa.Schema
-    without: ErasedRows | None = None
+    without: UserRows | None = None
     schema: pa.Schema = field(init=False)
     rows: int = field(init=False)
     duplicates: int = field(init=False)

@@ -14,13 +14,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from chalicelib.domain.closing import HourState
 from chalicelib.domain.deltas import Delta, HourView, Merged
+from chalicelib.domain.facets import Part
 from chalicelib.domain.rollup_codec import decode, encode
 from chalicelib.domain.rollups import OTHER
 
@@ -86,20 +87,22 @@ class RollupsTable:
         """Every event type the project ever sent."""
         return [item["sk"]["S"] for item in self._query("pk = :pk", {":pk": {"S": f"{project}#types"}})]
 
-    def read_live(self, project: str, first: str, last: str, exact: Collection[str] = ()) -> dict[str, HourView]:
-        """The hours from `first` to `last`, both included, that have live items.
+    def read_live(
+        self, project: str, first: str, last: str, exact: Collection[str] = (), part: Part | None = None
+    ) -> dict[str, HourView]:
+        """The hours from `first` to `last`, both included, that have live items; with `part`, no more of them.
 
         As of some milliseconds ago; the hours of `exact` up to the last delta, at the price of their tombstones.
         """
         deltas: dict[str, list[Delta]] = defaultdict(list)
-        for delta in self.open_deltas(project):
+        for delta in self.open_deltas(project, part):
             if first <= delta.hour <= last and delta.hour not in exact:
                 deltas[delta.hour].append(delta)
         for hour in exact:
             items = self._query("pk = :pk", {":pk": {"S": f"{project}#live#{hour}"}})
             deltas[hour] = [delta_of(item) for item in items if "tidemark" not in item]
         merged: dict[str, list[Merged]] = defaultdict(list)
-        for item in self.read_merged(project, first, last):
+        for item in self.read_merged(project, first, last, part):
             merged[item.hour].append(item)
         hours = sorted({*deltas, *merged})
         return {hour: HourView.of(hour, deltas.get(hour, ()), merged.get(hour, ())) for hour in hours}
@@ -108,7 +111,7 @@ class RollupsTable:
         """One hour up to the last delta."""
         return self.read_live(project, hour, hour, exact=[hour])[hour]
 
-    def open_deltas(self, project: str) -> Iterator[Delta]:
+    def open_deltas(self, project: str, part: Part | None = None) -> Iterator[Delta]:
         """The deltas of a project that no merged item holds, or is about to, by when they were written."""
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
@@ -118,7 +121,7 @@ class RollupsTable:
             ExpressionAttributeValues={":project": {"S": project}},
         )
         for page in pages:
-            yield from map(delta_of, page["Items"])
+            yield from (replace(delta_of(item), part=part) if part else delta_of(item) for item in page["Items"])
 
     def settled_deltas(self, written_before: int) -> Iterator[Delta]:
         """The open deltas of all projects that were written before the epoch second."""
@@ -158,13 +161,13 @@ class RollupsTable:
         gone = ({"Delete": {"Key": _merged_key(project, item), **_THERE}} for item in items)
         return self._transact([{"Put": {"Item": _merged_item(project, base), **condition}}, *gone])
 
-    def read_merged(self, project: str, first: str, last: str) -> Iterator[Merged]:
+    def read_merged(self, project: str, first: str, last: str, part: Part | None = None) -> Iterator[Merged]:
         """The merged items of the hours from `first` to `last`, by hour and epoch, each epoch's base last.
 
         Of what is folded while this reads, both an item and the base may come: see HourView.of.
         """
         values = {":pk": {"S": f"{project}#merged"}, ":first": {"S": first}, ":last": {"S": f"{last}#{BASE}"}}
-        return map(_merged, self._query("pk = :pk AND sk BETWEEN :first AND :last", values))
+        return (_merged(item, part) for item in self._query("pk = :pk AND sk BETWEEN :first AND :last", values))
 
     def state(self, project: str, hour: str) -> HourState:
         """How far the hour is closed."""
@@ -279,7 +282,7 @@ def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
     return item
 
 
-def _merged(item: Mapping[str, Any]) -> Merged:
+def _merged(item: Mapping[str, Any], part: Part | None = None) -> Merged:
     name = item["sk"]["S"]
     hour, epoch, _ = name.split("#", 2)
     absorbed = item["absorbed"]["M"] if "absorbed" in item else {}
@@ -289,7 +292,7 @@ def _merged(item: Mapping[str, Any]) -> Merged:
         epoch=int(epoch),
         minute=item["minute"]["S"],
         merged_at=int(item["merged_at"]["N"]),
-        rollups=decode(item["body"]["B"]),
+        rollups=decode(item["body"]["B"], part),
         absorbed={name: int(at) for at, names in absorbed.items() for name in names["SS"]},
         folded={key: int(at["N"]) for key, at in item["folded"]["M"].items()} if "folded" in item else {},
         version=int(item["version"]["N"]),

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from botocore.exceptions import ClientError
 
+from chalicelib.domain.erasure import MAX_IDS
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.identity import Link, Said, Traits, latest
 from chalicelib.domain.records import NO_CHUNK
@@ -51,6 +52,15 @@ class UsersTable:
         """The ids that the user had before, and those that this id became."""
         before = [sort_key.removeprefix(WAS) for sort_key in self._sort_keys(project, user, WAS)]
         return before, [sort_key.removeprefix(BECAME) for sort_key in self._sort_keys(project, user, BECAME)]
+
+    def ids_of(self, project: str, user: str) -> list[str]:
+        """The user's id, and those before it that became nobody else; at most MAX_IDS."""
+        ids = [user]
+        for each in ids:
+            for previous in self.links(project, each)[0]:
+                if previous not in ids and len(ids) < MAX_IDS and {*self.links(project, previous)[1]} <= {*ids}:
+                    ids.append(previous)
+        return ids
 
     def unlink(self, project: str, user: str) -> int:
         """Delete what other ids have of their link to this one; returns how many links it was."""

@@ -95,7 +95,7 @@ def test_the_gateway_inflates_what_sdks_send_as_gzip() -> None:
 def test_only_the_functions_that_import_pyarrow_carry_the_layer() -> None:
     importing = {path.stem for path in (ROOT / "chalicelib" / "storage").glob("*.py") if "pyarrow" in path.read_text()}
 
-    assert importing == {"erased_rows", "lake", "merging", "raw_files", "session_files"}
+    assert importing == {"user_rows", "lake", "merging", "raw_files", "session_files"}
     working = {"archive", "consolidate", "close", "reconcile", "erase", "detect", "import_store"}
     assert working < set(LAYERED) <= set(FUNCTIONS)
     for stage in STAGES:

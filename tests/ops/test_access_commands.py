@@ -191,7 +191,14 @@ def test_a_project_is_made_once_and_changed_by_name(shop: Ops) -> None:
     changed = shop("projects", "set", "--project", "shop", "--mode", "warn", "--rate", "none")
 
     created = changed.pop("created")
-    assert changed == {"project": "shop", "mode": "warn", "rate": None, "burst": None, "monthly_quota": 5000}
+    assert changed == {
+        "project": "shop",
+        "mode": "warn",
+        "erased_users": "drop",
+        "rate": None,
+        "burst": None,
+        "monthly_quota": 5000,
+    }
     assert shop("projects", "list") == [{**changed, "created": created}]
 
 
@@ -241,8 +248,8 @@ def test_people_read_tables(shop: Ops, capsys: pytest.CaptureFixture[str]) -> No
     heading, line = capsys.readouterr().out.splitlines()
     main(["keys", "list", "--stage", "prod", "--project", "shop"])
 
-    assert heading.split() == ["project", "mode", "rate", "burst", "monthly_quota", "created"]
-    assert line.split()[:5] == ["shop", "enforce", "-", "-", "5,000,000"]
+    assert heading.split() == ["project", "mode", "erased_users", "rate", "burst", "monthly_quota", "created"]
+    assert line.split()[:6] == ["shop", "enforce", "drop", "-", "-", "5,000,000"]
     assert capsys.readouterr().out == "none\n"
 
 

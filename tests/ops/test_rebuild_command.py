@@ -26,7 +26,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
         for command in (rebuild, reconcile):
             monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
             monkeypatch.setattr(command, "bucket_of", lambda _stage: found.bucket.name)
-            tables = {"ROLLUPS_TABLE": "rollups", "EVENTS_TABLE": "events"}
+            tables = {"ROLLUPS_TABLE": "rollups", "EVENTS_TABLE": "events", "CONTROL_TABLE": "control"}
             monkeypatch.setattr(command, "environment", lambda _stage, tables=tables: tables)
         at_ms = NOW_MS - 26 * 3_600_000
         rows = [

@@ -1,4 +1,4 @@
-"""Which rows of a lake file are an erased user's."""
+"""Which rows of a lake file are some users': who are to be erased, or exported."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class ErasedRows:
+class UserRows:
     """Tells the rows of these users, as far as they occurred before each one's time."""
 
     until: Until
@@ -34,7 +34,7 @@ class ErasedRows:
         return found
 
     def _owners(self, rows: pa.RecordBatch) -> pa.Array:
-        """Of each row the erased user that it is of, or null."""
+        """Of each row which of them it is of, or null."""
         user = rows.column("user_id")
         user = pc.if_else(pc.equal(user, ""), None, user)
         user = pc.coalesce(user, rows.column("anonymous_id"))  # as `user_of` has it

@@ -1,0 +1,102 @@
+"""All that is kept, for those whose it is: of a user as JSON, of a project as Parquet files, each event once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from chalicelib.domain.erasure import FOR_EVER_MS
+from chalicelib.domain.events import moment_of
+from chalicelib.domain.partitions import TAIL, hour_folder, version_of
+from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms, hours_between, iso_ms
+from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.lake import DICTIONARY, SORTED_BY, Lake
+from chalicelib.storage.user_rows import UserRows
+from chalicelib.storage.users_table import UsersTable
+
+MERGED = "merged.parquet"  # of an hour that is not one version yet
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """Reads; writes nothing but the export. `rejected` has a user's rejected events, of a project and some ids."""
+
+    lake: Lake
+    dirty: DirtyHours
+    events: EventsTable
+    users: UsersTable
+    ids_of: Callable[[str, str], Sequence[str]]  # the user's own, and those before it
+    rejected: Callable[[str, Sequence[str]], Iterator[dict[str, Any]]]
+
+    def user(self, project: str, user: str, days: Sequence[str], each_day: Callable[[], object]) -> dict[str, Any]:
+        """Traits, ids, and the events of these days of the lake and of the events table, in order of time.
+
+        `each_day` is called after each day that was looked through.
+        """
+        ids = self.ids_of(project, user)
+        events: dict[str, dict[str, Any]] = {}
+        for day in days:
+            for received_ms, event in self._of_day(project, ids, day):
+                events.setdefault(event["event_id"], {**event, "received_at": iso_ms(received_ms)})
+            each_day()
+        for chunk in self.events.chunks(project, ids):  # what is not in the lake yet
+            for event in chunk.events:
+                events.setdefault(event["event_id"], {**event, "received_at": iso_ms(chunk.received_ms)})
+        traits = self.users.traits(project, user)
+        return {
+            "user_id": user,
+            "previous_ids": list(ids[1:]),
+            "traits": {name: value for name, (_, value) in sorted(traits.items()) if value is not None},
+            "events": [
+                {**event, "occurred_at": iso_ms(event["occurred_at"])}
+                for event in sorted(events.values(), key=moment_of)
+            ],
+            "rejected": list(self.rejected(project, ids)),
+        }
+
+    def hour(self, project: str, hour: str, target: Path) -> int:
+        """Write an hour's events, each once, below the folder, as they lie in the lake; returns how many.
+
+        What an earlier export wrote of the hour is replaced. Nothing is written of an hour without events.
+        """
+        folder, files = hour_folder(project, hour), self._files(project, hour)
+        if not files:
+            return 0
+        there = target / folder.removeprefix("lake/")
+        there.mkdir(parents=True, exist_ok=True)
+        written, rows = set(), 0
+        if any(name.startswith(TAIL) for name in files) or len({version_of(name) for name in files}) > 1:
+            merge = self.lake.merge(folder, files)
+            with pq.ParquetWriter(
+                there / MERGED, merge.schema, compression="zstd", use_dictionary=DICTIONARY, sorting_columns=SORTED_BY
+            ) as writer:
+                for batch in merge.slices():
+                    writer.write_batch(batch)
+            written, rows = {MERGED}, merge.rows
+        else:
+            for name in files:
+                content = self.lake.bucket.get(folder + name) or b""
+                (there / name).write_bytes(content)
+            written, rows = set(files), self.lake.count(folder, files).rows
+        for path in there.glob("*.parquet"):
+            if path.name not in written:
+                path.unlink()
+        return rows
+
+    def _of_day(self, project: str, ids: Sequence[str], day: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        rows = UserRows(dict.fromkeys(ids, FOR_EVER_MS))
+        start_ms = hour_start_ms(f"{day}T00")
+        for hour in hours_between(start_ms, start_ms + 24 * HOUR_MS):
+            folder, files = hour_folder(project, hour), self._files(project, hour)
+            theirs = [folder + name for name, size in files.items() if self.lake.rows_of(folder + name, size, rows)]
+            for row in self.lake.rows_by(theirs, rows):
+                yield row.received_ms, row.event
+
+    def _files(self, project: str, hour: str) -> dict[str, int]:
+        """Those that hold the hour as it is now."""
+        absorbed = {name for state in self.dirty.between(project, hour, hour) for name in state.retired_names}
+        files = self.lake.files(hour_folder(project, hour))
+        return {name: size for name, size in files.items() if name not in absorbed}

@@ -1,0 +1,103 @@
+"""Export all that is kept of a user, as JSON, or the events of a project, as Parquet.
+
+  python -m ops export user --stage prod --project shop --user ada --into ada.json
+  python -m ops export project --stage prod --project shop --into /data/shop
+  python -m ops export project --stage prod --project shop --from 2026-11-01 --to 2026-11-21 --into /data/shop
+
+A project's files lie as in the lake, `project=…/dt=…/hr=…/`, and hold each event once: DuckDB, Spark and pyarrow read
+them as they are. The same command again brings the folder up to date.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms, hours_between
+from chalicelib.export import Exporter
+from chalicelib.storage.access_table import AccessTable
+from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.lake import Lake
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.quarantine_files import QuarantineFiles
+from chalicelib.storage.users_table import UsersTable
+from infra.project import OperatorError
+from ops.ranges import add_range
+from ops.stages import add_common, client, environment, show_one
+from ops.unreadable import bucket_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `ops export`."""
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    for name, work, what in (
+        ("user", export_user, "traits, ids, events and rejected events of a user, as JSON"),
+        ("project", export_project, "the events of a project, as Parquet files"),
+    ):
+        action = actions.add_parser(name, help=what, description=what)
+        add_common(action)
+        action.set_defaults(work=work)
+        action.add_argument("--project", required=True, help="whose events they are")
+        if name == "user":
+            action.add_argument("--user", required=True, help="the id; those before it are found")
+            action.add_argument("--into", type=Path, metavar="FILE", help="instead of standard output")
+        else:
+            action.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="is made, if need be")
+            add_range(action)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it."""
+    access = AccessTable(client(arguments.stage, "dynamodb"), environment(arguments.stage)["CONTROL_TABLE"])
+    if access.project(arguments.project) is None:
+        raise OperatorError(f"there is no project {arguments.project!r}; `projects list` names them")
+    arguments.work(arguments, exporter(arguments.stage))
+    return 0
+
+
+def export_user(arguments: argparse.Namespace, exporter: Exporter) -> None:
+    """A user's own data."""
+    days = exporter.lake.days(arguments.project)
+    with tqdm(total=len(days), unit=" days", desc="looked through", disable=None) as bar:
+        found = exporter.user(arguments.project, arguments.user, days, bar.update)
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    if arguments.into is None:
+        print(text)
+        return
+    arguments.into.write_text(text + "\n", encoding="utf-8")
+    counts = {name: len(found[name]) for name in ("previous_ids", "traits", "events", "rejected")}
+    show_one(arguments, {"file": str(arguments.into), **counts})
+
+
+def export_project(arguments: argparse.Namespace, exporter: Exporter) -> None:
+    """A project's events."""
+    days = exporter.lake.days(arguments.project)
+    first = arguments.first if arguments.first is not None else hour_start_ms(f"{days[0]}T00") if days else 0
+    end = arguments.last if arguments.last is not None else hour_start_ms(f"{days[-1]}T23") + HOUR_MS if days else 0
+    hours = [hour for hour in hours_between(first, end) if hour[:10] in set(days)]
+    rows = files = 0
+    for hour in tqdm(hours, unit=" hours", desc="exported", disable=None):
+        written = exporter.hour(arguments.project, hour, arguments.into)
+        rows, files = rows + written, files + bool(written)
+    show_one(arguments, {"folder": str(arguments.into), "hours": files, "events": rows})
+    if not rows:
+        print("there is nothing of that range in the lake", file=sys.stderr)
+
+
+def exporter(stage: str) -> Exporter:
+    """That of the stage."""
+    dynamodb, tables = client(stage, "dynamodb"), environment(stage)
+    bucket = DataBucket(client(stage, "s3"), bucket_of(stage))
+    users, files = UsersTable(dynamodb, tables["EVENTS_TABLE"]), QuarantineFiles(bucket)
+
+    def rejected(project: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for record in files.naming(project, ids):
+            yield record.to_json()
+
+    dirty = DirtyHours(dynamodb, tables["ROLLUPS_TABLE"])
+    return Exporter(Lake(bucket), dirty, EventsTable(dynamodb, tables["EVENTS_TABLE"]), users, users.ids_of, rejected)
