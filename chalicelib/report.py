@@ -79,7 +79,8 @@ class Reporter:
         if facet != COUNTS and question.interval in CALENDAR and not _within_days(question):
             days = self.history.days(project, event_type, facet, first[:10], last[:10])
             return {hour_start_ms(f"{day}T00"): part for day, part in days.items()}
-        hours = self.history.hours(project, event_type, facet, first, last)
+        totals = question.by_minute and not _within_hours(question)
+        hours = self.history.hours(project, event_type, facet, first, last, totals=totals)
         return {hour_start_ms(hour): part for hour, part in hours.items()}
 
     def _resolve(self, project: str, question: Question) -> str | None:
@@ -128,6 +129,11 @@ def _aspect(question: Question) -> str:
 def _within_days(question: Question) -> bool:
     """Whether a bucket, or the range, begins within a UTC day, so that hours are needed."""
     return any(start % DAY_MS for start in (question.start_ms, question.end_ms, *question.buckets()))
+
+
+def _within_hours(question: Question) -> bool:
+    """Whether a bucket, or the range, begins within an hour, so that its minutes are needed."""
+    return any(start % HOUR_MS for start in (question.start_ms, question.end_ms, *question.buckets()))
 
 
 def _by_bucket(parts: Mapping[int, Rollup], buckets: Sequence[int]) -> list[list[Rollup]]:

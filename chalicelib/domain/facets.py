@@ -26,11 +26,15 @@ DERIVED = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What of rollups a facet needs: of one type, or None for all; the aspect; of which dimension's values."""
+    """What of rollups a facet needs: of one type, or None for all; the aspect; of which dimension's values.
+
+    `totals`: of the counts no more than how many, neither when nor what they measured.
+    """
 
     event_type: str | None
     aspect: str
     dimension: str | None = None
+    totals: bool = False
 
 
 def quantiles_of(measure: str) -> str:
@@ -63,10 +67,10 @@ def part_of(rollup: Rollup, facet: str) -> Rollup:
     return Rollup(part.count, part.users, part.measures, minutes)
 
 
-def needed(event_type: str | None, facet: str) -> Part:
+def needed(event_type: str | None, facet: str, *, totals: bool = False) -> Part:
     """What of rollups `part_of` reads for the facet, of a type or, for None, of `all_types`."""
     aspect, _, dimension = facet.partition("|")
-    return Part(event_type, aspect, None if event_type is None else dimension or None)
+    return Part(event_type, aspect, None if event_type is None else dimension or None, totals)
 
 
 def is_empty(part: Rollup) -> bool:

@@ -129,6 +129,8 @@ def _rollups(document: Mapping[str, Any], part: Part | None = None) -> Rollups:
 
 
 def _part(data: Mapping[str, Any], hashes: Sequence[bytes], part: Part) -> Rollup:
+    if part.totals:
+        return Rollup(data["n"])
     names = list(data.get("m", {}))
     if part.dimension is not None:
         cells = data.get("d", {}).get(part.dimension, {})
@@ -189,7 +191,8 @@ def columns_of(counts: Mapping[int, int]) -> list[list[int]]:
 
 
 def _counts(columns: Sequence[Sequence[int]]) -> dict[int, int]:
-    return dict(zip(*columns, strict=True))
+    keys, counts = columns
+    return dict(zip(keys, counts, strict=True)) if keys else {}
 
 
 def _reduce(rollup: Rollup, most_values: int, most_buckets: int) -> None:

@@ -41,7 +41,8 @@ class Uniques:
     def __init__(self, hashes: Iterable[bytes] = (), registers: bytearray | None = None) -> None:
         self.hashes: set[bytes] = set(hashes)
         self.registers = registers
-        self._condense()
+        if self.hashes:
+            self._condense()
 
     def add(self, hashed: bytes) -> None:
         """Count a user by the bytes of `hash_user`."""
@@ -103,9 +104,7 @@ def _register(registers: bytearray, hashed: bytes) -> None:
 
 def _estimate(registers: bytearray) -> float:
     """Ertl 2017, "New cardinality estimation algorithms for HyperLogLog sketches", algorithm 6: no bias tables."""
-    counts = [0] * (HASH_BITS + 2)
-    for rank in registers:
-        counts[rank] += 1
+    counts = [registers.count(rank) for rank in range(HASH_BITS + 2)]
     z = REGISTERS * _tau(1 - counts[HASH_BITS + 1] / REGISTERS)
     for rank in range(HASH_BITS, 0, -1):
         z = 0.5 * (z + counts[rank])

@@ -91,8 +91,9 @@ def _hour_name(number: int) -> str:
     return from_ms(number * HOUR_MS).strftime("%Y-%m-%dT%H")
 
 
+@lru_cache(maxsize=16_384)  # over a year of them
 def hour_start_ms(hour: str) -> int:
-    """The first instant of an hour written as `2026-11-21T10`."""
+    """The first instant of an hour written as `2026-11-21T10`; raises ValueError for what is no such hour."""
     return to_ms(datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC))
 
 

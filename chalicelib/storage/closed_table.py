@@ -16,7 +16,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib.domain.facets import COUNTS
+from chalicelib.domain.facets import COUNTS, Part
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollup_codec import decode, encode
 from chalicelib.domain.rollups import Rollup, Rollups
@@ -51,8 +51,17 @@ class ClosedTable:
     client: Any
     name: str  # of the rollups table
 
-    def read(self, project: str, event_type: str, facet: str, grain: str, first: str, last: str) -> Iterator[Closed]:
-        """The items of the grain from `first` to `last`, both included, in order."""
+    def read(
+        self,
+        project: str,
+        event_type: str,
+        facet: str,
+        grain: str,
+        first: str,
+        last: str,
+        part: Part | None = None,
+    ) -> Iterator[Closed]:
+        """The items of the grain from `first` to `last`, both included, in order; with `part`, no more of them."""
         for year in range(int(first[:4]), int(last[:4]) + 1):
             pages = self.client.get_paginator("query").paginate(
                 TableName=self.name,
@@ -65,7 +74,7 @@ class ClosedTable:
                 ConsistentRead=True,
             )
             for page in pages:
-                yield from map(_closed, page["Items"])
+                yield from (_closed(item, part) for item in page["Items"])
 
     def get(self, project: str, event_type: str, facet: str, grain: str, start: str) -> Closed | None:
         """One item."""
@@ -205,10 +214,10 @@ def _mark_key(project: str) -> dict[str, Any]:
     return {"pk": {"S": f"{project}#reconciled"}, "sk": {"S": "upto"}}
 
 
-def _closed(item: Mapping[str, Any]) -> Closed:
+def _closed(item: Mapping[str, Any], part: Part | None = None) -> Closed:
     return Closed(
         start=item["sk"]["S"].rpartition("#")[2],
         covers={hour: int(epoch["N"]) for hour, epoch in item["covers"]["M"].items()},
-        rollups=decode(item["body"]["B"]),
+        rollups=decode(item["body"]["B"], part),
         version=int(item["version"]["N"]),
     )

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from chalicelib.domain.deltas import HourView, Merged
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, all_types, needed, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, Part, all_types, needed, part_of
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollups import Rollup, Rollups, merge_all
 from chalicelib.domain.time_windows import hour_start_ms, hours_between
@@ -38,18 +38,22 @@ class History:
     rollups: RollupsTable
     closed: ClosedTable
 
-    def hours(self, project: str, event_type: str | None, facet: str, first: str, last: str) -> dict[str, Rollup]:
-        """A facet of each hour from `first` to `last`, both included, that has data.
+    def hours(
+        self, project: str, event_type: str | None, facet: str, first: str, last: str, *, totals: bool = False
+    ) -> dict[str, Rollup]:
+        """A facet of each hour from `first` to `last`, both included, that has data; with `totals` only how many.
 
         `event_type` None stands for all types together, of which only counts and users are kept, with their
         `event_type` as dimension.
         """
-        views = self.rollups.read_live(project, first, last, part=needed(event_type, facet))
+        part = needed(event_type, facet, totals=totals)
+        views = self.rollups.read_live(project, first, last, part=part)
         name = event_type or ALL_TYPES
         found: dict[str, Rollup] = {}
         covers: dict[str, int] = {}
         if facet == COUNTS:
-            for day in self.closed.read(project, name, facet, DAY, first[:10], last[:10]):
+            kept = Part(None, COUNTS, totals=True) if totals else None
+            for day in self.closed.read(project, name, facet, DAY, first[:10], last[:10], kept):
                 covers |= day.covers
                 found |= {hour: part for hour, part in day.rollups.items() if first <= hour <= last}
         else:
