@@ -8,14 +8,14 @@ in under its own first record. docs/decisions/0003 has the reasons, tests/test_r
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
-from chalicelib.domain.folding import Folding
+from chalicelib.domain.folding import Folding, Row, row_of
 from chalicelib.domain.partitions import unreadable_key
 from chalicelib.domain.records import BadRecord, ChunkRecord, Rewrite, read_chunk, sequence_of
 from chalicelib.domain.rollup_codec import encode_document
@@ -51,38 +51,42 @@ class Aggregator:
 
         One chunk at a time is unpacked. What cannot be read is kept, so that it neither blocks the shard nor vanishes.
         """
-        folded: dict[tuple[str, str], Folding] = defaultdict(Folding)
+        batch = _Batch()
         for record in records:
             chunk = read_chunk(record)
             if isinstance(chunk, BadRecord):
                 self._keep(chunk)
             elif chunk is not None:
-                ledger = folded[chunk.project, hour_of(chunk.received_ms)].ledger
+                ledger = batch.folded[chunk.project, hour_of(chunk.received_ms)].ledger
                 if chunk.receipt:
                     ledger.note(chunk.receipt)
                 if isinstance(chunk, Rewrite):
                     ledger.rewritten += chunk.count
                 else:
                     ledger.stored += len(chunk.events)
-                    self._fold_events(folded, chunk)
-        return folded
+                    ledger.bots += self._fold_events(batch, chunk)
+        return batch.folded
 
-    def _fold_events(self, folded: dict[tuple[str, str], Folding], chunk: ChunkRecord) -> None:
-        types = {event["event_type"] for event in chunk.events}
-        names = self.rollups.names(chunk.project, types, self.contracts.by_type)
+    def _fold_events(self, batch: "_Batch", chunk: ChunkRecord) -> int:
+        """Gather the chunk's events where they are counted; returns how many are bots', which are not."""
         user_hash = hash_user(chunk.user) if chunk.user else None
-        hours: dict[int, tuple[Folding, int | None]] = {}  # an hour's folding, and the user's number in it
+        users: dict[int, int | None] = {}  # the user's number in an hour's folding
+        bots = 0
         for event in chunk.events:
             if "enrichment" in event and event["enrichment"].get("bot"):
-                folded[chunk.project, hour_of(chunk.received_ms)].ledger.bots += 1
+                bots += 1
                 continue
-            number = event["occurred_at"] // HOUR_MS
-            if number not in hours:
-                folding = folded[chunk.project, hour_of(event["occurred_at"])]
-                hours[number] = folding, folding.user(user_hash)
-            folding, user = hours[number]
-            event_type = event["event_type"]
-            folding.add(names[event_type], event, user, self.contracts.spec(event_type))
+            number, event_type = event["occurred_at"] // HOUR_MS, event["event_type"]
+            place = batch.places.get((chunk.project, number, event_type))
+            if place is None:
+                name = self.rollups.names(chunk.project, [event_type], self.contracts.by_type)[event_type]
+                folding = batch.folded[chunk.project, hour_of(event["occurred_at"])]
+                place = folding, folding.rows_of(name, self.contracts.spec(event_type))
+                batch.places[chunk.project, number, event_type] = place
+            if number not in users:
+                users[number] = place[0].user(user_hash)
+            place[1].append(row_of(event, users[number]))
+        return bots
 
     def _write(self, project: str, hour: str, folding: Folding, records: Sequence[Mapping[str, Any]], now: int) -> None:
         while True:
@@ -100,3 +104,11 @@ class Aggregator:
     def _keep(self, record: BadRecord) -> None:
         log.warning("record unreadable", extra={"event_id": record.event_id, "reason": record.reason})
         self.bucket.put(unreadable_key(record.event_id), orjson.dumps(record.raw, default=str))
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What a stream batch comes to, by project and hour, and where the rows of each type gather."""
+
+    folded: dict[tuple[str, str], Folding] = field(default_factory=lambda: defaultdict(Folding))
+    places: dict[tuple[str, int, str], tuple[Folding, list[Row]]] = field(default_factory=dict)

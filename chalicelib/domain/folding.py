@@ -37,12 +37,14 @@ class Folding:
 
     def add(self, name: str, event: Mapping[str, Any], user: int | None, spec: RollupSpec) -> None:
         """Count one stored event under the name of its type (or OTHER)."""
-        row = (user, event["occurred_at"], event.get("properties") or NOTHING, event.get("enrichment") or NOTHING)
+        self.rows_of(name, spec).append(row_of(event, user))
+
+    def rows_of(self, name: str, spec: RollupSpec) -> list[Row]:
+        """Where the rows of a type gather, for who has many of them."""
         found = self.rows.get(name)
         if found is None:
-            self.rows[name] = spec, [row]
-        else:
-            found[1].append(row)
+            found = self.rows[name] = spec, []
+        return found[1]
 
     def document(self) -> dict[str, Any]:
         """The rollups as `rollup_codec.encode_document` takes them."""
@@ -51,6 +53,11 @@ class Folding:
             "types": {name: _fold(rows, spec) for name, (spec, rows) in self.rows.items()},
             "ledger": self.ledger.to_json(),
         }
+
+
+def row_of(event: Mapping[str, Any], user: int | None) -> Row:
+    """What is counted of a stored event."""
+    return user, event["occurred_at"], event.get("properties") or NOTHING, event.get("enrichment") or NOTHING
 
 
 def _fold(rows: Sequence[Row], spec: RollupSpec) -> dict[str, Any]:
@@ -64,35 +71,42 @@ def _fold(rows: Sequence[Row], spec: RollupSpec) -> dict[str, Any]:
     }
     if columns:
         rollup["m"] = {column.name: column.all() for column in columns}
-    dimensions = {}
-    for name in spec.dimensions:
-        groups = _groups(name, rows)
-        if groups:
-            dimensions[name] = {value: _cell(indexes, users, columns) for value, indexes in groups.items()}
-    if dimensions:
-        rollup["d"] = dimensions
+    if spec.dimensions and (dimensions := _dimensions(frozenset(spec.dimensions), rows)):
+        rollup["d"] = {
+            name: {value: _cell(indexes, users, columns) for value, indexes in groups.items()}
+            for name, groups in dimensions.items()
+        }
     return rollup
 
 
-def _groups(name: str, rows: Sequence[Row]) -> dict[str, list[int]]:
-    """The rows' numbers by their value of a dimension."""
-    groups: dict[str, list[int]] = {}
+def _dimensions(names: frozenset[str], rows: Sequence[Row]) -> dict[str, dict[str, list[int]]]:
+    """The rows' numbers by dimension and value. Most events have few of a contract's dimensions."""
+    found: dict[str, dict[str, list[int]]] = {}
     for index, (_, _, properties, enrichment) in enumerate(rows):
-        value = properties.get(name)
-        if value is None:
-            value = enrichment.get(name)
-            if value is None:
-                continue
-        if value.__class__ is not str or len(value) > MAX_DIMENSION_LENGTH:
-            value = dimension_text(value)
-        group = groups.get(value)
-        if group is not None:
-            group.append(index)
-        elif len(groups) < MAX_DIMENSION_VALUES:
-            groups[value] = [index]
-        else:
-            groups.setdefault(OTHER, []).append(index)
-    return groups
+        for name in names.intersection(properties):
+            value = properties[name]
+            if value is not None:
+                _gather(found, name, value, index)
+        for name in names.intersection(enrichment) if enrichment else ():
+            value = enrichment[name]
+            if value is not None and properties.get(name) is None:
+                _gather(found, name, value, index)
+    return found
+
+
+def _gather(found: dict[str, dict[str, list[int]]], name: str, value: Any, index: int) -> None:
+    groups = found.get(name)
+    if groups is None:
+        groups = found[name] = {}
+    if value.__class__ is not str or len(value) > MAX_DIMENSION_LENGTH:
+        value = dimension_text(value)
+    group = groups.get(value)
+    if group is not None:
+        group.append(index)
+    elif len(groups) < MAX_DIMENSION_VALUES:
+        groups[value] = [index]
+    else:
+        groups.setdefault(OTHER, []).append(index)
 
 
 def _cell(indexes: Sequence[int], users: Sequence[int | None], columns: "Sequence[_Column]") -> list[Any]:

@@ -12,6 +12,7 @@ not put before its container died still comes with its messages.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -28,6 +29,7 @@ class Receipt:
     erased: int = 0  # not stored, because they are an erased user's; `process` counts these, for each message apart
 
     @classmethod
+    @lru_cache(maxsize=4096)  # the chunks of a message have the same one
     def from_text(cls, text: str) -> "Receipt":
         """The inverse of str(); raises ValueError for what is no receipt."""
         container, received, quarantined, repeated, refused, *erased = text.split(":")
@@ -66,6 +68,8 @@ class Ledger:
         """Take in what containers say; again, or late, changes nothing."""
         for receipt in receipts:
             known = self.receipts.get(receipt.container)
+            if known is receipt:
+                continue
             self.receipts[receipt.container] = known.latest(receipt) if known else receipt
 
     def merge(self, other: "Ledger") -> None:

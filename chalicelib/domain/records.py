@@ -18,7 +18,6 @@ class ChunkRecord:
     """One new chunk, as the stream brought it."""
 
     event_id: str  # of the stream record, unique
-    sequence: int  # increases within a shard
     project: str
     user: str | None
     received_ms: int
@@ -42,7 +41,6 @@ class BadRecord:
     """A chunk that cannot be read; `raw` is what came."""
 
     event_id: str
-    sequence: int
     raw: Mapping[str, Any]
     reason: str
 
@@ -71,7 +69,6 @@ def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord |
     """What a record of the events table says; None of a removal, which is the TTL's, and of what is no new chunk."""
     if record["eventName"] == "REMOVE":
         return None
-    sequence = sequence_of(record)
     try:
         image = record["dynamodb"]["NewImage"]
         if image["sk"]["S"].startswith(NO_CHUNK) or REBUILT in image:
@@ -83,7 +80,6 @@ def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord |
         events, plain_bytes = unpack_events(b64decode(image["body"]["B"]))
         return ChunkRecord(
             event_id=record["eventID"],
-            sequence=sequence,
             project=project,
             user=image.get("user", {}).get("S"),
             received_ms=received_ms,
@@ -92,4 +88,4 @@ def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord |
             events=events,
         )
     except (KeyError, ValueError, TypeError) as error:
-        return BadRecord(record["eventID"], sequence, record, repr(error))
+        return BadRecord(record["eventID"], record, repr(error))
