@@ -33,8 +33,9 @@ run: $(READY) ## start everything here: cloud, REST, WebSocket (Ctrl-C stops it)
 demo: $(READY) ## send realistic traffic to the running stack and compare the numbers (RATE=50 SECONDS=60)
 	@$(BIN)/python -m demo
 
-# A process for each core; the tests of a file share one, and so the stack that they start.
-PYTEST = $(BIN)/pytest -n auto --dist loadfile
+# A process for each core and one more, for some tests wait; those of a file share one, and so the stack that they start.
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 test: $(READY) ## unit and end-to-end tests
 	@$(PYTEST)
