@@ -100,8 +100,18 @@ def analytics(client: Client, group_by: str = "", **more: str) -> Answers:
     return {point["start"][:7]: point["value"] for point in found["series"] if point["value"]}
 
 
+def report(client: Client, dimension: str, agg: str) -> Answers:
+    """GET /reports/top over the year."""
+    asked = {"of": dimension, "event_type": "departure", "agg": agg, **YEAR, "timezone": ZONE, "limit": "100"}
+    found = client.get("/reports/top", **asked)
+    while "values" not in found:
+        time.sleep(1)
+        found = client.get(f"/query/{found['id']}")
+    return {value["value"]: value["number"] for value in found["values"]}
+
+
 def questions(client: Client, csv: duckdb.DuckDBPyConnection) -> list[tuple[str, Answers, Answers, Answers, float]]:
-    """What is asked; the answers of the product's numbers, of its SQL and of the file; by how much they may differ."""
+    """What is asked; the answers of the product, of its SQL and of the file; by how much they may differ."""
 
     def lake(expression: str, group: str) -> Answers:
         sql = f"SELECT {group}, {expression} FROM events WHERE event_type = 'departure' GROUP BY 1"
@@ -152,6 +162,14 @@ def questions(client: Client, csv: duckdb.DuckDBPyConnection) -> list[tuple[str,
             ("count(DISTINCT tailnum)", dimension),
             UNIQUES_ERROR,
         )
+        for name, agg, own in (("departures", "count", "count(*)"), ("planes", "users", "count(DISTINCT tailnum)")):
+            ask(
+                f"report: {name} by {dimension}",
+                lambda d=dimension, a=agg: report(client, d, a),  # type: ignore[misc]
+                (own.replace("tailnum", "user_id"), group),
+                (own, dimension),
+                0,
+            )
     ask("departures by month", lambda: analytics(client), ("count(*)", month), ("count(*)", by_month), 0)
     ask(
         "p95 of the delay by month",
@@ -241,12 +259,12 @@ def main() -> int:
             path.write_bytes(content)
             csv = duckdb.connect()
             csv.execute(f"CREATE TABLE flights AS SELECT * FROM read_csv('{path}', nullstr='NA')")
-            return report(questions(client, csv))
+            return compare(questions(client, csv))
         finally:
             stack.stop()
 
 
-def report(asked: list[tuple[str, Answers, Answers, Answers, float]]) -> int:
+def compare(asked: list[tuple[str, Answers, Answers, Answers, float]]) -> int:
     """A line for each question."""
     code = 0
     for name, told, lake, truth, error in asked:
@@ -255,7 +273,7 @@ def report(asked: list[tuple[str, Answers, Answers, Answers, float]]) -> int:
         code |= not agree
         example = next(iter(sorted(truth)))
         print(
-            f"{'agree ' if agree else 'DIFFER'} {name:28} {len(truth):3} groups; analytics off by {numbers:.2%}, "
+            f"{'agree ' if agree else 'DIFFER'} {name:28} {len(truth):3} groups; numbers off by {numbers:.2%}, "
             f"SQL by {sql:.2%} (at most {error:.0%}); {example}: {told.get(example)}, {lake.get(example)}, "
             f"{truth[example]}"
         )
