@@ -38,11 +38,13 @@ def to_native(message: Any, *, kind: str | None = None, shared: Mapping[str, Any
     context = message.get("context") or {}
     if shared and isinstance(context, dict):
         context = {**shared, **context}
+    session = context.get("sessionId") if isinstance(context, dict) else None  # RudderStack's, a number
     return {
         "event_type": event_type(kind, message.get("event")),
         "event_id": message.get("messageId"),
         "user_id": message.get("userId") or None,
         "anonymous_id": message.get("anonymousId") or None,
+        **({"session_id": str(session)} if session else {}),
         "timestamp": message.get("timestamp") or message.get("originalTimestamp"),
         **({"sent_at": message["sentAt"]} if message.get("sentAt") else {}),
         "properties": properties,
@@ -68,6 +70,8 @@ def pointer(path: str, message: Any, *, kind: str | None = None) -> str:
             steps = ["event" if kind == "track" else "type"]
         case ["timestamp"] if not message.get("timestamp"):
             steps = ["originalTimestamp"]
+        case ["session_id"]:
+            steps = ["context", "sessionId"]
         case ["properties", *inner]:
             steps = _into_properties(inner, message, kind)
         case [first, *rest]:

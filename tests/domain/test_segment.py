@@ -47,6 +47,14 @@ def test_fields_are_carried_over() -> None:
     }
 
 
+def test_the_session_of_a_rudderstack_sdk_is_the_events() -> None:
+    message = {"type": "track", "event": "click", "context": {"sessionId": 1700000000123}}
+
+    assert to_native(message)["session_id"] == "1700000000123"
+    assert pointer("/session_id", message) == "/context/sessionId"
+    assert "session_id" not in to_native({"type": "track", "event": "click", "context": {}})
+
+
 def test_traits_are_the_properties_of_an_identify() -> None:
     assert to_native({"traits": {"plan": "free"}}, kind="identify")["properties"] == {"plan": "free"}
 
