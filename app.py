@@ -579,7 +579,7 @@ def reconcile(_event: object) -> None:
 @app.schedule(Rate(5, unit=Rate.MINUTES), name="erase")
 def erase(_event: object) -> None:
     if wiring.erasures_table().open():  # before pyarrow is loaded, for there hardly ever is one
-        wiring.eraser().run(to_ms(now()))
+        wiring.eraser().run()
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")

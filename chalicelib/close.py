@@ -105,6 +105,12 @@ class Closer:
             self.closed.forget_day(project, day, token)
         return len(over)
 
+    def is_cleaned(self, project: str, day: str, now: int) -> bool:
+        """Whether no live item of the day's closed epochs is left, once those that may go are deleted."""
+        self.clean(project, now)
+        left = self.rollups.read_merged(project, f"{day}T00", f"{day}T23")
+        return not any(item.epoch <= self.rollups.state(project, item.hour).closed for item in left)
+
     def clean(self, project: str, now: int) -> int:
         """Delete live items that closed ones have taken over; returns how many."""
         deleted = 0

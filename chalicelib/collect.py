@@ -164,7 +164,7 @@ class Collector:
         records = [
             Record.of(rejection, request.events[rejection.index])
             for rejection in admission.rejections
-            if not self.erased.is_theirs(project.id, rejection.event)
+            if not self.erased.is_theirs(project.id, rejection.event, received_ms)
         ]
         if not records:
             return

@@ -19,6 +19,7 @@ from typing import Any
 from chalicelib import metrics
 from chalicelib.domain.erasure import (
     FOR_EVER_MS,
+    IMPORT_MS,
     READY_MS,
     Arrivals,
     Erasure,
@@ -42,12 +43,14 @@ GRACE_MS = 65 * 60_000  # after that, files that were absorbed are deleted
 FUNCTION_SECONDS = 780  # of the function's 900
 BYTES_PER_SECOND = 1024 * 1024  # of Parquet written again, closed and cut into sessions: a careful guess
 RESULTS_DAYS = 7  # as long as the results bucket and what was asked are kept
-IMPORT_MS = 24 * HOUR_MS  # none goes on for longer
+RUN_MS = 5 * 60_000  # between two runs
 
 log = logging.getLogger(__name__)
 
-Places = Mapping[str, Callable[[str, Sequence[str]], int]]  # by name: removes, of a project, some ids; how many it was
-Rewrite = Callable[[str, str, int, UserRows], object]  # an hour, without the rows; and has it closed again
+# By name: removes what is of some ids of a project, and was received before a time; returns how much it was.
+Places = Mapping[str, Callable[[str, Sequence[str], int], int]]
+# Has an hour written without the rows, and closed again; False when another run was there.
+Rewrite = Callable[[str, str, int, UserRows], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,66 +69,77 @@ class Eraser:
     lake: Lake
     dirty: DirtyHours
     rewrite: Rewrite
+    settled: Callable[[str, str], bool]  # whether nothing live is left of a day's closed hours
     arrivals: Callable[[str], Arrivals]
-    importing_since: Callable[[str], int | None]  # when the oldest import that goes on began
+    importing: Callable[[str, int], list[int]]  # when imports began that were not over at some time
     stage: str
     seconds: float | None = FUNCTION_SECONDS
-    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], int] = lambda: int(time.time() * 1000)
 
-    def run(self, now_ms: int) -> int:
+    def run(self) -> int:
         """Take every open erasure as far as it goes; returns how many are done.
 
         Raises an ExceptionGroup, after all the others had their turn, when one failed; the next run tries it again.
         """
-        started = self.clock()
+        end_ms = None if self.seconds is None else self.now() + int(self.seconds * 1000)
         open_ones = self.table.open()
-        leased = [one for one in open_ones if self.table.lease(one, now_ms)]
         failures: list[Exception] = []
-        for group in _together(leased):
+        for group in _groups(open_ones, self.now()):
+            leased = [one for one in group if self.table.lease(one, self.now())]
             try:
-                self._go_on(group, now_ms, started)
+                if leased and not self._is_over(end_ms):
+                    self._go_on(leased, end_ms)
             except Exception as error:  # noqa: BLE001 - one project's trouble must not keep all others from their turn
                 log.warning("erasure failed", extra={"project": group[0].project, "reason": repr(error)})
                 failures.append(error)
-        for one in leased:
-            self.table.release(one)
+            for one in leased:
+                self.table.release(one)
+        now_ms = self.now()
         oldest = min((one.requested_ms for one in open_ones), default=now_ms)
         metrics.emit(self.stage, now_ms, {"ErasureOldestSeconds": (now_ms - oldest) // 1000})
         if failures:
             raise ExceptionGroup(f"{len(failures)} erasures failed", failures)
         return len(open_ones) - len(self.table.open())
 
-    def _go_on(self, group: list[Erasure], now_ms: int, started: float) -> None:
+    def _go_on(self, group: list[Erasure], end_ms: int | None) -> None:
         """Erasures of one project that are at the same point."""
         first = group[0]
         if first.state is State.REQUESTED:
             for one in group:
-                self._begin(one, now_ms)
+                self._mark(one, self.users.ids_of(one.project, str(one.user), self.events.is_user))
+                self._forget(one)
         elif first.state is State.REMOVING:
-            removed = [self._remove(one, now_ms) for one in group]
+            removed = [self._remove(one) for one in group]
             if all(removed):
-                self._sweep(group, now_ms, started)
+                self._sweep(group, end_ms)
         else:
             for one in group:
-                self._look_again(one, now_ms, started)
+                self._look_again(one, end_ms)
 
-    def _begin(self, one: Erasure, now_ms: int) -> None:
-        ids = self.users.ids_of(one.project, str(one.user))
+    def _mark(self, one: Erasure, ids: Sequence[str]) -> None:
+        """Put the markers of all ids; the time in which functions may not know them begins anew."""
+        now_ms = self.now()
         until_ms = FOR_EVER_MS if self.arrivals(one.project) is Arrivals.DROP else now_ms + READY_MS
         for each in ids:
             self.erased.put(one.project, Marker(digest_of_user(one.project, each), now_ms, until_ms))
-        self.table.begin(one, ids, now_ms, until_ms)
-        self._forget(one, ids)
+        self.table.begin(one, ids, self.now(), until_ms)
 
-    def _remove(self, one: Erasure, now_ms: int) -> bool:
+    def _remove(self, one: Erasure) -> bool:
         """Whether nothing of the user is left outside of the lake, nor arrives any more."""
         if one.files_done:
             return True
-        self._forget(one, one.ids)
-        ready_ms = (one.marked_ms or now_ms) + READY_MS
-        since = self.importing_since(one.project)
-        # An import that began before may store what it judged then.
-        if now_ms < ready_ms or (since is not None and now_ms - IMPORT_MS < since < ready_ms):
+        # What was on its way when the first markers were put may have told of earlier ids.
+        found = self.users.ids_of(one.project, str(one.user), self.events.is_user)
+        if not {*found} <= {*one.ids}:
+            self._mark(one, list(dict.fromkeys([*one.ids, *found])))
+            return False
+        self._forget(one)
+        now_ms, ready_ms = self.now(), (one.marked_ms or 0) + READY_MS
+        if now_ms < ready_ms:
+            return False
+        # An import that began before may store what it judged then, its tasks also for a while after it failed.
+        started = self.importing(one.project, now_ms - READY_MS)
+        if any(now_ms - IMPORT_MS < each < ready_ms for each in started):
             return False
         self._clear(one)
         self.table.files_done(one)
@@ -133,50 +147,64 @@ class Eraser:
 
     def _clear(self, one: Erasure) -> int:
         """Look through the smaller files; returns how much was removed."""
-        found = {name: remove(one.project, one.ids) for name, remove in self.files.items()}
+        found = {name: remove(one.project, one.ids, one.until_ms or 0) for name, remove in self.files.items()}
         for name, count in found.items():
             self.table.removed(one, name, count)
         return sum(found.values())
 
-    def _forget(self, one: Erasure, ids: Sequence[str]) -> None:
-        """Remove what the events table has, the links first: they say where their other ends are."""
-        for each in ids:
-            self.table.removed(one, "identity_links", self.users.unlink(one.project, each))
-        for each in ids:
-            self.table.removed(one, "hot_store", self.events.forget(one.project, each))
+    def _forget(self, one: Erasure) -> int:
+        """Remove what the events table has; returns how many items it was.
 
-    def _sweep(self, group: list[Erasure], now_ms: int, started: float) -> None:
+        Other ends of links first, which only these items tell. Of who is accepted again, what came since is left.
+        """
+        now_ms, until_ms, removed = self.now(), one.until_ms or FOR_EVER_MS, 0
+        for each in one.ids:
+            items = self.events.items_of(one.project, each)
+            theirs = [key for key, at in items.items() if (now_ms if at is None else at) < until_ms]
+            self.table.removed(one, "identity_links", self.users.unlink(one.project, each, theirs))
+            self.events.delete(one.project, each, theirs)
+            self.table.removed(one, "hot_store", len(theirs))
+            removed += len(theirs)
+        return removed
+
+    def _sweep(self, group: list[Erasure], end_ms: int | None) -> None:
         """Look through the lake, from where the last run stopped."""
         project, since = group[0].project, group[0].next_day
-        last_hour = hour_of(max((one.marked_ms or now_ms) for one in group) + READY_MS)  # nothing occurs later
+        last_hour = hour_of(max((one.marked_ms or 0) for one in group) + READY_MS)  # nothing occurs later
         for day in self.lake.days(project):
             if not since <= day <= last_hour[:10]:
                 continue
             for one in group:
                 self.table.swept_before(one, day)
-            if not self._clean(group, day, now_ms, started)[1]:
+            if not self._clean(group, day, end_ms).complete:
                 return
-        if hour_start_ms(last_hour) + HOUR_MS + SETTLED_MS > now_ms:  # its events may come into the lake yet
+        if hour_start_ms(last_hour) + HOUR_MS + SETTLED_MS > self.now():  # its events may come into the lake yet
             return
         for one in group:
-            self.table.swept(one, now_ms)
+            self.table.swept(one, self.now())
 
-    def _look_again(self, one: Erasure, now_ms: int, started: float) -> None:
-        """Once what was absorbed is deleted: look at the days with a find, until there is none."""
+    def _look_again(self, one: Erasure, end_ms: int | None) -> None:
+        """Once what was absorbed is deleted: look at the days with a find, and all else, until there is nothing."""
         due_ms = (one.swept_ms or 0) + GRACE_MS
-        if now_ms < due_ms or any(at <= due_ms for state in self.dirty.of(one.project) for at in state.retired):
+        unsettled = self.dirty.of(one.project) if self.now() >= due_ms else []
+        if self.now() < due_ms or any(at <= due_ms for state in unsettled for at in state.retired):
             return
-        looked = [self._clean([one], day, now_ms, started) for day in sorted(one.days)]
-        left = self._clear(one) + sum(found for found, _ in looked)
-        if not left and all(complete for _, complete in looked):
-            # Before the lake was looked through; what was asked since has not seen the user.
-            before = from_ms(one.swept_ms or now_ms) + timedelta(days=RESULTS_DAYS)
-            self.table.removed(one, "query_results", self.forget_queries(one.project, before))
-            self.table.finish(one, now_ms)
-            log.info("erased", extra={"project": one.project, "erasure": one.id})
+        if any(state.tail is not None and state.hour[:10] in one.days for state in unsettled):
+            return  # an hour that is not closed yet
+        for day in sorted(one.days):
+            looked = self._clean([one], day, end_ms)
+            if looked.found or not looked.complete or not self.settled(one.project, day):
+                return
+        if self._clear(one) or self._forget(one):
+            return
+        # Before the lake was looked through; what was asked since has not seen the user.
+        before = from_ms(one.swept_ms or 0) + timedelta(days=RESULTS_DAYS)
+        self.table.removed(one, "query_results", self.forget_queries(one.project, before))
+        self.table.finish(one, self.now())
+        log.info("erased", extra={"project": one.project, "erasure": one.id})
 
-    def _clean(self, group: list[Erasure], day: str, now_ms: int, started: float) -> tuple[bool, bool]:
-        """Have each hour of the day without the users' rows: (whether a file has one still, whether all was done)."""
+    def _clean(self, group: list[Erasure], day: str, end_ms: int | None) -> "Looked":
+        """Have each hour of the day without the users' rows, as far as the time goes."""
         project = group[0].project
         owner = {user: one for one in group for user in one.ids}
         rows = UserRows({user: until for one in group for user, until in one.until.items()})
@@ -184,6 +212,8 @@ class Eraser:
         start_ms = hour_start_ms(f"{day}T00")
         found, complete = False, True
         for hour in hours_between(start_ms, start_ms + 24 * HOUR_MS):
+            if self._is_over(end_ms):
+                return Looked(found, complete=False)
             folder, state = hour_folder(project, hour), unsettled.get(hour)
             files = self.lake.files(folder)
             theirs = {name: self.lake.rows_of(folder + name, size, rows) for name, size in files.items()}
@@ -198,32 +228,50 @@ class Eraser:
             whose = [one for one in group if counts[one.id]]
             for one in whose:
                 self.table.found_on(one, day)
-            if not _is_free(hour, state, now_ms) or not self._fits(hour, sum(files.values()), started):
+            if not self._may_rewrite(hour, state, sum(files.values()), end_ms):
                 complete = False
-                continue
-            self.rewrite(project, hour, now_ms + int((self.clock() - started) * 1000), rows)
-            for one in whose:
-                self.table.removed(one, "lake", counts[one.id])
-        return found, complete
+            elif self.rewrite(project, hour, self.now(), rows):
+                for one in whose:
+                    self.table.removed(one, "lake", counts[one.id])
+            else:
+                complete = False
+        return Looked(found, complete)
 
-    def _fits(self, hour: str, size_bytes: int, started: float) -> bool:
-        if self.seconds is None or self.clock() - started + size_bytes / BYTES_PER_SECOND <= self.seconds:
-            return True
-        log.warning("hour left for another run", extra={"hour": hour, "size_bytes": size_bytes})
-        return False
+    def _may_rewrite(self, hour: str, state: Unsettled | None, size_bytes: int, end_ms: int | None) -> bool:
+        """Whether the hour is over, nobody else at work on it, and enough of the time left."""
+        now_ms = self.now()
+        if hour_start_ms(hour) + HOUR_MS + SETTLED_MS > now_ms:
+            return False
+        if state is not None and state.began_at is not None and state.began_at + BUSY_MS > now_ms:
+            return False
+        if self._is_over(end_ms, size_bytes * 1000 // BYTES_PER_SECOND):
+            log.warning("hour left for another run", extra={"hour": hour, "size_bytes": size_bytes})
+            return False
+        return True
+
+    def _is_over(self, end_ms: int | None, needed_ms: int = 0) -> bool:
+        return end_ms is not None and self.now() + needed_ms > end_ms
 
 
-def _is_free(hour: str, state: Unsettled | None, now_ms: int) -> bool:
-    """Whether the hour is over, and nobody else at work on it."""
-    if hour_start_ms(hour) + HOUR_MS + SETTLED_MS > now_ms:
-        return False
-    return state is None or state.began_at is None or state.began_at + BUSY_MS <= now_ms
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Whether a file of the day has rows of the users still, and whether all that could be done was."""
+
+    found: bool
+    complete: bool
 
 
-def _together(erasures: Sequence[Erasure]) -> list[list[Erasure]]:
-    """Those of a project that are at the same point, so that the lake is looked through once for all of them."""
+def _groups(erasures: Sequence[Erasure], now_ms: int) -> list[list[Erasure]]:
+    """Those of a project that are at the same point, so that the lake is looked through once for all of them.
+
+    New ones first, for markers are put in no time; the others begin with another project in each run.
+    """
 
     def point(one: Erasure) -> tuple[Any, ...]:
         return one.project, one.state.value, one.files_done, one.next_day
 
-    return [list(group) for _, group in groupby(sorted(erasures, key=point), point)]
+    groups = [list(group) for _, group in groupby(sorted(erasures, key=point), point)]
+    new = [group for group in groups if group[0].state is State.REQUESTED]
+    old = [group for group in groups if group[0].state is not State.REQUESTED]
+    turn = now_ms // RUN_MS % len(old) if old else 0
+    return [*new, *old[turn:], *old[:turn]]

@@ -63,11 +63,22 @@ class Exporter:
         What an earlier export wrote of the hour is replaced. Nothing is written of an hour without events.
         """
         folder, files = hour_folder(project, hour), self._files(project, hour)
-        if not files:
-            return 0
         there = target / folder.removeprefix("lake/")
-        there.mkdir(parents=True, exist_ok=True)
-        written, rows = set(), 0
+        written, rows = set[str](), 0
+        if files:
+            there.mkdir(parents=True, exist_ok=True)
+            written, rows = self._write(folder, files, there)
+        for path in there.glob("*.parquet"):
+            if path.name not in written:
+                path.unlink()
+        return rows
+
+    def days(self, project: str, target: Path) -> list[str]:
+        """The days that an earlier export wrote."""
+        return [path.name.removeprefix("dt=") for path in (target / f"project={project}").glob("dt=*")]
+
+    def _write(self, folder: str, files: dict[str, int], there: Path) -> tuple[set[str], int]:
+        """The names of what was written, and how many rows it has."""
         if any(name.startswith(TAIL) for name in files) or len({version_of(name) for name in files}) > 1:
             merge = self.lake.merge(folder, files)
             with pq.ParquetWriter(
@@ -75,16 +86,10 @@ class Exporter:
             ) as writer:
                 for batch in merge.slices():
                     writer.write_batch(batch)
-            written, rows = {MERGED}, merge.rows
-        else:
-            for name in files:
-                content = self.lake.bucket.get(folder + name) or b""
-                (there / name).write_bytes(content)
-            written, rows = set(files), self.lake.count(folder, files).rows
-        for path in there.glob("*.parquet"):
-            if path.name not in written:
-                path.unlink()
-        return rows
+            return {MERGED}, merge.rows
+        for name in files:
+            (there / name).write_bytes(self.lake.bucket.get(folder + name) or b"")
+        return set(files), self.lake.count(folder, files).rows
 
     def _of_day(self, project: str, ids: Sequence[str], day: str) -> Iterator[tuple[int, dict[str, Any]]]:
         rows = UserRows(dict.fromkeys(ids, FOR_EVER_MS))

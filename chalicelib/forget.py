@@ -1,7 +1,7 @@
 """What is left of erased users outside of the tables and the lake: files that were rejected, put aside or imported.
 
-Each method removes, of a project, what names one of the ids, and returns how much that was. Files are small and few, so
-each is read; doing it again finds nothing.
+Each method removes, of a project, what is of one of the ids and was received before a time (epoch milliseconds), and
+returns how much that was. Files are small and few, so each is read; doing it again finds nothing.
 """
 
 import logging
@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from chalicelib.domain.chunks import decode_message, encode_message, from_spill
-from chalicelib.domain.erasure import mentioned_in, mentions
-from chalicelib.domain.events import user_of
+from chalicelib.domain.chunks import Message, decode_message, encode_message, from_spill
+from chalicelib.domain.erasure import IMPORT_MS, mentioned_in, mentions
+from chalicelib.domain.events import Unreadable, user_of
 from chalicelib.domain.imports import RAW, STAGED, Import, ImportRefused, RowMapping
 from chalicelib.domain.partitions import SPILL, UNREADABLE
 from chalicelib.domain.quarantine import IN_BODY
+from chalicelib.domain.time_windows import parse_ms
 from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.quarantine_files import QuarantineFiles
@@ -36,8 +37,9 @@ class Forgetter:
     imports: ImportsTable
     queries_table: QueriesTable
     reinject: Callable[[str], None]
+    now: Callable[[], int]  # epoch milliseconds
 
-    def places(self) -> dict[str, Callable[[str, Sequence[str]], int]]:
+    def places(self) -> dict[str, Callable[[str, Sequence[str], int], int]]:
         """All but `queries`, by the name that a receipt has for it."""
         return {
             "quarantine": self.quarantine,
@@ -46,10 +48,12 @@ class Forgetter:
             "imported_files": self.imported,
         }
 
-    def quarantine(self, project: str, ids: Sequence[str]) -> int:
+    def quarantine(self, project: str, ids: Sequence[str], until_ms: int) -> int:
         """Rejected events that name an id anywhere."""
         removed = 0
         for key, file in QuarantineFiles(self.bucket).all(project):
+            if file.received_ms >= until_ms:
+                continue
             left = [record for record in file.records if not record.names(ids, file.body)]
             if len(left) == len(file.records):
                 continue
@@ -61,17 +65,22 @@ class Forgetter:
                 self.bucket.delete(key)
         return removed
 
-    def spill(self, project: str, ids: Sequence[str]) -> int:
+    def spill(self, project: str, ids: Sequence[str], until_ms: int) -> int:
         """Messages that wait for the buffer; raises Unavailable as long as it takes none."""
         found = 0
         for key in list(self.bucket.keys(f"{SPILL}{project}/")):
             content = self.bucket.get(key)
-            if content is not None and any(_has(parcel.text, project, ids) for parcel in from_spill(content)):
+            try:
+                messages = [decode_message(parcel.text) for parcel in from_spill(content or b"")]
+            except ValueError as error:  # the sweep tells of it, too
+                log.warning("spilled message unreadable", extra={"key": key, "reason": str(error)})
+                continue
+            if any(_is_theirs(message, project, ids, until_ms) for message in messages):
                 self.reinject(key)
                 found += 1
         return found
 
-    def unreadable(self, project: str, ids: Sequence[str]) -> int:
+    def unreadable(self, project: str, ids: Sequence[str], until_ms: int) -> int:
         """Messages that no table took, and stream records that nobody could read."""
         owners = [f"{project}#{each}" for each in ids]
         removed = 0
@@ -84,8 +93,8 @@ class Forgetter:
                     self.bucket.delete(key)
                     removed += 1
                 continue
-            left = [event for event in message.events if message.project != project or user_of(event) not in ids]
-            if len(left) < len(message.events):
+            if _is_theirs(message, project, ids, until_ms):
+                left = [event for event in message.events if user_of(event) not in ids]
                 removed += len(message.events) - len(left)
                 [(text, _)] = encode_message(replace(message, events=left))
                 if left:
@@ -94,12 +103,16 @@ class Forgetter:
                     self.bucket.delete(key)
         return removed
 
-    def imported(self, project: str, ids: Sequence[str]) -> int:
-        """Files of history that are imported, with their reports; others are their owner's, and stay."""
+    def imported(self, project: str, ids: Sequence[str], until_ms: int) -> int:
+        """Files of history that are imported, with their reports; others are their owner's, and stay.
+
+        What lies between the tasks of an import that is over, or died, goes in any case: nothing needs it any more.
+        """
         states: dict[str, str] = {}
         for one in self.imports.latest(project, None):
-            states.setdefault(one["file"], one["state"])
-            if one["state"] in ("done", "failed"):
+            started_ms = parse_ms(one["started_at"])
+            states.setdefault(one["file"], one["state"] if started_ms < until_ms else "later")
+            if one["ended_at"] is not None or started_ms < self.now() - IMPORT_MS:
                 for key in list(self.bucket.keys(f"{STAGED}{project}/{one['id']}/")):
                     self.bucket.delete(key)
         removed = 0
@@ -107,8 +120,10 @@ class Forgetter:
             one_file = Import.of(key, "", "", 0)
             if one_file is None or not self._row_names(one_file, ids):
                 continue
-            if states.get(one_file.file) != "done":
-                log.warning("a file of raw/ names an erased user", extra={"project": project, "key": key})
+            state = states.get(one_file.file)
+            if state != "done":
+                if state != "later":
+                    log.warning("a file of raw/ names an erased user", extra={"project": project, "key": key})
                 continue
             self.bucket.delete(one_file.report_key)
             self.bucket.delete(key)
@@ -129,21 +144,20 @@ class Forgetter:
         return len(asked)
 
     def _row_names(self, one: Import, ids: Sequence[str]) -> bool:
-        mapping = next(filter(None, (self.bucket.get(key) for key in one.mapping_keys)), None)
+        """Whether a row is of one of the ids: as its mapping reads it, where there is one."""
+        content = next(filter(None, (self.bucket.get(key) for key in one.mapping_keys)), None)
         try:
-            file = RawFile(lambda: self.bucket.open(one.key), one.file, RowMapping.read(mapping) if mapping else None)
-            return any(_mentioned(getattr(row, "sent", row), ids) for row in file.rows())
+            mapping = RowMapping.read(content) if content else None
+            rows = RawFile(lambda: self.bucket.open(one.key), one.file, mapping).rows()
+            return any(mentions(_sent(mapping.event(row) if mapping else row), ids) for row in rows)
         except (ImportRefused, FileNotFoundError):
             return False
 
 
-def _mentioned(value: Any, ids: Sequence[str]) -> bool:
-    return mentioned_in(value.encode(), ids) if isinstance(value, str) else mentions(value, ids)
+def _sent(row: Any) -> Any:
+    return row.sent if isinstance(row, Unreadable) else row
 
 
-def _has(text: str, project: str, ids: Sequence[str]) -> bool:
-    try:
-        message = decode_message(text)
-    except ValueError:
-        return False
-    return message.project == project and any(user_of(event) in ids for event in message.events)
+def _is_theirs(message: Message, project: str, ids: Sequence[str], until_ms: int) -> bool:
+    of_project = message.project == project and message.received_ms < until_ms
+    return of_project and any(user_of(event) in ids for event in message.events)

@@ -240,7 +240,9 @@ class Importer:
         return self.admitter.admit(raw, mode=project.mode, received_ms=one.started_ms, any_age=True)
 
     def _quarantine(self, one: Import, admission: Admission, raw: Sequence[Any], first_row: int) -> None:
-        left = (each for each in admission.rejections if not self.erased.is_theirs(one.project, each.event))
+        left = (
+            each for each in admission.rejections if not self.erased.is_theirs(one.project, each.event, one.started_ms)
+        )
         while share := list(islice(left, QUARANTINED_AT_ONCE)):
             records = [Record.of(rejection, raw[rejection.index]) for rejection in share]
             file = QuarantineFile(one.project, one.started_ms, None, NOBODY, records)

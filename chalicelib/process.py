@@ -75,15 +75,17 @@ class Processor:
     def _read(self, message_id: str, content: bytes) -> Share:
         """What the message brings; raises ValueError."""
         message = decode_message(content)
-        left = self.erased.kept(message.project, message.events)
+        left, gone = self.erased.split(message.project, message.events)
         receipts: tuple[Receipt, ...] = ()
-        if dropped := len(message.events) - len(left):
+        said = Said()
+        if gone:
             # Named by the message, so that it counts once, however often it is delivered.
             name = f"erased-{blake2b(content, digest_size=12).hexdigest()}"
-            receipts = Receipt(name, erased=dropped), *([message.receipt] if message.receipt else [])
+            receipts = Receipt(name, erased=len(gone)), *([message.receipt] if message.receipt else [])
             message = replace(message, events=left)
-            log.info("events of erased users dropped", extra={"project": message.project, "events": dropped})
-        said = Said()
+            now_ms = int(self.clock() * 1000)
+            said.link(event for event in gone if self.erased.is_linked(message.project, event, now_ms))
+            log.info("events of erased users dropped", extra={"project": message.project, "events": len(gone)})
         for event in message.events:
             enrich(event, message.client)
             said.hear(event)

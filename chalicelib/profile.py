@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.contracts import MAX_ID_LENGTH
-from chalicelib.domain.erasure import Erasure, State
+from chalicelib.domain.erasure import Erasure, State, digest_of_user
 from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.events import moment_of
 from chalicelib.domain.sessions import session_ids
@@ -14,7 +14,6 @@ from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.users_table import UsersTable
 
-MAX_NAMED = 5  # of the ids that one became, in an error
 MAX_LINKED = 50  # ids whose events make up one timeline
 
 
@@ -49,19 +48,18 @@ class Profiler:
         """The receipt of an erasure of the user and of the ids they had before, as `GET /erasures/{id}` shows it.
 
         The same as long as one goes on. Also of somebody unknown: the lake may remember who the hot store does not.
-        Raises InvalidRequest of an id that became another one, who is the person then.
+        Raises InvalidRequest of an earlier id of somebody else, with whom it is erased.
         """
         _check(user)
-        if going_on := self.erasures.open_of(project, user):
-            return going_on.shown()
-        if became := self.users.links(project, user)[1]:
-            names = ", ".join(f"{each[:64]!r}" for each in became[:MAX_NAMED])
-            raise InvalidRequest(
-                f"user_id: {user[:64]!r} is an earlier id of {names}; erase the later one", code="earlier_id"
-            )
-        erasure = Erasure(self.new_id(now_ms), project, State.REQUESTED, now_ms, user)
-        self.erasures.request(erasure)
-        return erasure.shown()
+        digest = digest_of_user(project, user)
+        for later in self.users.links(project, user)[1]:
+            if user in self.users.ids_of(project, later, self.events.is_user):
+                message = f"user_id: {user[:64]!r} is an earlier id of {later[:64]!r}; erase the later one"
+                raise InvalidRequest(message, code="earlier_id")
+        ids = self.users.ids_of(project, user, self.events.is_user)
+        erasure = Erasure(self.new_id(now_ms), project, State.REQUESTED, now_ms, digest, user, tuple(ids))
+        asked = erasure if self.erasures.request(erasure) else self.erasures.open_of(project, digest)
+        return (asked or erasure).shown()
 
     def erasure(self, project: str, erasure_id: str) -> dict[str, Any]:
         """A receipt; raises NotFound."""

@@ -87,6 +87,11 @@ def new_event_id(received_ms: int) -> str:
     return str(uuid.UUID(int=received_ms << 80 | 7 << 76 | high << 64 | 2 << 62 | low))
 
 
+def now_ms() -> int:
+    """The clock in epoch milliseconds."""
+    return int(time.time() * 1000)
+
+
 @cache
 def settings() -> Settings:
     return Settings.from_environment(os.environ)
@@ -369,15 +374,20 @@ def profiler() -> Profiler:
 @cache
 def eraser() -> "Eraser":
     # Imported here because pyarrow is in the layer of this function only.
+    from chalicelib.consolidate import Overtaken
     from chalicelib.erase import Eraser
     from chalicelib.forget import Forgetter
     from chalicelib.storage.lake import Lake
 
-    def rewrite(project: str, hour: str, now_ms: int, without: "UserRows") -> None:
-        done = consolidator().consolidate(project, hour, now_ms, without)
+    def rewrite(project: str, hour: str, at_ms: int, without: "UserRows") -> bool:
+        try:
+            done = consolidator().consolidate(project, hour, at_ms, without)
+        except Overtaken:
+            return False
         sessionizer().settle(project, hour, done.files.keys)
-        if closer().settle(project, hour, done.files.keys, now_ms // 1000, follow=True):
+        if closer().settle(project, hour, done.files.keys, at_ms // 1000, follow=True):
             consolidator().finish(done)
+        return True
 
     forgetter = Forgetter(
         data_bucket(),
@@ -385,6 +395,7 @@ def eraser() -> "Eraser":
         imports_table(),
         queries_table(),
         collector().reinject,
+        now_ms,
     )
     return Eraser(
         table=erasures_table(),
@@ -396,9 +407,11 @@ def eraser() -> "Eraser":
         lake=Lake(data_bucket()),
         dirty=dirty_hours(),
         rewrite=rewrite,
+        settled=lambda project, day: closer().is_cleaned(project, day, int(time.time())),
         arrivals=access_table().arrivals,
-        importing_since=imports_table().going_on_since,
+        importing=imports_table().going_on,
         stage=settings().stage,
+        now=now_ms,
     )
 
 

@@ -59,7 +59,9 @@ def request(arguments: argparse.Namespace) -> None:
     dynamodb, table = client(arguments.stage, "dynamodb"), environment(arguments.stage)["EVENTS_TABLE"]
     events, users = EventsTable(dynamodb, table), UsersTable(dynamodb, table)
     profiler = Profiler(events, users, erasures_table(arguments.stage), lambda ms: f"{ms:013d}-{secrets.token_hex(8)}")
-    confirm(arguments, f"Erase all that there is of user {arguments.user!r} of {arguments.project}?")
+    ids = users.ids_of(arguments.project, arguments.user, events.is_user)
+    others = f", and with it the earlier ids {', '.join(ids[1:])}," if ids[1:] else ""
+    confirm(arguments, f"Erase all that there is of user {arguments.user!r}{others} of {arguments.project}?")
     try:
         receipt = profiler.request_erasure(arguments.project, arguments.user, int(time.time() * 1000))
     except InvalidRequest as error:
@@ -76,7 +78,7 @@ def list_all(arguments: argparse.Namespace) -> None:
 def run_here(arguments: argparse.Namespace) -> None:
     """One run, of as long as it takes; shows those that are not done."""
     wiring = wiring_of(arguments.stage)
-    replace(wiring.eraser(), seconds=None).run(int(time.time() * 1000))
+    replace(wiring.eraser(), seconds=None).run()
     show(arguments, [_row(arguments, one.shown()) for one in wiring.erasures_table().open()])
 
 

@@ -76,7 +76,7 @@ def export_user(arguments: argparse.Namespace, exporter: Exporter) -> None:
 
 def export_project(arguments: argparse.Namespace, exporter: Exporter) -> None:
     """A project's events."""
-    days = exporter.lake.days(arguments.project)
+    days = sorted({*exporter.lake.days(arguments.project), *exporter.days(arguments.project, arguments.into)})
     first = arguments.first if arguments.first is not None else hour_start_ms(f"{days[0]}T00") if days else 0
     end = arguments.last if arguments.last is not None else hour_start_ms(f"{days[-1]}T23") + HOUR_MS if days else 0
     hours = [hour for hour in hours_between(first, end) if hour[:10] in set(days)]
@@ -93,11 +93,19 @@ def exporter(stage: str) -> Exporter:
     """That of the stage."""
     dynamodb, tables = client(stage, "dynamodb"), environment(stage)
     bucket = DataBucket(client(stage, "s3"), bucket_of(stage))
-    users, files = UsersTable(dynamodb, tables["EVENTS_TABLE"]), QuarantineFiles(bucket)
+    events, users = EventsTable(dynamodb, tables["EVENTS_TABLE"]), UsersTable(dynamodb, tables["EVENTS_TABLE"])
+    files = QuarantineFiles(bucket)
 
     def rejected(project: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
         for record in files.naming(project, ids):
             yield record.to_json()
 
     dirty = DirtyHours(dynamodb, tables["ROLLUPS_TABLE"])
-    return Exporter(Lake(bucket), dirty, EventsTable(dynamodb, tables["EVENTS_TABLE"]), users, users.ids_of, rejected)
+    return Exporter(
+        Lake(bucket),
+        dirty,
+        events,
+        users,
+        lambda project, user: users.ids_of(project, user, events.is_user),
+        rejected,
+    )

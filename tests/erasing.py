@@ -114,14 +114,20 @@ class World(importing.World):
         lake, dirty = Lake(bucket), replace(self.dirty, client=dynamodb)
         consolidator = Consolidator(lake, dirty, "test", lambda: f"e{next(self.runs)}")
 
-        def rewrite(project: str, hour: str, now_ms: int, without: UserRows) -> None:
+        def rewrite(project: str, hour: str, now_ms: int, without: UserRows) -> bool:
             done = consolidator.consolidate(project, hour, now_ms, without)
             self.sessionizer.settle(project, hour, done.files.keys)
             if self.closer.settle(project, hour, done.files.keys, now_ms // 1000, follow=True):
                 consolidator.finish(done)
+            return True
 
         forgetter = Forgetter(
-            bucket, DataBucket(s3, "results"), table, QueriesTable(dynamodb, "control"), self.collector.reinject
+            bucket,
+            DataBucket(s3, "results"),
+            table,
+            QueriesTable(dynamodb, "control"),
+            self.collector.reinject,
+            self._now,
         )
         return Eraser(
             table=ErasuresTable(dynamodb, "control"),
@@ -133,16 +139,18 @@ class World(importing.World):
             lake=lake,
             dirty=dirty,
             rewrite=rewrite,
+            settled=lambda project, day: self.closer.is_cleaned(project, day, self.now_ms // 1000),
             arrivals=lambda _: self.arrivals,
-            importing_since=table.going_on_since,
+            importing=table.going_on,
             stage="test",
+            now=self._now,
         )
 
     def erase(self, user: str) -> dict[str, Any]:
         """DELETE /users/{id}, and all the runs it takes; the receipt."""
         receipt = self.profiler.request_erasure("demo", user, self.now_ms)
         for _ in range(60):
-            self.eraser().run(self.now_ms)
+            self.eraser().run()
             if self.receipt(receipt["id"])["state"] == "done":
                 return self.receipt(receipt["id"])
             self.wait(5)
@@ -192,6 +200,9 @@ class World(importing.World):
 
     def _new_id(self, now_ms: int) -> str:
         return f"{now_ms}-{next(self.runs):04d}"
+
+    def _now(self) -> int:
+        return self.now_ms
 
     def _seconds(self) -> float:
         return self.now_ms / 1000

@@ -196,7 +196,7 @@ def test_an_erasure_that_is_killed_at_every_write_goes_on_and_ends(place: World)
         life: list[str] = []
         clients = place.stores.events.client, place.stores.bucket.client
         with suppress(Died):
-            place.eraser(*(Mortal(each, deaths // 2 + 1, life=life) for each in clients)).run(place.now_ms)
+            place.eraser(*(Mortal(each, deaths // 2 + 1, life=life) for each in clients)).run()
         assert {*others(place)[0]} >= {*before[0]}
         place.flow()
         place.wait(17)

@@ -26,7 +26,10 @@ def exporter(place: World) -> Exporter:
     def rejected(project: str, ids: Any) -> Iterator[dict[str, Any]]:
         return (record.to_json() for record in QuarantineFiles(stores.bucket).naming(project, ids))
 
-    return Exporter(place.lake, place.dirty, stores.events, stores.users, stores.users.ids_of, rejected)
+    def ids_of(project: str, user: str) -> list[str]:
+        return stores.users.ids_of(project, user, stores.events.is_user)
+
+    return Exporter(place.lake, place.dirty, stores.events, stores.users, ids_of, rejected)
 
 
 def exported(place: World, folder: Path) -> list[str]:

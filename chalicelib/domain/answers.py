@@ -228,6 +228,7 @@ ERASURE = an(
     id=TEXT,
     state=one_of(*State),
     user_id=TEXT_OR_NULL,
+    ids=many(TEXT),
     requested_at=TIME,
     done_at=TEXT_OR_NULL,
     removed=by_name(COUNT),

@@ -5,7 +5,7 @@ arrives late, out of a queue, a replay or an import, is held against the markers
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -21,7 +21,9 @@ COPIES_DAYS = 35  # after the end: how far back the tables can be restored; repl
 ID_NAMES = frozenset(
     {"user_id", "anonymous_id", "previous_id", "userId", "anonymousId", "previousId"}
 )  # in our form, and as SDKs send them
+_WORDS = re.compile(r"[\w@.+:/-]+")
 MIN_WORD = 6  # characters: a shorter id is the number of a line, or a price, too often
+IMPORT_MS = 24 * 3_600_000  # no import goes on for longer
 MAX_IDS = 1000  # of one person
 
 Until = Mapping[str, int]  # by id: what occurred before this time (epoch milliseconds) is removed
@@ -60,6 +62,7 @@ class Erasure:
     project: str
     state: State
     requested_ms: int
+    digest: str = ""  # of the user
     user: str | None = None
     ids: tuple[str, ...] = ()  # the user's own, and those they had before, once they are known
     marked_ms: int | None = None
@@ -83,6 +86,7 @@ class Erasure:
             "id": self.id,
             "state": self.state.value,
             "user_id": self.user,
+            "ids": list(self.ids),
             "requested_at": iso_ms(self.requested_ms),
             "done_at": None if end is None else iso_ms(end),
             "removed": dict(sorted(self.removed.items())),
@@ -95,32 +99,47 @@ def digest_of_user(project: str, user: str) -> str:
     return blake2b(user.encode(), key=project.encode(), digest_size=16).hexdigest()
 
 
-def kept(events: Iterable[dict[str, Any]], markers: Mapping[str, int], project: str) -> list[dict[str, Any]]:
-    """The stored events that no marker of the project drops; `markers` has their `until_ms` by digest."""
+def split(
+    events: Iterable[dict[str, Any]], markers: Mapping[str, Marker], project: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The stored events that no marker of the project drops, and the others; `markers` by digest."""
     until: dict[str | None, int] = {None: 0}
     left: list[dict[str, Any]] = []
+    gone: list[dict[str, Any]] = []
     for event in events:
         user = user_of(event)
         if user not in until:
-            until[user] = markers.get(digest_of_user(project, str(user)), 0)
-        if event["occurred_at"] >= until[user]:
-            left.append(event)
-    return left
+            marker = markers.get(digest_of_user(project, str(user)))
+            until[user] = marker.until_ms if marker else 0
+        (left if event["occurred_at"] >= until[user] else gone).append(event)
+    return left, gone
+
+
+def words_of(value: Any) -> set[str]:
+    """What may be the id of whom something is: in an event of any form by the names of ids, else every word."""
+    if isinstance(value, str):
+        return {*_WORDS.findall(value)}
+    if not isinstance(value, dict):
+        return set()
+    named = {str(value[name]) for name in ID_NAMES if isinstance(value.get(name), str | int) and value[name]}
+    return named or set(_texts(value))
 
 
 def mentions(value: Any, ids: Iterable[str]) -> bool:
-    """Whether one of the ids stands anywhere in some JSON as a text, or as a number where ids are expected."""
-    wanted = set(ids)
+    """Whether an event that could not be taken, or a row of a file, is of one of the ids."""
+    return not words_of(value).isdisjoint(ids)
+
+
+def _texts(value: Any) -> Iterator[str]:
     left = [value]
     while left:
         one = left.pop()
         if isinstance(one, dict):
-            left += [str(each) if name in ID_NAMES and isinstance(each, int) else each for name, each in one.items()]
+            left += one.values()
         elif isinstance(one, list | tuple):
             left += one
-        elif isinstance(one, str) and one in wanted:
-            return True
-    return False
+        elif isinstance(one, str):
+            yield one
 
 
 def mentioned_in(text: bytes, ids: Iterable[str]) -> bool:
@@ -128,7 +147,7 @@ def mentioned_in(text: bytes, ids: Iterable[str]) -> bool:
     for each in ids:
         word = re.escape(each.encode())
         quoted = rb"""["']""" + word + rb"""["']"""
-        alone = rb"(?<![\w-])" + word + rb"(?![\w-])" if len(each) >= MIN_WORD else quoted
+        alone = rb"(?<![\w@.-])" + word + rb"(?![\w@-])" if len(each) >= MIN_WORD else quoted
         if re.search(quoted + rb"|" + alone, text):
             return True
     return False

@@ -60,6 +60,13 @@ class Said:
         tied = {name: word for name, word in said.items() if name in known and known[name][0][:2] == moment[:2]}
         self.traits[user] = latest(known, said) | tied
 
+    def link(self, events: Iterable[StoredEvent]) -> None:
+        """Take in of some events which ids became which, and nothing else."""
+        heard = Said()
+        for event in events:
+            heard.hear(event)
+        self.links |= heard.links
+
     def merge(self, other: "Said") -> None:
         """Take in what another message says."""
         self.links |= other.links

@@ -63,12 +63,8 @@ class Record:
         return found if isinstance(found, str) else None
 
     def names(self, ids: Sequence[str], body: bytes) -> bool:
-        """Whether one of the user ids stands in the event, which may be in the body of its request only."""
-        if self.kept_as == IN_BODY:
-            return mentioned_in(body, ids)
-        if isinstance(self.event, str):
-            return mentioned_in(self.event.encode(), ids)
-        return mentions(self.event, ids) or self.event_id in ids
+        """Whether the event is of one of the user ids; of one in the body of its request only, whether that has one."""
+        return mentioned_in(body, ids) if self.kept_as == IN_BODY else mentions(self.event, ids)
 
     def to_json(self) -> dict[str, Any]:
         """The record's line."""

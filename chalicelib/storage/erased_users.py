@@ -9,17 +9,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user, kept
+from chalicelib.domain.erasure import READY_MS, Marker, digest_of_user, split, words_of
 from chalicelib.domain.events import StoredEvent, user_of
+from chalicelib.domain.time_windows import parse_ms
 
 FRESH_SECONDS = 60  # what a container knows may be as old
-OVERLAP_MS = 10 * 60_000  # clocks differ, and a put may take its time
+OVERLAP_MS = 20 * 60_000  # clocks differ, and a put may take its time
+LINKED_MS = READY_MS // 2  # after a marker was put: links are still kept, for the eraser to follow
 
 
 @dataclass(slots=True)
 class _Known:
     read_at: float
-    until: dict[str, int]
+    markers: dict[str, Marker]
     upto_ms: int = 0
 
 
@@ -41,30 +43,39 @@ class ErasedUsers:
         }
         self.client.put_item(TableName=self.name, Item=item)
 
+    def split(self, project: str, events: Iterable[StoredEvent]) -> tuple[list[StoredEvent], list[StoredEvent]]:
+        """The events that no marker drops, and the others."""
+        markers = self._markers(project)
+        return split(events, markers, project) if markers else (list(events), [])
+
     def kept(self, project: str, events: Iterable[StoredEvent]) -> list[StoredEvent]:
         """The events that no marker drops."""
-        until = self._until(project)
-        return kept(events, until, project) if until else list(events)
+        return self.split(project, events)[0]
 
-    def is_theirs(self, project: str, rejected: object) -> bool:
-        """Whether an event that was not taken is an erased user's, who is not accepted again."""
-        until = self._until(project)
-        if not (until and isinstance(rejected, dict)):
+    def is_linked(self, project: str, event: StoredEvent, now_ms: int) -> bool:
+        """Whether a dropped event may still say which ids its user had before, because the erasure has just begun."""
+        marker = self._markers(project).get(digest_of_user(project, str(user_of(event))))
+        return marker is not None and now_ms < marker.marked_ms + LINKED_MS
+
+    def is_theirs(self, project: str, rejected: Any, received_ms: int) -> bool:
+        """Whether an event that was not taken, in whatever form, is an erased user's of before their time."""
+        markers = self._markers(project)
+        if not markers:
             return False
-        user = user_of(rejected)
-        return isinstance(user, str) and until.get(digest_of_user(project, user), 0) >= FOR_EVER_MS
+        found = (markers.get(digest_of_user(project, word)) for word in words_of(rejected))
+        until_ms = max((marker.until_ms for marker in found if marker), default=0)
+        return _occurred_at(rejected, received_ms) < until_ms
 
-    def _until(self, project: str) -> dict[str, int]:
+    def _markers(self, project: str) -> dict[str, Marker]:
         known = self.known.get(project)
         if known is None or self.clock() - known.read_at >= FRESH_SECONDS:
             now = self.clock()
-            known = known or _Known(now, {})
-            known = _Known(now, *self._read(project, known))
+            known = self._read(project, known or _Known(now, {}), now)
             self.known[project] = known
-        return known.until
+        return known.markers
 
-    def _read(self, project: str, known: _Known) -> tuple[dict[str, int], int]:
-        until, upto_ms = dict(known.until), known.upto_ms
+    def _read(self, project: str, known: _Known, now: float) -> _Known:
+        markers, upto_ms = dict(known.markers), known.upto_ms
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
             KeyConditionExpression="pk = :pk AND sk >= :since",
@@ -76,6 +87,17 @@ class ErasedUsers:
         )
         for item in (item for page in pages for item in page["Items"]):
             marked, _, digest = item["sk"]["S"].partition("#")
-            until[digest] = max(until.get(digest, 0), int(item["until_ms"]["N"]))
+            found = Marker(digest, int(marked), int(item["until_ms"]["N"]))
+            before = markers.get(digest)
+            if before is None or found.until_ms >= before.until_ms:
+                markers[digest] = found
             upto_ms = max(upto_ms, int(marked))
-        return until, upto_ms
+        return _Known(now, markers, upto_ms)
+
+
+def _occurred_at(rejected: Any, received_ms: int) -> int:
+    timestamp = rejected.get("timestamp") if isinstance(rejected, dict) else None
+    try:
+        return parse_ms(timestamp)
+    except (ValueError, TypeError, OverflowError):
+        return received_ms

@@ -1,5 +1,5 @@
-"""Erasures in the control table: `erasures#<project>` / `<id>`, kept as receipts, and `erasures` / `<project>#<id>`,
-which there is until one is done.
+"""Erasures in the control table: `erasures#<project>` / `<id>`, kept as receipts, and `erasures` / `<project>#<hash>`,
+of the user, which there is once, until it is done.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,29 +25,41 @@ class ErasuresTable:
     client: Any
     name: str
 
-    def request(self, erasure: Erasure) -> None:
-        """Keep a new one, and that it is open, together."""
+    def request(self, erasure: Erasure) -> bool:
+        """Keep a new one, and that it is open, together; False, and nothing is written, while the user has another."""
         item = {
             **_key(erasure),
             "state": {"S": erasure.state.value},
             "requested_ms": {"N": str(erasure.requested_ms)},
+            "digest": {"S": erasure.digest},
             "user": {"S": str(erasure.user)},
+            "ids": {"L": [{"S": each} for each in erasure.ids]},
             "removed": {"M": {}},
         }
-        items = (item, _open_key(erasure))
-        self.client.transact_write_items(TransactItems=[{"Put": {"TableName": self.name, "Item": i}} for i in items])
+        place = {**_open_key(erasure), "id": {"S": erasure.id}}
+        puts = [{"Put": {"TableName": self.name, "Item": each, **_NEW}} for each in (item, place)]
+        try:
+            self.client.transact_write_items(TransactItems=puts)
+        except self.client.exceptions.TransactionCanceledException as error:
+            codes = {reason["Code"] for reason in error.response.get("CancellationReasons", [])} - {"None"}
+            if codes != {"ConditionalCheckFailed"}:
+                raise
+            return False
+        return True
 
     def open(self) -> list[Erasure]:
         """Those of all projects that are not done, the oldest first."""
-        places = [item["sk"]["S"].rpartition("#") for item in self._query(OPEN)]
-        found = (self.get(project, erasure_id) for project, _, erasure_id in places)
+        found = (self._at(item) for item in self._query(OPEN))
         return sorted((one for one in found if one is not None), key=lambda one: (one.requested_ms, one.id))
 
-    def open_of(self, project: str, user: str) -> Erasure | None:
-        """One of the user that is not done, if there is any."""
-        places = self._query(OPEN, f"{project}#")
-        found = (self.get(project, item["sk"]["S"].rpartition("#")[2]) for item in places)
-        return next((one for one in found if one is not None and one.user == user), None)
+    def open_of(self, project: str, digest: str) -> Erasure | None:
+        """The one of the user of that hash that is not done, if there is any."""
+        key = {"pk": {"S": OPEN}, "sk": {"S": f"{project}#{digest}"}}
+        item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
+        return self._at(item) if item else None
+
+    def _at(self, place: Item) -> Erasure | None:
+        return self.get(place["sk"]["S"].rpartition("#")[0], place["id"]["S"])
 
     def get(self, project: str, erasure_id: str) -> Erasure | None:
         """One of the project, or None."""
@@ -67,7 +79,7 @@ class ErasuresTable:
             erasure,
             "SET leased_ms = :until",
             {":until": {"N": str(now_ms + LEASE_MS)}, ":now": {"N": str(now_ms)}},
-            "attribute_exists(pk) AND (attribute_not_exists(leased_ms) OR leased_ms <= :now)",
+            "attribute_not_exists(leased_ms) OR leased_ms <= :now",
         )
 
     def release(self, erasure: Erasure) -> None:
@@ -75,7 +87,7 @@ class ErasuresTable:
         self._update(erasure, "REMOVE leased_ms")
 
     def begin(self, erasure: Erasure, ids: Iterable[str], marked_ms: int, until_ms: int) -> None:
-        """Whose events are removed is settled, and their markers are there."""
+        """Whose events are removed is known so far, and their markers are there."""
         values = {
             ":ids": {"L": [{"S": each} for each in ids]},
             ":marked": {"N": str(marked_ms)},
@@ -110,9 +122,8 @@ class ErasuresTable:
 
     def finish(self, erasure: Erasure, now_ms: int) -> None:
         """It is done: from now on nothing here names the user."""
-        values = {":now": {"N": str(now_ms)}, ":state": {"S": State.DONE}}
-        sets = "SET #state = :state, done_ms = if_not_exists(done_ms, :now) REMOVE #user, ids, days, leased_ms"
-        self._update(erasure, sets, values, names={"#user": "user"})
+        sets = "SET #state = :done, done_ms = :now REMOVE #user, ids, days, leased_ms"
+        self._update(erasure, sets, {":now": {"N": str(now_ms)}}, names={"#user": "user"})
         self.client.delete_item(TableName=self.name, Key=_open_key(erasure))
 
     def _update(
@@ -120,18 +131,21 @@ class ErasuresTable:
         erasure: Erasure,
         expression: str,
         values: Item | None = None,
-        condition: str = "attribute_exists(pk)",
+        condition: str = "",
         names: dict[str, str] | None = None,
     ) -> bool:
-        names = {**(names or {}), **({"#state": "state"} if "#state" in expression else {})}
+        """False, and nothing is changed, where the condition does not hold, or it is done: for a run that is late."""
+        there = "attribute_exists(pk) AND #state <> :done"
+        condition = f"{there} AND ({condition})" if condition else there
+        names, values = {**(names or {}), "#state": "state"}, {**(values or {}), ":done": {"S": State.DONE}}
         try:
             self.client.update_item(
                 TableName=self.name,
                 Key=_key(erasure),
                 UpdateExpression=expression,
                 ConditionExpression=condition,
-                **({"ExpressionAttributeValues": values} if values else {}),
-                **({"ExpressionAttributeNames": names} if names else {}),
+                ExpressionAttributeValues=values,
+                ExpressionAttributeNames=names,
             )
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
@@ -139,10 +153,8 @@ class ErasuresTable:
             return False
         return True
 
-    def _query(self, pk: str, prefix: str | None = None, before: str | None = None) -> Iterator[Item]:
+    def _query(self, pk: str, before: str | None = None) -> Iterator[Item]:
         condition, values = "pk = :pk", {":pk": {"S": pk}}
-        if prefix is not None:
-            condition, values = f"{condition} AND begins_with(sk, :sk)", {**values, ":sk": {"S": prefix}}
         if before is not None:
             condition, values = f"{condition} AND sk < :sk", {**values, ":sk": {"S": before}}
         pages = self.client.get_paginator("query").paginate(
@@ -156,12 +168,15 @@ class ErasuresTable:
             yield from page["Items"]
 
 
+_NEW = {"ConditionExpression": "attribute_not_exists(pk)"}
+
+
 def _key(erasure: Erasure) -> Item:
     return {"pk": {"S": f"erasures#{erasure.project}"}, "sk": {"S": erasure.id}}
 
 
 def _open_key(erasure: Erasure) -> Item:
-    return {"pk": {"S": OPEN}, "sk": {"S": f"{erasure.project}#{erasure.id}"}}
+    return {"pk": {"S": OPEN}, "sk": {"S": f"{erasure.project}#{erasure.digest}"}}
 
 
 def _erasure(item: Item) -> Erasure:
@@ -173,6 +188,7 @@ def _erasure(item: Item) -> Erasure:
         project=item["pk"]["S"].removeprefix("erasures#"),
         state=State(item["state"]["S"]),
         requested_ms=int(item["requested_ms"]["N"]),
+        digest=item["digest"]["S"],
         user=item["user"]["S"] if "user" in item else None,
         ids=tuple(each["S"] for each in item.get("ids", {"L": []})["L"]),
         marked_ms=number("marked_ms"),

@@ -63,19 +63,29 @@ class EventsTable:
             return False
         return True
 
-    def forget(self, project: str, user: str) -> int:
-        """Delete all there is of an id: chunks, traits and links; returns how many items it was. Raises Unavailable."""
+    def items_of(self, project: str, user: str) -> dict[str, int | None]:
+        """When each chunk of an id was received, by sort key; None of traits and links, which have no such time."""
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
             KeyConditionExpression="pk = :pk",
             ExpressionAttributeValues={":pk": {"S": f"{project}#{user}"}},
-            ProjectionExpression="pk, sk",
+            ProjectionExpression="sk, received_at",
             ConsistentRead=True,
         )
-        requests = [{"DeleteRequest": {"Key": item}} for page in pages for item in page["Items"]]
+        items = (item for page in pages for item in page["Items"])
+        return {item["sk"]["S"]: int(item["received_at"]["N"]) if "received_at" in item else None for item in items}
+
+    def is_user(self, project: str, user: str) -> bool:
+        """Whether events of the last 30 days name the id as their user, and not only as a visitor."""
+        chunk = next(self.chunks(project, [user]), None)
+        return chunk is not None and any(event.get("user_id") == user for event in chunk.events)
+
+    def delete(self, project: str, user: str, sort_keys: Iterable[str]) -> None:
+        """Delete items of an id; raises Unavailable."""
+        pk = {"S": f"{project}#{user}"}
+        requests = [{"DeleteRequest": {"Key": {"pk": pk, "sk": {"S": key}}}} for key in sort_keys]
         for start in range(0, len(requests), MAX_BATCH_ITEMS):
             self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
-        return len(requests)
 
     def chunks(self, project: str, users: Iterable[str], before: str | None = None) -> Iterator[StoredChunk]:
         """The chunks of some ids of a person, the latest first; `before` is the sort key to begin below."""

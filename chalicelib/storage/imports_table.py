@@ -104,10 +104,13 @@ class ImportsTable:
         for page in pages:
             yield from map(_shown, page["Items"])
 
-    def going_on_since(self, project: str) -> int | None:
-        """When the oldest import that is not over began, in epoch milliseconds; None when all are over."""
-        going_on = (one for one in self.latest(project, None) if one["ended_at"] is None)
-        return min((parse_ms(one["started_at"]) for one in going_on), default=None)
+    def going_on(self, project: str, ended_after_ms: int) -> list[int]:
+        """When the imports began that are not over, or were not then, in epoch milliseconds."""
+        return [
+            parse_ms(one["started_at"])
+            for one in self.latest(project, None)
+            if one["ended_at"] is None or parse_ms(one["ended_at"]) > ended_after_ms
+        ]
 
     def page(self, project: str, limit: int, before: str | None) -> dict[str, Any]:
         """A page of the project's imports, the latest first; `next` is the `before` of the page after it."""

@@ -5,8 +5,10 @@
 `project#user` / `~previous#<id>`        and who they were
 """
 
+import math
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,7 @@ BECAME = f"{NO_CHUNK}user#"
 WAS = f"{NO_CHUNK}previous#"
 MAX_ATTEMPTS = 8  # of a profile that others write at the same time
 MAX_KNOWN_LINKS = 10_000
+KNOWN_SECONDS = 900  # a link that was erased is put again after it, should it be said again
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,17 @@ class UsersTable:
 
     client: Any
     name: str
-    known: set[tuple[str, Link]] = field(default_factory=set)
+    known: dict[tuple[str, Link], float] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
 
     def learn(self, project: str, said: Said) -> None:
         """Keep what some events say; raises Unavailable when a profile changes again and again meanwhile."""
         for link in said.links:
-            if (project, link) not in self.known:
+            if self.clock() - self.known.get((project, link), -math.inf) > KNOWN_SECONDS:
                 self._put_link(project, link)
                 if len(self.known) >= MAX_KNOWN_LINKS:
                     self.known.clear()
-                self.known.add((project, link))
+                self.known[project, link] = self.clock()
         for user, traits in said.traits.items():
             self._add_traits(project, user, traits)
 
@@ -53,25 +57,36 @@ class UsersTable:
         before = [sort_key.removeprefix(WAS) for sort_key in self._sort_keys(project, user, WAS)]
         return before, [sort_key.removeprefix(BECAME) for sort_key in self._sort_keys(project, user, BECAME)]
 
-    def ids_of(self, project: str, user: str) -> list[str]:
-        """The user's id, and those before it that became nobody else; at most MAX_IDS."""
+    def ids_of(self, project: str, user: str, is_user: Callable[[str, str], bool]) -> list[str]:
+        """The user's id, and those before it that became nobody else, and never were users; at most MAX_IDS.
+
+        Who may write events may claim to have been anybody: hence a user, whom `is_user` knows by project and id, or
+        of whom there are traits, is never taken for an earlier id of somebody else.
+        """
         ids = [user]
         for each in ids:
             for previous in self.links(project, each)[0]:
-                if previous not in ids and len(ids) < MAX_IDS and {*self.links(project, previous)[1]} <= {*ids}:
+                if previous in ids or len(ids) >= MAX_IDS or not {*self.links(project, previous)[1]} <= {*ids}:
+                    continue
+                if not is_user(project, previous) and not self.traits(project, previous):
                     ids.append(previous)
         return ids
 
-    def unlink(self, project: str, user: str) -> int:
-        """Delete what other ids have of their link to this one; returns how many links it was."""
-        before, became = self.links(project, user)
-        others = [(previous, BECAME + user) for previous in before] + [(later, WAS + user) for later in became]
+    def unlink(self, project: str, user: str, sort_keys: Iterable[str]) -> int:
+        """Delete the other ends of the links among an id's items; returns how many links it was."""
+        others = [
+            (sort_key.removeprefix(mine), other + user)
+            for sort_key in sort_keys
+            for mine, other in ((WAS, BECAME), (BECAME, WAS))
+            if sort_key.startswith(mine)
+        ]
         for other, sort_key in others:
             self.client.delete_item(TableName=self.name, Key=_key(project, other, sort_key))
         return len(others)
 
     def _put_link(self, project: str, link: Link) -> None:
-        for own, sort_key in ((link.previous, BECAME + link.user), (link.user, WAS + link.previous)):
+        # The user's own first, by which erasure finds the other one, also where a process dies in between.
+        for own, sort_key in ((link.user, WAS + link.previous), (link.previous, BECAME + link.user)):
             self.client.put_item(TableName=self.name, Item={**_key(project, own, sort_key), "project": {"S": project}})
 
     def _add_traits(self, project: str, user: str, said: Traits) -> None:
@@ -113,6 +128,7 @@ class UsersTable:
             KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
             ExpressionAttributeValues={":pk": {"S": f"{project}#{user}"}, ":prefix": {"S": prefix}},
             ProjectionExpression="sk",
+            ConsistentRead=True,
         )
         for page in pages:
             for item in page["Items"]:

@@ -1,10 +1,11 @@
 import pytest
 
-from chalicelib.domain.erasure import FOR_EVER_MS, digest_of_user, kept, mentioned_in, mentions
+from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user, mentioned_in, mentions, split
 
 
 def test_a_marker_drops_what_occurred_before_its_time_and_only_that_users() -> None:
-    markers = {digest_of_user("demo", "ada"): 100, digest_of_user("demo", "visitor"): FOR_EVER_MS}
+    ends = {digest_of_user("demo", "ada"): 100, digest_of_user("demo", "visitor"): FOR_EVER_MS}
+    markers = {digest: Marker(digest, 0, until_ms) for digest, until_ms in ends.items()}
     events = [
         {"event_id": "1", "user_id": "ada", "occurred_at": 99},
         {"event_id": "2", "user_id": "ada", "occurred_at": 100},
@@ -13,8 +14,11 @@ def test_a_marker_drops_what_occurred_before_its_time_and_only_that_users() -> N
         {"event_id": "5", "occurred_at": 0},
     ]
 
-    assert [event["event_id"] for event in kept(events, markers, "demo")] == ["2", "3", "5"]
-    assert kept(events, markers, "other") == events
+    left, gone = split(events, markers, "demo")
+
+    assert [event["event_id"] for event in left] == ["2", "3", "5"]
+    assert [event["event_id"] for event in gone] == ["1", "4"]
+    assert split(events, markers, "other") == (events, [])
 
 
 @pytest.mark.parametrize(
@@ -25,7 +29,9 @@ def test_a_mention_is_found_however_deep(value: object) -> None:
     assert mentions(value, ["ada", "7"])
 
 
-@pytest.mark.parametrize("value", ["adam", {"ada": 1}, {"price": 7}, None, {"user_id": True, "x": ["Ada", 8]}])
+@pytest.mark.parametrize(
+    "value", ["adam", {"ada": 1}, {"price": 7}, None, {"user_id": "bob", "size": "7", "of": "ada"}]
+)
 def test_what_only_looks_like_an_id_is_no_mention(value: object) -> None:
     assert not mentions(value, ["ada", "7"])
 
