@@ -4,7 +4,7 @@
   python -m ops erasures list --stage prod --project shop
   python -m ops erasures run --stage prod
 
-The function `erase` carries out what is requested, within some three hours. `run` does a run of it on this machine, for
+The function `erase` carries out what is requested, within some four hours. `run` does a run of it on this machine, for
 all projects, with no limit to its time: for hours of the lake that are too large for the function.
 """
 
