@@ -69,7 +69,7 @@ class Eraser:
     lake: Lake
     dirty: DirtyHours
     rewrite: Rewrite
-    settled: Callable[[str, str], bool]  # whether nothing live is left of a day's closed hours
+    settled: Callable[[str, str, int], bool]  # whether nothing live is left, by now, of a day's closed hours
     arrivals: Callable[[str], Arrivals]
     importing: Callable[[str, int], list[int]]  # when imports began that were not over at some time
     stage: str
@@ -193,7 +193,7 @@ class Eraser:
             return  # an hour that is not closed yet
         for day in sorted(one.days):
             looked = self._clean([one], day, end_ms)
-            if looked.found or not looked.complete or not self.settled(one.project, day):
+            if looked.found or not looked.complete or not self.settled(one.project, day, self.now()):
                 return
         if self._clear(one) or self._forget(one):
             return

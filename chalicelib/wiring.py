@@ -407,7 +407,7 @@ def eraser() -> "Eraser":
         lake=Lake(data_bucket()),
         dirty=dirty_hours(),
         rewrite=rewrite,
-        settled=lambda project, day: closer().is_cleaned(project, day, int(time.time())),
+        settled=lambda project, day, at_ms: closer().is_cleaned(project, day, at_ms // 1000),
         arrivals=access_table().arrivals,
         importing=imports_table().going_on,
         stage=settings().stage,

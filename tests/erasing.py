@@ -139,7 +139,7 @@ class World(importing.World):
             lake=lake,
             dirty=dirty,
             rewrite=rewrite,
-            settled=lambda project, day: self.closer.is_cleaned(project, day, self.now_ms // 1000),
+            settled=lambda project, day, at_ms: self.closer.is_cleaned(project, day, at_ms // 1000),
             arrivals=lambda _: self.arrivals,
             importing=table.going_on,
             stage="test",
