@@ -164,7 +164,7 @@ class Collector:
         records = [
             Record.of(rejection, request.events[rejection.index])
             for rejection in admission.rejections
-            if not self.erased.is_theirs(project.id, rejection.event, received_ms)
+            if not self._is_erased(project.id, rejection.event, received_ms)
         ]
         if not records:
             return
@@ -172,6 +172,14 @@ class Collector:
         # Without an id an event is another one each time it is sent, and none of them may take another's place.
         unique = b"" if all(record.event_id for record in records) else self.admitter.new_id(received_ms).encode()
         self.bucket.put_gzip(quarantine_key(project.id, received_ms, file.content() + unique), file.encode())
+
+    def _is_erased(self, project: str, rejected: object, received_ms: int) -> bool:
+        """Whether a rejected event is an erased user's; where that cannot be told now, it is kept."""
+        try:
+            return self.erased.is_theirs(project, rejected, received_ms)
+        except (BotoCoreError, ClientError) as error:
+            log.warning("erased users unknown", extra={"project": project, "reason": str(error)})
+            return False
 
 
 def _judged(admission: Admission) -> dict[str, int]:

@@ -1,9 +1,11 @@
 import gzip
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from chalicelib.collect import Collector
 from chalicelib.domain.access import Project
@@ -192,3 +194,15 @@ def test_the_ledger_counts_as_refused_only_what_the_buffer_did_not_take(stores: 
         [total] = totals.by_hour.values()
     taken = {e["event_id"] for text in stores.messages() for e in decode_message(text).events}
     assert (total.received, total.refused, taken) == (3, 2, {"e0"})
+
+
+def test_a_rejected_event_is_kept_where_nobody_can_tell_who_is_erased(stores: Stores) -> None:
+    class Down:
+        def get_paginator(self, _name: str) -> Any:
+            raise EndpointConnectionError(endpoint_url="nowhere")
+
+    found = replace(collector(stores), erased=replace(stores.erased, client=Down(), known={}))
+
+    found.collect(read_native(request({"event_type": 1})), DEMO, RECEIVED)
+
+    assert len(stores.objects("quarantine/")) == 1
