@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib import metrics
-from chalicelib.domain.partitions import TAIL, hour_folder, version_name, version_of
+from chalicelib.domain.partitions import TAIL, hour_folder, is_one_version, version_name
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms
 from chalicelib.storage.dirty_hours import DirtyHours, Unsettled
 from chalicelib.storage.lake import HourFiles, Lake
@@ -53,7 +53,6 @@ class Consolidated:
     duplicates: int
     merged: int
     state: Unsettled
-    erased: int = 0  # rows of erased users
 
     def task(self) -> dict[str, Any]:
         """For the task that closes the hour."""
@@ -169,7 +168,7 @@ class Consolidator:
         folder = hour_folder(project, hour)
         absorbed = state.retired_names
         files = {name: size for name, size in self.lake.files(folder).items() if name not in absorbed}
-        if _is_one_version(files) and not without:
+        if is_one_version(files) and not without:
             return Consolidated(project, hour, self.lake.count(folder, files), 0, 0, state)
 
         def in_time() -> None:
@@ -187,7 +186,7 @@ class Consolidator:
             self.dirty.note(project, hour, str(state.run))
             raise Overtaken(f"another consolidation of {project} {hour} began meanwhile; run it again")
         duplicates += merge.duplicates
-        consolidated = Consolidated(project, hour, made, duplicates, len(files), state, merge.erased)
+        consolidated = Consolidated(project, hour, made, duplicates, len(files), state)
         log.info("hour consolidated", extra=consolidated.row())
         return consolidated
 
@@ -226,7 +225,7 @@ class Consolidator:
             return state
         # Younger files of a settled hour are not seen by queries that began before; an import leaves none to delete.
         if not left and state.tail is None and state.consolidated_at + GRACE_MS <= now_ms:
-            if _is_one_version(self.lake.files(folder)):
+            if is_one_version(self.lake.files(folder)):
                 self.dirty.settle(state)
             else:  # left behind by a consolidation that was overtaken
                 self.dirty.note(state.project, state.hour, "found")
@@ -268,7 +267,3 @@ def is_due(state: Unsettled, now_ms: int) -> bool:
 def _ready_at(state: Unsettled) -> int:
     ended = hour_start_ms(state.hour) + HOUR_MS + SETTLE_MS
     return max(ended, state.since, state.consolidated_at + REST_MS if state.consolidated_at else 0)
-
-
-def _is_one_version(files: Mapping[str, int]) -> bool:
-    return len({version_of(name) for name in files}) <= 1 and not any(name.startswith(TAIL) for name in files)

@@ -76,8 +76,8 @@ class Eraser:
     seconds: float | None = FUNCTION_SECONDS
     now: Callable[[], int] = lambda: int(time.time() * 1000)
 
-    def run(self) -> int:
-        """Take every open erasure as far as it goes; returns how many are done.
+    def run(self) -> None:
+        """Take every open erasure as far as it goes.
 
         Raises an ExceptionGroup, after all the others had their turn, when one failed; the next run tries it again.
         """
@@ -99,7 +99,6 @@ class Eraser:
         metrics.emit(self.stage, now_ms, {"ErasureOldestSeconds": (now_ms - oldest) // 1000})
         if failures:
             raise ExceptionGroup(f"{len(failures)} erasures failed", failures)
-        return len(open_ones) - len(self.table.open())
 
     def _go_on(self, group: list[Erasure], end_ms: int | None) -> None:
         """Erasures of one project that are at the same point."""

@@ -17,6 +17,7 @@ from chalicelib.domain.imports import RAW, STAGED, Import, ImportRefused, RowMap
 from chalicelib.domain.partitions import SPILL, UNREADABLE
 from chalicelib.domain.quarantine import IN_BODY
 from chalicelib.domain.time_windows import parse_ms
+from chalicelib.storage.athena import UNLOADED
 from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.quarantine_files import QuarantineFiles
@@ -137,7 +138,7 @@ class Forgetter:
             query = self.queries_table.get(query_id)
             prefixes = [f"{RESULTS}{query_id}"]
             if query and query.folder:
-                prefixes.append(f"{RESULTS}unloaded/{query.folder}/")
+                prefixes.append(f"{UNLOADED}{query.folder}/")
             for key in [key for prefix in prefixes for key in self.results.keys(prefix)]:
                 self.results.delete(key)
             self.queries_table.drop(project, query_id)

@@ -1,6 +1,7 @@
 """Erasure against what happens beside it: late words, dead imports, half-written links, slow runs, other people."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from chalicelib.domain.partitions import SPILL
 from chalicelib.domain.time_windows import DAY_MS
 from chalicelib.storage.erased_users import ErasedUsers
 from tests.erasing import MINUTE_MS, TEN, World, world
+from tests.mortal import Died, Mortal
 from tests.test_erase import HERS, THERE, an_event, her_identify
 from tests.test_export import exporter
 
@@ -222,6 +224,29 @@ def test_what_is_done_stays_done(place: World) -> None:
 
     assert place.receipt(receipt["id"])["state"] == "done"
     assert place.traces(*HERS) == []
+
+
+def test_who_is_erased_can_be_erased_again(place: World) -> None:
+    before = place.erase(HERS[0])
+
+    assert place.stores.erasures.open() == []
+    assert place.profiler.request_erasure("demo", HERS[0], place.now_ms)["id"] != before["id"]
+
+
+def test_an_erasure_that_died_at_its_end_ends_in_the_next_run(place: World) -> None:
+    receipt = place.profiler.request_erasure("demo", HERS[0], place.now_ms)
+    while place.receipt(receipt["id"])["state"] != "waiting":
+        place.eraser().run()
+        place.wait(20)
+    place.wait(90)
+    for number in range(1, 9):
+        life: list[str] = []
+        with suppress(Died):
+            place.eraser(Mortal(place.stores.events.client, number, life=life)).run()
+        assert len(place.stores.erasures.open()) == (place.receipt(receipt["id"])["state"] != "done")
+        place.wait(20)
+
+    assert place.receipt(receipt["id"])["state"] == "done"
 
 
 def test_a_spilled_object_that_nobody_can_read_stops_nothing(place: World) -> None:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from chalicelib.domain.events import user_of
-from chalicelib.domain.time_windows import iso_ms
+from chalicelib.domain.time_windows import DAY_MS, iso_ms
 
 FOR_EVER_MS = 10**15
 # After the markers are there: by then every function that began without knowing them has ended, with what it wrote.
@@ -23,7 +23,7 @@ ID_NAMES = frozenset(
 )  # in our form, and as SDKs send them
 _WORDS = re.compile(r"[\w@.+:/-]+")
 MIN_WORD = 6  # characters: a shorter id is the number of a line, or a price, too often
-IMPORT_MS = 24 * 3_600_000  # no import goes on for longer
+IMPORT_MS = DAY_MS  # no import goes on for longer
 MAX_IDS = 1000  # of one person
 
 Until = Mapping[str, int]  # by id: what occurred before this time (epoch milliseconds) is removed
@@ -33,7 +33,7 @@ class Arrivals(StrEnum):
     """What a project does with events of erased users that still arrive."""
 
     DROP = "drop"  # none is kept, ever
-    ACCEPT = "accept"  # what occurred after the erasure began is somebody new
+    ACCEPT = "accept"  # what occurs once the markers are known everywhere is somebody new
 
 
 class State(StrEnum):
@@ -90,7 +90,7 @@ class Erasure:
             "requested_at": iso_ms(self.requested_ms),
             "done_at": None if end is None else iso_ms(end),
             "removed": dict(sorted(self.removed.items())),
-            "copies_until": None if end is None else iso_ms(end + COPIES_DAYS * 86_400_000),
+            "copies_until": None if end is None else iso_ms(end + COPIES_DAYS * DAY_MS),
         }
 
 

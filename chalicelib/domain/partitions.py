@@ -1,5 +1,6 @@
 """Where things lie in the data bucket."""
 
+from collections.abc import Iterable
 from hashlib import blake2b
 
 from chalicelib.domain.time_windows import MINUTE_MS, from_ms
@@ -58,6 +59,12 @@ def version_name(now_ms: int, run: str) -> str:
 def version_of(name: str) -> str | None:
     """The version of an hour file; None of a tail file."""
     return name.removeprefix(HOUR_FILE).rsplit("-", 1)[0] if name.startswith(HOUR_FILE) else None
+
+
+def is_one_version(names: Iterable[str]) -> bool:
+    """Whether the files of an hour are those of one consolidation, so that each event is there once."""
+    versions = {version_of(name) for name in names}
+    return len(versions) <= 1 and None not in versions
 
 
 def quarantine_folder(project: str) -> str:

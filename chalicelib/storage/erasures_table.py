@@ -37,15 +37,7 @@ class ErasuresTable:
             "removed": {"M": {}},
         }
         place = {**_open_key(erasure), "id": {"S": erasure.id}}
-        puts = [{"Put": {"TableName": self.name, "Item": each, **_NEW}} for each in (item, place)]
-        try:
-            self.client.transact_write_items(TransactItems=puts)
-        except self.client.exceptions.TransactionCanceledException as error:
-            codes = {reason["Code"] for reason in error.response.get("CancellationReasons", [])} - {"None"}
-            if codes != {"ConditionalCheckFailed"}:
-                raise
-            return False
-        return True
+        return self._transact(*({"Put": {"TableName": self.name, "Item": each, **_NEW}} for each in (item, place)))
 
     def open(self) -> list[Erasure]:
         """Those of all projects that are not done, the oldest first."""
@@ -121,10 +113,29 @@ class ErasuresTable:
         self._update(erasure, "SET swept_ms = :now, #state = :state", values)
 
     def finish(self, erasure: Erasure, now_ms: int) -> None:
-        """It is done: from now on nothing here names the user."""
-        sets = "SET #state = :done, done_ms = :now REMOVE #user, ids, days, leased_ms"
-        self._update(erasure, sets, {":now": {"N": str(now_ms)}}, names={"#user": "user"})
-        self.client.delete_item(TableName=self.name, Key=_open_key(erasure))
+        """It is done, and no longer open: from now on nothing here names the user."""
+        update = {
+            "TableName": self.name,
+            "Key": _key(erasure),
+            "UpdateExpression": "SET #state = :done, done_ms = :now REMOVE #user, ids, days, leased_ms",
+            "ConditionExpression": "attribute_exists(pk) AND #state <> :done",
+            "ExpressionAttributeNames": {"#state": "state", "#user": "user"},
+            "ExpressionAttributeValues": {":done": {"S": State.DONE}, ":now": {"N": str(now_ms)}},
+        }
+        # Together: what is done can't be leased any more, so a place that was left open would stay so for ever.
+        delete = {"TableName": self.name, "Key": _open_key(erasure)}
+        self._transact({"Update": update}, {"Delete": delete})
+
+    def _transact(self, *writes: Item) -> bool:
+        """All of it or nothing; False where a condition does not hold."""
+        try:
+            self.client.transact_write_items(TransactItems=list(writes))
+        except self.client.exceptions.TransactionCanceledException as error:
+            codes = {reason["Code"] for reason in error.response.get("CancellationReasons", [])} - {"None"}
+            if codes != {"ConditionalCheckFailed"}:
+                raise
+            return False
+        return True
 
     def _update(
         self,
