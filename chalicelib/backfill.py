@@ -8,7 +8,7 @@ would do it. Both end in the same state; the first takes a hundredth of the requ
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,6 +29,7 @@ from chalicelib.storage.dirty_hours import DirtyHours, Unsettled
 from chalicelib.storage.history import total_of
 from chalicelib.storage.lake import Lake, SortedFile, events_of, together
 from chalicelib.storage.new_days import NewDays
+from chalicelib.storage.session_files import Written
 
 SETTLE_MS = 10 * 60_000  # after an hour's end, as `consolidate` waits
 LEASE_MS = 15 * 60_000  # of another run's consolidation
@@ -52,8 +53,8 @@ class Backfiller:
     fold: Fold
     settle: Callable[[str, str], bool]  # consolidates and closes an hour; False when it stays dirty
     close_days: Callable[[str], None]
-    keep_sessions: Callable[[str, str, Iterable[dict[str, Any]]], None]  # of an hour of a new day, and then …
-    count_sessions: Callable[[str, Sequence[str]], object]  # … of all new days of a range
+    keep_sessions: Callable[[str, str, Iterable[dict[str, Any]]], Written | None]  # of an hour of a new day, and then …
+    count_sessions: Callable[[str, Sequence[str], Mapping[str, Written]], object]  # … of all new days of a range
     clock: Callable[[], float] = time.monotonic
 
     def store(self, whose: Import, files: Sequence[str], first: str, last: str, number: int, now_ms: int) -> Stored:
@@ -67,7 +68,7 @@ class Backfiller:
         for start in range(begin, end, DAY_MS):
             self._day(work, sources, start)
         if work.days:
-            self.count_sessions(whose.project, list(work.days))
+            self.count_sessions(whose.project, list(work.days), work.sessions)
         for day, versions in work.days.items():
             if not self.days.finish(whose.project, day, versions, work.run, work.now_ms):
                 log.warning("somebody came in between", extra={"project": whose.project, "day": day})
@@ -128,7 +129,7 @@ class Backfiller:
                 ),
                 hours,
             )
-            items = list(self._closed(project, day, hours))
+            items = list(self._closed(work, day, hours))
             list(written)  # raises what a writer raised
         if self.days.put(project, items):
             work.days[day] = dict.fromkeys(hours, version)
@@ -136,13 +137,14 @@ class Backfiller:
         log.warning("somebody came in between", extra={"project": project, "day": day})
         return False
 
-    def _closed(self, project: str, day: str, hours: dict[str, pa.Table]) -> Iterator[tuple[str, str, str, Closed]]:
+    def _closed(self, work: "_Work", day: str, hours: dict[str, pa.Table]) -> Iterator[tuple[str, str, str, Closed]]:
         """Event type, facet, grain and item of everything that is kept of the day."""
         of_facet: dict[tuple[str, str], list[Closed]] = defaultdict(list)
         for hour, table in hours.items():
             events = list(events_of(table.to_batches()))
-            self.keep_sessions(project, hour, events)
-            truth = self.fold(project, events)
+            if written := self.keep_sessions(work.project, hour, events):
+                work.sessions[hour] = written
+            truth = self.fold(work.project, events)
             for event_type, rollup in (*truth.items(), (ALL_TYPES, all_types(truth))):
                 spec = DERIVED[ALL_TYPES] if event_type == ALL_TYPES else self.contracts.spec(event_type)
                 for facet in facets_of(spec):
@@ -226,6 +228,7 @@ class _Work:
     waiting: int = 0
     touched: set[str] = field(default_factory=set)
     days: dict[str, dict[str, str]] = field(default_factory=dict)  # new ones, with the version of each hour's file
+    sessions: dict[str, Written] = field(default_factory=dict)  # the parts of their hours
 
     @property
     def project(self) -> str:

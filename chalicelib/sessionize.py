@@ -22,7 +22,7 @@ from chalicelib.domain.time_windows import HOUR_MS, hour_of, hour_start_ms
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable, one
 from chalicelib.storage.history import total_of
 from chalicelib.storage.lake import Lake
-from chalicelib.storage.session_files import Listed, SessionFiles
+from chalicelib.storage.session_files import NOTHING, Listed, SessionFiles, Written
 
 EPOCH = 0  # no session is live, so nothing has to be told apart from what a closed item covers
 MAX_PASSES = 5  # of one run
@@ -57,20 +57,23 @@ class Sessionizer:
         self.files.write(project, hour, chain([some or []], blocks))
         return self._settle(project, hour, hour, None)
 
-    def keep(self, project: str, hour: str, events: Iterable[dict[str, Any]]) -> None:
-        """Write down the parts of an hour whose events these are, in order of time; `settle_days` is to follow."""
-        blocks = parts_of(events)
-        if some := next(blocks, None):
-            self.files.write(project, hour, chain([some], blocks))
+    def keep(self, project: str, hour: str, events: Iterable[dict[str, Any]]) -> Written | None:
+        """Write down the parts of an hour whose events these are, in order of time; `settle_days` is to follow.
 
-    def settle_days(self, project: str, days: Collection[str], put: PutNew) -> int:
-        """Count the sessions of days that were not there before, all of whose hours' parts are written down.
+        None where there are none.
+        """
+        blocks = parts_of(events)
+        some = next(blocks, None)
+        return self.files.write(project, hour, chain([some], blocks)) if some else None
+
+    def settle_days(self, project: str, days: Collection[str], written: Mapping[str, Written], put: PutNew) -> int:
+        """Count the sessions of days that were not there before, all of whose hours' parts are `written` down, by hour.
 
         What is new is handed to `put` a day at a time, in place of some writes for each hour and facet; where that
         answers False, somebody was there, and the day is written as ever. Returns and raises as `settle` does.
         """
         first, last = f"{min(days)}T00", f"{max(days)}T23"
-        return self._settle(project, first, last, _New(frozenset(days), put))
+        return self._settle(project, first, last, _New(frozenset(days), written, put))
 
     def _settle(self, project: str, first: str, last: str, new: "_New | None") -> int:
         changed = 0
@@ -86,7 +89,7 @@ class Sessionizer:
     def _update(self, project: str, of: str, to: str, listed: Listed, new: "_New | None") -> int:
         """Bring the sessions that began within reach of the hours in line with the parts of these files."""
         first, last = _hours_from(of, 1 - REACH_HOURS), _hours_from(to, REACH_HOURS - 1)
-        truth = self._truth(project, first, last, listed)
+        truth = self._truth(project, first, last, listed, new.written if new else NOTHING)
         kept = self._kept(project, first, last)
         changed = 0
         if new:
@@ -117,11 +120,13 @@ class Sessionizer:
             self.closed.note_day(project, day, self.new_token())
         return changed + sum(map(len, different.values()))
 
-    def _truth(self, project: str, first: str, last: str, listed: Listed) -> dict[str, Rollup]:
+    def _truth(
+        self, project: str, first: str, last: str, listed: Listed, at_hand: Mapping[str, Written]
+    ) -> dict[str, Rollup]:
         """The sessions that began in the hours from `first` to `last`, by hour."""
         found: dict[str, Rollup] = {}
         numbers = hour_start_ms(first) // HOUR_MS, hour_start_ms(last) // HOUR_MS
-        for parts in self.files.read(project, listed):
+        for parts in self.files.read(project, listed, at_hand):
             for number, sessions in sessions_of(parts, *numbers):
                 left = iter(sessions)
                 rollups = [Rollups({SESSIONS: found.get(hour_of(number * HOUR_MS), Rollup())})]
@@ -166,6 +171,7 @@ class _New:
     """Days of which nothing was known, and how their items are put."""
 
     days: frozenset[str]
+    written: Mapping[str, Written]
     put: PutNew
 
 

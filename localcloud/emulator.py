@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from localcloud import key_conditions
+from localcloud import conditions
 from localcloud.places import ACCOUNT, HOST, REGION, LocalCloudError, Places
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
@@ -69,7 +69,7 @@ class Emulator:
         self._written: threading.Event = concurrency.esm_wake
         self._saved = places.saved
         self._sequence = 0
-        key_conditions.install(dynamodb)
+        conditions.install(dynamodb)
         dynamodb._next_stream_seq = self._next_sequence
         kinesis._next_sequence_number = self._next_sequence
         kinesis.ITERATOR_EXPIRY_SECONDS = ITERATOR_SECONDS

@@ -91,7 +91,7 @@ class World:
             settle,
             close_days,
             self.sessionizer.keep,
-            lambda project, new: self.sessionizer.settle_days(project, new, days.put),
+            lambda project, new, written: self.sessionizer.settle_days(project, new, written, days.put),
         )
         admitter = Admitter(self.contracts, lambda _: "made-up")
         notices = Notices(self.told, self.told, "topic", "bus")

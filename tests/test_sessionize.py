@@ -21,7 +21,7 @@ from chalicelib.report import Reporter
 from chalicelib.sessionize import Sessionizer, Unsteady
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.lake import Lake, Row
-from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.objects import DataBucket, Stamp
 from chalicelib.storage.session_files import SessionFiles
 from tests.session_oracle import FIRST, Event, by_hour, duckdb_of, some_events
 from tests.stores import Stores, empty_stores, stream_record
@@ -235,8 +235,10 @@ def test_a_run_that_is_always_overtaken_gives_up_and_the_hour_comes_again(stores
         __slots__ = ()
         listings = count()
 
-        def listed(self, *span: str) -> dict[str, tuple[int, str]]:
-            return {hour: (size, str(next(self.listings))) for hour, (size, _) in super().listed(*span).items()}
+        def listed(self, *span: str) -> dict[str, Stamp]:
+            return {
+                hour: stamp._replace(etag=str(next(self.listings))) for hour, stamp in super().listed(*span).items()
+            }
 
     busy = Sessionizer(world.lake, Busy(stores.bucket), stores.closed, lambda: "token")
     with pytest.raises(Unsteady, match="during each of 5 passes"):

@@ -2,11 +2,11 @@
 
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -16,6 +16,14 @@ PART_BYTES = 8 * 1024 * 1024  # of an upload in parts; S3 takes 5 MiB to 5 GiB, 
 WHOLE_BYTES = 4 * 1024 * 1024  # an object up to this size is read at once
 
 
+class Stamp(NamedTuple):
+    """What a listing says of an object; it differs after each write."""
+
+    size_bytes: int
+    etag: str  # without quotes
+    modified: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class DataBucket:
     """Whole objects by key; a put of the same key and content changes nothing."""
@@ -23,12 +31,13 @@ class DataBucket:
     client: Any
     name: str
 
-    def put(self, key: str, content: bytes) -> None:
-        """Raises Unavailable when the bucket did not take it."""
+    def put(self, key: str, content: bytes) -> str:
+        """Returns the ETag; raises Unavailable when the bucket did not take it."""
         try:
-            self.client.put_object(Bucket=self.name, Key=key, Body=content)
+            answer = self.client.put_object(Bucket=self.name, Key=key, Body=content)
         except (BotoCoreError, ClientError) as error:
             raise Unavailable(f"the bucket did not take {key}: {error}") from error
+        return _etag(answer)
 
     def put_gzip(self, key: str, content: bytes) -> None:
         """The same, compressed without a time stamp: the same content is the same object."""
@@ -57,11 +66,11 @@ class DataBucket:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return {item["Key"].removeprefix(prefix): item["Size"] for page in pages for item in page.get("Contents", [])}
 
-    def stamps(self, prefix: str) -> dict[str, tuple[int, str]]:
-        """(size in bytes, what changes with each write) of every object under a prefix, by the rest of its key."""
+    def stamps(self, prefix: str) -> dict[str, Stamp]:
+        """Every object under a prefix, by the rest of its key."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return {
-            item["Key"].removeprefix(prefix): (item["Size"], f"{item['ETag']}{item['LastModified']}")
+            item["Key"].removeprefix(prefix): Stamp(item["Size"], _etag(item), item["LastModified"])
             for page in pages
             for item in page.get("Contents", [])
         }
@@ -90,7 +99,7 @@ class DataBucket:
             if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
                 raise
             return 0, ""
-        return found["ContentLength"], found["ETag"].strip('"')
+        return found["ContentLength"], _etag(found)
 
     def writer(self, key: str) -> "ObjectWriter":
         """A file to write, which is there, as a whole, once it is finished."""
@@ -106,6 +115,11 @@ class DataBucket:
     def delete(self, key: str) -> None:
         """Remove the object; a missing one is no error."""
         self.client.delete_object(Bucket=self.name, Key=key)
+
+
+def _etag(answer: Mapping[str, Any]) -> str:
+    etag: str = answer["ETag"]
+    return etag.strip('"')
 
 
 class _ObjectReader(io.RawIOBase):

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from chalicelib.domain.session_parts import COLUMNS, Columns, Part
 from chalicelib.domain.sketches import HASH_BYTES, hash_user
 from chalicelib.domain.time_windows import hour_start_ms, hours_between
 from chalicelib.storage.merging import BATCH_ROWS, batches
-from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.objects import DataBucket, Stamp
 
 SCHEMA = pa.schema(
     [
@@ -31,8 +31,16 @@ SCHEMA = pa.schema(
 )
 SHARE_BYTES = 16 * 1024 * 1024  # of files that are put together at a time: as Python objects some ten times that
 PREFIX, SUFFIX = "hr=", ".parquet"
+NOTHING: Mapping[str, Any] = {}
 
-Listed = Mapping[str, tuple[int, str]]  # by hour: size in bytes, and what changes with each write
+Listed = Mapping[str, Stamp]  # by hour
+
+
+class Written(NamedTuple):
+    """A file that needs not be fetched while it has this ETag."""
+
+    etag: str
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class SessionFiles:
 
     bucket: DataBucket
 
-    def write(self, project: str, hour: str, blocks: Iterable[list[Part]]) -> None:
+    def write(self, project: str, hour: str, blocks: Iterable[list[Part]]) -> Written:
         """Write an hour's parts in place of those before; raises Unavailable when the bucket refuses."""
         buffer = io.BytesIO()
         with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
@@ -49,11 +57,12 @@ class SessionFiles:
                 columns = {name: [getattr(part, name) for part in block] for name in COLUMNS if name != "user"}
                 columns["user"] = [hash_user(part.user) if part.user else None for part in block]
                 writer.write_table(pa.table(columns, schema=SCHEMA))
-        self.bucket.put(_key(project, hour), buffer.getvalue())
+        content = buffer.getvalue()
+        return Written(self.bucket.put(_key(project, hour), content), content)
 
-    def listed(self, project: str, first: str, last: str) -> dict[str, tuple[int, str]]:
+    def listed(self, project: str, first: str, last: str) -> dict[str, Stamp]:
         """What there is of the hours from `first` to `last`, both included; it differs when one was written since."""
-        found: dict[str, tuple[int, str]] = {}
+        found: dict[str, Stamp] = {}
         days = {hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)}
         for day in sorted(days):
             for name, stamp in self.bucket.stamps(sessions_folder(project, day)).items():
@@ -62,13 +71,21 @@ class SessionFiles:
                     found[hour] = stamp
         return found
 
-    def read(self, project: str, listed: Listed) -> Iterator[Columns]:
-        """The parts of the hours, in shares that memory can hold; all of a session are in one share."""
-        shares = 1 + sum(size for size, _ in listed.values()) // SHARE_BYTES
+    def read(self, project: str, listed: Listed, at_hand: Mapping[str, Written] = NOTHING) -> Iterator[Columns]:
+        """The parts of the hours, in shares that memory can hold; all of a session are in one share.
+
+        `at_hand` is what has just been written, by hour.
+        """
+        shares = 1 + sum(stamp.size_bytes for stamp in listed.values()) // SHARE_BYTES
         for share in range(shares):
             found: list[pa.RecordBatch] = []
-            for hour, (size_bytes, _) in listed.items():
-                with pq.ParquetFile(self.bucket.open(_key(project, hour), size_bytes), pre_buffer=True) as file:
+            for hour, stamp in listed.items():
+                written = at_hand.get(hour)
+                if written and written.etag == stamp.etag:
+                    source: io.BytesIO | io.RawIOBase = io.BytesIO(written.content)
+                else:
+                    source = self.bucket.open(_key(project, hour), stamp.size_bytes)
+                with pq.ParquetFile(source, pre_buffer=True) as file:
                     found += [
                         batch.filter(pa.array(batch["key"].to_numpy() % shares == share))
                         for batch in batches(file, BATCH_ROWS, None)

@@ -1,7 +1,8 @@
-"""Key conditions, read once: MiniStack reads a query's expression anew for each item of its partition.
+"""Conditions, read once: MiniStack reads a query's expression anew for each item of its partition.
 
 A year of closed rollups is a partition of some ten thousand items; there a query took seconds, and takes some
-milliseconds so. What is not of the three forms below goes MiniStack's own way.
+milliseconds so. The same goes for the condition of each item of a transaction. What is not of the forms below goes
+MiniStack's own way.
 """
 
 import re
@@ -15,15 +16,16 @@ Condition = Callable[[Item, Item], bool]
 _WHOLE = re.compile(r"(\w+) = (:\w+)")
 _RANGE = re.compile(r"(\w+) = (:\w+) AND (\w+) BETWEEN (:\w+) AND (:\w+)")
 _PREFIX = re.compile(r"(\w+) = (:\w+) AND begins_with\((\w+), (:\w+)\)")
-SLOT = "KeyConditionExpression"
+NEW = "attribute_not_exists(pk)"
+KEY, WRITE = "KeyConditionExpression", "ConditionExpression"
 
 
 def install(dynamodb: Any) -> None:
     """Have MiniStack's DynamoDB module use this where it can."""
     original = dynamodb._evaluate_condition
 
-    def evaluate(expression: str, item: Item, values: Item, names: Item, slot: str = "ConditionExpression") -> Any:
-        condition = _condition(expression) if slot == SLOT and expression and not names else None
+    def evaluate(expression: str, item: Item, values: Item, names: Item, slot: str = WRITE) -> Any:
+        condition = _condition(expression, slot) if expression and not names else None
         if condition is not None:
             try:
                 return condition(item, values)
@@ -35,11 +37,13 @@ def install(dynamodb: Any) -> None:
 
 
 @lru_cache(maxsize=256)
-def _condition(expression: str) -> Condition | None:
+def _condition(expression: str, slot: str) -> Condition | None:
     """What the expression asks of an item, where it has one of the forms; keys that are texts, else KeyError.
 
     Texts are compared by code points, which is the order of their UTF-8.
     """
+    if slot != KEY:
+        return (lambda item, _: "pk" not in item) if slot == WRITE and expression == NEW else None
     if match := _WHOLE.fullmatch(expression):
         pk, is_pk = match.groups()
         return lambda item, values: bool(item[pk]["S"] == values[is_pk]["S"])

@@ -1,11 +1,11 @@
-"""Queries as MiniStack answers them, with key conditions that are read once and with those that are not."""
+"""Queries and writes as MiniStack answers them, with conditions that are read once and with those that are not."""
 
 import uuid
 from typing import Any
 
 import pytest
 
-from localcloud import key_conditions
+from localcloud import conditions
 from tests.localcloud.conftest import Services
 
 CONDITIONS: list[tuple[str, dict[str, str]]] = [
@@ -50,6 +50,31 @@ def test_an_answer_is_the_same_as_without(
         return items
 
     quick = found()
-    monkeypatch.setattr(key_conditions, "_condition", lambda _: None)
+    monkeypatch.setattr(conditions, "_condition", lambda *_: None)
 
     assert quick == found()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_transaction_puts_what_is_not_there_and_only_that(
+    services: Services, table: str, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not quick:
+        monkeypatch.setattr(conditions, "_condition", lambda *_: None)
+    client = services.client("dynamodb")
+    fresh = uuid.uuid4().hex
+
+    def put(*sort_keys: str) -> None:
+        items = [{"pk": {"S": "a"}, "sk": {"S": sk}} for sk in sort_keys]
+        puts = [{"TableName": table, "Item": item, "ConditionExpression": conditions.NEW} for item in items]
+        client.transact_write_items(TransactItems=[{"Put": each} for each in puts])
+
+    put(f"{fresh}-1")
+    with pytest.raises(client.exceptions.TransactionCanceledException) as caught:
+        put(f"{fresh}-2", f"{fresh}-1")
+
+    assert [reason["Code"] for reason in caught.value.response["CancellationReasons"]] == [
+        "None",
+        "ConditionalCheckFailed",
+    ]
+    assert "Item" not in client.get_item(TableName=table, Key={"pk": {"S": "a"}, "sk": {"S": f"{fresh}-2"}})
