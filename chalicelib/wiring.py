@@ -4,8 +4,9 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from chalicelib.aggregate import Aggregator
 from chalicelib.annotate import Annotator
 from chalicelib.audit import Auditor
 from chalicelib.authorize import Authorizer
-from chalicelib.close import Closer
 from chalicelib.collect import Collector
 from chalicelib.compact import Compactor
 from chalicelib.domain.access import Connection
@@ -61,16 +61,30 @@ from chalicelib.throttle import Throttle
 from chalicelib.watch import Watcher
 
 if TYPE_CHECKING:
-    from chalicelib.archive import Archiver
-    from chalicelib.consolidate import Consolidator
-    from chalicelib.detect import Detector
-    from chalicelib.erase import Eraser
-    from chalicelib.importing import Importer
     from chalicelib.query import Analyst
-    from chalicelib.reconcile import Reconciler
-    from chalicelib.sessionize import Sessionizer
-    from chalicelib.storage.session_files import Written
-    from chalicelib.storage.user_rows import UserRows
+    from chalicelib.wiring_lake import (
+        archiver,
+        closer,
+        consolidator,
+        detector,
+        eraser,
+        importer,
+        reconciler,
+        sessionizer,
+        settle,
+    )
+
+    __all__ = [
+        "archiver",
+        "closer",
+        "consolidator",
+        "detector",
+        "eraser",
+        "importer",
+        "reconciler",
+        "sessionizer",
+        "settle",
+    ]
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
 PUSH_PAUSE_SECONDS = 0.5  # docs/decisions/0007: with one second, one event in ten would be late
@@ -243,66 +257,6 @@ def aggregator() -> Aggregator:
 
 
 @cache
-def archiver() -> "Archiver":
-    # Imported here because pyarrow is in the layer of this function only, and takes longer to load than all else.
-    from chalicelib.archive import Archiver
-    from chalicelib.storage.lake import Lake
-
-    return Archiver(Lake(data_bucket()), dirty_hours(), erased_users())
-
-
-@cache
-def consolidator() -> "Consolidator":
-    # Imported here for the same reason.
-    from chalicelib.consolidate import Consolidator
-    from chalicelib.storage.lake import Lake
-
-    return Consolidator(Lake(data_bucket()), dirty_hours(), settings().stage, lambda: secrets.token_hex(4))
-
-
-@cache
-def closer() -> Closer:
-    from chalicelib.storage.lake import Lake
-
-    return Closer(contracts(), rollups_table(), closed_table(), settings().stage, Lake(data_bucket()))
-
-
-@cache
-def reconciler() -> "Reconciler":
-    # Imported here because pyarrow is in the layer of this function only.
-    from chalicelib.reconcile import Reconciler
-    from chalicelib.storage.lake import Lake
-
-    lake = Lake(data_bucket())
-    return Reconciler(
-        contracts(),
-        history(),
-        lake,
-        dirty_hours(),
-        consolidator(),
-        closer(),
-        sessionizer().settle,
-        settings().stage,
-    )
-
-
-@cache
-def sessionizer() -> "Sessionizer":
-    from chalicelib.sessionize import Sessionizer
-    from chalicelib.storage.lake import Lake
-    from chalicelib.storage.session_files import SessionFiles
-
-    files = SessionFiles(data_bucket())
-    return Sessionizer(Lake(data_bucket()), files, closed_table(), lambda: secrets.token_hex(4))
-
-
-def settle(project: str, hour: str, keys: Sequence[str]) -> bool:
-    """What follows a consolidation: sessions before the closer, which puts together the days that they changed."""
-    sessionizer().settle(project, hour, keys)
-    return closer().settle(project, hour, keys, int(time.time()))
-
-
-@cache
 def imports_table() -> ImportsTable:
     return ImportsTable(client("dynamodb"), settings().control_table)
 
@@ -318,53 +272,6 @@ def hourly_workflow() -> Workflow:
 
 
 @cache
-def importer() -> "Importer":
-    # Imported here, as above.
-    from chalicelib.backfill import Backfiller
-    from chalicelib.importing import Importer
-    from chalicelib.storage.lake import Lake
-    from chalicelib.storage.new_days import NewDays
-
-    def settle(project: str, hour: str) -> bool:
-        done = consolidator().consolidate(project, hour, int(time.time() * 1000))
-        sessionizer().settle(project, hour, done.files.keys)
-        events = lake.events(done.files.keys)
-        return closer().close(project, hour, events, int(time.time())).closed and consolidator().finish(done)
-
-    def close_days(project: str) -> None:
-        closer().close_days(project, int(time.time()))
-
-    lake = Lake(data_bucket())
-    days = NewDays(client("dynamodb"), settings().rollups_table)
-
-    def count_sessions(project: str, new: Sequence[str], written: "Mapping[str, Written]") -> None:
-        sessionizer().settle_days(project, new, written, days.put)
-
-    backfiller = Backfiller(
-        lake,
-        dirty_hours(),
-        days,
-        contracts(),
-        closer().fold,
-        settle,
-        close_days,
-        sessionizer().keep,
-        count_sessions,
-    )
-    admitter = Admitter(contracts(), new_event_id)
-    return Importer(
-        data_bucket(),
-        lake,
-        imports_table(),
-        admitter,
-        access_table().owner,
-        backfiller.store,
-        notices(),
-        erased_users(),
-    )
-
-
-@cache
 def compactor() -> Compactor:
     return Compactor(rollups_table(), dirty_hours())
 
@@ -372,50 +279,6 @@ def compactor() -> Compactor:
 @cache
 def profiler() -> Profiler:
     return Profiler(events_table(), users_table(), erasures_table(), new_event_id)
-
-
-@cache
-def eraser() -> "Eraser":
-    # Imported here because pyarrow is in the layer of this function only.
-    from chalicelib.consolidate import Overtaken
-    from chalicelib.erase import Eraser
-    from chalicelib.forget import Forgetter
-    from chalicelib.storage.lake import Lake
-
-    def rewrite(project: str, hour: str, at_ms: int, without: "UserRows") -> bool:
-        try:
-            done = consolidator().consolidate(project, hour, at_ms, without)
-        except Overtaken:
-            return False
-        sessionizer().settle(project, hour, done.files.keys)
-        if closer().settle(project, hour, done.files.keys, at_ms // 1000, follow=True):
-            consolidator().finish(done)
-        return True
-
-    forgetter = Forgetter(
-        data_bucket(),
-        DataBucket(client("s3"), settings().results_bucket),
-        imports_table(),
-        queries_table(),
-        collector().reinject,
-        now_ms,
-    )
-    return Eraser(
-        table=erasures_table(),
-        erased=erased_users(),
-        events=events_table(),
-        users=users_table(),
-        files=forgetter.places(),
-        forget_queries=forgetter.queries,
-        lake=Lake(data_bucket()),
-        dirty=dirty_hours(),
-        rewrite=rewrite,
-        settled=lambda project, day, at_ms: closer().is_cleaned(project, day, at_ms // 1000),
-        arrivals=access_table().arrivals,
-        importing=imports_table().going_on,
-        stage=settings().stage,
-        now=now_ms,
-    )
 
 
 @cache
@@ -447,16 +310,6 @@ def annotator() -> Annotator:
 def watcher() -> Watcher:
     alerts = AlertsTable(client("dynamodb"), settings().control_table)
     return Watcher(alerts, RecentRollups(rollups_table()), notices, contracts(), rollups_table().event_types)
-
-
-@cache
-def detector() -> "Detector":
-    # Imported here because numpy is in the layer of this function only.
-    from chalicelib.detect import Detector
-    from chalicelib.storage.rollup_history import RollupHistory
-
-    hours = RollupHistory(contracts(), history())
-    return Detector(access_table().names, hours, contracts(), anomalies_table(), notices(), control_table(), sockets())
 
 
 @cache
@@ -503,3 +356,10 @@ def described(routes: Mapping[str, Mapping[str, Any]], statuses: Mapping[Any, in
         version=__version__,
         server=server,
     )
+
+
+def __getattr__(name: str) -> Any:
+    """What is not here is in wiring_lake.py, which loads the lake's libraries: who has them asks for it."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return getattr(import_module("chalicelib.wiring_lake"), name)

@@ -26,6 +26,7 @@ from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.quota_table import QuotaTable
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.users_table import UsersTable
+from tests import quick_tables
 
 KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
 INDEXES = {"open": "ALL", "receipts": "KEYS_ONLY"}  # of the rollups table: hash key, and what is projected
@@ -90,6 +91,7 @@ class Stores:
 def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
     """Stores that vanish afterwards."""
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
+    quick_tables.install()
     with mock_aws():
         dynamodb, s3, sqs = boto3.client("dynamodb"), boto3.client("s3"), boto3.client("sqs")
         create_table(dynamodb, "events")

@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from typing import Any
 
 import duckdb
@@ -106,6 +107,13 @@ class Pipeline:
         closer.close_days("demo", now)
 
 
+def batches(timely: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Of consecutive events; none has both what is to be closed and what stays live."""
+    for _, together in groupby(timely, key=lambda event: event["occurred_at"] < LIVE_FROM):
+        while batch := list(islice(together, BATCH)):
+            yield batch
+
+
 def run(stores: Stores, events: list[dict[str, Any]]) -> None:
     """Let the events arrive in order of time but for the late ones, some of them again, and close what is over."""
     rng = random.Random(SEED)
@@ -113,8 +121,7 @@ def run(stores: Stores, events: list[dict[str, Any]]) -> None:
     late = [event for event in events if event["occurred_at"] < LIVE_FROM and rng.random() < 0.02]
     held = {event["event_id"] for event in late}
     timely = [event for event in events if event["event_id"] not in held]
-    for first in range(0, len(timely), BATCH):
-        batch = timely[first : first + BATCH]
+    for batch in batches(timely):
         rng.shuffle(batch)
         now = batch[-1]["occurred_at"] // 1000
         again = [event for event in batch if event["occurred_at"] < LIVE_FROM and rng.random() < 0.01]
@@ -133,6 +140,8 @@ def run(stores: Stores, events: list[dict[str, Any]]) -> None:
     reopened = {hour_of(event["occurred_at"]) for event in late}
     part = set(rng.sample(sorted(reopened), len(reopened) // 2))  # the others are read with what is late beside them
     pipeline.close(part, now + 600 + PATIENCE_SECONDS)
+    # What closed items have taken over is gone from the live ones, but for the last hours, of which readers see both.
+    Closer(CONTRACTS, stores.rollups, stores.closed, "test").clean("demo", now + 86_400)
 
 
 VIEWS: dict[Part | None, dict[str, HourView]] = {}

@@ -20,7 +20,7 @@ from chalice.test import Client
 from moto import mock_aws
 
 import app as handlers
-from chalicelib import wiring
+from chalicelib import wiring, wiring_lake
 from chalicelib.compact import MIN_FOLD
 from chalicelib.domain.access import ApiKey, Connection, Project, Scope
 from chalicelib.domain.chunks import Message, Parcel, chunks_of, encode_message, to_spill
@@ -269,7 +269,7 @@ def create_stores(dynamodb: Any) -> None:
 
 def forget_wiring() -> None:
     """Clients and stores are made anew for the environment as it is."""
-    for made in vars(wiring).values():
+    for made in (*vars(wiring).values(), *vars(wiring_lake).values()):
         if hasattr(made, "cache_clear"):
             made.cache_clear()
 
