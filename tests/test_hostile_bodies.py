@@ -69,7 +69,9 @@ def sdk_call(_client: Any, operation: str, arguments: dict[str, Any]) -> dict[st
         return {"Item": {"project": {"S": "p"}, "scopes": {"L": [{"S": "write"}]}}}
     if operation == "GetItem":
         return {"Item": {"project": {"S": "p"}, "mode": {"S": "infer"}}}
-    return {"Query": {"Items": []}, "PutObject": {"ETag": '"e"'}}.get(operation, {})
+    if operation == "PutObject":
+        return {"ETag": '"e"'}
+    return {"Items": []} if operation == "Query" else {}
 
 
 @pytest.fixture(scope="module")
