@@ -8,7 +8,7 @@ would do it. Both end in the same state; the first takes a hundredth of the requ
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -52,7 +52,8 @@ class Backfiller:
     contracts: Contracts
     fold: Fold
     settle: Callable[[str, str], bool]  # consolidates and closes an hour; False when it stays dirty
-    close_days: Callable[[str], None]
+    close_days: Callable[[str, Collection[str]], object]
+    forget_day: Callable[[str, str, str], bool]  # the note that the items of a day lack something
     keep_sessions: Callable[[str, str, Iterable[dict[str, Any]]], Written | None]  # of an hour of a new day, and then …
     count_sessions: Callable[[str, Sequence[str], Mapping[str, Written]], object]  # … of all new days of a range
     clock: Callable[[], float] = time.monotonic
@@ -70,15 +71,20 @@ class Backfiller:
         if work.days:
             self.count_sessions(whose.project, list(work.days), work.sessions)
         for day, versions in work.days.items():
-            if not self.days.finish(whose.project, day, versions, work.run, work.now_ms):
+            if self.days.finish(whose.project, versions, work.run, work.now_ms):
+                # A newer note is of the neighbouring range, whose sessions reach into this day: it lacks those.
+                if not self.forget_day(whose.project, day, work.run):
+                    work.lacking.add(day)
+            else:
                 log.warning("somebody came in between", extra={"project": whose.project, "day": day})
+                work.lacking.add(day)
                 known = {
                     state.hour: state for state in self.dirty.between(whose.project, *_ends(hour_start_ms(f"{day}T00")))
                 }
                 for hour in versions:
                     self._settle(work, hour, known.get(hour))
-        if work.touched:
-            self.close_days(whose.project)
+        if work.lacking:
+            self.close_days(whose.project, work.lacking)
         log.info("days stored", extra={"project": whose.project, "import": whose.id, "first": first, **work.counts()})
         return Stored(work.stored, work.duplicates, work.waiting)
 
@@ -86,16 +92,21 @@ class Backfiller:
         rows = sum(file.rows_between(start, start + DAY_MS) for file in files)
         if not rows:
             return
+        day = hour_of(start)[:10]
         if rows > DAY_ROWS:
+            work.lacking.add(day)
             for hour_start in range(start, start + DAY_MS, HOUR_MS):
                 self._large_hour(work, files, hour_start)
             return
         table = together([file.between(start, start + DAY_MS) for file in files])
+        if not table.num_rows:  # there are `rows` at most
+            return
         hours = {hour: _each_once(part) for hour, part in _by_hour(table)}
         work.duplicates += table.num_rows - sum(part.num_rows for part in hours.values())
-        if start + DAY_MS + SETTLE_MS <= work.now_ms and self._new_day(work, hour_of(start)[:10], hours):
+        if start + DAY_MS + SETTLE_MS <= work.now_ms and self._new_day(work, day, hours):
             work.stored += sum(part.num_rows for part in hours.values())
             return
+        work.lacking.add(day)
         known = {state.hour: state for state in self.dirty.between(work.project, *_ends(start))}
         for hour, part in hours.items():
             self._add(work, hour, part, known.get(hour), 0)
@@ -227,6 +238,7 @@ class _Work:
     duplicates: int = 0
     waiting: int = 0
     touched: set[str] = field(default_factory=set)
+    lacking: set[str] = field(default_factory=set)  # days whose items may have to be put together from their hours
     days: dict[str, dict[str, str]] = field(default_factory=dict)  # new ones, with the version of each hour's file
     sessions: dict[str, Written] = field(default_factory=dict)  # the parts of their hours
 

@@ -7,7 +7,7 @@ by how much they differed. domain/closing.py says how readers are kept right mea
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -96,9 +96,10 @@ class Closer:
         self.rollups.mark_closed(project, hour, state.epoch, now)
         return Closing(True, difference, total)
 
-    def close_days(self, project: str, now: int) -> int:
+    def close_days(self, project: str, now: int, among: Collection[str] | None = None) -> int:
         """Put together the days that are over, and of which an hour was closed since; returns how many."""
-        over = {day: token for day, token in self.closed.noted_days(project).items() if _is_over(day, now)}
+        noted = self.closed.noted_days(project)
+        over = {d: token for d, token in noted.items() if _is_over(d, now) and (among is None or d in among)}
         types = {*self.rollups.event_types(project), *DERIVED} if over else set()
         for day, token in over.items():
             self._write_day(project, day, types)

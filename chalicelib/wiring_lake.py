@@ -6,7 +6,7 @@ who needs a stage of these imports this module then and there.
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 
 from chalicelib.archive import Archiver
@@ -106,22 +106,23 @@ def importer() -> Importer:
         events = lake().events(done.files.keys)
         return closer().close(project, hour, events, int(time.time())).closed and consolidator().finish(done)
 
-    def close_days(project: str) -> None:
-        closer().close_days(project, int(time.time()))
+    def close_days(project: str, days: Collection[str]) -> None:
+        closer().close_days(project, int(time.time()), days)
 
-    days = NewDays(client("dynamodb"), settings().rollups_table)
+    new_days = NewDays(client("dynamodb"), settings().rollups_table)
 
-    def count_sessions(project: str, new: Sequence[str], written: Mapping[str, Written]) -> None:
-        sessionizer().settle_days(project, new, written, days.put)
+    def count_sessions(project: str, days: Sequence[str], written: Mapping[str, Written]) -> None:
+        sessionizer().settle_days(project, days, written, new_days.put)
 
     backfiller = Backfiller(
         lake(),
         dirty_hours(),
-        days,
+        new_days,
         contracts(),
         closer().fold,
         settle_hour,
         close_days,
+        closed_table().forget_day,
         sessionizer().keep,
         count_sessions,
     )

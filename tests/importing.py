@@ -1,7 +1,7 @@
 """A project's imports on moto's stores: the tasks as the workflow calls them, and what the product says then."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,8 +78,8 @@ class World:
             closed = self.closer.close(project, hour, events, self.now_ms // 1000).closed
             return closed and self.consolidator.finish(done)
 
-        def close_days(project: str) -> None:
-            self.closer.close_days(project, self.now_ms // 1000)
+        def close_days(project: str, days: Collection[str]) -> None:
+            self.closer.close_days(project, self.now_ms // 1000, days)
 
         days = NewDays(self.rollups.client, self.rollups.name)
         backfiller = Backfiller(
@@ -90,6 +90,7 @@ class World:
             self.closer.fold,
             settle,
             close_days,
+            self.stores.closed.forget_day,
             self.sessionizer.keep,
             lambda project, new, written: self.sessionizer.settle_days(project, new, written, days.put),
         )

@@ -16,9 +16,10 @@ from chalicelib import importing
 from chalicelib.domain import imports
 from chalicelib.domain.imports import Import, ImportRefused
 from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.new_days import NewDays
 from tests.importing import FILE, World, a_world, ndjson, view
 
-# 12 events in six hours of three days. Few, because moto copies its whole table for each transaction.
+# 12 events in six hours of three days.
 EVENTS = [view(f"2013-0{1 + n % 3}-07T{n % 2 + 9:02}:05:00Z", user_id=f"u{n % 4}", event_id=f"e{n}") for n in range(12)]
 MAPPING = {
     "event_type": "purchase",
@@ -83,6 +84,27 @@ def test_sessions_of_history_are_counted_also_over_hours_and_days(world: World) 
     world.drop(ndjson(view("2013-01-08T00:30:00Z", event_id="late"), view("2013-01-08T12:00:00Z", event_id="alone")))
     assert [point["value"] for point in world.ask("sessions", **asked)["series"]] == [2, 1, 0]
     assert world.total("sessions", agg="avg", measure="pages") == pytest.approx(7 / 4)
+
+
+def test_sessions_of_a_neighbouring_range_that_reach_into_a_new_day_are_in_its_numbers(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    finish, runs = NewDays.finish, iter(range(9))
+
+    def overtaken(self: NewDays, *of: Any) -> bool:
+        if next(runs) == 0:  # one session with what follows in the new day
+            world.drop(ndjson(view("2013-01-06T23:50:00Z", event_id="before")), key="raw/demo/another.ndjson")
+            assert world.stores.closed.noted_days("demo").keys() == {"2013-01-07"}
+        return finish(self, *of)
+
+    monkeypatch.setattr(NewDays, "finish", overtaken)
+    world.drop(ndjson(view("2013-01-07T00:10:00Z", event_id="after"), view("2013-01-07T12:00:00Z", event_id="later")))
+
+    asked = {"start": "2013-01-06", "end": "2013-01-08", "interval": "day"}
+    assert [point["value"] for point in world.ask("sessions", **asked)["series"]] == [1, 1, 0]
+    assert world.total() == 3
+    assert world.stores.closed.noted_days("demo") == {}
+    assert "somebody came in between" not in caplog.text
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "Europe/Berlin"])

@@ -149,8 +149,8 @@ class ClosedTable:
         )
         return {item["sk"]["S"]: item["token"]["S"] for page in pages for item in page["Items"]}
 
-    def forget_day(self, project: str, day: str, token: str) -> None:
-        """The day's items have every hour that was closed when the token was read; a newer note stays."""
+    def forget_day(self, project: str, day: str, token: str) -> bool:
+        """The day's items have every hour that was closed when the token was read; False where a newer note stays."""
         with suppress(self.client.exceptions.ConditionalCheckFailedException):
             self.client.delete_item(
                 TableName=self.name,
@@ -159,6 +159,8 @@ class ClosedTable:
                 ExpressionAttributeNames={"#token": "token"},
                 ExpressionAttributeValues={":token": {"S": token}},
             )
+            return True
+        return False
 
     def reconciled_upto(self, project: str) -> str | None:
         """The last hour that was compared with the lake; None before the first."""

@@ -58,8 +58,8 @@ class NewDays:
             whole = self._transact([{"Put": {"Item": i, "ConditionExpression": NEW}} for i in share]) and whole
         return whole
 
-    def finish(self, project: str, day: str, versions: Mapping[str, str], run: str, now_ms: int) -> bool:
-        """The hours are closed and clean, each with the version of its file, and the day has all of them.
+    def finish(self, project: str, versions: Mapping[str, str], run: str, now_ms: int) -> bool:
+        """The hours are closed and clean, each with the version of its file; `forget_day` is to follow.
 
         False when another run has begun with one of them: all stay dirty then.
         """
@@ -84,12 +84,7 @@ class NewDays:
                     {},
                 )
             )
-        condition = {
-            "ConditionExpression": "#token = :run",
-            "ExpressionAttributeNames": {"#token": "token"},
-            "ExpressionAttributeValues": {":run": {"S": run}},
-        }
-        return self._transact([*actions, {"Delete": {"Key": day_key(project, day), **condition}}])
+        return self._transact(actions)
 
     def _any(self, where: tuple[str, str, str]) -> bool:
         pk, first, last = where
