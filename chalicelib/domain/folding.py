@@ -81,30 +81,28 @@ def _fold(rows: Sequence[Row], spec: RollupSpec) -> dict[str, Any]:
 
 def _dimensions(names: frozenset[str], rows: Sequence[Row]) -> dict[str, dict[str, list[int]]]:
     """The rows' numbers by dimension and value. Most events have few of a contract's dimensions."""
-    found: dict[str, dict[str, list[int]]] = {}
+    found: dict[str, dict[str, list[int]]] = {name: {} for name in names}
     for index, (_, _, properties, enrichment) in enumerate(rows):
-        for name in names.intersection(properties):
-            value = properties[name]
-            if value is not None:
-                _gather(found, name, value, index)
-        for name in names.intersection(enrichment) if enrichment else ():
-            value = enrichment[name]
-            if value is not None and properties.get(name) is None:
-                _gather(found, name, value, index)
-    return found
+        for source in (properties, enrichment) if enrichment else (properties,):
+            for name in names.intersection(source):
+                value = source[name]
+                if value is None or (source is enrichment and properties.get(name) is not None):
+                    continue
+                if value.__class__ is not str:
+                    value = dimension_text(value)
+                group = found[name].get(value)
+                if group is not None:
+                    group.append(index)
+                else:
+                    _begin(found[name], value, index)
+    return {name: groups for name, groups in found.items() if groups}
 
 
-def _gather(found: dict[str, dict[str, list[int]]], name: str, value: Any, index: int) -> None:
-    groups = found.get(name)
-    if groups is None:
-        groups = found[name] = {}
-    if value.__class__ is not str or len(value) > MAX_DIMENSION_LENGTH:
-        value = dimension_text(value)
-    group = groups.get(value)
-    if group is not None:
-        group.append(index)
-    elif len(groups) < MAX_DIMENSION_VALUES:
-        groups[value] = [index]
+def _begin(groups: dict[str, list[int]], value: str, index: int) -> None:
+    """A value that has no group yet, or only under its first characters, or is one too many."""
+    value = value[:MAX_DIMENSION_LENGTH]
+    if value in groups or len(groups) < MAX_DIMENSION_VALUES:
+        groups.setdefault(value, []).append(index)
     else:
         groups.setdefault(OTHER, []).append(index)
 
