@@ -16,6 +16,7 @@ from chalicelib.domain.access import ID_DIGITS, ApiKey, Credential, Project, Sco
 from chalicelib.domain.erasure import Arrivals
 from chalicelib.domain.events import Mode
 from chalicelib.domain.quotas import UNLIMITED, Allowance, Limits
+from chalicelib.storage.transactions import written
 
 LISTED_DAYS = 90  # after a key has ended
 BATCH_GET_ITEMS = 100  # the most that BatchGetItem takes
@@ -102,7 +103,7 @@ class AccessTable:
         }
         if values:
             change["ExpressionAttributeValues"] = {f":{name}": value for name, value in values.items()}
-        return self._write({"Update": change})
+        return written(self.client, self.name, {"Update": change})
 
     def project(self, project: str) -> ProjectSettings | None:
         """One project; None when there is none of the name."""
@@ -133,7 +134,7 @@ class AccessTable:
     def put_key(self, key: ApiKey) -> bool:
         """Make a key; False, and nothing is changed, when there is no project or already a key of the id."""
         exists = {"Key": _key(f"project#{key.project}", "project"), "ConditionExpression": "attribute_exists(pk)"}
-        return self._write({"ConditionCheck": exists}, *_new(key))
+        return written(self.client, self.name, {"ConditionCheck": exists}, *_new(key))
 
     def replace_key(self, old: ApiKey, new: ApiKey, ends_at: datetime) -> bool:
         """Make the new key and let the old one end; False, and nothing is changed, unless the old one was active."""
@@ -150,7 +151,7 @@ class AccessTable:
             "ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(revoked_at)",
             "ExpressionAttributeValues": {**ends, ":new": {"S": new.id}},
         }
-        return self._write({"Update": opened}, {"Update": listed}, *_new(new))
+        return written(self.client, self.name, {"Update": opened}, {"Update": listed}, *_new(new))
 
     def revoke_key(self, key: ApiKey, now: datetime) -> bool:
         """End a key at once; again changes nothing. False when there is none."""
@@ -163,7 +164,9 @@ class AccessTable:
                 ":listed": _seconds(now + timedelta(days=LISTED_DAYS)),
             },
         }
-        return self._write({"Delete": {"Key": _key(f"key#{key.digest}", "key")}}, {"Update": listed})
+        return written(
+            self.client, self.name, {"Delete": {"Key": _key(f"key#{key.digest}", "key")}}, {"Update": listed}
+        )
 
     def key(self, project: str, key_id: str) -> ApiKey | None:
         """One key of a project by its id."""
@@ -173,18 +176,6 @@ class AccessTable:
     def keys(self, project: str) -> list[ApiKey]:
         """Every key of a project, the oldest first; ended ones for 90 days more."""
         return sorted(map(_api_key, self._query(f"keys#{project}")), key=lambda key: (key.created_at, key.id))
-
-    def _write(self, *writes: dict[str, Item]) -> bool:
-        """All of it or nothing; False when a condition does not hold."""
-        items = [{kind: {"TableName": self.name, **write} for kind, write in each.items()} for each in writes]
-        try:
-            self.client.transact_write_items(TransactItems=items)
-        except self.client.exceptions.TransactionCanceledException as error:
-            codes = {reason["Code"] for reason in error.response.get("CancellationReasons", [])} - {"None"}
-            if codes != {"ConditionalCheckFailed"}:
-                raise
-            return False
-        return True
 
     def _query(self, partition_key: str) -> Iterable[Item]:
         pages = self.client.get_paginator("query").paginate(

@@ -10,6 +10,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib.domain.erasure import Erasure, State
+from chalicelib.storage.transactions import written
 
 OPEN = "erasures"
 LEASE_MS = 16 * 60_000  # longer than a run may take
@@ -37,7 +38,7 @@ class ErasuresTable:
             "removed": {"M": {}},
         }
         place = {**_open_key(erasure), "id": {"S": erasure.id}}
-        return self._transact(*({"Put": {"TableName": self.name, "Item": each, **_NEW}} for each in (item, place)))
+        return written(self.client, self.name, *({"Put": {"Item": each, **_NEW}} for each in (item, place)))
 
     def open(self) -> list[Erasure]:
         """Those of all projects that are not done, the oldest first."""
@@ -115,7 +116,6 @@ class ErasuresTable:
     def finish(self, erasure: Erasure, now_ms: int) -> None:
         """It is done, and no longer open: from now on nothing here names the user."""
         update = {
-            "TableName": self.name,
             "Key": _key(erasure),
             "UpdateExpression": "SET #state = :done, done_ms = :now REMOVE #user, ids, days, leased_ms",
             "ConditionExpression": "attribute_exists(pk) AND #state <> :done",
@@ -123,19 +123,7 @@ class ErasuresTable:
             "ExpressionAttributeValues": {":done": {"S": State.DONE}, ":now": {"N": str(now_ms)}},
         }
         # Together: what is done can't be leased any more, so a place that was left open would stay so for ever.
-        delete = {"TableName": self.name, "Key": _open_key(erasure)}
-        self._transact({"Update": update}, {"Delete": delete})
-
-    def _transact(self, *writes: Item) -> bool:
-        """All of it or nothing; False where a condition does not hold."""
-        try:
-            self.client.transact_write_items(TransactItems=list(writes))
-        except self.client.exceptions.TransactionCanceledException as error:
-            codes = {reason["Code"] for reason in error.response.get("CancellationReasons", [])} - {"None"}
-            if codes != {"ConditionalCheckFailed"}:
-                raise
-            return False
-        return True
+        written(self.client, self.name, {"Update": update}, {"Delete": {"Key": _open_key(erasure)}})
 
     def _update(
         self,
