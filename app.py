@@ -153,6 +153,15 @@ def request() -> Request:
     return served
 
 
+def parameters() -> Mapping[str, str]:
+    """The query string; raises InvalidRequest for a parameter that is there more than once."""
+    found = request().query_params
+    for name in found or ():
+        if found and (times := len(found.getlist(name))) > 1:
+            raise InvalidRequest(f"{name}: given {times} times; once is allowed", code="invalid_parameter")
+    return found or {}
+
+
 def raw_body() -> bytes:
     """The request's body as it was sent; raises UnsupportedMediaType."""
     bodies.media_type_of(request().headers)
@@ -265,7 +274,7 @@ def verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:
 @app.route("/analytics", methods=["GET"])
 @refusals
 def get_analytics() -> Response:
-    owner, question = project(Scope.READ), read_question(request().query_params or {})
+    owner, question = project(Scope.READ), read_question(parameters())
     numbers = wiring.reporter().analytics(owner.id, question, to_ms(now()))
     beside = wiring.annotator().between(owner.id, question.start_ms, question.end_ms)
     return answer({**numbers, "annotations": beside})
@@ -274,7 +283,7 @@ def get_analytics() -> Response:
 @app.route("/aggregations/{event_type}", methods=["GET"])
 @refusals
 def get_aggregation(event_type: str) -> Response:
-    owner, day = project(Scope.READ), read_day(request().query_params or {})
+    owner, day = project(Scope.READ), read_day(parameters())
     return answer(wiring.summarizer().day(owner.id, unquote(event_type), day, to_ms(now())))
 
 
@@ -300,7 +309,7 @@ def get_user(user_id: str) -> Response:
 @refusals
 def get_user_events(user_id: str) -> Response:
     owner = project(Scope.READ)
-    page = read_page(request().query_params or {})
+    page = read_page(parameters())
     return answer(wiring.profiler().timeline(owner.id, unquote(user_id), page.limit, page.before))
 
 
@@ -315,7 +324,7 @@ def delete_user(user_id: str) -> Response:
 @refusals
 def get_erasures() -> Response:
     owner = project(Scope.ADMIN)
-    page = read_page(request().query_params or {})
+    page = read_page(parameters())
     return answer(wiring.erasures_table().page(owner.id, page.limit, page.before))
 
 
@@ -329,7 +338,7 @@ def get_erasure(erasure_id: str) -> Response:
 @refusals
 def get_quarantine() -> Response:
     owner = project(Scope.ADMIN)
-    return answer(wiring.replayer().show(owner.id, read_list(request().query_params or {})))
+    return answer(wiring.replayer().show(owner.id, read_list(parameters())))
 
 
 @app.route("/quarantine/replay", methods=["POST"], content_types=ANY_TYPE)
@@ -352,7 +361,7 @@ def post_query() -> Response:
 @refusals
 def get_query(query_id: str) -> Response:
     owner = project(Scope.READ)
-    page = read_result(request().query_params or {})
+    page = read_result(parameters())
     return answer_of_query(wiring.analyst().answer(query_id, owner.id, page))
 
 
@@ -383,7 +392,7 @@ def delete_saved_query(name: str) -> Response:
 
 
 def get_report(name: str) -> Response:
-    found = wiring.analyst().report(name, request().query_params or {}, project(Scope.READ).id, now())
+    found = wiring.analyst().report(name, parameters(), project(Scope.READ).id, now())
     return answer_of_query(found)
 
 
@@ -402,7 +411,7 @@ def answer_of_query(found: dict[str, Any]) -> Response:
 @refusals
 def get_imports() -> Response:
     owner = project(Scope.READ)
-    page = read_page(request().query_params or {})
+    page = read_page(parameters())
     return answer(wiring.imports_table().page(owner.id, page.limit, page.before))
 
 
@@ -446,7 +455,7 @@ def get_health() -> Response:
 @refusals
 def get_anomalies() -> Response:
     owner = project(Scope.READ)
-    return answer(wiring.annotator().show_anomalies(owner.id, read_anomalies(request().query_params or {})))
+    return answer(wiring.annotator().show_anomalies(owner.id, read_anomalies(parameters())))
 
 
 @app.route("/alerts", methods=["POST"], content_types=ANY_TYPE)
@@ -482,7 +491,7 @@ def post_annotation() -> Response:
 @refusals
 def get_annotations() -> Response:
     owner = project(Scope.READ)
-    return answer(wiring.annotator().show(owner.id, read_range(request().query_params or {})))
+    return answer(wiring.annotator().show(owner.id, read_range(parameters())))
 
 
 # WebSocket

@@ -15,7 +15,7 @@ from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
 
 SETTLE_SECONDS = 60  # a stream batch that is still being retried rewrites its delta; after this it is rare
-FOLD_SECONDS = 300  # after a delta settled: the realtime window needs merged items by the minute for six in all
+FOLD_SECONDS = 360  # after a delta was merged: alerts and realtime look back five whole minutes before this one
 NAMED_SECONDS = 600  # a base names what it took in for as long; no reader takes that long, nor does a push
 MIN_FOLD = 3  # fewer items are not worth rewriting the base, of 150 KB where 200 deltas come in a minute
 MAX_FOLD = 90

@@ -19,6 +19,7 @@ from chalicelib.storage.history import History
 
 EVENTS = "events"  # the metric of every event type together
 SESSIONS_METRIC = "sessions"
+MAX_POINTS = 80_000  # of all groups: some 5 MB of JSON, and a function answers with 6 at most
 NOTHING = Cell()
 
 Values = dict[str, Cell]  # of a dimension
@@ -70,6 +71,8 @@ class Reporter:
         numbers = _valued(starts, [_sum(cells.values()) for cells in values], question)
         if question.group_by:
             numbers["groups"] = _groups(starts, values, question)
+        if question.filter and (others := _others(parts.values(), question.filter.dimension)):
+            numbers["other"] = _value(_sum(others), question)
         return numbers
 
     def _parts(self, project: str, event_type: str | None, question: Question) -> dict[int, Rollup]:
@@ -168,6 +171,12 @@ def _values(parts: Iterable[Rollup], question: Question) -> Values:
     return found
 
 
+def _others(parts: Iterable[Rollup], dimension: str) -> list[Cell]:
+    """What is kept of values that are not told apart; some of it may be of those that are asked for."""
+    values = (part.dimensions.get(dimension, {}) for part in parts)
+    return [cells[OTHER] for cells in values if OTHER in cells]
+
+
 def _filtered(cells: Values, wanted: Filter | None) -> Values:
     if wanted is None:
         return cells
@@ -199,14 +208,26 @@ def _groups(starts: Sequence[str], values: Sequence[Values], question: Question)
             totals.setdefault(name, Cell()).merge(cell)
     ranked = sorted(totals, key=lambda name: (name == OTHER, -_weight(totals[name], question), name))
     shown = [name for name in ranked if name != OTHER][: question.limit]
+    rest = set(ranked).difference(shown)
+    _check_size(len(shown) + bool(rest), len(starts), question)
     groups = [
         {"key": name, **_valued(starts, [cells.get(name, NOTHING) for cells in values], question)} for name in shown
     ]
-    rest = set(ranked).difference(shown)
     if rest:
         others = [_sum(cells[name] for name in rest if name in cells) for cells in values]
         groups.append({"key": OTHER, **_valued(starts, others, question)})
     return groups
+
+
+def _check_size(groups: int, buckets: int, question: Question) -> None:
+    """Raises InvalidRequest for more than an answer can hold."""
+    points = groups * buckets * (2 if question.compare else 1)
+    if points > MAX_POINTS:
+        raise InvalidRequest(
+            f"interval: {groups} groups of {buckets} buckets are {points} points; the limit is {MAX_POINTS}. Ask for a "
+            "longer interval, a shorter range, or a smaller limit",
+            code="invalid_parameter",
+        )
 
 
 def _weight(cell: Cell, question: Question) -> float:
@@ -226,7 +247,7 @@ def _value(cell: Cell, question: Question) -> float | int | None:
         return cell.users.estimate()
     found = cell.measures.get(question.measure or "")
     if found is None or not found.count:
-        return None
+        return 0 if question.agg == "sum" else None
     if question.agg in QUANTILES:
         return quantile(found.buckets, QUANTILES[question.agg])
     stated = {"sum": found.total, "avg": found.total / found.count, "min": found.low, "max": found.high}

@@ -33,7 +33,9 @@ class Down:
 def get(monkeypatch: pytest.MonkeyPatch) -> Get:
     """GETs a route by way of a stage."""
 
-    def get(route: str, *, authorizer: object, **parameters: str) -> dict[str, Any]:
+    def get(
+        route: str, *, authorizer: object, query: dict[str, list[str]] | None = None, **parameters: str
+    ) -> dict[str, Any]:
         monkeypatch.setattr(wiring, "authorizer", lambda: authorizer)
         event = {
             "requestContext": {
@@ -43,7 +45,7 @@ def get(monkeypatch: pytest.MonkeyPatch) -> Get:
                 "identity": {"sourceIp": "203.0.113.7"},
             },
             "headers": {"Host": "api.example", "X-Forwarded-Proto": "https", "Origin": "https://shop.example"},
-            "multiValueQueryStringParameters": None,
+            "multiValueQueryStringParameters": query,
             "pathParameters": parameters,
             "stageVariables": {},
             "body": None,
@@ -69,3 +71,12 @@ def test_a_refusal_says_in_whole_seconds_when_to_try_again_and_can_be_read_by_th
     assert 0 < int(answered["headers"]["Retry-After"]) <= 300
     assert answered["headers"]["Access-Control-Allow-Origin"] == "https://shop.example"
     assert "Retry-After" in answered["headers"]["Access-Control-Expose-Headers"]
+
+
+def test_a_parameter_that_is_given_twice_is_refused_by_name(get: Get) -> None:
+    query = {"metric": ["events"], "start": ["2026-11-20"], "end": ["2026-11-21"], "filter": ["path:/a", "path:/b"]}
+
+    answered = get("/analytics", authorizer=Everyone(), query=query)
+
+    assert answered["statusCode"] == 400
+    assert orjson.loads(answered["body"])["error"]["message"] == "filter: given 2 times; once is allowed"

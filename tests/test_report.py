@@ -195,3 +195,46 @@ def test_the_last_minutes_are_told_by_arrival_and_by_minute(stores: Stores) -> N
         {"start": "2026-11-21T09:00Z", "events": 2},
     ]
     assert later["events"] == 0
+
+
+def test_a_value_that_is_rare_in_each_hour_and_frequent_in_the_day_is_found(stores: Stores) -> None:
+    for hour in range(4):
+        at = parse_ms("2026-11-21T00:00:00Z") + hour * 60 * MINUTE
+        paths = [f"/{hour}-{n}" for n in range(450)]
+        send(stores, *(view(at, path=path) for path in [*paths, *paths, "/steady"]), first=1000 * hour)
+    day = {"start": "2026-11-21", "end": "2026-11-21"}
+
+    for interval in ("hour", "day"):
+        assert ask(stores, **day, interval=interval, filter="path:/steady")["total"] == 4
+    assert ask(stores, **day, interval="day", group_by="path")["groups"][0]["key"] == "/steady"
+
+
+def test_a_filter_says_what_is_not_told_apart(stores: Stores) -> None:
+    send(stores, *(view(NINE, path=f"/{n}") for n in range(1003)), view(NINE, path="/1002"))
+
+    answer = ask(stores, filter="path:/1002")
+
+    assert (answer["total"], answer["other"]) == (0, 4)
+    assert "other" not in ask(stores, filter="path:/1", start="2026-11-21T08:00:00Z", end="2026-11-21T09:00:00Z")
+
+
+def test_a_sum_of_nothing_is_zero(stores: Stores) -> None:
+    answer = ask(stores, agg="sum", measure="load_ms")
+
+    assert (values(answer), answer["total"]) == ([0, 0, 0], 0)
+
+
+def test_the_largest_number_there_is_has_a_percentile(stores: Stores) -> None:
+    send(stores, view(NINE, load_ms=1.79e308), view(NINE, load_ms=-1.79e308))
+
+    assert ask(stores, agg="p99", measure="load_ms")["total"] == pytest.approx(-1.79e308, rel=0.01)
+    assert ask(stores, agg="max", measure="load_ms")["total"] == 1.79e308
+
+
+def test_an_answer_of_too_many_points_is_refused(stores: Stores) -> None:
+    send(stores, *(view(NINE, path=f"/{n}") for n in range(200)))
+    asked = {"group_by": "path", "limit": "150", "interval": "hour", "start": "2026-11-01", "end": "2026-11-28"}
+
+    with pytest.raises(InvalidRequest, match="151 groups of 672 buckets are 101472 points; the limit is 80000"):
+        ask(stores, **asked)
+    assert len(ask(stores, **{**asked, "limit": "100"})["groups"]) == 101

@@ -150,9 +150,28 @@ def test_a_name_that_nobody_sent_is_refused_with_those_that_are_known(stores: St
         ask(stores, "sails")
 
 
-@pytest.mark.parametrize("date", ["", "yesterday", "2026-11-21T10", "20261121", "1969-12-31", "9999-01-01"])
+@pytest.mark.parametrize(
+    "date", ["", "yesterday", "2026-11-21T10", "20261121", "2026-W47-5", "1969-12-31", "9999-01-01"]
+)
 def test_a_day_has_to_be_one(date: str) -> None:
     with pytest.raises(InvalidRequest, match="date"):
         read_day({"date": date})
     with pytest.raises(InvalidRequest, match="top"):
         read_day({"date": DAY, "top": "101"})
+
+
+def test_a_closed_hour_without_values_of_a_dimension_is_not_open() -> None:
+    plain_sale = {"event_id": "e", "event_type": "sale", "occurred_at": MIDNIGHT, "user_id": "u", "properties": {}}
+    with empty_stores() as stores:
+        records = [
+            stream_record(chunk, n) for n, chunk in enumerate(chunks_of(Message("shop", MIDNIGHT, [plain_sale])))
+        ]
+        Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, MIDNIGHT // 1000)
+        Compactor(stores.rollups, stores.dirty).compact(MIDNIGHT // 1000 + 3600)
+        assert ask(stores)["open"]
+
+        closer = Closer(CONTRACTS, stores.rollups, stores.closed, "test")
+        assert closer.close("shop", f"{DAY}T00", [plain_sale], AFTER // 1000).closed
+
+        assert not ask(stores)["open"]
+        assert ask(stores)["total"]["count"] == 1

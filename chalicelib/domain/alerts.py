@@ -24,7 +24,7 @@ from chalicelib.domain.time_windows import MINUTE_MS, iso_ms
 
 EVENTS = "events"  # the metric of every event type together
 ABOVE, BELOW = "above", "below"
-MAX_WINDOW_MINUTES = 10  # for as long compaction keeps the minutes of arrival apart
+MAX_WINDOW_MINUTES = 5  # for as long compaction keeps the minutes of arrival apart
 MAX_COOLDOWN_MINUTES = 1440
 MAX_NAMED = 50  # metrics in a warning
 MAX_VALUES = 20  # of a filter

@@ -78,7 +78,8 @@ ANALYTICS = an(
     annotations=many(ANNOTATION),
     maybe={
         "groups": _GROUPS,
-        "previous": an(**_RANGE, **_SERIES, maybe={"groups": _GROUPS}),
+        "other": NUMBER_OR_NULL,
+        "previous": an(**_RANGE, **_SERIES, maybe={"groups": _GROUPS, "other": NUMBER_OR_NULL}),
         "change": NUMBER_OR_NULL,
         "relative_standard_error": NUMBER,
         "relative_error": NUMBER,

@@ -11,7 +11,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load, pre_l
 
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.domain.parameters import read_parameters
-from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms, parse_ms, to_ms
+from chalicelib.domain.time_windows import DATE, HOUR_MS, MINUTE_MS, from_ms, parse_ms, to_ms
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 MEASURED = ("sum", "avg", "min", "max", *QUANTILES)
@@ -19,6 +19,7 @@ USERS = "users"  # the metric of distinct users of any event type
 AGGREGATIONS = ("count", "users", *MEASURED)
 INTERVALS = ("minute", "hour", "day", "week", "month")
 CALENDAR = ("day", "week", "month")  # whose buckets begin at midnight in the question's zone
+LEAST_MS = dict(zip(INTERVALS, (MINUTE_MS, HOUR_MS, 24 * HOUR_MS, 7 * 24 * HOUR_MS, 28 * 24 * HOUR_MS), strict=True))
 DEFAULT_INTERVAL_DAYS = 3  # a longer range is answered by day when no interval is asked for
 MAX_BUCKETS = 10_000
 LATEST_MS = 253_370_764_799_999  # 9998-12-31: a month more must still be a date
@@ -69,18 +70,26 @@ class Question:
     def buckets(self) -> list[int]:
         """The starts of the answer's buckets, in order; the first holds `start_ms`.
 
-        Days are those of the zone, so one may have 23 or 25 hours; weeks begin on Monday.
+        Days are those of the zone, so one may have 23 or 25 hours; weeks begin on Monday. Hours are those of its
+        clocks where the answer is exact to the minute, else those of UTC: in some zones these are half an hour apart.
         """
         if self.interval in CALENDAR:
             return calendar_starts(self.start_ms, self.end_ms, self.interval, self.zone)
+        if self.interval == "hour" and self.by_minute:
+            return hour_starts(self.start_ms, self.end_ms, self.zone)
         step = {"minute": MINUTE_MS, "hour": HOUR_MS}[self.interval]
         return list(range(self.start_ms - self.start_ms % step, self.end_ms, step))
+
+    def splits_hours(self) -> bool:
+        """Whether a bucket begins within an hour of UTC, as days do where the clocks are half an hour off."""
+        return any(start % HOUR_MS for start in self.buckets())
 
     def previous(self) -> "Question":
         """The same question of the range of the same length before: whole days of the zone, if it is such a range."""
         start, end = (from_ms(ms).astimezone(self.zone) for ms in (self.start_ms, self.end_ms))
         before_ms = self.start_ms - (self.end_ms - self.start_ms)
-        if start.time() == end.time() == time():
+        midnights = [_midnight_ms(each.date(), self.zone) for each in (start, end)]  # some days have no 00:00
+        if midnights == [self.start_ms, self.end_ms]:
             before_ms = _midnight_ms(start.date() - (end.date() - start.date()), self.zone)
         if before_ms < 0:
             raise InvalidRequest("compare: there is nothing before 1970 to compare with", code="invalid_parameter")
@@ -174,10 +183,10 @@ def _of_whole_buckets(question: Question) -> Question:
         raise ValidationError(
             "minutes are kept for agg=count without group_by and filter; ask for interval=hour", "interval"
         )
-    step = {"minute": MINUTE_MS, "hour": HOUR_MS}.get(interval, 24 * HOUR_MS)
-    if (count := (question.end_ms - question.start_ms) // step) > MAX_BUCKETS:
+    if (count := (question.end_ms - question.start_ms) // LEAST_MS[interval]) > MAX_BUCKETS:
         raise ValidationError(f"the range has {count} buckets; the limit is {MAX_BUCKETS}", "interval")
-    if interval in CALENDAR and not question.by_minute and question.start_ms % HOUR_MS:
+    asked = [question, question.previous()] if question.compare else [question]
+    if interval in CALENDAR and not question.by_minute and any(each.splits_hours() for each in asked):
         raise ValidationError(
             f"days of {zone.key} begin within an hour; only agg=count, without group_by and filter, is kept by the "
             "minute. POST /query can answer it",
@@ -243,7 +252,9 @@ def instant(name: str, text: str, zone: ZoneInfo, *, of_end: bool) -> int:
     try:
         if text.isdigit() and len(text) > EPOCH_SECONDS_DIGITS:
             ms = parse_ms(int(text))
-        elif len(text) == len("2026-11-21"):
+        elif not DATE.match(text):  # fromisoformat reads weeks, and dates without hyphens
+            raise ValueError
+        elif DATE.fullmatch(text):
             ms = to_ms(datetime.combine(date.fromisoformat(text) + timedelta(days=of_end), time(), zone))
         else:
             moment = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not escaped is a space
@@ -272,6 +283,24 @@ def calendar_starts(start_ms: int, end_ms: int, interval: str, zone: ZoneInfo) -
         else:
             day += timedelta(days=7 if interval == "week" else 1)
     return starts
+
+
+def hour_starts(start_ms: int, end_ms: int, zone: ZoneInfo) -> list[int]:
+    """When the zone's clocks show a full hour, from the one before the start, in epoch milliseconds."""
+    starts = []
+    at = _full_hour_ms(start_ms, zone)
+    while at < end_ms:
+        starts.append(at)
+        after = _full_hour_ms(at + HOUR_MS, zone)
+        while after <= at or _full_hour_ms(after, zone) != after:  # clocks were put by half an hour in between
+            after += HOUR_MS
+        at = after
+    return starts
+
+
+def _full_hour_ms(ms: int, zone: ZoneInfo) -> int:
+    offset = zone.utcoffset(from_ms(ms).astimezone(zone)) or timedelta()
+    return ms - (ms + offset // timedelta(minutes=1) * MINUTE_MS) % HOUR_MS
 
 
 def _midnight_ms(day: date, zone: ZoneInfo) -> int:

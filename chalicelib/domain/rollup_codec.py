@@ -20,7 +20,7 @@ from isal import isal_zlib
 
 from chalicelib.domain.facets import COUNTS, USERS, Part, quantiles_of
 from chalicelib.domain.ledger import Ledger
-from chalicelib.domain.rollups import OTHER, Cell, Measure, Rollup, Rollups, bound
+from chalicelib.domain.rollups import MAX_DIMENSION_VALUES, OTHER, Cell, Measure, Rollup, Rollups, bound
 from chalicelib.domain.sketches import HASH_BYTES, MAX_BUCKETS, Uniques, collapse
 
 MAX_ITEM_BYTES = 350 * 1024  # of an encoded document; DynamoDB allows 400 KB with names and keys
@@ -41,6 +41,8 @@ def encode(rollups: Rollups) -> bytes:
     Where they would not fit, they are reduced: rare values of the dimensions are counted as OTHER, low values of the
     measures together, and at last rare types as OTHER. The count of all events stays exact.
     """
+    for rollup in rollups.values():
+        _reduce(rollup, MAX_DIMENSION_VALUES, MAX_BUCKETS)
     data = _compressed(_document(rollups))
     for most_values, most_buckets in REDUCTIONS:
         if len(data) <= MAX_ITEM_BYTES:

@@ -15,6 +15,8 @@ from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.sketches import MAX_BUCKETS, Uniques, collapse
 
 MAX_DIMENSION_VALUES = 1000  # per dimension, type and item; the rest is counted under OTHER, so an item stays bounded
+# Held while hours are added up: a value that is rare in each of them may be frequent in all. It bounds memory.
+MAX_HELD_VALUES = 20 * MAX_DIMENSION_VALUES
 OTHER = "(other)"
 
 Key = TypeVar("Key", int, str)
@@ -104,26 +106,35 @@ def merge_all(parts: Iterable[Rollups]) -> Rollups:
 
 
 def merge_values(into: dict[str, Cell], more: Mapping[str, Cell]) -> None:
-    """Add a dimension's values to those of another share, at most MAX_DIMENSION_VALUES of them by name."""
+    """Add a dimension's values to those of another share; who encodes or shows them bounds them."""
     for value, cell in more.items():
         mine = into.get(value)
         if mine is None:
             mine = into[value] = Cell()
         mine.merge(cell)
-    bound(into, MAX_DIMENSION_VALUES)
+    if len(into) > MAX_HELD_VALUES:
+        bound(into, MAX_HELD_VALUES // 2)
 
 
 def bound(values: dict[str, Cell], most_values: int) -> None:
     """Keep the most frequent values of a dimension and count the rest together."""
     if len(values) - (OTHER in values) <= most_values:
         return
-    other = values.pop(OTHER, Cell())
-    ranked = sorted(values.items(), key=lambda pair: (-pair[1].count, pair[0]))
+    other = Cell()  # a new one: the values may be another's as well
+    if OTHER in values:
+        other.merge(values.pop(OTHER))
+    ranked = sorted(values.items(), key=lambda pair: (-frequency(pair[1]), pair[0]))
     values.clear()
     values.update(ranked[:most_values])
     for _, cell in ranked[most_values:]:
         other.merge(cell)
     values[OTHER] = other
+
+
+def frequency(cell: Cell) -> int:
+    """How many events, or what is kept of them: values of a measure, or users."""
+    measured = (measure.count for measure in cell.measures.values())
+    return cell.count or max(measured, default=0) or cell.users.estimate()
 
 
 def finite(total: float) -> float:

@@ -5,6 +5,7 @@ docs/decisions has the measurements behind that choice.
 """
 
 import math
+import sys
 from collections.abc import Iterable
 from functools import cache
 from hashlib import blake2b
@@ -21,6 +22,7 @@ HASH_BITS = 8 * HASH_BYTES - PRECISION  # that are left of a hash once it has ch
 QUANTILE_ERROR = 0.01  # relative; Masson, Rim, Lee 2019 (DDSketch): buckets grow by (1 + e) / (1 - e)
 _GAMMA = (1 + QUANTILE_ERROR) / (1 - QUANTILE_ERROR)
 _LOG_GAMMA = math.log(_GAMMA)
+_LOG_LARGEST = math.log(sys.float_info.max)  # the bucket of the largest numbers reaches beyond it
 ZERO_BUCKET = -10_000  # for values under 1e-9, which no bucket of ours distinguishes from zero
 SMALLEST = 1e-9
 MAX_BUCKETS = 2048  # of one measure; values over more than 17 powers of ten are needed to fill them
@@ -165,7 +167,7 @@ def _bucket_value(bucket: int) -> float:
         return 0.0
     if bucket < -50_000:
         return -_bucket_value(-100_000 - bucket)
-    return 2 * math.exp(bucket * _LOG_GAMMA) / (_GAMMA + 1)
+    return math.exp(min(bucket * _LOG_GAMMA, _LOG_LARGEST)) * (2 / (_GAMMA + 1))
 
 
 def collapse(buckets: dict[int, int], most: int) -> None:

@@ -11,6 +11,7 @@ from chalicelib.domain.facets import COUNTS, USERS, facet_of, quantiles_of
 from chalicelib.domain.parameters import read_parameters
 from chalicelib.domain.rollups import OTHER, Cell, Measure, Rollup, RollupSpec
 from chalicelib.domain.sketches import quantile
+from chalicelib.domain.time_windows import DATE
 
 PERCENTILES = {"p50": 0.5, "p95": 0.95}
 MAX_TOP = 100
@@ -43,10 +44,10 @@ class SummaryParameters(Schema):
     def _day(self, data: dict[str, Any], **_: Any) -> Day:
         text = data["date"]
         try:
-            year = date.fromisoformat(text).year
+            year = date.fromisoformat(text).year if DATE.fullmatch(text) else 0
         except ValueError:
             year = 0
-        if len(text) != len("2026-11-21") or not FIRST_YEAR <= year <= LAST_YEAR:
+        if not FIRST_YEAR <= year <= LAST_YEAR:
             message = f"{text[:64]!r} is not a day such as 2026-11-21, of the years {FIRST_YEAR} to {LAST_YEAR}"
             raise ValidationError(message, "date")
         return Day(text, data["top"])

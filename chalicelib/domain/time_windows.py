@@ -1,11 +1,13 @@
 """Times as the pipeline counts them: epoch milliseconds, UTC hours, and the zone of a question."""
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from chalicelib.domain.errors import quoted
 
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from chalicelib.domain.deltas import HourView, Merged
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, Part, all_types, needed, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, Part, all_types, is_empty, needed, part_of
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollups import Rollup, Rollups, merge_all
 from chalicelib.domain.time_windows import hour_start_ms, hours_between
@@ -118,8 +118,9 @@ class History:
                     later[epoch] = later_than(view, epoch)
                 if later[epoch] if event_type == ALL_TYPES else event_type in later[epoch]:
                     live = _part(later[epoch], None if event_type == ALL_TYPES else event_type, facet)
-                    parts[event_type, facet].setdefault(hour, Rollup()).merge(live)
-                    uncovered.add(hour)
+                    if not is_empty(live):  # of a closed hour, a facet with nothing in it is no item
+                        parts[event_type, facet].setdefault(hour, Rollup()).merge(live)
+                        uncovered.add(hour)
         return Facets(parts, covers, frozenset(uncovered))
 
     def by_type(self, project: str, first: str, last: str, exact: Collection[str] = ()) -> list[HourView]:

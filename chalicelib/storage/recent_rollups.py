@@ -17,7 +17,8 @@ class RecentRollups:
     def arrived(self, project: str, start_ms: int, end_ms: int) -> list[tuple[int, Rollups]]:
         """Rollups with the start of the minute of their arrival, in the half-open range of whole minutes.
 
-        At most ten minutes before now, for so long compaction keeps the minutes apart; several of a minute add up.
+        At most the last five, for so long compaction keeps minutes apart; several of a minute add up. Of events that
+        occurred in the hour of the end or the one before.
         """
         found: list[tuple[int, Rollups]] = []
         for view in self.rollups.read_live(project, hour_of(end_ms - HOUR_MS), hour_of(end_ms)).values():

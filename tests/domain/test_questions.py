@@ -65,6 +65,21 @@ def test_a_plus_sign_that_was_not_escaped_is_understood() -> None:
         ),
         ({"metrics": "x"}, "metrics: Unknown field.*known are metric"),
         ({"start": "2020-01-01", "interval": "minute"}, "interval: .*limit is 10000"),
+        ({"start": "20261120"}, r"start: .*'20261120'"),
+        ({"end": "2026-W47-6"}, r"end: .*'2026-W47-6'"),
+        (
+            {"start": "2026-11-20T00:00:00Z", "interval": "day", "agg": "users", "timezone": "Asia/Kolkata"},
+            "timezone: days of Asia/Kolkata begin within an hour",
+        ),
+        (
+            {"start": "2026-04-01", "end": "2026-04-15", "agg": "users", "timezone": "Australia/Lord_Howe"},
+            "timezone: days of Australia/Lord_Howe begin within an hour",
+        ),
+        (
+            {"start": "2026-10-05", "end": "2026-10-05", "interval": "day", "agg": "users"}
+            | {"timezone": "Australia/Lord_Howe", "compare": "previous"},
+            "timezone: days of Australia/Lord_Howe begin within an hour",
+        ),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_value_and_what_is_allowed(change: dict[str, str], told: str) -> None:
@@ -75,3 +90,25 @@ def test_a_wrong_parameter_is_named_with_its_value_and_what_is_allowed(change: d
 def test_a_missing_parameter_is_named() -> None:
     with pytest.raises(InvalidRequest, match=r"metric: Missing"):
         read_question({"start": "2026-11-20", "end": "2026-11-21"})
+
+
+def test_months_are_limited_by_their_number_not_by_their_days() -> None:
+    question = read_question({**BASE, "start": "1990-01-01", "end": "2026-12-31", "interval": "month"})
+
+    assert len(question.buckets()) == 444
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("Asia/Kolkata", 24), ("Australia/Lord_Howe", 24), ("Europe/Berlin", 24)])
+def test_hours_are_those_of_the_zones_clocks(zone: str, hours: int) -> None:
+    """On 5 April 2026 those of Lord Howe go back by half an hour: one has ninety minutes."""
+    question = read_question({**BASE, "start": "2026-04-05", "end": "2026-04-05", "timezone": zone, "interval": "hour"})
+
+    shown = [question.show(start) for start in question.buckets()]
+    assert {moment[14:19] for moment in shown} == {"00:00"}
+    assert (shown[0][11:16], len(set(shown))) == ("00:00", hours)
+
+
+def test_a_day_without_a_midnight_is_compared_with_the_whole_day_before() -> None:
+    question = read_question({**BASE, "start": "2026-09-06", "end": "2026-09-06", "timezone": "America/Santiago"})
+
+    assert question.show(question.previous().start_ms) == "2026-09-05T00:00:00-04:00"

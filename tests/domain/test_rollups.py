@@ -5,10 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chalicelib.domain.facets import part_of
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.rollup_codec import MAX_ITEM_BYTES, decode, encode, encode_document
-from chalicelib.domain.rollups import MAX_DIMENSION_VALUES, OTHER, Rollups, RollupSpec, merge_all
-from chalicelib.domain.sketches import hash_user
+from chalicelib.domain.rollups import (
+    MAX_DIMENSION_VALUES,
+    OTHER,
+    Cell,
+    Measure,
+    Rollup,
+    Rollups,
+    RollupSpec,
+    frequency,
+    merge_all,
+)
+from chalicelib.domain.sketches import Uniques, hash_user
 
 SPEC = RollupSpec(dimensions=("path",), measures=("latency_ms",))
 
@@ -174,3 +185,34 @@ def test_a_value_of_a_dimension_keeps_its_measures_apart_in_whatever_order_they_
             "items": 1,
             "revenue": 2,
         }
+
+
+def test_a_value_that_is_rare_in_each_share_and_frequent_in_all_is_kept() -> None:
+    shares = [
+        Rollups(
+            {"click": Rollup(dimensions={"path": {f"/{n}-{i}": Cell(2) for i in range(900)} | {"/steady": Cell(1)}})}
+        )
+        for n in range(24)
+    ]
+
+    paths = decode(encode(merge_all(shares)))["click"].dimensions["path"]
+
+    assert paths["/steady"].count == 24
+    assert len(paths) == MAX_DIMENSION_VALUES + 1
+    assert sum(cell.count for cell in paths.values()) == 24 * 1801
+
+
+@pytest.mark.parametrize("facet", ["u|path", "q:ms|path"])
+def test_of_facets_without_counts_the_largest_values_are_kept(facet: str) -> None:
+    def cell(size: int) -> Cell:
+        return Cell(
+            size, Uniques([hash_user(f"{n}") for n in range(size)]), {"ms": Measure(size, size, 1, 1, {0: size})}
+        )
+
+    values = {f"/{n:04}": cell(1) for n in range(MAX_DIMENSION_VALUES + 5)} | {"/zone": cell(3)}
+    whole = Rollup(dimensions={"path": values})
+
+    for _ in range(2):  # what a part shares with the whole stays as it was
+        paths = decode(encode(Rollups({"": part_of(whole, facet)})))[""].dimensions["path"]
+        assert "/zone" in paths
+        assert frequency(paths[OTHER]) == (1 if facet[0] == "u" else 6)
