@@ -21,6 +21,9 @@ class Everyone:
     def project_of_key(self, key: str | None, scope: Scope) -> Project:
         return Project("p", Mode.INFER, salt=b"")
 
+    def project(self, headers: object, scope: Scope) -> Project:
+        return Project("p", Mode.INFER, salt=b"")
+
 
 class Down:
     """A control table that does not answer."""
@@ -79,4 +82,4 @@ def test_a_parameter_that_is_given_twice_is_refused_by_name(get: Get) -> None:
     answered = get("/analytics", authorizer=Everyone(), query=query)
 
     assert answered["statusCode"] == 400
-    assert orjson.loads(answered["body"])["error"]["message"] == "filter: given 2 times; once is allowed"
+    assert orjson.loads(answered["body"])["message"] == "filter: given 2 times; once is allowed"

@@ -150,9 +150,7 @@ def test_a_name_that_nobody_sent_is_refused_with_those_that_are_known(stores: St
         ask(stores, "sails")
 
 
-@pytest.mark.parametrize(
-    "date", ["", "yesterday", "2026-11-21T10", "20261121", "2026-W47-5", "1969-12-31", "9999-01-01"]
-)
+@pytest.mark.parametrize("date", ["", "yesterday", "2026-11-21T10", "2026-W47-5", "1969-12-31", "9999-01-01"])
 def test_a_day_has_to_be_one(date: str) -> None:
     with pytest.raises(InvalidRequest, match="date"):
         read_day({"date": date})
