@@ -202,9 +202,12 @@ class Importer:
             "code": code,
             "error": reason,
         }
+        summary = self._together(self.bucket.keys(one.summaries))  # of the parts that were judged
+        if summary.rows:
+            report["reasons"] = summary.reasons
         self.table.begin(one)
         if self.table.end(one, "failed", now_ms, report):
-            self.bucket.put(one.report_key, _pretty(report))
+            self.bucket.put(one.report_key, _pretty({**report, "rejections": summary.rejections}))
             self.notices.publish(Notice(IMPORT, report, f"{one.file} is not imported: {reason}"[:500]))
         log.warning("import failed", extra={"project": one.project, "import": one.id, "reason": code})
         return report
@@ -250,7 +253,10 @@ class Importer:
             self.bucket.put_gzip(quarantine_key(one.project, one.started_ms, file.content() + place), file.encode())
 
     def _summary(self, one: Import, parts: Iterable[int]) -> Summary:
-        contents = (self.bucket.get(one.summary_key(part)) for part in parts)
+        return self._together(one.summary_key(part) for part in parts)
+
+    def _together(self, keys: Iterable[str]) -> Summary:
+        contents = (self.bucket.get(key) for key in keys)
         return Summary.together(Summary(**orjson.loads(content)) for content in contents if content is not None)
 
     def _forget(self, one: Import) -> None:

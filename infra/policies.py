@@ -267,6 +267,8 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "import_fail": [
             control_items(["dynamodb:PutItem", "dynamodb:UpdateItem"], "imports"),
+            allow("s3:GetObject", f"{data}/imports/*"),
+            list_data("imports/"),
             allow("s3:PutObject", f"{data}/raw/*"),
             *notify,
         ],

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from localcloud.athena_values import as_athena, athena_type
 
 QUERY_SECONDS = 120.0
 WATCH_SECONDS = 0.05
+FETCHED_ROWS = 10_000
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # it is held in memory, and saved with the state
+ROW_BYTES = 64  # of a row's own
 ATTEMPTS = 5  # at a listing, which an object deleted meanwhile makes old
 PATH = "$path"  # Athena's hidden column with each row's file
 DUCKDB_TYPES = {
@@ -200,11 +203,13 @@ def _answer(
             file = folder / "unloaded.parquet"
             relation.write_parquet(str(file))
             return Answered([], [], [], scanned_bytes, file.read_bytes())
-        if any("TIME ZONE" in kind for kind in kinds):  # fetchall would need pytz for these
-            columns = relation.to_arrow_table().columns
-            rows = list(zip(*(column.to_pylist() for column in columns), strict=True))
-        else:
-            rows = relation.fetchall()
+        # As text, as the API gives it; and MiniStack saves its executions as JSON.
+        texts, answer_bytes = [], 0
+        for row in _rows(connection, relation, sql):
+            texts.append([as_athena(value) for value in row])
+            answer_bytes += sum(len(text) for text in texts[-1] if text is not None) + ROW_BYTES
+            if answer_bytes > MAX_ANSWER_BYTES:
+                raise QueryFailed(f"the local Athena keeps {MAX_ANSWER_BYTES >> 20} MB of a result, and this has more")
     except duckdb.InterruptException as error:
         if asked.stopped.is_set():
             raise QueryCancelled("Query was cancelled by user") from error
@@ -213,9 +218,20 @@ def _answer(
         raise QueryFailed(in_athenas_words(f"{type(error).__name__}: {error}", asked.query)) from error
     finally:
         done.set()
-    # Text, as the API gives it; and MiniStack saves its executions as JSON.
-    texts = [[as_athena(value) for value in row] for row in rows]
-    return Answered(relation.columns, [athena_type(kind) for kind in kinds], texts, scanned_bytes)
+    types = [athena_type(kind) for kind in kinds]
+    return Answered(relation.columns, types, texts, scanned_bytes, answer_bytes=answer_bytes)
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation, sql: str
+) -> Iterator[Sequence[Any]]:
+    if any("TIME ZONE" in str(kind) for kind in relation.types):  # fetchmany would need pytz for these
+        for batch in relation.to_arrow_table().to_batches(FETCHED_ROWS):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        return
+    connection.execute(sql)
+    while rows := connection.fetchmany(FETCHED_ROWS):
+        yield from rows
 
 
 def _watch(asked: Asked, connection: duckdb.DuckDBPyConnection, done: threading.Event) -> None:

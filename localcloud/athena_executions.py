@@ -48,6 +48,7 @@ class Answered:
     rows: list[list[str | None]]
     scanned_bytes: int
     parquet: bytes = b""
+    answer_bytes: int = 0  # of the rows as text
 
 
 class Executions:
@@ -103,12 +104,16 @@ class Executions:
 
     def results(self, request: dict[str, Any]) -> Any:
         """GetQueryResults: the first page's row of names is one of its rows."""
-        if not request.get("NextToken"):
+        token = request.get("NextToken")
+        if not token:
             request = {**request, "MaxResults": request.get("MaxResults", 1000) - 1}
+        elif not token.isdecimal():
+            return self._athena.error_response_json("InvalidRequestException", "Invalid NextToken", 400)
         return self._results(request)
 
     def _keep(self, execution: dict[str, Any], answered: Answered, target: str) -> None:
         execution["_results"] = {"columns": answered.columns, "rows": answered.rows}
+        execution["_bytes"] = answered.answer_bytes
         execution["_column_types"] = answered.column_types
         execution["Statistics"]["DataScannedInBytes"] = answered.scanned_bytes
         location = execution["ResultConfiguration"]["OutputLocation"]

@@ -18,7 +18,7 @@ from localcloud.places import ACCOUNT, HOST, REGION, LocalCloudError, Places
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 ITERATOR_SECONDS = 10  # not 5 minutes: each call of Kinesis looks at every iterator there is
-KEPT_QUERIES = 200  # Athena's executions with their results are part of the state
+KEPT_QUERIES, KEPT_BYTES = 200, 128 * 1024 * 1024  # Athena's executions with their results are part of the state
 TABLE_SETTINGS = (
     "tags",
     "ttl_settings",
@@ -200,8 +200,11 @@ class Emulator:
         athena = sys.modules.get("ministack.services.athena")
         if athena is not None:
             executions = athena._executions._data
-            for key in list(executions)[:-KEPT_QUERIES]:
-                del executions[key]
+            kept_bytes = 0
+            for number, key in enumerate(reversed(list(executions))):
+                kept_bytes += executions[key].get("_bytes", 0)
+                if number >= KEPT_QUERIES or (number and kept_bytes > KEPT_BYTES):
+                    del executions[key]
 
 
 def _writes(scope: Any) -> bool:

@@ -10,7 +10,6 @@ all projects, with no limit to its time: for hours of the lake that are too larg
 
 import argparse
 import os
-import secrets
 import time
 from dataclasses import replace
 from types import ModuleType
@@ -22,6 +21,7 @@ from chalicelib.settings import MissingSetting
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.users_table import UsersTable
+from chalicelib.wiring import new_event_id
 from infra.project import ROOT, OperatorError
 from ops.projects import access_table, known_project
 from ops.stages import add_common, add_yes, client, confirm, environment, show, show_one
@@ -58,7 +58,7 @@ def request(arguments: argparse.Namespace) -> None:
     known_project(access_table(arguments.stage), arguments.project)
     dynamodb, table = client(arguments.stage, "dynamodb"), environment(arguments.stage)["EVENTS_TABLE"]
     events, users = EventsTable(dynamodb, table), UsersTable(dynamodb, table)
-    profiler = Profiler(events, users, erasures_table(arguments.stage), lambda ms: f"{ms:013d}-{secrets.token_hex(8)}")
+    profiler = Profiler(events, users, erasures_table(arguments.stage), new_event_id)
     ids = users.ids_of(arguments.project, arguments.user, events.is_user)
     others = f", and with it the earlier ids {', '.join(ids[1:])}," if ids[1:] else ""
     confirm(arguments, f"Erase all that there is of user {arguments.user!r}{others} of {arguments.project}?")

@@ -69,7 +69,10 @@ def export_user(arguments: argparse.Namespace, exporter: Exporter) -> None:
     if arguments.into is None:
         print(text)
         return
-    arguments.into.write_text(text + "\n", encoding="utf-8")
+    try:
+        arguments.into.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"{arguments.into} cannot be written: {error.strerror}") from error
     counts = {name: len(found[name]) for name in ("previous_ids", "traits", "events", "rejected")}
     show_one(arguments, {"file": str(arguments.into), **counts})
 

@@ -8,6 +8,7 @@ NDJSON, a JSON array, Parquet, or CSV with a mapping; gzip, zstd or plain. Ctrl-
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from tqdm import tqdm
 
 from chalicelib.domain.imports import MAX_FILE_BYTES, RAW, ImportRefused, RowMapping
 from chalicelib.storage.imports_table import ImportsTable
+from chalicelib.storage.objects import DataBucket
 from infra.project import OperatorError
+from ops.projects import access_table, known_project
 from ops.stages import add_common, client, environment, show_one
 from ops.unreadable import bucket_of
 
@@ -42,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     size_bytes = path.stat().st_size
     if size_bytes > MAX_FILE_BYTES:
         raise OperatorError(f"{path} has {size_bytes:,} bytes; the limit is {MAX_FILE_BYTES:,}")
+    known_project(access_table(arguments.stage), arguments.project)
     table = ImportsTable(client(arguments.stage, "dynamodb"), environment(arguments.stage)["CONTROL_TABLE"])
     before = next((shown["id"] for shown in table.latest(arguments.project, None)), "")
     key = f"{RAW}{arguments.project}/{path.name}"
@@ -50,18 +54,26 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     shown = _follow(table, arguments.project, path.name, before)
     show_one(arguments, shown)
+    if shown["rejected"] or shown["state"] == "failed":
+        place = f"s3://{bucket_of(arguments.stage)}/{key}.report.json"
+        print(f"what was wrong with which rows: {place}", file=sys.stderr)
     return 0 if shown["state"] == "done" else 1
 
 
 def _upload(arguments: argparse.Namespace, key: str, size_bytes: int) -> None:
     s3, bucket = client(arguments.stage, "s3"), bucket_of(arguments.stage)
     if arguments.mapping:
-        content = arguments.mapping.read_bytes()
+        try:
+            content = arguments.mapping.read_bytes()
+        except OSError as error:
+            raise OperatorError(f"{arguments.mapping} cannot be read: {error.strerror}") from error
         try:
             RowMapping.read(content)
         except ImportRefused as error:
             raise OperatorError(f"{arguments.mapping}: {error}") from error
         s3.put_object(Bucket=bucket, Key=f"{key}.mapping.json", Body=content)
+    elif any(DataBucket(s3, bucket).keys(f"{key}.mapping.json")):
+        print(f"with the mapping that lies beside it since before: s3://{bucket}/{key}.mapping.json", file=sys.stderr)
     with tqdm(total=size_bytes, unit="B", unit_scale=True, desc="uploaded", disable=None) as bar:
         s3.upload_file(str(arguments.file), bucket, key, Callback=bar.update, Config=TransferConfig(use_threads=False))
 

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from tqdm import tqdm
 
 from chalicelib.rebuild import NotSettled, Rebuilder
+from chalicelib.reconcile import AGREES
 from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.events_table import EventsTable
@@ -39,7 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Rebuild, and tell what was written."""
     if arguments.what == "rollups":
         done = list(reconcile.reconciled(arguments, repair=True, force=True))
-        show(arguments, [{"start": d.start, "state": d.state, "events": d.events, "wrong": len(d.drift)} for d in done])
+        rows = [{"start": d.start, "state": d.state, "events": d.events, "wrong": len(d.drift)} for d in done]
+        show(arguments, [row for row in rows if row["events"] or row["state"] != AGREES])
         return 0
     stage, dynamodb = arguments.stage, client(arguments.stage, "dynamodb")
     table = environment(stage)["EVENTS_TABLE"]

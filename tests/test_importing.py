@@ -252,6 +252,8 @@ def test_a_file_that_cannot_be_read_is_refused_with_what_is_wrong(
         ({"timestamp": {"columns": ["day"]}}, "needs a format"),
         ({"properties": {"a": {"column": "a", "type": "money"}}}, "must be one of text, integer, number, boolean"),
         ({"colour": "red"}, "Unknown field"),
+        ({"user_id": "kunde"}, "the mapping names kunde, and the file has shop, order, customer, day, time, amount"),
+        ({"delimiter": ";"}, "the mapping names amount, currency, customer.*what parts them is ';'"),
     ],
 )
 def test_a_wrong_mapping_is_refused_with_what_is_wrong(world: World, change: dict[str, Any], words: str) -> None:
@@ -288,8 +290,15 @@ def test_a_file_beyond_a_limit_is_refused(world: World, monkeypatch: pytest.Monk
 
 
 def test_a_file_of_which_no_row_can_be_taken_is_refused(world: World) -> None:
-    with pytest.raises(ImportRefused, match="none of the 2 rows could be taken: 2 contract_violation"):
-        world.drop(ndjson({"a": 1}, {"b": 2}))
+    one = world.put(ndjson({"a": 1}, {"b": 2}))
+    with pytest.raises(ImportRefused, match="none of the 2 rows could be taken: 2 contract_violation") as caught:
+        world.run(one)
+
+    error = {"Error": "ImportRefused", "Cause": json.dumps({"errorMessage": str(caught.value)})}
+    world.importer.fail({"import": one.to_json(), "error": error}, world.now_ms)
+    told = json.loads(world.stores.bucket.get(f"{FILE}.report.json") or b"")
+    assert (told["reasons"], [each["row"] for each in told["rejections"]]) == ({"contract_violation": 2}, [1, 2])
+    assert world.shown()[0]["reasons"] == {"contract_violation": 2}
 
 
 def test_a_failure_is_told_beside_the_file_which_stays(world: World) -> None:

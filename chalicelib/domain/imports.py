@@ -5,7 +5,7 @@ beside the file, says how the one becomes the other; without it a row is an even
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -108,7 +108,12 @@ class Import:
 
     def summary_key(self, part: int) -> str:
         """What `transform` says of a part."""
-        return f"{self.folder}summary-{part:05d}.json"
+        return f"{self.summaries}{part:05d}.json"
+
+    @property
+    def summaries(self) -> str:
+        """What the keys of all parts' summaries begin with."""
+        return f"{self.folder}summary-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +244,15 @@ class RowMapping:
             raise ImportRefused(f"the mapping is wrong: {str(error.messages_dict)[:500]}") from error
         except ValueError as error:
             raise ImportRefused(f"the mapping is wrong: {error}"[:500]) from error
+
+    def check(self, columns: Collection[str]) -> None:
+        """Raises ImportRefused where the mapping names a column that a table does not have."""
+        asked = {*self.named, *self.event_id, *(column for column, _ in (self.properties or {}).values())}
+        if missing := sorted(asked.difference(columns)):
+            raise ImportRefused(
+                f"the mapping names {', '.join(missing)[:200]}, and the file has {', '.join(columns)[:200]}; what "
+                f"parts them is {self.delimiter!r} in the mapping"
+            )
 
     def event(self, row: Any) -> Any:
         """The raw event of a row, or Unreadable."""

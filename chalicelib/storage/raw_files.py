@@ -74,7 +74,7 @@ class RawFile:
                     f"{self.name} is CSV, and there is no mapping; put one beside it, as {self.name}.mapping.json, "
                     "and then the file again"
                 )
-            yield from _csv_rows(every(), self.mapping.delimiter)
+            yield from _csv_rows(every(), self.mapping)
         elif first.lstrip()[:1] == b"[":
             yield from _array_rows(every())
         elif first.lstrip()[:1] == b"{":
@@ -97,6 +97,8 @@ class RawFile:
         for _ in self._chunks(None):
             pass  # hashed
         with self.opened() as source, pq.ParquetFile(source) as file:
+            if self.mapping:
+                self.mapping.check(file.schema_arrow.names)
             for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
                 for row in batch.to_pylist():
                     yield _plain(row)
@@ -158,7 +160,8 @@ def _line(line: bytes | Unreadable) -> Any:
         return Unreadable(shown, "malformed_json", f"the line is not JSON: {error}")
 
 
-def _csv_rows(chunks: Iterator[bytes], delimiter: str) -> Iterator[Any]:
+def _csv_rows(chunks: Iterator[bytes], mapping: RowMapping) -> Iterator[Any]:
+    delimiter = mapping.delimiter
     reader = csv.reader(_texts(chunks), delimiter=delimiter, strict=True)
     columns: list[str] = []
     try:
@@ -167,6 +170,7 @@ def _csv_rows(chunks: Iterator[bytes], delimiter: str) -> Iterator[Any]:
                 columns = values
                 if len(set(columns)) < len(columns):
                     raise ImportRefused(f"the header names a column twice: {', '.join(columns)[:300]}")
+                mapping.check(columns)
             elif len(values) == len(columns):
                 yield dict(zip(columns, values, strict=True))
             elif values:

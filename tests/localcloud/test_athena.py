@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from localcloud import athena
 from localcloud.athena_dialect import named_tables, only_projects
 from localcloud.athena_values import as_athena
 from tests.localcloud.conftest import Services
@@ -266,3 +267,10 @@ def test_projects_that_a_query_names(sql: str, projects: set[str] | None) -> Non
 )
 def test_doubles_are_written_as_java_does(value: float, text: str) -> None:
     assert as_athena(value) == text
+
+
+def test_a_result_that_is_too_large_to_be_kept_fails(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(athena, "MAX_ANSWER_BYTES", 2 * 1024 * 1024)
+
+    numbers = "SELECT x FROM UNNEST(sequence(1, 10000)) AS t(x) CROSS JOIN UNNEST(sequence(1, 10)) AS u(y)"
+    assert "keeps 2 MB of a result" in lake.reason(numbers)

@@ -72,6 +72,14 @@ def test_pages_follow_one_another_without_a_gap(place: Place) -> None:
     assert sizes == [1000, 700, 700, 100]
 
 
+@pytest.mark.parametrize("page", ["garbage", "-1", "1.5"])
+def test_a_page_that_no_answer_named_is_refused(place: Place, page: str) -> None:
+    answer = place.ask(NUMBERS, limit=10)
+
+    with pytest.raises(InvalidRequest, match="page: not the `next` of an answer"):
+        place.page(answer["id"], 10, page)
+
+
 def test_a_page_holds_as_many_rows_as_fit_and_the_next_goes_on_behind_them(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
