@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from chalicelib import metrics
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.drift import Drift, differences
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, SESSIONS, all_types, facets_of, is_empty, part_of
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.rollups import Rollup, Rollups, RollupSpec
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, hours_between
@@ -56,6 +56,16 @@ class Closes(Protocol):
         """See chalicelib/close.py."""
 
 
+class Sessionizes(Protocol):
+    """Counts sessions."""
+
+    def settle(self, project: str, hour: str, keys: Sequence[str]) -> int:
+        """See chalicelib/sessionize.py."""
+
+    def recount(self, project: str, day: str, *, write: bool) -> int:
+        """See chalicelib/sessionize.py."""
+
+
 class NotRepaired(Exception):
     """Numbers differ from the lake also after the hour or day was closed again."""
 
@@ -84,7 +94,7 @@ class Reconciler:
     dirty: DirtyHours
     consolidator: Consolidates
     closer: Closes
-    sessionize: Callable[[str, str, Sequence[str]], object]  # before an hour that is consolidated here is closed
+    sessionizer: Sessionizes
     stage: str
     clock: Callable[[], float] = time.monotonic
 
@@ -115,7 +125,7 @@ class Reconciler:
         if behind > state.frozen and not self.history.rollups.freeze(state, behind):
             return Reconciled(project, hour, WAITS, events, drift)
         done = done or self.consolidator.consolidate(project, hour, now * 1000)
-        self.sessionize(project, hour, done.files.keys)
+        self.sessionizer.settle(project, hour, done.files.keys)  # before the hour is closed
         if not self.closer.settle(project, hour, done.files.keys, now):
             return Reconciled(project, hour, WAITS, events, drift)
         self.consolidator.finish(done)
@@ -125,12 +135,18 @@ class Reconciler:
         return Reconciled(project, hour, REPAIRED, events, drift)
 
     def day(self, project: str, day: str, now: int, *, repair: bool) -> Reconciled:
-        """Compare what is kept of a whole UTC day with its hours and, with `repair`, put it together again."""
+        """Compare what is kept of a whole UTC day with its hours and, with `repair`, put it together again.
+
+        So are its sessions, with what the hours' files hold of them.
+        """
+        sessions = self.sessionizer.recount(project, day, write=repair)
+        recounted = [Drift(day, SESSIONS, "", "items", 0, sessions)] if sessions else []
         if day in self.history.closed.noted_days(project):  # it is told by its hours until then
             if repair:
                 self.closer.close_days(project, now)
-            return Reconciled(project, day, REPAIRED if repair else WAITS)
-        drift = list(self._compare_day(project, day))
+            self._tell(project, day, recounted)
+            return Reconciled(project, day, REPAIRED if repair else WAITS, 0, recounted)
+        drift = [*recounted, *self._compare_day(project, day)]
         if not drift or not repair:
             return Reconciled(project, day, DIFFERS if drift else AGREES, 0, drift)
         self.history.closed.note_day(project, day, f"reconciled#{now}")

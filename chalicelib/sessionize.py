@@ -75,18 +75,25 @@ class Sessionizer:
         first, last = f"{min(days)}T00", f"{max(days)}T23"
         return self._settle(project, first, last, _New(frozenset(days), written, put))
 
-    def _settle(self, project: str, first: str, last: str, new: "_New | None") -> int:
+    def recount(self, project: str, day: str, *, write: bool) -> int:
+        """By how many closed items a UTC day's sessions differ from its hours' parts; with `write`, they are put right.
+
+        Raises as `settle` does.
+        """
+        return self._settle(project, f"{day}T00", f"{day}T23", None, write=write)
+
+    def _settle(self, project: str, first: str, last: str, new: "_New | None", *, write: bool = True) -> int:
         changed = 0
         for _ in range(MAX_PASSES):
             reach = 2 * (REACH_HOURS - 1)
             span = _hours_from(first, -reach), _hours_from(last, reach)
             listed = self.files.listed(project, *span)
-            changed += self._update(project, first, last, listed, new)
+            changed += self._update(project, first, last, listed, new, write=write)
             if self.files.listed(project, *span) == listed:
                 return changed
         raise Unsteady(f"{project} {first}: session parts were written during each of {MAX_PASSES} passes")
 
-    def _update(self, project: str, of: str, to: str, listed: Listed, new: "_New | None") -> int:
+    def _update(self, project: str, of: str, to: str, listed: Listed, new: "_New | None", *, write: bool) -> int:
         """Bring the sessions that began within reach of the hours in line with the parts of these files."""
         first, last = _hours_from(of, 1 - REACH_HOURS), _hours_from(to, REACH_HOURS - 1)
         truth = self._truth(project, first, last, listed, new.written if new else NOTHING)
@@ -110,7 +117,7 @@ class Sessionizer:
                 if is_empty(part) if before is None else _bytes(part) == _bytes(before):
                     continue
                 different[began][facet] = part
-        for day in sorted({began[:10] for began in different}):
+        for day in sorted({began[:10] for began in different}) if write else ():
             self.closed.note_day(project, day, self.new_token())
             for began, parts in different.items():
                 for facet, part in parts.items():

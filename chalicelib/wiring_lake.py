@@ -93,7 +93,7 @@ def reconciler() -> Reconciler:
         dirty_hours(),
         consolidator(),
         closer(),
-        sessionizer().settle,
+        sessionizer(),
         settings().stage,
     )
 

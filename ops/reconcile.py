@@ -83,7 +83,7 @@ def reconciler_of(stage: str) -> Reconciler:
         dirty,
         Consolidator(lake, dirty, stage, lambda: secrets.token_hex(4)),
         Closer(contracts, rollups, closed, stage, lake),
-        Sessionizer(lake, SessionFiles(lake.bucket), closed, lambda: secrets.token_hex(4)).settle,
+        Sessionizer(lake, SessionFiles(lake.bucket), closed, lambda: secrets.token_hex(4)),
         stage,
     )
 

@@ -90,7 +90,7 @@ class World:
             dirty,
             consolidator,
             closer,
-            sessionizer.settle,
+            sessionizer,
             "test",
             lambda: self.seconds,
         )
@@ -300,6 +300,23 @@ def test_a_day_that_is_not_the_sum_of_its_hours_is_put_together_again(world: Wor
     assert world.items() == wrong
     assert (world.day().state, world.day().state) == (REPAIRED, AGREES)
     assert world.answers() == right
+
+
+def test_sessions_that_were_lost_are_counted_again(world: World) -> None:
+    world.hour(force=True)  # which counts sessions as well
+    world.reconciler.closer.close_days("shop", NIGHT)
+    lost = [item for item in world.stores.items("rollups") if item["pk"]["S"].startswith("shop#(sessions)#")]
+    assert world.day().state == AGREES
+    for item in lost:
+        world.stores.rollups.client.delete_item(TableName="rollups", Key={name: item[name] for name in ("pk", "sk")})
+
+    assert world.day(repair=False).state == DIFFERS
+    done = world.day()
+
+    assert (done.state, [drift.event_type for drift in done.drift]) == (REPAIRED, ["(sessions)"])
+    again = [item for item in world.stores.items("rollups") if item["pk"]["S"].startswith("shop#(sessions)#")]
+    assert {item["sk"]["S"] for item in again} == {item["sk"]["S"] for item in lost}
+    assert world.day().state == AGREES
 
 
 def test_an_hour_whose_files_are_gone_is_told_and_left_alone(world: World) -> None:
