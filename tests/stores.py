@@ -29,6 +29,8 @@ from chalicelib.storage.users_table import UsersTable
 from tests import quick_tables
 
 KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+# What was received does not come again by itself, however slow the machine.
+QUEUE = {"MaximumMessageSize": "1048576", "VisibilityTimeout": "43200"}
 INDEXES = {"open": "ALL", "receipts": "KEYS_ONLY"}  # of the rollups table: hash key, and what is projected
 
 
@@ -98,7 +100,7 @@ def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
         create_table(dynamodb, "control")
         create_table(dynamodb, "rollups", INDEXES)
         s3.create_bucket(Bucket="data")
-        url = sqs.create_queue(QueueName="events", Attributes={"MaximumMessageSize": "1048576"})["QueueUrl"]
+        url = sqs.create_queue(QueueName="events", Attributes=QUEUE)["QueueUrl"]
         yield Stores(
             events=EventsTable(dynamodb, "events", sleep=lambda _: None),
             rollups=RollupsTable(dynamodb, "rollups"),
