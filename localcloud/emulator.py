@@ -187,7 +187,12 @@ class Emulator:
                 trimmed.set_scoped(account, region, table, trimmed.get_scoped(account, region, table, 0) + count)
         for source, shard in self._kinesis_shards():
             passed = needed(source)
-            shard["records"] = [record for record in shard["records"] if record["SequenceNumber"] > passed]
+            kept = [record for record in shard["records"] if record["SequenceNumber"] > passed]
+            dropped = len(shard["records"]) - len(kept)
+            shard["records"] = kept
+            for _, iterator in self._kinesis._shard_iterators.all_items():  # each is a place in that list
+                if f"{iterator['stream_arn']} {iterator['shard_id']}" == source:
+                    iterator["position"] = max(0, iterator["position"] - dropped)
 
     def _kinesis_shards(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every shard, by the name that its triggers' checkpoints have."""

@@ -197,3 +197,18 @@ def test_an_event_of_the_bus_that_matches_calls_the_function(services: Services,
     assert event["detail-type"] == "Order Shipped"
     assert event["detail"] == {"from": "tidemark.shop"}
     assert event.keys() >= {"id", "source", "account", "time", "region", "resources"}
+
+
+def test_what_is_dropped_between_an_iterator_and_its_read_moves_no_record_out_of_sight(
+    services: Services, trigger: dict[str, Any]
+) -> None:
+    kinesis, arn = services.client("kinesis"), trigger["stream_arn"]
+    sent = [kinesis.put_record(StreamARN=arn, PartitionKey="one", Data=str(n).encode()) for n in range(4)]
+    numbers = [record["SequenceNumber"] for record in sent]
+    after = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": numbers[1]}
+    iterator = kinesis.get_shard_iterator(StreamARN=arn, ShardId=sent[0]["ShardId"], **after)["ShardIterator"]
+
+    services.server.call(services.emulator.trim_streams(lambda source: numbers[1] if source.startswith(arn) else ""))
+
+    found = kinesis.get_records(ShardIterator=iterator)["Records"]
+    assert [record["SequenceNumber"] for record in found] == numbers[2:]
