@@ -287,6 +287,9 @@ def calendar_starts(start_ms: int, end_ms: int, interval: str, zone: ZoneInfo) -
 
 def hour_starts(start_ms: int, end_ms: int, zone: ZoneInfo) -> list[int]:
     """When the zone's clocks show a full hour, from the one before the start, in epoch milliseconds."""
+    days = (*range(start_ms, end_ms, 24 * HOUR_MS), end_ms)  # clocks keep an offset for longer
+    if all(_full_hour_ms(ms, zone) == ms - ms % HOUR_MS for ms in days):
+        return list(range(start_ms - start_ms % HOUR_MS, end_ms, HOUR_MS))  # looking at each would take milliseconds
     starts = []
     at = _full_hour_ms(start_ms, zone)
     while at < end_ms:
