@@ -43,7 +43,8 @@ EVENTS_PER_DELTA = 30
 BASE_EVENTS = 45 * DELTAS_PER_MINUTE * EVENTS_PER_DELTA
 ROUNDS = 20
 DAYS = 366
-DETAILED_DAYS = 40  # of which all facets are kept by the hour; before, counts and users by the day
+DETAILED_DAYS = 40  # of which all facets are kept by the hour; before, those that a year is asked for, by the day
+YEARLY = (COUNTS, "u", "n|country")
 
 QUESTIONS: dict[str, dict[str, str]] = {
     "30 days by the hour": {"start": "2026-10-23", "end": "2026-11-21", "interval": "hour"},
@@ -74,6 +75,12 @@ QUESTIONS: dict[str, dict[str, str]] = {
         "timezone": "Europe/Berlin",
     },
     "12 months by the day, users": {"start": "2025-11-22", "end": "2026-11-21", "interval": "day", "agg": "users"},
+    "12 months by the day, by country": {
+        "start": "2025-11-22",
+        "end": "2026-11-21",
+        "interval": "day",
+        "group_by": "country",
+    },
 }
 
 
@@ -112,7 +119,7 @@ def fill(live: RollupsTable, closed: ClosedTable) -> None:
                 if facet == COUNTS:
                     closed.put("demo", name, facet, DAY, Closed(day, covers, Rollups(dict.fromkeys(hours, part))))
                     continue
-                if number and (number < DETAILED_DAYS or facet == "u"):
+                if number and (number < DETAILED_DAYS or facet in YEARLY):
                     closed.put("demo", name, facet, DAY, Closed(day, covers, Rollups({WHOLE: part})))
                 for hour in hours if number < DETAILED_DAYS else ():
                     closed.put("demo", name, facet, HOUR, one(hour, 0, part, 0))

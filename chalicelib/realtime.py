@@ -5,7 +5,7 @@ from typing import Any
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
-from chalicelib.domain.facets import all_types
+from chalicelib.domain.facets import OVERVIEW, all_types
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.questions import QUANTILES
 from chalicelib.domain.rollups import Cell, Measure, Rollups, merge_all
@@ -39,7 +39,7 @@ class Observer:
         ledgers: list[dict[str, Any]] = []
         hours = hour_of(now_ms - HOUR_MS), hour_of(now_ms)
         receipts = self.ledger.receipts(project, *hours)  # before the rest, which else would seem to have no origin
-        views = self.rollups.read_live(project, *hours)
+        views = self.rollups.read_live(project, *hours, part=OVERVIEW)
         for hour in hours:
             view = views.get(hour, HourView(hour))
             ledger, start_ms = Ledger(), hour_start_ms(hour)

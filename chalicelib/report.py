@@ -79,10 +79,10 @@ class Reporter:
         """What is kept that the question needs, by the instant at which it begins: of hours, or of days if they do."""
         facet = facet_of(_aspect(question), question.dimension)
         first, last = hour_of(question.start_ms), hour_of(question.end_ms - 1)
+        totals = question.agg == "count" and (bool(question.dimension) or not _within_hours(question))
         if facet != COUNTS and question.interval in CALENDAR and not _within_days(question):
-            days = self.history.days(project, event_type, facet, first[:10], last[:10])
+            days = self.history.days(project, event_type, facet, first[:10], last[:10], totals=totals)
             return {hour_start_ms(f"{day}T00"): part for day, part in days.items()}
-        totals = question.by_minute and not _within_hours(question)
         hours = self.history.hours(project, event_type, facet, first, last, totals=totals)
         return {hour_start_ms(hour): part for hour, part in hours.items()}
 
@@ -164,10 +164,12 @@ def _counts(parts: Mapping[int, Rollup], question: Question, buckets: Sequence[i
 
 def _values(parts: Iterable[Rollup], question: Question) -> Values:
     """The values of the dimension, as far as the filter goes."""
+    shares = [_filtered(part.dimensions.get(question.dimension or "", {}), question.filter) for part in parts]
+    if len(shares) == 1:  # of every bucket where they are hours
+        return shares[0]
     found: Values = {}
-    for part in parts:
-        cells = part.dimensions.get(question.dimension or "", {})
-        merge_values(found, _filtered(cells, question.filter))
+    for cells in shares:
+        merge_values(found, cells)
     return found
 
 
@@ -185,8 +187,12 @@ def _filtered(cells: Values, wanted: Filter | None) -> Values:
 
 
 def _sum(cells: Iterable[Cell]) -> Cell:
+    """The cells together; of one, itself, so nobody may change the sum."""
+    shares = list(cells)
+    if len(shares) == 1:
+        return shares[0]
     total = Cell()
-    for cell in cells:
+    for cell in shares:
         total.merge(cell)
     return total
 

@@ -37,6 +37,9 @@ class Part:
     totals: bool = False
 
 
+OVERVIEW = Part(None, "overview")  # every type and the ledger, but of the values of dimensions only how many
+
+
 def quantiles_of(measure: str) -> str:
     """The aspect that holds a measure's quantiles."""
     return f"q:{measure}"

@@ -7,7 +7,8 @@ types   by name {n: count, u: users, t: minutes, m: {measure: values}, d: {dimen
 cell    [count, users, values of the first measure of `m`, of the second, …]
 users   of a type or cell: the numbers of hashes, or the registers of a sketch as base64
 values  [count, sum, min, max, counts of the buckets], or null where there are none
-counts  [[key, …], [count, …]], of minutes and of buckets
+counts  [[key, …], [count, …]], of minutes and of buckets: in deltas as they are, else as text, which only who needs
+        them has to parse
 ledger  domain/ledger.py
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 import orjson
 from isal import isal_zlib
 
-from chalicelib.domain.facets import COUNTS, USERS, Part, quantiles_of
+from chalicelib.domain.facets import COUNTS, OVERVIEW, USERS, Part, quantiles_of
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollups import MAX_DIMENSION_VALUES, OTHER, Cell, Measure, Rollup, Rollups, bound
 from chalicelib.domain.sketches import HASH_BYTES, MAX_BUCKETS, Uniques, collapse
@@ -86,7 +87,7 @@ def _type_document(rollup: Rollup, numbers: Mapping[bytes, int]) -> dict[str, An
     document: dict[str, Any] = {
         "n": rollup.count,
         "u": _users_document(rollup.users, numbers),
-        "t": columns_of(rollup.minutes),
+        "t": _counts_document(rollup.minutes),
     }
     if names:
         document["m"] = {name: _values_document(rollup.measures.get(name)) for name in names}
@@ -112,31 +113,41 @@ def _users_document(users: Uniques, numbers: Mapping[bytes, int]) -> list[int] |
 
 
 def _values_document(measure: Measure | None) -> list[Any] | None:
-    return (
-        None
-        if measure is None
-        else [measure.count, measure.total, measure.low, measure.high, columns_of(measure.buckets)]
-    )
+    if measure is None:
+        return None
+    return [measure.count, measure.total, measure.low, measure.high, _counts_document(measure.buckets)]
+
+
+def _counts_document(counts: Mapping[int, int]) -> str:
+    return orjson.dumps(columns_of(counts)).decode()
 
 
 def _rollups(document: Mapping[str, Any], part: Part | None = None) -> Rollups:
-    packed = b64decode(document["users"])
-    hashes = [packed[i : i + HASH_BYTES] for i in range(0, len(packed), HASH_BYTES)]
     types = document["types"]
-    if part is None:
-        rollups = {name: _type(data, hashes) for name, data in types.items()}
+    overview = part == OVERVIEW
+    hashes = _hashes(document["users"]) if part is None or overview or part.aspect == USERS else []
+    if part is None or overview:
+        rollups = {name: _type(data, hashes, counted=overview) for name, data in types.items()}
         return Rollups(rollups, Ledger.from_json(document["ledger"]))
     names = types if part.event_type is None else types.keys() & {part.event_type}
     return Rollups({name: _part(types[name], hashes, part) for name in names})
 
 
+def _hashes(users: str) -> list[bytes]:
+    packed = b64decode(users)
+    return [packed[i : i + HASH_BYTES] for i in range(0, len(packed), HASH_BYTES)]
+
+
 def _part(data: Mapping[str, Any], hashes: Sequence[bytes], part: Part) -> Rollup:
-    if part.totals:
+    if part.totals and part.dimension is None:
         return Rollup(data["n"])
     names = list(data.get("m", {}))
     if part.dimension is not None:
         cells = data.get("d", {}).get(part.dimension, {})
-        values = {value: _cut(part.aspect, cell, names, hashes) for value, cell in cells.items()}
+        values = {
+            value: Cell(cell[0]) if part.totals else _cut(part.aspect, cell, names, hashes)
+            for value, cell in cells.items()
+        }
         return Rollup(dimensions={part.dimension: values} if values else {})
     cell = _cut(part.aspect, [data["n"], data["u"], *data.get("m", {}).values()], names, hashes)
     minutes = _counts(data["t"]) if part.aspect == COUNTS else {}
@@ -153,24 +164,24 @@ def _cut(aspect: str, cell: Sequence[Any], names: Sequence[str], hashes: Sequenc
     return Cell(measures={name: _measure(values) for name, values in found if quantiles_of(name) == aspect})
 
 
-def _type(data: Mapping[str, Any], hashes: Sequence[bytes]) -> Rollup:
+def _type(data: Mapping[str, Any], hashes: Sequence[bytes], *, counted: bool = False) -> Rollup:
+    """A whole type; or, where the values of its dimensions are only `counted`, an overview."""
     measures = data.get("m", {})
     names = list(measures)
+
+    def cell(count: int, users: list[int] | str, *columns: Sequence[Any]) -> Cell:
+        if counted:
+            return Cell(count)
+        found = {name: _measure(values) for name, values in zip(names, columns, strict=True) if values}
+        return Cell(count, _users(users, hashes), found)
+
     return Rollup(
         count=data["n"],
         users=_users(data["u"], hashes),
         measures={name: _measure(values) for name, values in measures.items() if values},
         minutes=_counts(data["t"]),
         dimensions={
-            name: {
-                value: Cell(
-                    count,
-                    _users(users, hashes),
-                    {n: _measure(values) for n, values in zip(names, columns, strict=True) if values},
-                )
-                for value, (count, users, *columns) in cells.items()
-            }
-            for name, cells in data.get("d", {}).items()
+            name: {value: cell(*kept) for value, kept in cells.items()} for name, cells in data.get("d", {}).items()
         },
     )
 
@@ -192,8 +203,8 @@ def columns_of(counts: Mapping[int, int]) -> list[list[int]]:
     return [keys, [counts[key] for key in keys]]
 
 
-def _counts(columns: Sequence[Sequence[int]]) -> dict[int, int]:
-    keys, counts = columns
+def _counts(columns: Sequence[Sequence[int]] | str) -> dict[int, int]:
+    keys, counts = orjson.loads(columns) if isinstance(columns, str) else columns
     return dict(zip(keys, counts, strict=True)) if keys else {}
 
 

@@ -6,9 +6,11 @@ docs/decisions has the measurements behind that choice.
 
 import math
 import sys
+from bisect import bisect_right
 from collections.abc import Iterable
 from functools import cache
 from hashlib import blake2b
+from itertools import accumulate
 
 PRECISION = 11
 REGISTERS = 1 << PRECISION
@@ -152,7 +154,10 @@ def _tau(x: float) -> float:
 
 
 def bucket_of(value: float) -> int:
-    """The quantile bucket of a value: k covers (g^(k-1), g^k]; negative values mirror the positive ones."""
+    """The quantile bucket of a value: k covers (g^(k-1), g^k]; negative values mirror the positive ones.
+
+    Buckets are in the order of their values.
+    """
     size = abs(value)
     if size < SMALLEST:
         return ZERO_BUCKET
@@ -176,7 +181,7 @@ def collapse(buckets: dict[int, int], most: int) -> None:
     Low quantiles of so wide a spread are then too high; the upper ones keep their bound.
     """
     if len(buckets) > most:
-        ordered = sorted(buckets, key=_bucket_value)
+        ordered = sorted(buckets)
         lowest = ordered[: len(ordered) - most + 1]
         buckets[lowest[-1]] = sum(buckets.pop(bucket) for bucket in lowest)
 
@@ -186,13 +191,8 @@ def quantile(buckets: dict[int, int], q: float) -> float | None:
 
     `buckets` maps `bucket_of` to counts. The rank is the lower one, floor(q * (n - 1)), as in DDSketch.
     """
-    total = sum(buckets.values())
-    if not total:
+    ordered = sorted(buckets)
+    upto = list(accumulate(buckets[bucket] for bucket in ordered))
+    if not upto or not upto[-1]:
         return None
-    rank = math.floor(q * (total - 1))
-    seen = 0
-    for bucket in sorted(buckets, key=_bucket_value):
-        seen += buckets[bucket]
-        if seen > rank:
-            return _bucket_value(bucket)
-    raise AssertionError("unreachable: the counts add up to the total")
+    return _bucket_value(ordered[bisect_right(upto, math.floor(q * (upto[-1] - 1)))])

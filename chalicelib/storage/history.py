@@ -51,13 +51,13 @@ class History:
         name = event_type or ALL_TYPES
         found: dict[str, Rollup] = {}
         covers: dict[str, int] = {}
+        kept = _kept(name, facet, totals)
         if facet == COUNTS:
-            kept = Part(None, COUNTS, totals=True) if totals else None
             for day in self.closed.read(project, name, facet, DAY, first[:10], last[:10], kept):
                 covers |= day.covers
                 found |= {hour: part for hour, part in day.rollups.items() if first <= hour <= last}
         else:
-            for item in self.closed.read(project, name, facet, HOUR, first, last):
+            for item in self.closed.read(project, name, facet, HOUR, first, last, kept):
                 covers |= item.covers
                 found[item.start] = item.rollups[WHOLE]
         for hour, view in views.items():
@@ -66,21 +66,25 @@ class History:
                 found.setdefault(hour, Rollup()).merge(_part(live, event_type, facet))
         return dict(sorted(found.items()))
 
-    def days(self, project: str, event_type: str | None, facet: str, first: str, last: str) -> dict[str, Rollup]:
-        """A facet of each UTC day from `first` to `last` (`2026-11-21`), both included, that has data."""
+    def days(
+        self, project: str, event_type: str | None, facet: str, first: str, last: str, *, totals: bool = False
+    ) -> dict[str, Rollup]:
+        """As `hours`, of each UTC day from `first` to `last` (`2026-11-21`), both included."""
         if facet == COUNTS:
-            return by_day(self.hours(project, event_type, facet, f"{first}T00", f"{last}T23"))
-        views = self.rollups.read_live(project, f"{first}T00", f"{last}T23", part=needed(event_type, facet))
+            return by_day(self.hours(project, event_type, facet, f"{first}T00", f"{last}T23", totals=totals))
+        part = needed(event_type, facet, totals=totals)
+        views = self.rollups.read_live(project, f"{first}T00", f"{last}T23", part=part)
         noted = [day for day in self.closed.noted_days(project) if first <= day <= last]
         name = event_type or ALL_TYPES
         found: dict[str, Rollup] = {}
         covers: dict[str, int] = {}
-        for item in self.closed.read(project, name, facet, DAY, first, last):
+        kept = _kept(name, facet, totals)
+        for item in self.closed.read(project, name, facet, DAY, first, last, kept):
             if item.start not in noted:
                 covers |= item.covers
                 found[item.start] = item.rollups[WHOLE]
         if noted:  # these are told by their hours: today, mostly
-            for item in self.closed.read(project, name, facet, HOUR, f"{noted[0]}T00", f"{noted[-1]}T23"):
+            for item in self.closed.read(project, name, facet, HOUR, f"{noted[0]}T00", f"{noted[-1]}T23", kept):
                 if item.start[:10] in noted:
                     covers |= item.covers
                     found.setdefault(item.start[:10], Rollup()).merge(item.rollups[WHOLE])
@@ -156,6 +160,11 @@ class History:
         ledger, epoch = self.closed.ledger(project, hour)
         ledger.merge(later_than(view, epoch).ledger)
         return ledger
+
+
+def _kept(name: str, facet: str, totals: bool) -> Part | None:
+    """What to read of the closed items of a facet; they are its event type's, under other names."""
+    return replace(needed(name, facet, totals=True), event_type=None) if totals else None
 
 
 def later_than(view: HourView, epoch: int) -> Rollups:

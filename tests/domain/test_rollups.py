@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.domain.facets import part_of
+from chalicelib.domain.facets import OVERVIEW, facets_of, needed, part_of
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.rollup_codec import MAX_ITEM_BYTES, decode, encode, encode_document
 from chalicelib.domain.rollups import (
@@ -40,11 +40,19 @@ events = st.builds(
 )
 
 
-def fold(items: list[tuple[dict[str, Any], bytes]]) -> Rollups:
+def folded(items: list[tuple[dict[str, Any], bytes]]) -> bytes:
     folding = Folding()
     for event, user_hash in items:
         folding.add(event["event_type"], event, folding.user(user_hash), SPEC)
-    return decode(encode_document(folding.document()))
+    return encode_document(folding.document())
+
+
+def fold(items: list[tuple[dict[str, Any], bytes]]) -> Rollups:
+    return decode(folded(items))
+
+
+def counted(rollup: Rollup) -> dict[str, dict[str, int]]:
+    return {name: {value: cell.count for value, cell in values.items()} for name, values in rollup.dimensions.items()}
 
 
 @settings(max_examples=60)
@@ -62,6 +70,37 @@ def test_rollups_survive_being_bytes(items: list[Any]) -> None:
     data = encode(fold(items))
 
     assert encode(decode(data)) == data
+
+
+@settings(max_examples=30)
+@given(st.lists(events, min_size=1))
+def test_reading_a_part_of_bytes_is_cutting_it_from_the_whole(items: list[Any]) -> None:
+    whole = fold(items)
+    name, rollup = next(iter(whole.items()))
+    for data in (folded(items), encode(fold(items))):  # a delta's, and those of what is merged or closed
+        for facet in facets_of(SPEC):
+            [(found_name, found)] = decode(data, needed(name, facet)).items()
+            assert found_name == name
+            assert encode(Rollups({name: found})) == encode(Rollups({name: part_of(rollup, facet)}))
+        for facet in ("n", "n|path"):
+            [found] = decode(data, needed(name, facet, totals=True)).values()
+            assert found == Rollup(0 if "|" in facet else rollup.count, found.users, dimensions=found.dimensions)
+            assert counted(found) == (counted(rollup) if "|" in facet else {})
+
+
+@settings(max_examples=30)
+@given(st.lists(events))
+def test_an_overview_lacks_but_whose_and_how_large_the_values_of_dimensions_are(items: list[Any]) -> None:
+    whole = fold(items)
+    whole.ledger.stored = 7
+    overview = decode(encode(whole), OVERVIEW)
+
+    assert overview.ledger.stored == 7
+    assert {name: counted(rollup) for name, rollup in overview.items()} == {n: counted(r) for n, r in whole.items()}
+    for part in (overview, whole):
+        for rollup in part.values():
+            rollup.dimensions = {}
+    assert encode(overview) == encode(whole)
 
 
 @settings(max_examples=30)

@@ -71,6 +71,13 @@ def test_a_quantile_is_within_its_relative_error(values: list[float], q: float) 
     assert abs(found - true) <= QUANTILE_ERROR * abs(true) + 1e-9
 
 
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False)))
+def test_buckets_are_in_the_order_of_their_values(values: list[float]) -> None:
+    buckets = [bucket_of(value) for value in sorted(values)]
+
+    assert buckets == sorted(buckets)
+
+
 def test_a_tail_of_latencies_is_found() -> None:
     rng = random.Random(7)
     values = [rng.lognormvariate(3, 2) for _ in range(20_000)]
