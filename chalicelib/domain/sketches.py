@@ -119,7 +119,11 @@ def _register(registers: bytearray, hashed: bytes) -> None:
 
 def _estimate(registers: bytearray) -> float:
     """Ertl 2017, "New cardinality estimation algorithms for HyperLogLog sketches", algorithm 6: no bias tables."""
-    counts = [registers.count(rank) for rank in range(HASH_BITS + 2)]
+    counts, left, rank = [0] * (HASH_BITS + 2), REGISTERS, 0
+    while left:  # the upper half of the ranks has no register, mostly
+        counts[rank] = registers.count(rank)
+        left -= counts[rank]
+        rank += 1
     z = REGISTERS * _tau(1 - counts[HASH_BITS + 1] / REGISTERS)
     for rank in range(HASH_BITS, 0, -1):
         z = 0.5 * (z + counts[rank])
