@@ -2,7 +2,8 @@
 
 Ninety days of events go through the aggregator, the compactor and the closer as they would in production: with
 duplicates in other batches, events that are late by days, and out of order; the last two hours stay live. As many as
-TIDEMARK_ORACLE_EVENTS says (2,000,000 take some minutes); a smaller history of the same kind in every run.
+TIDEMARK_ORACLE_EVENTS says (2,000,000 take over an hour, and 4 GB of memory); a smaller history of the same kind in
+every run.
 """
 
 import math
@@ -35,6 +36,7 @@ from chalicelib.storage.rollups_table import RollupsTable
 from tests.stores import Stores, empty_stores, stream_record
 
 EVENTS = int(os.environ.get("TIDEMARK_ORACLE_EVENTS", "6000"))
+pytestmark = pytest.mark.timeout(600 + EVENTS // 100)
 ACTIVE_HOURS = 2160 if EVENTS > 1_000_000 else 20  # of the ninety days; a small history leaves most of them empty
 FIRST = parse_ms("2026-08-23T00:00:00Z")
 END = FIRST + 90 * DAY_MS
