@@ -165,7 +165,7 @@ def _counts(parts: Mapping[int, Rollup], question: Question, buckets: Sequence[i
 def _values(parts: Iterable[Rollup], question: Question) -> Values:
     """The values of the dimension, as far as the filter goes."""
     shares = [_filtered(part.dimensions.get(question.dimension or "", {}), question.filter) for part in parts]
-    if len(shares) == 1:  # of every bucket where they are hours
+    if len(shares) == 1:  # as with each bucket of an hour; it is read only, as sums are
         return shares[0]
     found: Values = {}
     for cells in shares:

@@ -28,7 +28,7 @@ DERIVED = {
 class Part:
     """What of rollups a facet needs: of one type, or None for all; the aspect; of which dimension's values.
 
-    `totals`: of the counts no more than how many, neither when nor what they measured.
+    `totals`, of facets of counts: no more than how many, neither when nor what they measured.
     """
 
     event_type: str | None

@@ -7,7 +7,7 @@ types   by name {n: count, u: users, t: minutes, m: {measure: values}, d: {dimen
 cell    [count, users, values of the first measure of `m`, of the second, …]
 users   of a type or cell: the numbers of hashes, or the registers of a sketch as base64
 values  [count, sum, min, max, counts of the buckets], or null where there are none
-counts  [[key, …], [count, …]], of minutes and of buckets: in deltas as they are, else as text, which only who needs
+counts  [[key, …], [count, …]], of minutes and of buckets: as `Folding` tells them, or as text, which only who needs
         them has to parse
 ledger  domain/ledger.py
 """
@@ -124,12 +124,12 @@ def _counts_document(counts: Mapping[int, int]) -> str:
 
 def _rollups(document: Mapping[str, Any], part: Part | None = None) -> Rollups:
     types = document["types"]
-    overview = part == OVERVIEW
-    hashes = _hashes(document["users"]) if part is None or overview or part.aspect == USERS else []
-    if part is None or overview:
-        rollups = {name: _type(data, hashes, counted=overview) for name, data in types.items()}
+    if part is None or part == OVERVIEW:
+        hashes = _hashes(document["users"])
+        rollups = {name: _type(data, hashes, counted=part == OVERVIEW) for name, data in types.items()}
         return Rollups(rollups, Ledger.from_json(document["ledger"]))
     names = types if part.event_type is None else types.keys() & {part.event_type}
+    hashes = _hashes(document["users"]) if part.aspect == USERS else []
     return Rollups({name: _part(types[name], hashes, part) for name in names})
 
 

@@ -41,10 +41,10 @@ class History:
     def hours(
         self, project: str, event_type: str | None, facet: str, first: str, last: str, *, totals: bool = False
     ) -> dict[str, Rollup]:
-        """A facet of each hour from `first` to `last`, both included, that has data; with `totals` only how many.
+        """A facet of each hour from `first` to `last`, both included, that has data.
 
-        `event_type` None stands for all types together, of which only counts and users are kept, with their
-        `event_type` as dimension.
+        With `totals`, of facets of counts, only how many. `event_type` None stands for all types together, of which
+        only counts and users are kept, with their `event_type` as dimension.
         """
         part = needed(event_type, facet, totals=totals)
         views = self.rollups.read_live(project, first, last, part=part)
@@ -163,7 +163,7 @@ class History:
 
 
 def _kept(name: str, facet: str, totals: bool) -> Part | None:
-    """What to read of the closed items of a facet; they are its event type's, under other names."""
+    """What to read of a facet's closed items, whose rollups have the names of hours, or WHOLE, not of types."""
     return replace(needed(name, facet, totals=True), event_type=None) if totals else None
 
 

@@ -1,6 +1,9 @@
 import math
+import zlib
+from itertools import product
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,8 +54,11 @@ def fold(items: list[tuple[dict[str, Any], bytes]]) -> Rollups:
     return decode(folded(items))
 
 
-def counted(rollup: Rollup) -> dict[str, dict[str, int]]:
-    return {name: {value: cell.count for value, cell in values.items()} for name, values in rollup.dimensions.items()}
+def counted(rollup: Rollup) -> dict[str, dict[str, Cell]]:
+    """The values of its dimensions, and only how many events they are of."""
+    return {
+        name: {value: Cell(cell.count) for value, cell in values.items()} for name, values in rollup.dimensions.items()
+    }
 
 
 @settings(max_examples=60)
@@ -76,31 +82,41 @@ def test_rollups_survive_being_bytes(items: list[Any]) -> None:
 @given(st.lists(events, min_size=1))
 def test_reading_a_part_of_bytes_is_cutting_it_from_the_whole(items: list[Any]) -> None:
     whole = fold(items)
-    name, rollup = next(iter(whole.items()))
     for data in (folded(items), encode(fold(items))):  # a delta's, and those of what is merged or closed
-        for facet in facets_of(SPEC):
-            [(found_name, found)] = decode(data, needed(name, facet)).items()
-            assert found_name == name
-            assert encode(Rollups({name: found})) == encode(Rollups({name: part_of(rollup, facet)}))
-        for facet in ("n", "n|path"):
-            [found] = decode(data, needed(name, facet, totals=True)).values()
-            assert found == Rollup(0 if "|" in facet else rollup.count, found.users, dimensions=found.dimensions)
-            assert counted(found) == (counted(rollup) if "|" in facet else {})
+        for name, facet in product(whole, facets_of(SPEC)):
+            assert encode(decode(data, needed(name, facet))) == encode(Rollups({name: part_of(whole[name], facet)}))
+        for name, rollup in whole.items():
+            total = encode(Rollups({name: Rollup(rollup.count)}))
+            assert encode(decode(data, needed(name, "n", totals=True))) == total
+            by_path = encode(Rollups({name: Rollup(dimensions=counted(rollup))}))
+            assert encode(decode(data, needed(name, "n|path", totals=True))) == by_path
+        for facet in ("n", "u"):
+            every_type = Rollups({name: part_of(rollup, facet) for name, rollup in whole.items()})
+            assert encode(decode(data, needed(None, facet))) == encode(every_type)
 
 
 @settings(max_examples=30)
 @given(st.lists(events))
-def test_an_overview_lacks_but_whose_and_how_large_the_values_of_dimensions_are(items: list[Any]) -> None:
+def test_an_overview_is_the_whole_with_counts_alone_of_the_values_of_dimensions(items: list[Any]) -> None:
     whole = fold(items)
     whole.ledger.stored = 7
     overview = decode(encode(whole), OVERVIEW)
+    for rollup in whole.values():
+        rollup.dimensions = counted(rollup)
 
-    assert overview.ledger.stored == 7
-    assert {name: counted(rollup) for name, rollup in overview.items()} == {n: counted(r) for n, r in whole.items()}
-    for part in (overview, whole):
-        for rollup in part.values():
-            rollup.dimensions = {}
     assert encode(overview) == encode(whole)
+
+
+@pytest.mark.parametrize("minutes", [[[5, 7], [1, 2]], "[[5,7],[1,2]]"])
+@pytest.mark.parametrize("buckets", [[[0, 35], [1, 2]], "[[0,35],[1,2]]"])
+def test_columns_are_read_as_they_are_and_as_text(minutes: object, buckets: object) -> None:
+    click = {"n": 3, "u": [0], "t": minutes, "m": {"ms": [3, 5.0, 1.0, 2.0, buckets]}}
+    document = {"users": "AAAAAAAB", "types": {"click": click}, "ledger": [3, 0, 0]}
+
+    rollup = decode(zlib.compress(orjson.dumps(document)))["click"]
+
+    assert (rollup.count, rollup.users.estimate(), rollup.minutes) == (3, 1, {5: 1, 7: 2})
+    assert rollup.measures == {"ms": Measure(3, 5.0, 1.0, 2.0, {0: 1, 35: 2})}
 
 
 @settings(max_examples=30)
