@@ -35,6 +35,7 @@ class Reporter:
     def analytics(self, project: str, question: Question, now_ms: int) -> dict[str, Any]:
         """The answer to `GET /analytics`; raises NotFound for a metric that no event of the project has."""
         event_type = self._resolve(project, question)
+        now = self._numbers(project, event_type, question)
         answer: dict[str, Any] = {
             "metric": question.metric,
             "agg": question.agg,
@@ -42,12 +43,13 @@ class Reporter:
             "end": question.show(question.end_ms),
             "interval": question.interval,
             "timezone": question.zone.key,
-            **self._numbers(project, event_type, question),
+            **now,
             "open": question.end_ms > now_ms - HOUR_MS * (REACH_HOURS if event_type == SESSIONS else 1),
         }
         if question.compare:
             before = question.previous()
-            numbers = self._numbers(project, event_type, before)
+            shown = [group["key"] for group in now.get("groups", ())]
+            numbers = self._numbers(project, event_type, before, shown)
             span = {"start": question.show(before.start_ms), "end": question.show(before.end_ms)}
             answer["previous"] = span | numbers
             answer["change"] = _change(numbers["total"], answer["total"])
@@ -57,7 +59,10 @@ class Reporter:
             answer["relative_error"] = QUANTILE_ERROR
         return answer
 
-    def _numbers(self, project: str, event_type: str | None, question: Question) -> dict[str, Any]:
+    def _numbers(
+        self, project: str, event_type: str | None, question: Question, shown: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """The series and their totals; of the groups that are `shown`, or else the largest."""
         parts = self._parts(project, event_type, question)
         buckets = question.buckets()
         starts = [question.show(start) for start in buckets]
@@ -70,7 +75,7 @@ class Reporter:
         values = [_values(part, question) for part in _by_bucket(parts, buckets)]
         numbers = _valued(starts, [_sum(cells.values()) for cells in values], question)
         if question.group_by:
-            numbers["groups"] = _groups(starts, values, question)
+            numbers["groups"] = _groups(starts, values, question, shown)
         if question.filter and (others := _others(parts.values(), question.filter.dimension)):
             numbers["other"] = _value(_sum(others), question)
         return numbers
@@ -206,15 +211,13 @@ def _series(starts: Sequence[str], values: Sequence[float | int | None]) -> list
     return [{"start": start, "value": value} for start, value in zip(starts, values, strict=True)]
 
 
-def _groups(starts: Sequence[str], values: Sequence[Values], question: Question) -> list[dict[str, Any]]:
-    """The values of the dimension, the largest first; those beyond the limit, and those not kept, together."""
-    totals: Values = {}
-    for cells in values:
-        for name, cell in cells.items():
-            totals.setdefault(name, Cell()).merge(cell)
-    ranked = sorted(totals, key=lambda name: (name == OTHER, -_weight(totals[name], question), name))
-    shown = [name for name in ranked if name != OTHER][: question.limit]
-    rest = set(ranked).difference(shown)
+def _groups(
+    starts: Sequence[str], values: Sequence[Values], question: Question, chosen: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    """Those chosen, or else the largest first; what is beyond the limit, and what is not kept, together as OTHER."""
+    names = {name for cells in values for name in cells}
+    shown = _largest(values, question) if chosen is None else [name for name in chosen if name != OTHER]
+    rest = sorted(names.difference(shown))
     _check_size(len(shown) + bool(rest), len(starts), question)
     groups = [
         {"key": name, **_valued(starts, [cells.get(name, NOTHING) for cells in values], question)} for name in shown
@@ -223,6 +226,15 @@ def _groups(starts: Sequence[str], values: Sequence[Values], question: Question)
         others = [_sum(cells[name] for name in rest if name in cells) for cells in values]
         groups.append({"key": OTHER, **_valued(starts, others, question)})
     return groups
+
+
+def _largest(values: Sequence[Values], question: Question) -> list[str]:
+    totals: Values = {}
+    for cells in values:
+        for name, cell in cells.items():
+            if name != OTHER:
+                totals.setdefault(name, Cell()).merge(cell)
+    return sorted(totals, key=lambda name: (-_weight(totals[name], question), name))[: question.limit]
 
 
 def _check_size(groups: int, buckets: int, question: Question) -> None:

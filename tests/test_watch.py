@@ -105,6 +105,17 @@ def test_an_alert_fires_when_its_threshold_is_passed_and_resolves_when_it_is_not
     assert world.shown()["state"] == "ok"
 
 
+def test_a_minute_that_was_over_before_the_alert_is_none_of_its(world: World) -> None:
+    world.events(11)
+    world.minute += 1
+    world.create(window_minutes=2)  # a second after the minute's end
+    world.watcher.watch(world.now_ms + 5000)
+    assert world.told.details == []
+
+    assert world.pass_minutes() == ["firing"]
+    assert world.shown()["changed_at"] > world.shown()["created_at"]
+
+
 def test_the_threshold_itself_is_not_beyond_it(world: World) -> None:
     world.create()
     world.events(10)

@@ -113,8 +113,10 @@ class AlertState:
         """The state after a change, with the notice to be given; None when nothing changes.
 
         `value` is that of the window that ends at `now_ms`, a whole minute. Of a window that begins before the alert
-        did, silence says nothing.
+        did, silence says nothing; of one that ends before, nothing does.
         """
+        if now_ms < self.created_ms:
+            return None
         known = now_ms - alert.window_minutes * MINUTE_MS >= self.created_ms or alert.comparison == ABOVE
         firing = alert.broken(value) and known
         rests = firing and self.fired_ms + alert.cooldown_minutes * MINUTE_MS > now_ms

@@ -10,6 +10,7 @@ import orjson
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, pre_load, validate
 
 from chalicelib.domain.errors import InvalidRequest
+from chalicelib.domain.folding import dimension_text
 from chalicelib.domain.parameters import read_parameters
 from chalicelib.domain.time_windows import DATE, HOUR_MS, MINUTE_MS, from_ms, parse_ms, to_ms
 
@@ -140,7 +141,9 @@ class QuestionParameters(Schema):
         """`group_by=hour` is understood as `interval=hour`."""
         data = dict(data)
         if data.get("group_by") in INTERVALS:
-            data.setdefault("interval", data.pop("group_by"))
+            interval = data.pop("group_by")
+            if data.setdefault("interval", interval) != interval:
+                raise ValidationError(f"{interval!r} is an interval, and interval is {data['interval']!r}", "group_by")
         return data
 
     @post_load
@@ -155,7 +158,11 @@ class QuestionParameters(Schema):
         if data["metric"] == USERS:
             data["agg"] = "users"
         if data["agg"] in MEASURED and data["measure"] is None:
-            raise ValidationError(f"agg={data['agg']} needs a measure, such as latency_ms", "measure")
+            raise ValidationError(
+                f"agg={data['agg']} needs one: a numeric property that is kept of the metric", "measure"
+            )
+        if data["agg"] not in MEASURED and data["measure"] is not None:
+            raise ValidationError(f"agg={data['agg']} takes none; {', '.join(MEASURED)} do", "measure")
         long = end_ms - start_ms > DEFAULT_INTERVAL_DAYS * 24 * HOUR_MS
         question = Question(
             metric=data["metric"],
@@ -163,7 +170,7 @@ class QuestionParameters(Schema):
             end_ms=end_ms,
             interval=data["interval"] or ("day" if long else "hour"),
             agg=data["agg"],
-            measure=data["measure"] if data["agg"] in MEASURED else None,
+            measure=data["measure"],
             group_by=data["group_by"],
             zone=zone,
             filter=read_filter(data["filter"], data["group_by"]),
@@ -201,8 +208,8 @@ def _of_whole_buckets(question: Question) -> Question:
 
 
 def read_filter(text: str | None, group_by: str | None = None) -> Filter | None:
-    """`country:DE,FR`, or as JSON `{"country": ["DE", "FR"]}` for values with commas."""
-    if not text:
+    """`country:DE,FR`, or as JSON `{"country": ["DE", "FR"]}` for values with commas, or spaces at their ends."""
+    if text is None:
         return None
     told = f"write {FILTER}"
     if text.startswith("{"):
@@ -211,12 +218,13 @@ def read_filter(text: str | None, group_by: str | None = None) -> Filter | None:
         except orjson.JSONDecodeError:
             raise ValidationError(told, "filter") from None
         (dimension, found), *more = document.items() or [("", [])]
-        values = found if isinstance(found, list) else [found]
+        listed = found if isinstance(found, list) else [found]
+        values = [dimension_text(value) if isinstance(value, int | float) else value for value in listed]
         if more:
             raise ValidationError("one dimension at a time can be filtered by. POST /query can answer more", "filter")
     else:
         dimension, _, rest = text.partition(":")
-        values = rest.split(",") if rest else []
+        values = [value.strip() for value in rest.split(",")] if rest else []
     if not dimension or not values or not all(isinstance(value, str) for value in values):
         raise ValidationError(told, "filter")
     if len(values) > MAX_FILTER_VALUES:

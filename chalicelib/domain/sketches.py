@@ -6,7 +6,7 @@ docs/decisions has the measurements behind that choice.
 
 import math
 import sys
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable
 from functools import cache
 from hashlib import blake2b
@@ -193,10 +193,12 @@ def collapse(buckets: dict[int, int], most: int) -> None:
 def quantile(buckets: dict[int, int], q: float) -> float | None:
     """The q-quantile of the counted values, within 1 % of its true size; None of nothing.
 
-    `buckets` maps `bucket_of` to counts. The rank is the lower one, floor(q * (n - 1)), as in DDSketch.
+    `buckets` maps `bucket_of` to counts. It is the value of the nearest rank, ceil(q * n), as SQL's percentile_disc has
+    it: the smallest that is not less than a share q of all, so that of two latencies the 95th percentile is the longer.
     """
     ordered = sorted(buckets)
     upto = list(accumulate(buckets[bucket] for bucket in ordered))
     if not upto or not upto[-1]:
         return None
-    return _bucket_value(ordered[bisect_right(upto, math.floor(q * (upto[-1] - 1)))])
+    rank = math.ceil(round(q * upto[-1], 6))  # 0.07 * 100 is 7.000000000000001
+    return _bucket_value(ordered[bisect_left(upto, max(rank, 1))])

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 
 from chalicelib.domain.errors import InvalidRequest
-from chalicelib.domain.questions import read_question
+from chalicelib.domain.questions import Filter, read_question
 from chalicelib.domain.time_windows import HOUR_MS, parse_ms
 
 BASE = {"metric": "page_views", "start": "2026-11-20", "end": "2026-11-21"}
@@ -52,7 +52,11 @@ def test_a_plus_sign_that_was_not_escaped_is_understood() -> None:
         ({"end": "2026-11-19"}, r"end: .*not after"),
         ({"interval": "year"}, r"interval: .*minute, hour, day.*'year'"),
         ({"agg": "median"}, r"agg: .*p99"),
-        ({"agg": "p95"}, "measure: .*needs a measure"),
+        ({"agg": "p95"}, "measure: agg=p95 needs one"),
+        ({"measure": "load_ms"}, "measure: agg=count takes none"),
+        ({"group_by": "hour", "interval": "day"}, "group_by: 'hour' is an interval, and interval is 'day'"),
+        ({"filter": ""}, "filter: write country:DE,FR"),
+        ({"filter": '{"status": [[500]]}'}, "filter: write country:DE,FR"),
         ({"timezone": "Mars/Olympus"}, "timezone: .*IANA"),
         ({"timezone": "../etc"}, "timezone: .*IANA"),
         ({"end": "9999-12-31"}, "end: .*1970 to 9998"),
@@ -85,6 +89,19 @@ def test_a_plus_sign_that_was_not_escaped_is_understood() -> None:
 def test_a_wrong_parameter_is_named_with_its_value_and_what_is_allowed(change: dict[str, str], told: str) -> None:
     with pytest.raises(InvalidRequest, match=told):
         read_question({**BASE, **change})
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("status:500,502", ("500", "502")),
+        ("status: 500, 502 ,", ("500", "502", "")),
+        ('{"status": [500, "502", true]}', ("500", "502", "true")),
+        ('{"status": " 500"}', (" 500",)),
+    ],
+)
+def test_values_are_filtered_by_as_they_are_shown(text: str, values: tuple[str, ...]) -> None:
+    assert read_question({**BASE, "filter": text}).filter == Filter("status", values)
 
 
 def test_a_missing_parameter_is_named() -> None:

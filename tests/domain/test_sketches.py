@@ -64,7 +64,7 @@ def test_a_quantile_is_within_its_relative_error(values: list[float], q: float) 
     for value in values:
         buckets[bucket_of(value)] = buckets.get(bucket_of(value), 0) + 1
 
-    true = sorted(values)[math.floor(q * (len(values) - 1))]
+    true = sorted(values)[max(math.ceil(q * len(values)) - 1, 0)]
     found = quantile(buckets, q)
 
     assert found is not None
@@ -87,7 +87,21 @@ def test_a_tail_of_latencies_is_found() -> None:
 
     found = quantile(buckets, 0.999)
 
-    assert found == pytest.approx(sorted(values)[math.floor(0.999 * 19_999)], rel=QUANTILE_ERROR)
+    assert found == pytest.approx(sorted(values)[math.ceil(0.999 * 20_000) - 1], rel=QUANTILE_ERROR)
+
+
+@pytest.mark.parametrize(("q", "slowest"), [(0.0, 10), (0.5, 10), (0.51, 5000), (0.95, 5000), (1.0, 5000)])
+def test_of_few_values_a_quantile_is_that_of_the_nearest_rank(q: float, slowest: float) -> None:
+    assert quantile({bucket_of(10): 1, bucket_of(5000): 1}, q) == pytest.approx(slowest, rel=QUANTILE_ERROR)
+
+
+@pytest.mark.parametrize("hundredths", range(1, 101))
+def test_a_rank_is_not_lost_to_rounding(hundredths: int) -> None:
+    values = [1.1**n for n in range(100)]
+
+    found = quantile({bucket_of(value): 1 for value in values}, hundredths / 100)
+
+    assert found == pytest.approx(values[hundredths - 1], rel=QUANTILE_ERROR)
 
 
 def test_of_nothing_there_is_no_quantile() -> None:
