@@ -1,6 +1,7 @@
 """`python -m ops COMMAND`: each command is a module with `add_arguments(parser)` and `run(arguments)`."""
 
 import argparse
+import os
 import sys
 from types import ModuleType
 
@@ -47,4 +48,10 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    project.run(lambda: main(sys.argv[1:]))
+    try:
+        project.run(lambda: main(sys.argv[1:]))
+    except SystemExit as done:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # All is done; pyarrow's threads now and then abort a process that takes itself apart: apache/arrow#34314.
+        os._exit(done.code if isinstance(done.code, int) else bool(done.code))

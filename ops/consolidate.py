@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from chalicelib.close import Closer
+from chalicelib.close import PATIENCE_SECONDS, Closer
 from chalicelib.consolidate import Consolidator, Overtaken
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.partitions import hour_folder
@@ -27,9 +27,15 @@ from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.session_files import SessionFiles
 from infra.project import ROOT, OperatorError
+from ops.projects import access_table, known_project
 from ops.ranges import read_hour
 from ops.stages import add_common, client, environment, show
 from ops.unreadable import bucket_of
+
+WAITING = (
+    "what is live differs from the file, as while something is on its way, or was sent twice; the file counts from "
+    f"{PATIENCE_SECONDS // 60} minutes after the last change on"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.hour and not arguments.project:
         raise OperatorError("--hour needs the --project whose hour it is")
     stage = arguments.stage
+    if arguments.project:
+        known_project(access_table(stage), arguments.project)
     lake = Lake(DataBucket(client(stage, "s3"), bucket_of(stage)))
     dirty = DirtyHours(client(stage, "dynamodb"), environment(stage)["ROLLUPS_TABLE"])
     hours = [(arguments.project, arguments.hour)] if arguments.hour else _waiting(dirty, arguments.project)
@@ -64,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise OperatorError(str(error)) from error
         sessionizer.settle(project, hour, done.files.keys)
         if not closer.settle(project, hour, done.files.keys, int(time.time())):
-            print(f"{project} {hour} is not closed: its live numbers still differ from the file", file=sys.stderr)
+            print(f"{project} {hour} is not closed yet: {WAITING}", file=sys.stderr)
         elif not consolidator.finish(done):
             print(f"{project} {hour} has new events already", file=sys.stderr)
         rows.append(done.row())

@@ -71,6 +71,7 @@ def request(arguments: argparse.Namespace) -> None:
 
 def list_all(arguments: argparse.Namespace) -> None:
     """The latest ones."""
+    known_project(access_table(arguments.stage), arguments.project)
     found = erasures_table(arguments.stage).page(arguments.project, SHOWN, None)["erasures"]
     show(arguments, [_row(arguments, receipt) for receipt in found])
 

@@ -24,6 +24,7 @@ from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.users_table import UsersTable
 from infra.project import OperatorError
 from ops import reconcile
+from ops.projects import access_table, known_project
 from ops.ranges import add_hours, hours_of
 from ops.stages import add_common, client, environment, show
 from ops.unreadable import bucket_of
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         rows = [{"start": d.start, "state": d.state, "events": d.events, "wrong": len(d.drift)} for d in done]
         show(arguments, [row for row in rows if row["events"] or row["state"] != AGREES])
         return 0
+    known_project(access_table(arguments.stage), arguments.project)
     stage, dynamodb = arguments.stage, client(arguments.stage, "dynamodb")
     table = environment(stage)["EVENTS_TABLE"]
     rebuilder = Rebuilder(

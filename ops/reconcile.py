@@ -4,8 +4,8 @@
   python -m ops reconcile --stage prod --project shop --from 2026-11-01 --to 2026-11-21
 
 The function `reconcile` does the same with yesterday's hours every night. It runs here, with the memory and the network
-of this machine, and may be stopped and run again. With --dry-run nothing is written; the exit code is 1 where numbers
-differ, or differ still.
+of this machine, and may be stopped and run again. With --dry-run nothing is written. The exit code is 1 where numbers
+of closed hours differ, or differ still; an hour that waits to be closed again is told, and is no error.
 """
 
 import argparse
@@ -31,6 +31,8 @@ from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.session_files import SessionFiles
 from infra.project import ROOT, OperatorError
+from ops.consolidate import WAITING
+from ops.projects import access_table, known_project
 from ops.ranges import add_hours, hours_of
 from ops.stages import add_common, client, environment, show
 from ops.unreadable import bucket_of
@@ -52,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> Iterator[Reconciled]:
     """Each hour of the command line, and each day that is whole in it; tells on the terminal how far it is."""
+    known_project(access_table(arguments.stage), arguments.project)
     reconciler, project = reconciler_of(arguments.stage), arguments.project
     hours = hours_of(arguments)
     found: Counter[str] = Counter()
@@ -68,7 +71,8 @@ def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> I
     finally:
         print(f"hours: {', '.join(f'{state} {count:,}' for state, count in found.items())}", file=sys.stderr)
     if found[WAITS]:
-        print(f"{found[WAITS]:,} wait to be closed by `consolidate`, or now: ops consolidate", file=sys.stderr)
+        told = "" if repair else "; without --dry-run they are closed if they can be"
+        print(f"{found[WAITS]:,} wait to be closed{told}: {WAITING}", file=sys.stderr)
 
 
 def reconciler_of(stage: str) -> Reconciler:

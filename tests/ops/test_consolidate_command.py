@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from chalicelib.domain.access import Project
+from chalicelib.domain.events import Mode
 from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.quotas import UNLIMITED
 from chalicelib.storage.lake import Lake, Row
 from infra.project import OperatorError
-from ops import consolidate
+from ops import consolidate, projects
 from ops.__main__ import main
 from tests.stores import Stores, empty_stores
 
@@ -20,9 +24,12 @@ HOURS = ["2026-11-20T09", "2026-11-20T10"]
 def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
     with empty_stores() as found:
         clients = {"s3": found.bucket.client, "dynamodb": found.dirty.client}
-        monkeypatch.setattr(consolidate, "client", lambda _stage, service: clients[service])
+        tables = {"ROLLUPS_TABLE": "rollups", "CONTROL_TABLE": "control"}
+        for command in (consolidate, projects):
+            monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
+            monkeypatch.setattr(command, "environment", lambda _stage: tables)
         monkeypatch.setattr(consolidate, "bucket_of", lambda _stage: found.bucket.name)
-        monkeypatch.setattr(consolidate, "environment", lambda _stage: {"ROLLUPS_TABLE": found.dirty.table})
+        found.access.put_project(Project("shop", Mode.INFER), UNLIMITED, datetime.now(UTC))
         for hour in HOURS:
             for tail in ("tail-1.parquet", "tail-2.parquet"):
                 row = Row({"event_id": "e", "event_type": "click", "occurred_at": 1}, 1)

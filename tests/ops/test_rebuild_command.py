@@ -3,15 +3,19 @@
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from chalicelib.domain.access import Project
+from chalicelib.domain.events import Mode
 from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.quotas import UNLIMITED
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.storage.lake import Lake, Row
 from infra.project import OperatorError
-from ops import rebuild, reconcile
+from ops import projects, rebuild, reconcile
 from ops.__main__ import main
 from tests.stores import Stores, empty_stores
 
@@ -24,10 +28,12 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
     with empty_stores() as found:
         clients = {"s3": found.bucket.client, "dynamodb": found.dirty.client}
         for command in (rebuild, reconcile):
-            monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
             monkeypatch.setattr(command, "bucket_of", lambda _stage: found.bucket.name)
+        for command in (rebuild, reconcile, projects):
+            monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
             tables = {"ROLLUPS_TABLE": "rollups", "EVENTS_TABLE": "events", "CONTROL_TABLE": "control"}
             monkeypatch.setattr(command, "environment", lambda _stage, tables=tables: tables)
+        found.access.put_project(Project("shop", Mode.INFER), UNLIMITED, datetime.now(UTC))
         at_ms = NOW_MS - 26 * 3_600_000
         rows = [
             Row({"event_id": f"e{n}", "event_type": "click", "occurred_at": at_ms, "user_id": "u"}, at_ms)

@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from chalicelib.domain.access import Project
+from chalicelib.domain.events import Mode
 from chalicelib.domain.facets import COUNTS
 from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.quotas import UNLIMITED
 from chalicelib.domain.rollups import Rollups
 from chalicelib.domain.time_windows import hour_start_ms
 from chalicelib.storage.closed_table import DAY, Closed
 from chalicelib.storage.lake import Lake, Row
 from infra.project import OperatorError
-from ops import consolidate, reconcile
+from ops import consolidate, projects, reconcile
 from ops.__main__ import main
 from tests.stores import Stores, empty_stores
 
@@ -25,10 +29,13 @@ RANGE = ("--project", "shop", "--from", "2026-11-19", "--to", "2026-11-19")
 def stores(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Stores]:
     with empty_stores() as found:
         clients = {"s3": found.bucket.client, "dynamodb": found.dirty.client}
-        for command in (consolidate, reconcile):
+        for command in (consolidate, reconcile, projects):
             monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
+            tables = {"ROLLUPS_TABLE": "rollups", "CONTROL_TABLE": "control"}
+            monkeypatch.setattr(command, "environment", lambda _stage, tables=tables: tables)
+        for command in (consolidate, reconcile):
             monkeypatch.setattr(command, "bucket_of", lambda _stage: found.bucket.name)
-            monkeypatch.setattr(command, "environment", lambda _stage: {"ROLLUPS_TABLE": found.dirty.table})
+        found.access.put_project(Project("shop", Mode.INFER), UNLIMITED, datetime.now(UTC))
         for hour in HOURS:
             row = Row({"event_id": hour, "event_type": "click", "occurred_at": hour_start_ms(hour)}, 1)
             Lake(found.bucket).write(hour_folder("shop", hour) + "tail-1.parquet", [row])
@@ -89,6 +96,12 @@ def test_one_hour_can_be_named_and_its_files_may_be_gone(stores: Stores, capsys:
 def test_a_range_that_means_nothing_is_refused(stores: Stores, words: list[str], problem: str) -> None:
     with pytest.raises(OperatorError, match=problem):
         main(["reconcile", "--stage", "prod", "--project", "shop", *words])
+
+
+@pytest.mark.parametrize("command", [["reconcile"], ["rebuild", "rollups"], ["consolidate"]])
+def test_a_project_that_is_not_there_is_told(stores: Stores, command: list[str]) -> None:
+    with pytest.raises(OperatorError, match="there is no project 'shpo'"):
+        main([*command, "--stage", "prod", "--project", "shpo", "--hour", HOURS[0]])
 
 
 def test_a_time_has_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
