@@ -15,13 +15,13 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+from chalicelib import wiring
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.profile import Profiler
 from chalicelib.settings import MissingSetting
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.users_table import UsersTable
-from chalicelib.wiring import new_event_id
 from infra.project import ROOT, OperatorError
 from ops.projects import access_table, known_project
 from ops.stages import add_common, add_yes, client, confirm, environment, show, show_one
@@ -58,7 +58,7 @@ def request(arguments: argparse.Namespace) -> None:
     known_project(access_table(arguments.stage), arguments.project)
     dynamodb, table = client(arguments.stage, "dynamodb"), environment(arguments.stage)["EVENTS_TABLE"]
     events, users = EventsTable(dynamodb, table), UsersTable(dynamodb, table)
-    profiler = Profiler(events, users, erasures_table(arguments.stage), new_event_id)
+    profiler = Profiler(events, users, erasures_table(arguments.stage), wiring.new_event_id)
     ids = users.ids_of(arguments.project, arguments.user, events.is_user)
     others = f", and with it the earlier ids {', '.join(ids[1:])}," if ids[1:] else ""
     confirm(arguments, f"Erase all that there is of user {arguments.user!r}{others} of {arguments.project}?")
@@ -78,9 +78,9 @@ def list_all(arguments: argparse.Namespace) -> None:
 
 def run_here(arguments: argparse.Namespace) -> None:
     """One run, of as long as it takes; shows those that are not done."""
-    wiring = wiring_of(arguments.stage)
-    replace(wiring.eraser(), seconds=None).run()
-    show(arguments, [_row(arguments, one.shown()) for one in wiring.erasures_table().open()])
+    app = wiring_of(arguments.stage)
+    replace(app.eraser(), seconds=None).run()
+    show(arguments, [_row(arguments, one.shown()) for one in app.erasures_table().open()])
 
 
 def erasures_table(stage: str) -> ErasuresTable:
@@ -94,8 +94,6 @@ def wiring_of(stage: str) -> ModuleType:
     os.environ.update(variables)
     if "AWS_CONFIG_FILE" in variables:
         os.environ["AWS_CONFIG_FILE"] = str(ROOT / variables["AWS_CONFIG_FILE"])
-    from chalicelib import wiring
-
     try:
         wiring.settings()
     except MissingSetting as error:

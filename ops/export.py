@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms, hours_between
 from chalicelib.export import Exporter
-from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.lake import Lake
@@ -27,6 +26,7 @@ from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.quarantine_files import QuarantineFiles
 from chalicelib.storage.users_table import UsersTable
 from infra.project import OperatorError
+from ops.projects import access_table, known_project
 from ops.ranges import add_range
 from ops.stages import add_common, client, environment, show_one
 from ops.unreadable import bucket_of
@@ -53,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
-    access = AccessTable(client(arguments.stage, "dynamodb"), environment(arguments.stage)["CONTROL_TABLE"])
-    if access.project(arguments.project) is None:
-        raise OperatorError(f"there is no project {arguments.project!r}; `projects list` names them")
+    known_project(access_table(arguments.stage), arguments.project)
     arguments.work(arguments, exporter(arguments.stage))
     return 0
 

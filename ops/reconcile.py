@@ -71,8 +71,8 @@ def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> I
     finally:
         print(f"hours: {', '.join(f'{state} {count:,}' for state, count in found.items())}", file=sys.stderr)
     if found[WAITS]:
-        told = "" if repair else "; without --dry-run they are closed if they can be"
-        print(f"{found[WAITS]:,} wait to be closed{told}: {WAITING}", file=sys.stderr)
+        why = WAITING if repair else "something came in since; by `consolidate`, or without --dry-run"
+        print(f"{found[WAITS]:,} wait to be closed: {why}", file=sys.stderr)
 
 
 def reconciler_of(stage: str) -> Reconciler:
