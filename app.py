@@ -537,7 +537,7 @@ def process(event: SQSEvent | KinesisEvent) -> dict[str, Any]:
 
 @app.on_dynamodb_record(sources.events_stream_arn, batch_size=1000, starting_position="TRIM_HORIZON", name="aggregate")
 def aggregate(event: DynamoDBEvent) -> None:
-    wiring.aggregator().aggregate(event.to_dict()["Records"], int(time.time()))
+    wiring.aggregator().aggregate(event.to_dict()["Records"], to_ms(now()))
 
 
 @app.on_dynamodb_record(
@@ -612,12 +612,12 @@ def start_hourly(_event: object) -> None:
 
 @app.lambda_function(name="consolidate")
 def consolidate(_task: object, _context: object) -> dict[str, Any]:
-    return wiring.consolidator().compact(to_ms(now()))
+    return wiring.finisher().consolidate_due(to_ms(now()))
 
 
 @app.lambda_function(name="close")
 def close(task: dict[str, Any], _context: object) -> dict[str, int]:
-    closed = wiring.consolidator().close_all(task["hours"], wiring.settle)
+    closed = wiring.finisher().finish_all(task["hours"], to_ms(now()))
     if task["failed"]:
         raise HoursNotCompacted(f"{task['failed']} hours could not be consolidated; the log of `consolidate` says why")
     return closed

@@ -1,63 +1,91 @@
 """Beside aggregation: new chunks from the same stream become tail files of the lake."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.domain.partitions import hour_folder, tail_name
 from chalicelib.domain.records import ChunkRecord, read_chunk
+from chalicelib.domain.signatures import hash_of, slot_of
 from chalicelib.domain.time_windows import hour_of
-from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.erased_users import ErasedUsers
-from chalicelib.storage.lake import Lake, Row
+from chalicelib.storage.hours_table import HoursTable
+from chalicelib.storage.lake import Lake, Row, encode, table_of
+from chalicelib.storage.record_sets import records_of
 
 MAX_SHARE_BYTES = 32 * 1024 * 1024  # of unpacked events; as Python objects some ten times that
 
 log = logging.getLogger(__name__)
 
+Place = tuple[str, str, int]  # project, hour, slot
+
 
 @dataclass(frozen=True, slots=True)
 class Archiver:
-    """Writes one tail file per project and hour of a stream batch."""
+    """Writes one tail file per project, hour and slot of a stream batch."""
 
     lake: Lake
-    dirty: DirtyHours
+    hours: HoursTable
     erased: ErasedUsers
 
     def archive(self, records: Sequence[Mapping[str, Any]]) -> int:
         """Write the batch's files and return how many events they hold.
 
-        Files are named by the batch's first record, so a retry writes its own again; a longer one writes another
-        beside it, with the same rows and more, and the consolidation keeps each event once. What unpacks to more than
-        memory should hold is written in shares, each named by its own first record; a retry makes the same shares. A
-        record that cannot be read is skipped here, because aggregation keeps it in quarantine.
+        A file is named by its first record and its content, so a repeat writes the same object again, and a batch that
+        came otherwise writes another one beside it. Both say which records they hold, and a consolidation keeps each
+        once. What unpacks to more than memory should hold is written in shares. A record that cannot be read is skipped
+        here, because aggregation keeps it in quarantine.
         """
         events = 0
-        share: list[ChunkRecord] = []
-        share_bytes, first = 0, records[0] if records else {}
+        share: list[tuple[int, ChunkRecord]] = []
+        share_bytes = 0
         for record in records:
             chunk = read_chunk(record)
             if isinstance(chunk, ChunkRecord):
                 if share and share_bytes + chunk.plain_bytes > MAX_SHARE_BYTES:
-                    events += self._write(share, first)
-                    share, share_bytes, first = [], 0, record
-                share.append(chunk)
+                    events += self._write(share)
+                    share, share_bytes = [], 0
+                share.append((slot_of(record), chunk))
                 share_bytes += chunk.plain_bytes
-        return events + self._write(share, first)
+        return events + self._write(share)
 
-    def _write(self, share: list[ChunkRecord], first: Mapping[str, Any]) -> int:
-        hours: dict[tuple[str, str], list[Row]] = {}
-        for chunk in share:
-            for event in self.erased.kept(chunk.project, chunk.events):
-                key = (chunk.project, hour_of(event["occurred_at"]))
-                hours.setdefault(key, []).append(Row(event, chunk.received_ms))
-        events = sum(map(len, hours.values()))
-        for (project, hour), rows in hours.items():
-            created = int(first["dynamodb"].get("ApproximateCreationDateTime", 0))
-            name = tail_name(created, first["eventID"], len(rows))
-            self.lake.write(hour_folder(project, hour) + name, rows)
-            self.dirty.note(project, hour, name)
+    def _write(self, share: Sequence[tuple[int, ChunkRecord]]) -> int:
+        events = 0
+        tails = _tails(share)
+        for (project, hour, slot), tail in tails.items():
+            kept = [row for row in tail.rows if self.erased.kept(project, [row.event])]
+            content = encode(table_of(kept), records_of(tail.received))
+            self.lake.put(hour_folder(project, hour) + tail_name(slot, tail.first, content), content)
+            self.hours.note(project, hour)  # after the put: noted before, it could be taken for done
+            events += len(kept)
         if events:
-            log.info("archived", extra={"batch": first["eventID"], "files": len(hours), "events": events})
+            log.info("archived", extra={"batch": share[0][1].event_id, "files": len(tails), "events": events})
         return events
+
+
+@dataclass(slots=True)
+class _Tail:
+    first: str
+    rows: list[Row] = field(default_factory=list)
+    received: list[tuple[int, int]] = field(default_factory=list)  # hash of each record, and its rows, erased or not
+
+
+def _tails(share: Sequence[tuple[int, ChunkRecord]]) -> dict[Place, _Tail]:
+    tails: dict[Place, _Tail] = {}
+    for slot, chunk in share:
+        for hour, rows in _by_hour(chunk, slot):
+            place = chunk.project, hour, slot
+            tail = tails.get(place)
+            if tail is None:
+                tail = tails[place] = _Tail(chunk.event_id)
+            tail.rows += rows
+            tail.received.append((hash_of(chunk.event_id), len(rows)))
+    return tails
+
+
+def _by_hour(chunk: ChunkRecord, slot: int) -> Iterator[tuple[str, list[Row]]]:
+    hours: dict[str, list[Row]] = {}
+    for event in chunk.events:
+        hours.setdefault(hour_of(event["occurred_at"]), []).append(Row(event, chunk.received_ms, slot))
+    yield from hours.items()

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from chalicelib.domain.closing import Hour
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
 from chalicelib.domain.imports import Import, Stored
@@ -25,10 +26,11 @@ from chalicelib.domain.partitions import TAIL, hour_file_name, hour_folder, impo
 from chalicelib.domain.rollups import Rollup, Rollups
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, one
-from chalicelib.storage.dirty_hours import DirtyHours, Unsettled
 from chalicelib.storage.history import total_of
-from chalicelib.storage.lake import Lake, SortedFile, events_of, together
-from chalicelib.storage.new_days import NewDays
+from chalicelib.storage.hour_folders import HourFolders
+from chalicelib.storage.hours_table import HoursTable
+from chalicelib.storage.lake import Lake, SortedFile, encode, events_of, together
+from chalicelib.storage.new_days import NEW_COVER, NewDays
 from chalicelib.storage.session_files import Written
 
 SETTLE_MS = 10 * 60_000  # after an hour's end, as `consolidate` waits
@@ -47,15 +49,16 @@ class Backfiller:
     """Takes ranges of days; times are epoch milliseconds."""
 
     lake: Lake
-    dirty: DirtyHours
+    folders: HourFolders
+    hours: HoursTable
     days: NewDays
     contracts: Contracts
     fold: Fold
     settle: Callable[[str, str], bool]  # consolidates and closes an hour; False when it stays dirty
     close_days: Callable[[str, Collection[str]], object]
     forget_day: Callable[[str, str, str], bool]  # the note that the items of a day lack something
-    keep_sessions: Callable[[str, str, Iterable[dict[str, Any]]], Written | None]  # of an hour of a new day, and then …
-    count_sessions: Callable[[str, Sequence[str], Mapping[str, Written]], object]  # … of all new days of a range
+    keep_sessions: Callable[[str, str, str, Iterable[dict[str, Any]]], Written | None]  # of an hour of a new day, …
+    count_sessions: Callable[[str, Sequence[str], Mapping[str, Written]], object]  # … and then of all days of a range
     clock: Callable[[], float] = time.monotonic
 
     def store(self, whose: Import, files: Sequence[str], first: str, last: str, number: int, now_ms: int) -> Stored:
@@ -71,18 +74,14 @@ class Backfiller:
         if work.days:
             self.count_sessions(whose.project, list(work.days), work.sessions)
         for day, versions in work.days.items():
-            if self.days.finish(whose.project, versions, work.run, work.now_ms):
+            if self.days.finish(whose.project, versions, work.now_ms):
                 # A newer note is of the neighbouring range, whose sessions reach into this day: it lacks those.
                 if not self.forget_day(whose.project, day, work.run):
                     work.lacking.add(day)
             else:
                 log.warning("somebody came in between", extra={"project": whose.project, "day": day})
                 work.lacking.add(day)
-                known = {
-                    state.hour: state for state in self.dirty.between(whose.project, *_ends(hour_start_ms(f"{day}T00")))
-                }
-                for hour in versions:
-                    self._settle(work, hour, known.get(hour))
+                self._finish_hours(work, versions)
         if work.lacking:
             self.close_days(whose.project, work.lacking)
         log.info("days stored", extra={"project": whose.project, "import": whose.id, "first": first, **work.counts()})
@@ -107,21 +106,19 @@ class Backfiller:
             work.stored += sum(part.num_rows for part in hours.values())
             return
         work.lacking.add(day)
-        known = {state.hour: state for state in self.dirty.between(work.project, *_ends(start))}
         for hour, part in hours.items():
-            self._add(work, hour, part, known.get(hour), 0)
-            self._settle(work, hour, known.get(hour))
+            self._add(work, hour, part)
+            self._settle(work, hour)
 
     def _large_hour(self, work: "_Work", files: Sequence[SortedFile], start: int) -> None:
         hour = hour_of(start)
-        state = next(iter(self.dirty.between(work.project, hour, hour)), None)
-        for number, file in enumerate(files):
+        for file in files:
             table = file.between(start, start + HOUR_MS)
             if table.num_rows:
                 once = _each_once(table)
                 work.duplicates += table.num_rows - once.num_rows
-                self._add(work, hour, once, state, number)
-        self._settle(work, hour, state)
+                self._add(work, hour, once)
+        self._settle(work, hour)
 
     # A day of which nothing is known
 
@@ -134,26 +131,36 @@ class Backfiller:
             return False
         version = version_name(work.now_ms, work.run)
         with ThreadPoolExecutor(WRITERS) as writers:
-            written = writers.map(
-                lambda hour: self.lake.write_table(
-                    hour_folder(project, hour) + hour_file_name(version, 0), hours[hour]
-                ),
-                hours,
-            )
-            items = list(self._closed(work, day, hours))
+            written = writers.map(lambda hour: self.lake.put(_file(project, hour, version), encode(hours[hour])), hours)
+            items = list(self._closed(work, day, hours, version))
             list(written)  # raises what a writer raised
         if self.days.put(project, items):
             work.days[day] = dict.fromkeys(hours, version)
             return True
         log.warning("somebody came in between", extra={"project": project, "day": day})
-        return False
+        return False  # the day is added hour by hour: files that no hour's item names are nobody's
 
-    def _closed(self, work: "_Work", day: str, hours: dict[str, pa.Table]) -> Iterator[tuple[str, str, str, Closed]]:
+    def _finish_hours(self, work: "_Work", versions: Mapping[str, str]) -> None:
+        """Have hours of a new day whose files are written, and which somebody else came into, finished one by one."""
+        for hour, version in versions.items():
+            key = _file(work.project, hour, version)
+            content = self.lake.bucket.get(key)
+            if content is not None:
+                name = import_tail_name(work.run, content)
+                self.lake.put(hour_folder(work.project, hour) + name, content)
+                self.hours.note(work.project, hour)
+                self.lake.delete(key)
+            work.touched.add(hour)
+            self._settle(work, hour)
+
+    def _closed(
+        self, work: "_Work", day: str, hours: dict[str, pa.Table], version: str
+    ) -> Iterator[tuple[str, str, str, Closed]]:
         """Event type, facet, grain and item of everything that is kept of the day."""
         of_facet: dict[tuple[str, str], list[Closed]] = defaultdict(list)
         for hour, table in hours.items():
             events = list(events_of(table.to_batches()))
-            if written := self.keep_sessions(work.project, hour, events):
+            if written := self.keep_sessions(work.project, hour, version, events):
                 work.sessions[hour] = written
             truth = self.fold(work.project, events)
             for event_type, rollup in (*truth.items(), (ALL_TYPES, all_types(truth))):
@@ -161,9 +168,9 @@ class Backfiller:
                 for facet in facets_of(spec):
                     part = part_of(rollup, facet)
                     if not is_empty(part):
-                        of_facet[event_type, facet].append(one(hour, 0, part, 0))
+                        of_facet[event_type, facet].append(one(hour, NEW_COVER, part, 0))
         for (event_type, facet), items in of_facet.items():
-            covers = {item.start: 0 for item in items}
+            covers = {item.start: NEW_COVER for item in items}
             if facet == COUNTS:
                 by_hour: dict[str, Rollup] = {item.start: item.rollups[WHOLE] for item in items}
                 yield event_type, facet, DAY, Closed(day, covers, Rollups(by_hour))
@@ -174,32 +181,30 @@ class Backfiller:
 
     # An hour that may have something
 
-    def _add(self, work: "_Work", hour: str, table: pa.Table, state: Unsettled | None, number: int) -> None:
+    def _add(self, work: "_Work", hour: str, table: pa.Table) -> None:
         """Put what the hour does not hold yet beside what it holds."""
-        files = self.lake.files(hour_folder(work.project, hour))
-        new, ours = self._unknown(work, hour, files, table)
+        _, keys = self.folders.keys(self.hours, work.project, hour)
+        new, ours = self._unknown(work, keys, table)
         work.stored += new.num_rows + ours
         work.duplicates += table.num_rows - new.num_rows - ours
-        absorbed = state.retired_names if state else set()
-        tail = next((name for name in files if name.startswith(TAIL) and name not in absorbed), None)
         if new.num_rows:
-            tail = import_tail_name(work.import_seconds, f"{work.run}.{number}", new.num_rows)
-            self.lake.write_table(hour_folder(work.project, hour) + tail, new)
-        if tail is not None:  # also one that somebody has put and died: until it is noted, nobody looks for it
-            self.dirty.note(work.project, hour, tail)
+            content = encode(new)
+            self.lake.put(hour_folder(work.project, hour) + import_tail_name(work.run, content), content)
+        # Also of a tail that an earlier try has put and died: until it is noted, nobody looks for it.
+        if new.num_rows or any(TAIL in key for key in keys):
+            self.hours.note(work.project, hour)
             work.touched.add(hour)
 
-    def _unknown(self, work: "_Work", hour: str, files: Iterable[str], table: pa.Table) -> tuple[pa.Table, int]:
-        """The rows whose ids no file of the hour has, and how many of the others an earlier try has put there.
+    def _unknown(self, work: "_Work", keys: Iterable[str], table: pa.Table) -> tuple[pa.Table, int]:
+        """The rows whose ids none of the hour's files has, and how many of the others an earlier try has put there.
 
-        A folder never loses an id: a file is deleted when another one has its rows.
+        An hour never loses an id: a file is replaced by one that has its rows.
         """
-        folder = hour_folder(work.project, hour)
         known: dict[str, bool] = {}
         ours = work.whose.started_ms * 1000
-        for name in files:
+        for key in keys:
             try:
-                for batch in self.lake.batches([folder + name], ["event_id", "received_at"]):
+                for batch in self.lake.batches([key], ["event_id", "received_at"]):
                     received = pc.cast(batch.column("received_at"), pa.int64()).to_pylist()
                     for event_id, at in zip(batch.column("event_id").to_pylist(), received, strict=True):
                         known[event_id] = known.get(event_id, False) or at == ours
@@ -209,9 +214,10 @@ class Backfiller:
         new = table.filter(pa.array([event_id not in known for event_id in ids], pa.bool_()))
         return new, sum(known.get(event_id, False) for event_id in ids)
 
-    def _settle(self, work: "_Work", hour: str, state: Unsettled | None) -> None:
-        """Have the hour consolidated and closed, where it may be now, and anything is new."""
-        if hour not in work.touched and (state is None or state.tail is None):
+    def _settle(self, work: "_Work", hour: str) -> None:
+        """Have the hour finished, where it may be now, and anything is new."""
+        state = self.hours.get(work.project, hour)
+        if not state.is_dirty:
             return
         work.touched.add(hour)
         over = hour_start_ms(hour) + HOUR_MS + SETTLE_MS <= work.now_ms
@@ -246,24 +252,18 @@ class _Work:
     def project(self) -> str:
         return self.whose.project
 
-    @property
-    def import_seconds(self) -> int:
-        return self.whose.started_ms // 1000
-
     def counts(self) -> dict[str, int]:
         """For logs."""
         return {"stored": self.stored, "duplicates": self.duplicates, "waiting": self.waiting}
 
 
-def _is_leased(state: Unsettled | None, work: _Work) -> bool:
-    """Whether another run is at work on the hour; an earlier try of this one is not."""
-    if state is None or state.began_at is None or (state.run or "").startswith(work.whose.id):
-        return False
-    return state.began_at + LEASE_MS > work.now_ms
+def _is_leased(hour: Hour, work: _Work) -> bool:
+    """Whether another run is at work on the hour."""
+    return hour.began_ms > hour.consolidated_ms and hour.began_ms + LEASE_MS > work.now_ms > hour.began_ms
 
 
-def _ends(start: int) -> tuple[str, str]:
-    return hour_of(start), hour_of(start + DAY_MS - HOUR_MS)
+def _file(project: str, hour: str, version: str) -> str:
+    return hour_folder(project, hour) + hour_file_name(version, 0)
 
 
 def _by_hour(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

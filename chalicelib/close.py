@@ -1,130 +1,121 @@
-"""An hour that is over is closed: its rollups are folded again, from its compacted file, and kept for good by facet.
+"""An hour is closed: what its file and its live items both hold is folded from the file, and kept for good by facet.
 
-The file holds each event once, so what closing writes is exact. The live items it takes over are a check on both:
-where they differ from the file, closing waits for what may still be on its way, and at last follows the file and says
-by how much they differed. domain/closing.py says how readers are kept right meanwhile. Every step may be repeated.
+The file holds each event once, so what closing writes is exact. Slot by slot, live items and the file are compared by
+the signatures of the stream records in them: as far as they hold the same, closed items take over; the rest stays live
+until the next closing. domain/closing says how readers are kept right meanwhile. Every step may be repeated, or come
+late: docs/decisions/0028.
 """
 
 import logging
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chalicelib import metrics
-from chalicelib.domain.closing import HourState
+from chalicelib.domain.closing import Cover, Hour
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.deltas import HourView
 from chalicelib.domain.events import user_of
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
 from chalicelib.domain.folding import Folding
+from chalicelib.domain.ledger import Ledger
+from chalicelib.domain.partitions import hour_folder, slot_of_tail
 from chalicelib.domain.rollup_codec import decode, encode_document
 from chalicelib.domain.rollups import Rollup, Rollups, RollupSpec, merge_all
+from chalicelib.domain.signatures import NOTHING, Signature, is_forgotten, slot_end
 from chalicelib.domain.sketches import hash_user
-from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms
-from chalicelib.storage.closed_table import DAY, HOUR, LEDGER, WHOLE, Closed, ClosedTable, one
+from chalicelib.domain.time_windows import DAY_MS, hour_start_ms
+from chalicelib.storage.closed_table import DAY, HOUR, LEDGER, WHOLE, Closed, ClosedTable, Conflict, Name, one
 from chalicelib.storage.history import total_of
+from chalicelib.storage.hour_folders import Held, HourFolders
+from chalicelib.storage.hours_table import HoursTable
+from chalicelib.storage.lake import Lake
 from chalicelib.storage.rollups_table import RollupsTable
 
-if TYPE_CHECKING:
-    from chalicelib.storage.lake import Lake
-
-PATIENCE_SECONDS = 1800  # what differs for longer, after the hour's end and its last merge, is not on its way any more
-CLEAN_SECONDS = 600  # no reader takes that long from the live items to the closed ones
-KEPT_SECONDS = 2 * 3600  # after an hour's end: the last hour is told by the minute from live items alone
+CLEAN_MS = 600_000  # no reader takes that long from the live items to the closed ones
+KEPT_MS = 3 * 3_600_000  # from an hour's begin: the last hour is told by the minute from live items alone
 FOLDED_AT_ONCE = 5000  # events; bounds memory
+ALL_SLOTS = 10**9  # of the ledger, which is in no file
 
 log = logging.getLogger(__name__)
+
+# Puts rows of an hour that the lake lacks back under a slot, at a time; whether there were, or may be, any.
+Rearchive = Callable[[str, str, int, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """What became of a try: `difference` is by how many events, type by type, the live items and the file differ."""
+    """Whether all that there is of the hour is closed, and the slot that it waits for, if any."""
 
     closed: bool
-    difference: int
-    events: int
+    waiting: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Closer:
-    """Closes hours, and closes them again when something was late."""
+    """Closes hours, and closes them again when something was late; times are epoch milliseconds."""
 
     contracts: Contracts
     rollups: RollupsTable
+    hours: HoursTable
     closed: ClosedTable
+    lake: Lake
+    folders: HourFolders
     stage: str
-    lake: "Lake | None" = None  # None where events are handed over
+    rearchive: Rearchive
 
-    def settle(self, project: str, hour: str, keys: Sequence[str], now: int, *, follow: bool = False) -> bool:
-        """Close the hour of these files, and do what is due of the project besides; False when it is to come again."""
-        assert self.lake is not None, "made without a lake"
-        closing = self.close(project, hour, self.lake.events(keys), now, follow=follow)
-        if closing.closed:
-            self.close_days(project, now)
-            self.clean(project, now)
-        return closing.closed
+    def close(self, project: str, hour: str, version: str | None, now_ms: int) -> Closing:
+        """Close the hour of this version, as far as its file and its live items agree.
 
-    def close(
-        self, project: str, hour: str, events: Iterable[dict[str, Any]], now: int, *, follow: bool = False
-    ) -> Closing:
-        """Close the hour whose deduplicated events these are, as they were stored; `now` is epoch seconds.
-
-        Not closed is an hour with open deltas, or one whose live items differ and may not be all there yet. With
-        `follow` they are known to differ, because events were erased: nobody waits, and it is no drift.
+        Not all of it is closed while something is on its way, and where another run was there. What differs for longer
+        than the stream remembers is put back from the hot store, and at last the file is followed, with an alarm.
         """
-        state = self.rollups.state(project, hour)  # before the live items: a merge in between makes freezing fail
-        view = self.rollups.read_hour(project, hour)
-        truth = self.fold(project, events)
-        shown = self._shown(project, hour, view, state)
-        difference = sum(abs(truth.get(t, Rollup()).count - shown.get(t, 0)) for t in {*truth, *shown})
-        total = sum(rollup.count for rollup in truth.values())
-        last_change = max([hour_start_ms(hour) // 1000 + 3600, *(item.merged_at for item in view.merged)])
-        if view.deltas or (difference and not follow and now < last_change + PATIENCE_SECONDS):
-            return Closing(False, difference, total)
-        if not self.rollups.freeze(state):
-            return Closing(False, difference, total)
-        if difference and not follow:
-            extra = {"project": project, "hour": hour, "shown": sum(shown.values()), "stored": total}
-            log.warning("live numbers differed from the file, which counts", extra=extra)
-            metrics.emit(self.stage, now * 1000, {"EventsDrift": difference})
-        self.closed.note_day(project, hour[:10], f"{hour}#{state.epoch}")
-        self._write(project, hour, truth, view, state)
+        before = self.hours.get(project, hour)
+        if before.version != version:
+            return OVERTAKEN
+        under_way = {delta.slot for delta in self.rollups.deltas_of(project, hour)}  # before freezing
+        held = self.folders.held(before)
+        if not self.hours.freeze(before):
+            return OVERTAKEN
+        live = self._live(before)  # after freezing: what it holds does not change any more
+        found, waiting = self._compare(before, held, live, under_way, now_ms)
+        if found.upto < before.upto:  # what was late for both is in one of them already; what was closed stays right
+            return Closing(False, waiting)
+        keys = [hour_folder(project, hour) + name for name in held.current]
+        truth = self.fold(project, self.lake.events(keys, found.upto))
+        cover = Cover(before.frozen + 1, found.upto)
+        self.closed.note_day(project, hour[:10], f"{hour}#{cover.epoch}")
+        self._write_ledger(before, cover, live)
+        self._write(before, cover, truth, live)
         # By another token: who puts the day together while this one writes may take the first note away only.
-        self.closed.note_day(project, hour[:10], f"{hour}#{state.epoch}#written")
-        self.rollups.mark_closed(project, hour, state.epoch, now)
-        return Closing(True, difference, total)
+        self.closed.note_day(project, hour[:10], f"{hour}#{cover.epoch}#written")
+        if not self.hours.mark(before, replace(found, epoch=cover.epoch), now_ms):
+            return OVERTAKEN
+        return Closing(not found.is_dirty, waiting)
 
-    def close_days(self, project: str, now: int, among: Collection[str] | None = None) -> int:
+    def close_days(self, project: str, now_ms: int, among: Collection[str] | None = None) -> int:
         """Put together the days that are over, and of which an hour was closed since; returns how many."""
         noted = self.closed.noted_days(project)
-        over = {d: token for d, token in noted.items() if _is_over(d, now) and (among is None or d in among)}
+        over = {d: token for d, token in noted.items() if _is_over(d, now_ms) and (among is None or d in among)}
         types = {*self.rollups.event_types(project), *DERIVED} if over else set()
         for day, token in over.items():
             self._write_day(project, day, types)
             self.closed.forget_day(project, day, token)
         return len(over)
 
-    def is_cleaned(self, project: str, day: str, now: int) -> bool:
-        """Whether no live item of the day's closed epochs is left, once those that may go are deleted."""
-        self.clean(project, now)
-        left = self.rollups.read_merged(project, f"{day}T00", f"{day}T23")
-        return not any(item.epoch <= self.rollups.state(project, item.hour).closed for item in left)
+    def clean(self, hour: Hour, now_ms: int) -> bool:
+        """Delete live items that closed ones have taken over; whether none is left of the hour.
 
-    def clean(self, project: str, now: int) -> int:
-        """Delete live items that closed ones have taken over; returns how many."""
-        deleted = 0
-        last = hour_of((now - KEPT_SECONDS) * 1000 - HOUR_MS)
-        states: dict[str, HourState] = {}
-        for item in self.rollups.read_merged(project, "0", last):
-            if item.hour not in states:
-                states[item.hour] = self.rollups.state(project, item.hour)
-            state = states[item.hour]
-            if item.epoch <= state.closed and state.closed_at < now - CLEAN_SECONDS:
-                self.rollups.delete_merged(project, item)
-                deleted += 1
-        return deleted
+        `hour` is as it is marked, so that what a closing has written that was overtaken takes nothing away.
+        """
+        left = False
+        over = hour_start_ms(hour.hour) + KEPT_MS <= now_ms and hour.closed_ms + CLEAN_MS <= now_ms
+        for item in self.rollups.read_merged(hour.project, hour.hour, hour.hour):
+            if over and hour.cover.hides(item.epoch, item.slot):
+                self.rollups.delete_merged(hour.project, item)
+            else:
+                left = True
+        return not left
 
     def fold(self, project: str, events: Iterable[dict[str, Any]], *, note: bool = True) -> Rollups:
         """What the events add up to; types that the project never sent are noted, unless nothing is to be written."""
@@ -142,93 +133,139 @@ class Closer:
             truth = merge_all([truth, decode(encode_document(folding.document()))])
         return truth
 
-    def _shown(self, project: str, hour: str, view: HourView, state: HourState) -> dict[str, int]:
-        """Events by type as readers see them now."""
-        shown: dict[str, int] = Counter()
-        covers: dict[str, int] = {}
-        for event_type in self.rollups.event_types(project) if state.frozen >= 0 else ():
-            day = self.closed.get(project, event_type, COUNTS, DAY, hour[:10])
-            if day and hour in day.covers:
-                shown[event_type] = day.rollups[hour].count
-                covers[event_type] = day.covers[hour]
-        for item in view.merged:
-            for event_type, rollup in item.rollups.items():
-                if item.epoch > covers.get(event_type, -1):
-                    shown[event_type] += rollup.count
-        return shown
+    def _live(self, before: Hour) -> "_Live":
+        """What the merged items say that nothing covers yet, one item in memory at a time."""
+        live = _Live()
+        for item in self.rollups.read_merged(before.project, before.hour, before.hour):
+            if item.epoch > before.frozen + 1:
+                continue
+            live.ledgers.append((item.epoch, item.rollups.ledger))
+            if not before.cover.hides(item.epoch, item.slot):
+                live.signatures[item.slot] = live.signatures.get(item.slot, NOTHING) + item.signature
+                live.types.update(item.rollups)
+        return live
 
-    def _write(self, project: str, hour: str, truth: Rollups, view: HourView, state: HourState) -> None:
-        self._write_ledger(project, hour, view, state)
-        again = state.frozen >= 0
-        known = self.rollups.event_types(project) if again else []
-        for event_type in {*truth, *known}:
-            rollup = truth.get(event_type, Rollup())
-            for facet in facets_of(self._spec(event_type)):
-                self._write_facet(project, event_type, facet, hour, part_of(rollup, facet), state, again)
-        everything = all_types(truth)
-        for facet in facets_of(DERIVED[ALL_TYPES]):
-            self._write_facet(project, ALL_TYPES, facet, hour, part_of(everything, facet), state, again)
+    def _compare(
+        self, before: Hour, held: Held, live: "_Live", under_way: Collection[int], now_ms: int
+    ) -> tuple[Hour, int | None]:
+        """Return the hour as it can be closed (`upto`, `covered`, how much is `done`), and the slot that waits."""
+        now, in_file = now_ms // 1000, held.manifest.signatures
+        unread = {slot_of_tail(name) for name in held.fresh}
+        slots = sorted({*before.covered, *in_file, *live.signatures})
+        upto, settled, covered = before.settled, before.settled, dict[int, Signature]()
+        waiting, in_a_row = None, True
+        for slot in slots:
+            stored = in_file.get(slot, NOTHING)
+            shown = before.covered.get(slot, NOTHING) + live.signatures.get(slot, NOTHING)
+            is_final = is_forgotten(slot, now) and slot not in under_way and slot not in unread
+            if shown != stored and (slot > before.settled or slot in live.signatures):
+                if not is_final or self.rearchive(before.project, before.hour, slot, now_ms):
+                    waiting = slot
+                    break
+                self._report(before, slot, shown, stored, now_ms)
+            upto = max(upto, slot)
+            covered[slot] = stored
+            in_a_row = in_a_row and (is_final or slot <= settled)
+            settled = max(settled, slot) if in_a_row else settled
+        all_done = waiting is None and not unread
+        since_ms = min(now_ms, slot_end(waiting) * 1000) if waiting is not None else now_ms
+        found = replace(
+            before,
+            upto=upto,
+            settled=settled,
+            covered={slot: each for slot, each in covered.items() if slot > settled},
+            done=before.changes if all_done else before.done,
+            since_ms=since_ms,
+        )
+        return found, waiting
 
-    def _write_facet(
-        self, project: str, event_type: str, facet: str, hour: str, part: Rollup, state: HourState, again: bool
-    ) -> None:
-        if is_empty(part) and not again:
-            return
-        if facet == COUNTS:
+    def _report(self, hour: Hour, slot: int, shown: Signature, stored: Signature, now_ms: int) -> None:
+        extra = {"project": hour.project, "hour": hour.hour, "slot": slot, "shown": shown.rows, "stored": stored.rows}
+        log.warning("live numbers differ from the file for good; the file counts", extra=extra)
+        metrics.emit(self.stage, now_ms, {"EventsDrift": abs(shown.rows - stored.rows) or 1})
 
-            def with_hour(before: Closed | None) -> Closed | None:
-                if _is_later(before, hour, state):
-                    return None
-                day = before or Closed(hour[:10], {}, Rollups())
-                rollups = Rollups({**day.rollups, hour: part})
-                return Closed(day.start, {**day.covers, hour: state.epoch}, rollups, day.version)
+    def _write(self, before: Hour, cover: Cover, truth: Rollups, live: "_Live") -> None:
+        """Write an item for every type and facet that has something, or that a reader may take from elsewhere."""
+        project, hour = before.project, before.hour
+        whole = {**truth, ALL_TYPES: all_types(truth)}
+        covered_types = {*live.types, ALL_TYPES}
+        again = self.rollups.event_types(project) if before.frozen else ()  # an earlier closing may have written these
+        grains = {facet: DAY if facet == COUNTS else HOUR for name in whole for facet in self._facets(name)}
+        names: list[Name] = []
+        for name in {*whole, *live.types, *again}:
+            for facet in self._facets(name):
+                grain = grains.setdefault(facet, DAY if facet == COUNTS else HOUR)
+                names.append((name, facet, grain, hour[:10] if grain == DAY else hour))
+        there = dict(self.closed.get_many(project, names))
+        for name in names:
+            event_type, facet, grain, start = name
+            part = part_of(whole.get(event_type, Rollup()), facet)
+            known = there.get(name)
+            if is_empty(part) and event_type not in covered_types and not (known and hour in known.covers):
+                continue
 
-            self.closed.change(project, event_type, facet, DAY, hour[:10], with_hour)
-        else:
+            def change(known: Closed | None, grain: str = grain, part: Rollup = part) -> Closed | None:
+                if known and (earlier := known.covers.get(hour)) and earlier.epoch >= cover.epoch:
+                    return None  # another run has closed the hour since
+                if grain == HOUR:
+                    return one(hour, cover, part, known.version if known else 0)
+                day = known or Closed(hour[:10], {}, Rollups())
+                return Closed(day.start, {**day.covers, hour: cover}, Rollups({**day.rollups, hour: part}), day.version)
 
-            def as_hour(before: Closed | None) -> Closed | None:
-                return (
-                    None
-                    if _is_later(before, hour, state)
-                    else one(hour, state.epoch, part, before.version if before else 0)
-                )
+            changed = change(known)
+            try:
+                if changed:
+                    self.closed.put(project, event_type, facet, grain, changed)
+            except Conflict:
+                self.closed.change(project, event_type, facet, grain, start, change)
 
-            self.closed.change(project, event_type, facet, HOUR, hour, as_hour)
+    def _write_ledger(self, before: Hour, cover: Cover, live: "_Live") -> None:
+        """Add what is frozen: the ledger is in no file, so nothing of it waits for a slot."""
 
-    def _write_ledger(self, project: str, hour: str, view: HourView, state: HourState) -> None:
-        def with_epochs(before: Closed | None) -> Closed:
-            covered = before.covers[hour] if before else -1
-            ledgers = [before.rollups] if before else []
-            ledgers += [item.rollups for item in view.merged if item.epoch > covered]
-            ledger = merge_all(Rollups(ledger=rollups.ledger) for rollups in ledgers)
-            return Closed(hour, {hour: max(state.epoch, covered)}, ledger, before.version if before else 0)
+        def with_epochs(known: Closed | None) -> Closed | None:
+            earlier = known.covers[before.hour].epoch if known else 0
+            if known and earlier >= cover.epoch:
+                return None
+            ledgers = [known.rollups.ledger] if known else []
+            ledgers += [ledger for epoch, ledger in live.ledgers if epoch > earlier]
+            together = merge_all(Rollups(ledger=ledger) for ledger in ledgers)
+            covers = {before.hour: Cover(cover.epoch, ALL_SLOTS)}
+            return Closed(before.hour, covers, together, known.version if known else 0)
 
-        self.closed.change(project, LEDGER, LEDGER, HOUR, hour, with_epochs)
+        self.closed.change(before.project, LEDGER, LEDGER, HOUR, before.hour, with_epochs)
 
     def _write_day(self, project: str, day: str, event_types: Iterable[str]) -> None:
         """Put the day's hours together, facet by facet; of counts the day's item has them one by one already."""
         for event_type in event_types:
             if self.closed.get(project, event_type, COUNTS, DAY, day) is None:
                 continue  # no hour of the day has any: counts are written first
-            for facet in facets_of(self._spec(event_type)):
+            for facet in self._facets(event_type):
                 if facet != COUNTS:
 
                     def of_hours(before: Closed | None, event_type: str = event_type, facet: str = facet) -> Closed:
                         hours = list(self.closed.read(project, event_type, facet, HOUR, f"{day}T00", f"{day}T23"))
-                        covers = {hour: epoch for item in hours for hour, epoch in item.covers.items()}
+                        covers = {hour: cover for item in hours for hour, cover in item.covers.items()}
                         version = before.version if before else 0
                         return Closed(day, covers, Rollups({WHOLE: total_of(hours)}), version)
 
                     self.closed.change(project, event_type, facet, DAY, day, of_hours)
 
-    def _spec(self, event_type: str) -> RollupSpec:
-        return DERIVED.get(event_type) or self.contracts.spec(event_type)
+    def _facets(self, event_type: str) -> list[str]:
+        spec: RollupSpec = DERIVED.get(event_type) or self.contracts.spec(event_type)
+        return list(facets_of(spec))
 
 
-def _is_over(day: str, now: int) -> bool:
-    return now * 1000 >= hour_start_ms(f"{day}T00") + DAY_MS
+OVERTAKEN = Closing(False)
 
 
-def _is_later(before: Closed | None, hour: str, state: HourState) -> bool:
-    """Whether another run has closed the hour since, with more in it."""
-    return before is not None and before.covers.get(hour, -1) > state.epoch
+@dataclass(slots=True)
+class _Live:
+    """What an hour's merged items say up to the epoch that is frozen."""
+
+    signatures: dict[int, Signature] = field(default_factory=dict)  # by slot, of what no closed item covers
+    types: set[str] = field(default_factory=set)  # of the same
+    ledgers: list[tuple[int, Ledger]] = field(default_factory=list)  # with the epoch of each
+
+
+def _is_over(day: str, now_ms: int) -> bool:
+    return now_ms >= hour_start_ms(f"{day}T00") + DAY_MS

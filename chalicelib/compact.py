@@ -4,24 +4,29 @@ Each step is one transaction. A crash anywhere leaves whole transactions; the ne
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 
 from chalicelib.domain.deltas import Delta, Merged
+from chalicelib.domain.rollup_codec import decode
 from chalicelib.domain.rollups import merge_all
+from chalicelib.domain.signatures import total
 from chalicelib.domain.time_windows import from_ms
-from chalicelib.storage.dirty_hours import DirtyHours
-from chalicelib.storage.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
+from chalicelib.storage.hours_table import HoursTable
+from chalicelib.storage.rollups_table import MAX_MERGE, NAMED_SECONDS, RollupsTable, base_name, merged_name
 
 SETTLE_SECONDS = 60  # a stream batch that is still being retried rewrites its delta; after this it is rare
 FOLD_SECONDS = 360  # after a delta was merged: alerts and realtime look back five whole minutes before this one
-NAMED_SECONDS = 600  # a base names what it took in for as long; no reader takes that long, nor does a push
 MIN_FOLD = 3  # fewer items are not worth rewriting the base, of 150 KB where 200 deltas come in a minute
 MAX_FOLD = 90
-MAX_HELD = 2000  # deltas in memory at a time; a backlog of hours is worked off in shares
+MAX_HELD_BYTES = 64 * 1024 * 1024  # of deltas as they lie in the table, which are decoded one by one
+WORKERS = 4  # hours at the same time, so that none waits for all others
 
 log = logging.getLogger(__name__)
+
+Minute = tuple[int, str]  # the slot of some deltas, and the minute that they were written in
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,8 @@ class Compactor:
     """Merges the deltas of every project."""
 
     rollups: RollupsTable
-    dirty: DirtyHours
+    hours: HoursTable
+    workers: int = WORKERS
 
     def compact(self, now: int) -> int:
         """Merge what has settled by `now` (epoch seconds); returns how many deltas were absorbed.
@@ -38,53 +44,64 @@ class Compactor:
         """
         absorbed = 0
         failures: list[Exception] = []
-        for project, hour, deltas in self._hours(now - SETTLE_SECONDS):
+
+        def one(of: tuple[str, str, list[Delta]]) -> int | Exception:
+            project, hour, deltas = of
             try:
-                self.dirty.note(project, hour, f"deltas of {now}")  # before: what is merged late closes its hour again
-                absorbed += self._merge_hour(project, hour, deltas, now)
+                merged = self._merge_hour(project, hour, deltas, now)
                 self._fold_hour(project, hour, now)
+                return merged
             except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from compaction
                 log.warning("hour not compacted", extra={"project": project, "hour": hour, "reason": repr(error)})
-                failures.append(error)
+                return error
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            each = pool.map if self.workers > 1 else map
+            for held in _shares(self.rollups.settled_deltas(now - SETTLE_SECONDS)):
+                for done in each(one, _by_hour(held)):
+                    if isinstance(done, Exception):
+                        failures.append(done)
+                    else:
+                        absorbed += done
         if absorbed:
             log.info("deltas absorbed", extra={"deltas": absorbed})
         if failures:
             raise ExceptionGroup(f"{len(failures)} hours were not compacted", failures)
         return absorbed
 
-    def _hours(self, before: int) -> Iterator[tuple[str, str, list[Delta]]]:
-        settled = self.rollups.settled_deltas(before)
-        while held := list(islice(settled, MAX_HELD)):
-            held.sort(key=lambda d: (d.project, d.hour, d.written_at, d.id))
-            for (project, hour), deltas in groupby(held, key=lambda d: (d.project, d.hour)):
-                yield project, hour, list(deltas)
-
     def _merge_hour(self, project: str, hour: str, deltas: list[Delta], now: int) -> int:
         absorbed = 0
-        for minute, together in _by_minute(deltas):
+        for (slot, minute), together in _by_minute(deltas):
             for start in range(0, len(together), MAX_MERGE):
-                absorbed += self._merge(project, hour, minute, together[start : start + MAX_MERGE], now)
+                absorbed += self._merge(project, hour, (slot, minute), together[start : start + MAX_MERGE], now)
         return absorbed
 
-    def _merge(self, project: str, hour: str, minute: str, deltas: list[Delta], now: int) -> int:
-        state = self.rollups.state(project, hour)
+    def _merge(self, project: str, hour: str, of: Minute, deltas: list[Delta], now: int) -> int:
+        slot, minute = of
+        epoch = self.hours.get(project, hour).frozen + 1
         merged = Merged(
-            name=merged_name(hour, state.epoch, minute, deltas[0].id),
+            name=merged_name(hour, epoch, slot, minute, deltas[0].first),
             hour=hour,
-            epoch=state.epoch,
+            epoch=epoch,
+            slot=slot,
             minute=minute,
             merged_at=now,
-            rollups=merge_all(d.rollups for d in deltas),
+            signature=total(delta.signature for delta in deltas),
+            rollups=merge_all(decode(delta.body) for delta in deltas),
             absorbed=dict.fromkeys((d.id for d in deltas), now),
         )
-        return len(deltas) if self.rollups.absorb(deltas, merged, state) else 0
+        return len(deltas) if self.rollups.absorb(deltas, merged) else 0
 
     def _fold_hour(self, project: str, hour: str, now: int) -> None:
-        epoch = self.rollups.state(project, hour).epoch
-        name = base_name(hour, epoch)
-        items = {item.name: item for item in self.rollups.read_merged(project, hour, hour) if item.epoch == epoch}
-        before = items.pop(name, None)
-        old = [item for item in items.values() if item.merged_at < now - FOLD_SECONDS][:MAX_FOLD]
+        """Fold the older merged items of the open epoch, slot by slot."""
+        epoch = self.hours.get(project, hour).frozen + 1
+        items = [item for item in self.rollups.read_merged(project, hour, hour) if item.epoch == epoch]
+        for slot, of_slot in groupby(items, key=lambda item: item.slot):
+            self._fold_slot(project, hour, base_name(hour, epoch, slot), list(of_slot), now)
+
+    def _fold_slot(self, project: str, hour: str, name: str, items: Sequence[Merged], now: int) -> None:
+        before = next((item for item in items if item.name == name), None)
+        old = [item for item in items if item.name != name and item.merged_at < now - FOLD_SECONDS][:MAX_FOLD]
         if len(old) < MIN_FOLD:
             return
         parts = [before, *old] if before else old
@@ -95,9 +112,11 @@ class Compactor:
         base = Merged(
             name=name,
             hour=hour,
-            epoch=epoch,
+            epoch=old[0].epoch,
+            slot=old[0].slot,
             minute=old[-1].minute,
             merged_at=now,
+            signature=total(part.signature for part in parts),
             rollups=merge_all(part.rollups for part in parts),
             absorbed=lately(each for part in parts for each in part.absorbed.items()),
             folded=lately(before.folded.items() if before else ()) | {item.name: now for item in old},
@@ -106,7 +125,27 @@ class Compactor:
         self.rollups.fold(project, old, base)
 
 
-def _by_minute(deltas: Iterable[Delta]) -> Iterable[tuple[str, list[Delta]]]:
-    """Deltas by the minute they were written in, which keeps `the last five minutes` answerable after merging."""
-    for minute, group in groupby(deltas, key=lambda d: d.written_at // 60):
-        yield f"{from_ms(minute * 60_000):%Y-%m-%dT%H:%M}", list(group)
+def _shares(deltas: Iterable[Delta]) -> Iterator[list[Delta]]:
+    """The deltas in shares that memory can hold."""
+    share: list[Delta] = []
+    size_bytes = 0
+    for delta in deltas:
+        share.append(delta)
+        size_bytes += len(delta.body)
+        if size_bytes > MAX_HELD_BYTES:
+            yield share
+            share, size_bytes = [], 0
+    if share:
+        yield share
+
+
+def _by_hour(deltas: list[Delta]) -> Iterator[tuple[str, str, list[Delta]]]:
+    deltas.sort(key=lambda d: (d.project, d.hour, d.slot, d.written_at, d.id))
+    for (project, hour), of_hour in groupby(deltas, key=lambda d: (d.project, d.hour)):
+        yield project, hour, list(of_hour)
+
+
+def _by_minute(deltas: Iterable[Delta]) -> Iterator[tuple[Minute, list[Delta]]]:
+    """Deltas by slot and the minute they were written in, so that `the last five minutes` can be told after merging."""
+    for (slot, minute), group in groupby(deltas, key=lambda d: (d.slot, d.written_at // 60)):
+        yield (slot, f"{from_ms(minute * 60_000):%Y-%m-%dT%H:%M}"), list(group)

@@ -17,6 +17,7 @@ from itertools import groupby
 from typing import Any
 
 from chalicelib import metrics
+from chalicelib.domain.closing import Hour
 from chalicelib.domain.erasure import (
     FOR_EVER_MS,
     IMPORT_MS,
@@ -29,11 +30,13 @@ from chalicelib.domain.erasure import (
 )
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.time_windows import HOUR_MS, from_ms, hour_of, hour_start_ms, hours_between
-from chalicelib.storage.dirty_hours import DirtyHours, Unsettled
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.hour_folders import HourFolders
+from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import Lake
+from chalicelib.storage.manifests import ManifestGone
 from chalicelib.storage.user_rows import UserRows
 from chalicelib.storage.users_table import UsersTable
 
@@ -49,8 +52,8 @@ log = logging.getLogger(__name__)
 
 # By name: removes what is of some ids of a project, and was received before a time; returns how much it was.
 Places = Mapping[str, Callable[[str, Sequence[str], int], int]]
-# Has an hour written without the rows, and closed again; False when another run was there.
-Rewrite = Callable[[str, str, int, UserRows], bool]
+# Has an hour written without the rows of erased users, and closed again; False when other runs were there.
+Rewrite = Callable[[str, str, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,10 @@ class Eraser:
     files: Places
     forget_queries: Callable[[str, datetime], int]  # of a project, those that expire before a time
     lake: Lake
-    dirty: DirtyHours
+    hours: HoursTable
+    folders: HourFolders
     rewrite: Rewrite
-    settled: Callable[[str, str, int], bool]  # whether nothing live is left, by now, of a day's closed hours
+    clean: Callable[[str, str, int], bool]  # of a day, delete what was replaced; whether none of its hours waits
     arrivals: Callable[[str], Arrivals]
     importing: Callable[[str, int], list[int]]  # when imports began that were not over at some time
     stage: str
@@ -184,15 +188,13 @@ class Eraser:
 
     def _look_again(self, one: Erasure, end_ms: int | None) -> None:
         """Once what was absorbed is deleted: look at the days with a find, and all else, until there is nothing."""
-        due_ms = (one.swept_ms or 0) + GRACE_MS
-        unsettled = self.dirty.of(one.project) if self.now() >= due_ms else []
-        if self.now() < due_ms or any(at <= due_ms for state in unsettled for at in state.retired):
+        if self.now() < (one.swept_ms or 0) + GRACE_MS:
             return
-        if any(state.tail is not None and state.hour[:10] in one.days for state in unsettled):
-            return  # an hour that is not closed yet
         for day in sorted(one.days):
+            if not self.clean(one.project, day, self.now()):
+                return
             looked = self._clean([one], day, end_ms)
-            if looked.found or not looked.complete or not self.settled(one.project, day, self.now()):
+            if looked.found or not looked.complete:
                 return
         if self._clear(one) or self._forget(one):
             return
@@ -207,18 +209,25 @@ class Eraser:
         project = group[0].project
         owner = {user: one for one in group for user in one.ids}
         rows = UserRows({user: until for one in group for user, until in one.until.items()})
-        unsettled = {state.hour: state for state in self.dirty.between(project, f"{day}T00", f"{day}T23")}
+        states = {state.hour: state for state in self.hours.between(project, f"{day}T00", f"{day}T23")}
         start_ms = hour_start_ms(f"{day}T00")
         found, complete = False, True
         for hour in hours_between(start_ms, start_ms + 24 * HOUR_MS):
             if self._is_over(end_ms):
                 return Looked(found, complete=False)
-            folder, state = hour_folder(project, hour), unsettled.get(hour)
+            folder, state = hour_folder(project, hour), states.get(hour, Hour(project, hour))
             files = self.lake.files(folder)
+            if not files:
+                continue
+            try:
+                held = self.folders.held(state)
+            except ManifestGone:  # another version came since
+                complete = False
+                continue
             theirs = {name: self.lake.rows_of(folder + name, size, rows) for name, size in files.items()}
             found |= any(theirs.values())
-            absorbed = state.retired_names if state else set()
-            current = sum((users for name, users in theirs.items() if name not in absorbed), Counter[str]())
+            used = {*held.current, *held.fresh}
+            current = sum((users for name, users in theirs.items() if name in used), Counter[str]())
             if not current:
                 continue
             counts = Counter[str]()
@@ -229,19 +238,19 @@ class Eraser:
                 self.table.found_on(one, day)
             if not self._may_rewrite(hour, state, sum(files.values()), end_ms):
                 complete = False
-            elif self.rewrite(project, hour, self.now(), rows):
+            elif self.rewrite(project, hour, self.now()):
                 for one in whose:
                     self.table.removed(one, "lake", counts[one.id])
             else:
                 complete = False
         return Looked(found, complete)
 
-    def _may_rewrite(self, hour: str, state: Unsettled | None, size_bytes: int, end_ms: int | None) -> bool:
+    def _may_rewrite(self, hour: str, state: Hour, size_bytes: int, end_ms: int | None) -> bool:
         """Whether the hour is over, nobody else at work on it, and enough of the time left."""
         now_ms = self.now()
         if hour_start_ms(hour) + HOUR_MS + SETTLED_MS > now_ms:
             return False
-        if state is not None and state.began_at is not None and state.began_at + BUSY_MS > now_ms:
+        if state.began_ms > state.consolidated_ms and state.began_ms + BUSY_MS > now_ms:
             return False
         if self._is_over(end_ms, size_bytes * 1000 // BYTES_PER_SECOND):
             log.warning("hour left for another run", extra={"hour": hour, "size_bytes": size_bytes})

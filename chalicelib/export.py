@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 
 from chalicelib.domain.erasure import FOR_EVER_MS
 from chalicelib.domain.events import moment_of
-from chalicelib.domain.partitions import hour_folder, is_one_version
+from chalicelib.domain.partitions import TAIL, hour_folder
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms, hours_between, iso_ms
-from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.hour_folders import HourFolders
+from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import DICTIONARY, SORTED_BY, Lake
 from chalicelib.storage.user_rows import UserRows
 from chalicelib.storage.users_table import UsersTable
@@ -25,7 +26,8 @@ class Exporter:
     """Reads; writes nothing but the export. `rejected` has a user's rejected events, of a project and some ids."""
 
     lake: Lake
-    dirty: DirtyHours
+    folders: HourFolders
+    hours: HoursTable
     events: EventsTable
     users: UsersTable
     ids_of: Callable[[str, str], Sequence[str]]  # the user's own, and those before it
@@ -79,7 +81,7 @@ class Exporter:
 
     def _write(self, folder: str, files: dict[str, int], there: Path) -> tuple[set[str], int]:
         """The names of what was written, and how many rows it has."""
-        if not is_one_version(files):
+        if any(name.startswith(TAIL) for name in files):
             merge = self.lake.merge(folder, files)
             with pq.ParquetWriter(
                 there / MERGED, merge.schema, compression="zstd", use_dictionary=DICTIONARY, sorting_columns=SORTED_BY
@@ -102,6 +104,6 @@ class Exporter:
 
     def _files(self, project: str, hour: str) -> dict[str, int]:
         """Those that hold the hour as it is now."""
-        absorbed = {name for state in self.dirty.between(project, hour, hour) for name in state.retired_names}
-        files = self.lake.files(hour_folder(project, hour))
-        return {name: size for name, size in files.items() if name not in absorbed}
+        folder, sizes = hour_folder(project, hour), self.lake.files(hour_folder(project, hour))
+        _, keys = self.folders.keys(self.hours, project, hour)
+        return {name: sizes[name] for name in (key.removeprefix(folder) for key in keys) if name in sizes}

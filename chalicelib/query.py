@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from chalicelib.domain import sql
+from chalicelib.domain.closing import Hour
 from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.query_requests import MAX_PAGE, PARQUET, QueryRequest, QueryToSave, ResultPage
 from chalicelib.domain.reports import REPORTS
@@ -17,7 +18,9 @@ from chalicelib.domain.snapshots import Open, Snapshot
 from chalicelib.domain.sql_positions import as_written
 from chalicelib.domain.time_windows import to_ms
 from chalicelib.storage.athena import Athena, QueryState
-from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.hour_folders import HourFolders
+from chalicelib.storage.hours_table import HoursTable
+from chalicelib.storage.manifests import ManifestGone
 from chalicelib.storage.queries_table import Asked, QueriesTable, SavedQuery
 
 WAIT_SECONDS = 20.0  # then the caller asks again by id: API Gateway ends a request at 29 s
@@ -26,6 +29,7 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024  # Lambda answers at most 6 MB
 MAX_PARQUET_ROWS = 100_000_000
 MAX_REPORT_ROWS = 20_000
 MAX_ID_LENGTH = 128  # Athena's limit of a query id
+MAX_LISTED_HOURS = 50  # dirty ones whose folders are looked into before a query
 MAX_SAVED = 200  # queries of a project
 LINK_SECONDS = 900  # the function's credentials, which sign the links, last longer
 KEEP_DAYS = 7  # as long as the results bucket
@@ -38,7 +42,8 @@ class Analyst:
 
     athena: Athena
     queries: QueriesTable
-    dirty: DirtyHours
+    hours: HoursTable
+    folders: HourFolders
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     new_folder: Callable[[], str] = secrets.token_hex
@@ -107,7 +112,7 @@ class Analyst:
     def _start(self, asked: Asked, parameters: Mapping[str, Any], now: datetime) -> str:
         statement = sql.read(asked.sql)
         # The clock before the hours: a version that comes between the two is too new to be seen.
-        snapshot = Snapshot(to_ms(now), [Open(u.hour, u.version, u.upto) for u in self.dirty.of(asked.project)])
+        snapshot = Snapshot(to_ms(now), list(self._open_hours(asked.project)))
         sent = sql.confine(
             statement,
             project=asked.project,
@@ -125,6 +130,26 @@ class Analyst:
             raise InvalidRequest(message, code=error.code) from error
         self.queries.put(query_id, asked, now + timedelta(days=KEEP_DAYS))
         return query_id
+
+    def _open_hours(self, project: str) -> Iterator[Open]:
+        listed = 0
+        for hour in self.hours.unsettled(project):
+            if hour.version is None:
+                yield Open(hour.hour)
+            elif not hour.is_dirty:
+                yield Open(hour.hour, hour.version, (), hour.replaced)
+            elif listed == MAX_LISTED_HOURS:  # copies are left out; rows of users who were just erased are not
+                yield Open(hour.hour, hour.version)
+            else:
+                listed += 1
+                yield self._listed(hour)
+
+    def _listed(self, hour: Hour) -> Open:
+        try:
+            held = self.folders.held(hour)
+        except ManifestGone:  # replaced an hour ago, and since then the hour was read: it is too late for the query
+            return Open(hour.hour, hour.version)
+        return Open(hour.hour, hour.version, tuple(held.fresh))
 
     def _wait(self, query_id: str, asked: Asked, page: ResultPage) -> dict[str, Any]:
         deadline, pause = self.clock() + WAIT_SECONDS, POLL_SECONDS

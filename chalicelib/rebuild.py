@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from chalicelib.domain.chunks import chunks_of
 from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
 from chalicelib.domain.identity import Said
-from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.regrouping import messages_of
 from chalicelib.domain.time_windows import DAY_MS
-from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.hour_folders import HourFolders
+from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.users_table import UsersTable
 
@@ -39,7 +39,8 @@ class Rebuilder:
     """Writes the events table as it was, as far as its items would not have expired."""
 
     lake: Lake
-    dirty: DirtyHours
+    folders: HourFolders
+    hours: HoursTable
     events: EventsTable
     users: UsersTable
     erased: ErasedUsers
@@ -69,11 +70,9 @@ class Rebuilder:
 
     def _events(self, project: str, hours: Iterable[str]) -> Iterator[tuple[int, StoredEvent]]:
         for hour in hours:
-            state = next((state for state in self.dirty.of(project) if state.hour == hour), None)
-            if state and state.tail is not None:
+            state, keys = self.folders.keys(self.hours, project, hour)
+            if state.is_dirty:
                 raise NotSettled(f"{project} {hour} has files that are not consolidated yet: ops consolidate")
-            folder, absorbed = hour_folder(project, hour), state.retired_names if state else set()
-            keys = sorted(folder + name for name in self.lake.files(folder) if name not in absorbed)
-            for row in self.lake.rows(keys):
+            for row in self.lake.rows(sorted(keys)):
                 if self.erased.kept(project, [row.event]):
                     yield row.received_ms, row.event

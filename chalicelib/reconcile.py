@@ -8,20 +8,22 @@ hour, and the next run, an hour later, goes on from there.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from chalicelib import metrics
+from chalicelib.domain.closing import Cover
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.drift import Drift, differences
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, SESSIONS, all_types, facets_of, is_empty, part_of
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.rollups import Rollup, Rollups, RollupSpec
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, hours_between
+from chalicelib.finish import Finisher
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed
-from chalicelib.storage.dirty_hours import DirtyHours, Unsettled
 from chalicelib.storage.history import Facet, History, total_of
+from chalicelib.storage.hour_folders import HourFolders
+from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import Lake
 
 AGREES, REPAIRED, DIFFERS, WAITS, NO_FILE = "agrees", "repaired", "differs", "waits", "no file"
@@ -31,39 +33,6 @@ FUNCTION_SECONDS = 780  # of the function's 900: an hour that does not fit is th
 BYTES_PER_SECOND = 1024 * 1024  # of Parquet folded, a careful guess
 
 log = logging.getLogger(__name__)
-
-
-class Consolidates(Protocol):
-    """Makes an hour of the lake one file; what it gives has `files.keys`."""
-
-    def consolidate(self, project: str, hour: str, now_ms: int) -> Any:
-        """See chalicelib/consolidate.py."""
-
-    def finish(self, consolidated: Any) -> bool:
-        """See chalicelib/consolidate.py."""
-
-
-class Closes(Protocol):
-    """Closes hours and days from files."""
-
-    def fold(self, project: str, events: Iterable[dict[str, Any]], *, note: bool = True) -> Rollups:
-        """See chalicelib/close.py."""
-
-    def settle(self, project: str, hour: str, keys: Any, now: int) -> bool:
-        """See chalicelib/close.py."""
-
-    def close_days(self, project: str, now: int) -> int:
-        """See chalicelib/close.py."""
-
-
-class Sessionizes(Protocol):
-    """Counts sessions."""
-
-    def settle(self, project: str, hour: str, keys: Sequence[str]) -> int:
-        """See chalicelib/sessionize.py."""
-
-    def recount(self, project: str, day: str, *, write: bool) -> int:
-        """See chalicelib/sessionize.py."""
 
 
 class NotRepaired(Exception):
@@ -91,10 +60,9 @@ class Reconciler:
     contracts: Contracts
     history: History
     lake: Lake
-    dirty: DirtyHours
-    consolidator: Consolidates
-    closer: Closes
-    sessionizer: Sessionizes
+    folders: HourFolders
+    hours: HoursTable
+    finisher: Finisher
     stage: str
     clock: Callable[[], float] = time.monotonic
 
@@ -103,33 +71,29 @@ class Reconciler:
     ) -> Reconciled:
         """Compare an hour and, with `repair`, close it again if it differs; with `force` in any case.
 
-        A dirty hour is left to `consolidate`, unless it is asked for, too. Nothing is written without `repair`.
-        Raises NotRepaired, or what a consolidation raises.
+        A dirty hour is left to the hourly workflow, unless it is asked for, too. Nothing is written without `repair`.
+        Raises NotRepaired, or what finishing an hour raises.
         """
-        unsettled = next((state for state in self.dirty.of(project) if state.hour == hour), None)
-        is_dirty = unsettled is not None and unsettled.tail is not None
-        if is_dirty and not (repair and dirty_too):
-            return Reconciled(project, hour, WAITS)
-        done = self.consolidator.consolidate(project, hour, now * 1000) if is_dirty else None
-        keys = done.files.keys if done else self._keys(project, hour, unsettled)
-        events, drift, behind = self._compare(project, hour, keys)
-        if not keys:
-            if drift:
-                log.warning("an hour with numbers has no file", extra={"project": project, "hour": hour})
-            return Reconciled(project, hour, NO_FILE if drift else AGREES, 0, drift)
-        state = self.history.rollups.state(project, hour)
-        if not (drift or force or is_dirty or state.closed < state.frozen):  # the last is of a closing that died
-            return Reconciled(project, hour, AGREES, events)
+        state, keys = self.folders.keys(self.hours, project, hour)
+        was_dirty = state.is_dirty
+        if was_dirty:
+            if not (repair and dirty_too) or not self.finisher.finish(project, hour, now * 1000).closed:
+                return Reconciled(project, hour, WAITS)
+            state, keys = self.folders.keys(self.hours, project, hour)
+        events, drift, epoch = self._compare(project, hour, keys)
+        if not keys and drift:
+            log.warning("an hour with numbers has no file", extra={"project": project, "hour": hour})
+            return Reconciled(project, hour, NO_FILE, 0, drift)
+        if not (drift or (force and keys)):
+            return Reconciled(project, hour, REPAIRED if was_dirty else AGREES, events)
         if not repair:
             return Reconciled(project, hour, DIFFERS, events, drift)
-        if behind > state.frozen and not self.history.rollups.freeze(state, behind):
+        if epoch > state.frozen and not self.hours.skip_to(state, epoch):  # the hour's item is older than its numbers
             return Reconciled(project, hour, WAITS, events, drift)
-        done = done or self.consolidator.consolidate(project, hour, now * 1000)
-        self.sessionizer.settle(project, hour, done.files.keys)  # before the hour is closed
-        if not self.closer.settle(project, hour, done.files.keys, now):
+        done = self.finisher.finish(project, hour, now * 1000, anew=True)
+        if not done.closed:
             return Reconciled(project, hour, WAITS, events, drift)
-        self.consolidator.finish(done)
-        if drift and (left := self._compare(project, hour, done.files.keys)[1]):
+        if drift and (left := self._compare(project, hour, done.consolidated.files.keys)[1]):
             raise NotRepaired(f"{project} {hour} was closed again, and {len(left)} numbers differ, such as {left[0]}")
         self._tell(project, hour, drift)
         return Reconciled(project, hour, REPAIRED, events, drift)
@@ -139,18 +103,18 @@ class Reconciler:
 
         So are its sessions, with what the hours' files hold of them.
         """
-        sessions = self.sessionizer.recount(project, day, write=repair)
+        sessions = self.finisher.sessionizer.recount(project, day, write=repair)
         recounted = [Drift(day, SESSIONS, "", "items", 0, sessions)] if sessions else []
         if day in self.history.closed.noted_days(project):  # it is told by its hours until then
             if repair:
-                self.closer.close_days(project, now)
+                self.finisher.closer.close_days(project, now * 1000)
             self._tell(project, day, recounted)
             return Reconciled(project, day, REPAIRED if repair else WAITS, 0, recounted)
         drift = [*recounted, *self._compare_day(project, day)]
         if not drift or not repair:
             return Reconciled(project, day, DIFFERS if drift else AGREES, 0, drift)
         self.history.closed.note_day(project, day, f"reconciled#{now}")
-        self.closer.close_days(project, now)
+        self.finisher.closer.close_days(project, now * 1000)
         if left := list(self._compare_day(project, day)):
             raise NotRepaired(f"{project} {day} was put together again, and {len(left)} numbers differ: {left[0]}")
         self._tell(project, day, drift)
@@ -195,14 +159,9 @@ class Reconciler:
     def _seconds(self, project: str, hour: str) -> float:
         return sum(self.lake.files(hour_folder(project, hour)).values()) / BYTES_PER_SECOND
 
-    def _keys(self, project: str, hour: str, unsettled: Unsettled | None) -> list[str]:
-        folder = hour_folder(project, hour)
-        absorbed = unsettled.retired_names if unsettled else set()
-        return sorted(folder + name for name in self.lake.files(folder) if name not in absorbed)
-
     def _compare(self, project: str, hour: str, keys: Iterable[str]) -> tuple[int, list[Drift], int]:
         """How many events the files hold, by what the numbers differ, and the last epoch that an item covers."""
-        truth = self.closer.fold(project, self.lake.events(list(keys)), note=False)
+        truth = self.finisher.closer.fold(project, self.lake.events(list(keys)), note=False)
         everything = all_types(truth)
         types = {*self.history.rollups.event_types(project), *truth, ALL_TYPES}
         wanted = [(name, facet) for name in sorted(types) for facet in facets_of(self._spec(name))]
@@ -214,7 +173,7 @@ class Reconciler:
             drift += _drift(hour, (event_type, facet), seen, part)
             if ((event_type, facet), hour) not in shown.covers and not is_empty(part):
                 drift.append(Drift(hour, event_type, facet, "items", 0, 1))  # live ones tell its numbers, if any
-        return everything.count, drift, max(shown.covers.values(), default=-1)
+        return everything.count, drift, max((cover.epoch for cover in shown.covers.values()), default=0)
 
     def _compare_day(self, project: str, day: str) -> Iterator[Drift]:
         closed = self.history.closed
@@ -227,9 +186,9 @@ class Reconciler:
                 parts = [found[key] for h in hours if (key := (name, facet, HOUR, h)) in found]
                 whole = found.get((name, facet, DAY, day), Closed(day, {}, Rollups({WHOLE: Rollup()})))
                 yield from _drift(day, (name, facet), whole.rollups[WHOLE], total_of(parts))
-                epochs = {at: epoch for part in parts for at, epoch in part.covers.items()}
-                if whole.covers != epochs:
-                    yield Drift(day, name, facet, "epochs", sum(whole.covers.values()), sum(epochs.values()))
+                covers = {at: cover for part in parts for at, cover in part.covers.items()}
+                if whole.covers != covers:
+                    yield Drift(day, name, facet, "epochs", _epochs(whole.covers), _epochs(covers))
 
     def _spec(self, event_type: str) -> RollupSpec:
         return DERIVED.get(event_type) or self.contracts.spec(event_type)
@@ -246,6 +205,10 @@ def hours_due(upto: str | None, now: int) -> list[str]:
     first_ms = end_ms - DAY_MS if upto is None else hour_start_ms(upto) + HOUR_MS
     first_ms = max(first_ms, end_ms - MAX_NIGHTS * DAY_MS)
     return [hour_of(ms) for ms in range(first_ms, end_ms, HOUR_MS)]
+
+
+def _epochs(covers: Mapping[str, Cover]) -> int:
+    return sum(cover.epoch for cover in covers.values())
 
 
 def _drift(start: str, facet: Facet, shown: Rollup, stored: Rollup) -> Iterator[Drift]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
+from chalicelib.domain.closing import NOTHING_COVERED
 from chalicelib.domain.facets import COUNTS, DERIVED, SESSIONS, facets_of, is_empty, part_of
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.rollup_codec import decode, encode, encode_document
@@ -24,7 +25,6 @@ from chalicelib.storage.history import total_of
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.session_files import NOTHING, Listed, SessionFiles, Written
 
-EPOCH = 0  # no session is live, so nothing has to be told apart from what a closed item covers
 MAX_PASSES = 5  # of one run
 FOLDED_AT_ONCE = 100_000  # sessions; bounds memory
 SPEC = DERIVED[SESSIONS]
@@ -46,25 +46,25 @@ class Sessionizer:
     closed: ClosedTable
     new_token: Callable[[], str]
 
-    def settle(self, project: str, hour: str, keys: Sequence[str]) -> int:
-        """Count the sessions that the hour of these consolidated files has to do with; returns how many closed items
-        changed. Raises Unsteady.
+    def count(self, project: str, hour: str, version: str, keys: Sequence[str]) -> int:
+        """Count the sessions that the hour of these files of a version has to do with; returns how many closed items
+        changed. The hour is to be dirty meanwhile, so that what a run leaves that dies is put right. Raises Unsteady.
         """
         blocks = parts_of(self.lake.events(keys))
         some = next(blocks, None)
         if some is None and hour not in self.files.listed(project, hour, hour):
             return 0
-        self.files.write(project, hour, chain([some or []], blocks))
+        self.files.write(project, hour, version, chain([some or []], blocks))
         return self._settle(project, hour, hour, None)
 
-    def keep(self, project: str, hour: str, events: Iterable[dict[str, Any]]) -> Written | None:
+    def keep(self, project: str, hour: str, version: str, events: Iterable[dict[str, Any]]) -> Written | None:
         """Write down the parts of an hour whose events these are, in order of time; `settle_days` is to follow.
 
         None where there are none.
         """
         blocks = parts_of(events)
         some = next(blocks, None)
-        return self.files.write(project, hour, chain([some], blocks)) if some else None
+        return self.files.write(project, hour, version, chain([some], blocks)) if some else None
 
     def settle_days(self, project: str, days: Collection[str], written: Mapping[str, Written], put: PutNew) -> int:
         """Count the sessions of days that were not there before, all of whose hours' parts are `written` down, by hour.
@@ -93,7 +93,9 @@ class Sessionizer:
                 return changed
         raise Unsteady(f"{project} {first}: session parts were written during each of {MAX_PASSES} passes")
 
-    def _update(self, project: str, of: str, to: str, listed: Listed, new: "_New | None", *, write: bool) -> int:
+    def _update(
+        self, project: str, of: str, to: str, listed: Mapping[str, Listed], new: "_New | None", *, write: bool
+    ) -> int:
         """Bring the sessions that began within reach of the hours in line with the parts of these files."""
         first, last = _hours_from(of, 1 - REACH_HOURS), _hours_from(to, REACH_HOURS - 1)
         truth = self._truth(project, first, last, listed, new.written if new else NOTHING)
@@ -128,7 +130,7 @@ class Sessionizer:
         return changed + sum(map(len, different.values()))
 
     def _truth(
-        self, project: str, first: str, last: str, listed: Listed, at_hand: Mapping[str, Written]
+        self, project: str, first: str, last: str, listed: Mapping[str, Listed], at_hand: Mapping[str, Written]
     ) -> dict[str, Rollup]:
         """The sessions that began in the hours from `first` to `last`, by hour."""
         found: dict[str, Rollup] = {}
@@ -162,13 +164,13 @@ class Sessionizer:
             def in_day(before: Closed | None) -> Closed:
                 day = before or Closed(hour[:10], {}, Rollups())
                 rollups = Rollups({**day.rollups, hour: part})
-                return Closed(day.start, {**day.covers, hour: EPOCH}, rollups, day.version)
+                return Closed(day.start, {**day.covers, hour: NOTHING_COVERED}, rollups, day.version)
 
             self.closed.change(project, SESSIONS, facet, DAY, hour[:10], in_day)
         else:
 
             def as_hour(before: Closed | None) -> Closed:
-                return one(hour, EPOCH, part, before.version if before else 0)
+                return one(hour, NOTHING_COVERED, part, before.version if before else 0)
 
             self.closed.change(project, SESSIONS, facet, HOUR, hour, as_hour)
 
@@ -186,13 +188,13 @@ def _items(day: str, hours: Mapping[str, Rollup]) -> Iterator[tuple[str, str, st
     """Event type, facet, grain and item of all that is kept of a day whose sessions are all known."""
     for facet in facets_of(SPEC):
         parts = {hour: part for hour, rollup in hours.items() if not is_empty(part := part_of(rollup, facet))}
-        covers = dict.fromkeys(parts, EPOCH)
+        covers = dict.fromkeys(parts, NOTHING_COVERED)
         if not parts:
             continue
         if facet == COUNTS:
             yield SESSIONS, facet, DAY, Closed(day, covers, Rollups(parts))
             continue
-        items = [one(hour, EPOCH, part, 0) for hour, part in parts.items()]
+        items = [one(hour, NOTHING_COVERED, part, 0) for hour, part in parts.items()]
         yield from ((SESSIONS, facet, HOUR, item) for item in items)
         yield SESSIONS, facet, DAY, Closed(day, covers, Rollups({WHOLE: total_of(items)}))
 

@@ -37,12 +37,13 @@ from chalicelib.storage.annotations_table import AnnotationsTable
 from chalicelib.storage.anomalies_table import AnomaliesTable
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
-from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.history import History
+from chalicelib.storage.hour_folders import HourFolders
+from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.notices import Notices
@@ -64,26 +65,20 @@ if TYPE_CHECKING:
     from chalicelib.query import Analyst
     from chalicelib.wiring_lake import (
         archiver,
-        closer,
-        consolidator,
         detector,
         eraser,
+        finisher,
         importer,
         reconciler,
-        sessionizer,
-        settle,
     )
 
     __all__ = [
         "archiver",
-        "closer",
-        "consolidator",
         "detector",
         "eraser",
+        "finisher",
         "importer",
         "reconciler",
-        "sessionizer",
-        "settle",
     ]
 
 ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
@@ -173,8 +168,8 @@ def ledger_table() -> LedgerTable:
 
 
 @cache
-def dirty_hours() -> DirtyHours:
-    return DirtyHours(client("dynamodb"), settings().rollups_table)
+def hours_table() -> HoursTable:
+    return HoursTable(client("dynamodb"), settings().rollups_table)
 
 
 @cache
@@ -273,7 +268,7 @@ def hourly_workflow() -> Workflow:
 
 @cache
 def compactor() -> Compactor:
-    return Compactor(rollups_table(), dirty_hours())
+    return Compactor(rollups_table(), hours_table())
 
 
 @cache
@@ -322,7 +317,7 @@ def analyst() -> "Analyst":
     athena = Athena(
         client("athena"), signing_client(), found.athena_database, found.athena_workgroup, found.results_bucket
     )
-    return Analyst(athena, queries_table(), dirty_hours())
+    return Analyst(athena, queries_table(), hours_table(), HourFolders(data_bucket()))
 
 
 @cache

@@ -5,9 +5,8 @@ who needs a stage of these imports this module then and there.
 """
 
 import secrets
-import time
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 
 from chalicelib.archive import Archiver
 from chalicelib.backfill import Backfiller
@@ -16,16 +15,19 @@ from chalicelib.consolidate import Consolidator, Overtaken
 from chalicelib.detect import Detector
 from chalicelib.domain.events import Admitter
 from chalicelib.erase import Eraser
+from chalicelib.finish import Finisher
 from chalicelib.forget import Forgetter
 from chalicelib.importing import Importer
+from chalicelib.rearchive import Rearchiver
 from chalicelib.reconcile import Reconciler
 from chalicelib.sessionize import Sessionizer
+from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.new_days import NewDays
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.record_sets import RecordSets
 from chalicelib.storage.rollup_history import RollupHistory
 from chalicelib.storage.session_files import SessionFiles, Written
-from chalicelib.storage.user_rows import UserRows
 from chalicelib.wiring import (
     access_table,
     anomalies_table,
@@ -35,11 +37,11 @@ from chalicelib.wiring import (
     contracts,
     control_table,
     data_bucket,
-    dirty_hours,
     erased_users,
     erasures_table,
     events_table,
     history,
+    hours_table,
     imports_table,
     new_event_id,
     notices,
@@ -59,29 +61,36 @@ def lake() -> Lake:
 
 @cache
 def archiver() -> Archiver:
-    return Archiver(lake(), dirty_hours(), erased_users())
+    return Archiver(lake(), hours_table(), erased_users())
 
 
 @cache
-def consolidator() -> Consolidator:
-    return Consolidator(lake(), dirty_hours(), settings().stage, lambda: secrets.token_hex(4))
+def hour_folders() -> HourFolders:
+    return HourFolders(data_bucket())
 
 
 @cache
-def sessionizer() -> Sessionizer:
-    files = SessionFiles(data_bucket())
-    return Sessionizer(lake(), files, closed_table(), lambda: secrets.token_hex(4))
+def finisher() -> Finisher:
+    new_run = partial(secrets.token_hex, 4)
+    folders, records = hour_folders(), RecordSets(data_bucket())
+    consolidator = Consolidator(lake(), folders, records, hours_table(), erased_users(), new_run)
+    sessionizer = Sessionizer(lake(), SessionFiles(data_bucket()), closed_table(), new_run)
+    return Finisher(hours_table(), consolidator, sessionizer, closer(), settings().stage)
 
 
 @cache
 def closer() -> Closer:
-    return Closer(contracts(), rollups_table(), closed_table(), settings().stage, lake())
-
-
-def settle(project: str, hour: str, keys: Sequence[str]) -> bool:
-    """What follows a consolidation: sessions before the closer, which puts together the days that they changed."""
-    sessionizer().settle(project, hour, keys)
-    return closer().settle(project, hour, keys, int(time.time()))
+    rearchiver = Rearchiver(events_table(), lake(), hour_folders(), hours_table(), erased_users(), settings().stage)
+    return Closer(
+        contracts(),
+        rollups_table(),
+        hours_table(),
+        closed_table(),
+        lake(),
+        hour_folders(),
+        settings().stage,
+        rearchiver.is_incomplete,
+    )
 
 
 @cache
@@ -90,40 +99,37 @@ def reconciler() -> Reconciler:
         contracts(),
         history(),
         lake(),
-        dirty_hours(),
-        consolidator(),
-        closer(),
-        sessionizer(),
+        hour_folders(),
+        hours_table(),
+        finisher(),
         settings().stage,
     )
 
 
 @cache
 def importer() -> Importer:
-    def settle_hour(project: str, hour: str) -> bool:
-        done = consolidator().consolidate(project, hour, int(time.time() * 1000))
-        sessionizer().settle(project, hour, done.files.keys)
-        events = lake().events(done.files.keys)
-        return closer().close(project, hour, events, int(time.time())).closed and consolidator().finish(done)
+    def finish(project: str, hour: str) -> bool:
+        return finisher().finish(project, hour, now_ms()).closed
 
     def close_days(project: str, days: Collection[str]) -> None:
-        closer().close_days(project, int(time.time()), days)
+        closer().close_days(project, now_ms(), days)
 
-    new_days = NewDays(client("dynamodb"), settings().rollups_table)
+    new_days, sessionizer = NewDays(client("dynamodb"), settings().rollups_table), finisher().sessionizer
 
     def count_sessions(project: str, days: Sequence[str], written: Mapping[str, Written]) -> None:
-        sessionizer().settle_days(project, days, written, new_days.put)
+        sessionizer.settle_days(project, days, written, new_days.put)
 
     backfiller = Backfiller(
         lake(),
-        dirty_hours(),
+        hour_folders(),
+        hours_table(),
         new_days,
         contracts(),
         closer().fold,
-        settle_hour,
+        finish,
         close_days,
         closed_table().forget_day,
-        sessionizer().keep,
+        sessionizer.keep,
         count_sessions,
     )
     admitter = Admitter(contracts(), new_event_id)
@@ -141,14 +147,11 @@ def importer() -> Importer:
 
 @cache
 def eraser() -> Eraser:
-    def rewrite(project: str, hour: str, at_ms: int, without: UserRows) -> bool:
+    def rewrite(project: str, hour: str, at_ms: int) -> bool:
         try:
-            done = consolidator().consolidate(project, hour, at_ms, without)
+            finisher().finish(project, hour, at_ms, anew=True)
         except Overtaken:
             return False
-        sessionizer().settle(project, hour, done.files.keys)
-        if closer().settle(project, hour, done.files.keys, at_ms // 1000, follow=True):
-            consolidator().finish(done)
         return True
 
     forgetter = Forgetter(
@@ -167,9 +170,10 @@ def eraser() -> Eraser:
         files=forgetter.places(),
         forget_queries=forgetter.queries,
         lake=lake(),
-        dirty=dirty_hours(),
+        hours=hours_table(),
+        folders=hour_folders(),
         rewrite=rewrite,
-        settled=lambda project, day, at_ms: closer().is_cleaned(project, day, at_ms // 1000),
+        clean=finisher().clean_day,
         arrivals=access_table().arrivals,
         importing=imports_table().going_on,
         stage=settings().stage,

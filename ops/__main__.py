@@ -6,7 +6,19 @@ import sys
 from types import ModuleType
 
 from infra import project
-from ops import consolidate, erasures, export, imports, keys, projects, rebuild, reconcile, redrive, unreadable
+from ops import (
+    consolidate,
+    erasures,
+    export,
+    imports,
+    keys,
+    projects,
+    rearchive,
+    rebuild,
+    reconcile,
+    redrive,
+    unreadable,
+)
 
 COMMANDS: dict[str, ModuleType] = {
     "projects": projects,
@@ -16,6 +28,7 @@ COMMANDS: dict[str, ModuleType] = {
     "consolidate": consolidate,
     "import": imports,
     "reconcile": reconcile,
+    "rearchive": rearchive,
     "rebuild": rebuild,
     "export": export,
     "erasures": erasures,

@@ -19,17 +19,13 @@ from tqdm import tqdm
 
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms, hours_between
 from chalicelib.export import Exporter
-from chalicelib.storage.dirty_hours import DirtyHours
-from chalicelib.storage.events_table import EventsTable
-from chalicelib.storage.lake import Lake
-from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.quarantine_files import QuarantineFiles
 from chalicelib.storage.users_table import UsersTable
 from infra.project import OperatorError
+from ops.hours import Hours
 from ops.projects import access_table, known_project
 from ops.ranges import add_range
 from ops.stages import add_common, client, environment, show_one
-from ops.unreadable import bucket_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,21 +88,20 @@ def export_project(arguments: argparse.Namespace, exporter: Exporter) -> None:
 
 def exporter(stage: str) -> Exporter:
     """That of the stage."""
-    dynamodb, tables = client(stage, "dynamodb"), environment(stage)
-    bucket = DataBucket(client(stage, "s3"), bucket_of(stage))
-    events, users = EventsTable(dynamodb, tables["EVENTS_TABLE"]), UsersTable(dynamodb, tables["EVENTS_TABLE"])
-    files = QuarantineFiles(bucket)
+    found = Hours(stage)
+    users = UsersTable(client(stage, "dynamodb"), environment(stage)["EVENTS_TABLE"])
+    files = QuarantineFiles(found.lake.bucket)
 
     def rejected(project: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
         for record in files.naming(project, ids):
             yield record.to_json()
 
-    dirty = DirtyHours(dynamodb, tables["ROLLUPS_TABLE"])
     return Exporter(
-        Lake(bucket),
-        dirty,
-        events,
+        found.lake,
+        found.folders,
+        found.table,
+        found.events,
         users,
-        lambda project, user: users.ids_of(project, user, events.is_user),
+        lambda project, user: users.ids_of(project, user, found.events.is_user),
         rejected,
     )

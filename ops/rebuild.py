@@ -16,18 +16,13 @@ from tqdm import tqdm
 
 from chalicelib.rebuild import NotSettled, Rebuilder
 from chalicelib.reconcile import AGREES
-from chalicelib.storage.dirty_hours import DirtyHours
-from chalicelib.storage.erased_users import ErasedUsers
-from chalicelib.storage.events_table import EventsTable
-from chalicelib.storage.lake import Lake
-from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.users_table import UsersTable
 from infra.project import OperatorError
 from ops import reconcile
+from ops.hours import Hours
 from ops.projects import access_table, known_project
 from ops.ranges import add_hours, hours_of
 from ops.stages import add_common, client, environment, show
-from ops.unreadable import bucket_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,15 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
         show(arguments, [row for row in rows if row["events"] or row["state"] != AGREES])
         return 0
     known_project(access_table(arguments.stage), arguments.project)
-    stage, dynamodb = arguments.stage, client(arguments.stage, "dynamodb")
-    table = environment(stage)["EVENTS_TABLE"]
-    rebuilder = Rebuilder(
-        Lake(DataBucket(client(stage, "s3"), bucket_of(stage))),
-        DirtyHours(dynamodb, environment(stage)["ROLLUPS_TABLE"]),
-        EventsTable(dynamodb, table),
-        UsersTable(dynamodb, table),
-        ErasedUsers(dynamodb, environment(stage)["CONTROL_TABLE"]),
-    )
+    found = Hours(arguments.stage)
+    users = UsersTable(client(arguments.stage, "dynamodb"), environment(arguments.stage)["EVENTS_TABLE"])
+    rebuilder = Rebuilder(found.lake, found.folders, found.table, found.events, users, found.erased)
     hours = tqdm(hours_of(arguments), unit=" hours", desc="rebuilt", disable=None)
     try:
         rebuilt = rebuilder.rebuild(arguments.project, hours, int(time.time() * 1000))

@@ -9,7 +9,6 @@ of closed hours differ, or differ still; an hour that waits to be closed again i
 """
 
 import argparse
-import secrets
 import sys
 import time
 from collections import Counter
@@ -18,24 +17,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from chalicelib.close import Closer
-from chalicelib.consolidate import Consolidator, Overtaken
-from chalicelib.domain.contracts import Contracts
-from chalicelib.reconcile import AGREES, DIFFERS, NO_FILE, WAITS, NotRepaired, Reconciled, Reconciler
-from chalicelib.sessionize import Sessionizer
-from chalicelib.storage.closed_table import ClosedTable
-from chalicelib.storage.dirty_hours import DirtyHours
-from chalicelib.storage.history import History
-from chalicelib.storage.lake import Lake
-from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.rollups_table import RollupsTable
-from chalicelib.storage.session_files import SessionFiles
-from infra.project import ROOT, OperatorError
-from ops.consolidate import WAITING
+from chalicelib.consolidate import Overtaken
+from chalicelib.reconcile import AGREES, DIFFERS, NO_FILE, WAITS, NotRepaired, Reconciled
+from infra.project import OperatorError
+from ops.hours import WAITING, Hours
 from ops.projects import access_table, known_project
 from ops.ranges import add_hours, hours_of
-from ops.stages import add_common, client, environment, show
-from ops.unreadable import bucket_of
+from ops.stages import add_common, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> Iterator[Reconciled]:
     """Each hour of the command line, and each day that is whole in it; tells on the terminal how far it is."""
     known_project(access_table(arguments.stage), arguments.project)
-    reconciler, project = reconciler_of(arguments.stage), arguments.project
+    reconciler, project = Hours(arguments.stage).reconciler, arguments.project
     hours = hours_of(arguments)
     found: Counter[str] = Counter()
     try:
@@ -73,23 +61,6 @@ def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> I
     if found[WAITS]:
         why = WAITING if repair else "something came in since; by `consolidate`, or without --dry-run"
         print(f"{found[WAITS]:,} wait to be closed: {why}", file=sys.stderr)
-
-
-def reconciler_of(stage: str) -> Reconciler:
-    """What compares the stage's hours."""
-    dynamodb, table = client(stage, "dynamodb"), environment(stage)["ROLLUPS_TABLE"]
-    contracts, lake = Contracts.load(ROOT / "schemas"), Lake(DataBucket(client(stage, "s3"), bucket_of(stage)))
-    rollups, closed, dirty = RollupsTable(dynamodb, table), ClosedTable(dynamodb, table), DirtyHours(dynamodb, table)
-    return Reconciler(
-        contracts,
-        History(rollups, closed),
-        lake,
-        dirty,
-        Consolidator(lake, dirty, stage, lambda: secrets.token_hex(4)),
-        Closer(contracts, rollups, closed, stage, lake),
-        Sessionizer(lake, SessionFiles(lake.bucket), closed, lambda: secrets.token_hex(4)),
-        stage,
-    )
 
 
 def rows(done: Reconciled) -> list[dict[str, Any]]:

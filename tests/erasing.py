@@ -18,7 +18,6 @@ from chalicelib.aggregate import Aggregator
 from chalicelib.archive import Archiver
 from chalicelib.collect import Collector
 from chalicelib.compact import Compactor
-from chalicelib.consolidate import Consolidator
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
 from chalicelib.domain.chunks import Chunk
@@ -37,9 +36,9 @@ from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queries_table import Asked, QueriesTable
-from chalicelib.storage.user_rows import UserRows
 from chalicelib.storage.users_table import UsersTable
 from tests import importing
+from tests.hours import finisher_of
 from tests.stores import empty_stores, stream_record
 
 TEN = parse_ms("2026-11-21T10:00:00Z")
@@ -89,13 +88,14 @@ class World(importing.World):
             assert self.processor.process(sent) == []
         records = list(self._new_records())
         if records:
-            Aggregator(self.contracts, self.rollups, self.stores.bucket).aggregate(records, self.now_ms // 1000)
-            Archiver(self.lake, self.dirty, self.erased).archive(records)
+            Aggregator(self.contracts, self.rollups, self.stores.bucket).aggregate(records, self.now_ms)
+            Archiver(self.lake, self.hours, self.erased).archive(records)
 
     def hourly(self) -> None:
         """The schedules: merge what is live, consolidate and close what is due, delete what was absorbed."""
-        Compactor(self.rollups, self.dirty).compact(self.now_ms // 1000)
-        self.consolidator.run(self.now_ms, lambda done: self.settle(done.project, done.hour, done.files.keys))
+        Compactor(self.rollups, self.hours).compact(self.now_ms // 1000)
+        found = self.finisher.consolidate_due(self.now_ms)
+        self.finisher.finish_all(found["hours"], self.now_ms)
 
     def wait(self, minutes: int) -> None:
         """The clock goes on, and what is scheduled happens once."""
@@ -111,14 +111,10 @@ class World(importing.World):
         """That of one process."""
         dynamodb, s3 = dynamodb or self.stores.events.client, s3 or self.stores.bucket.client
         bucket, table = DataBucket(s3, "data"), ImportsTable(dynamodb, "control")
-        lake, dirty = Lake(bucket), replace(self.dirty, client=dynamodb)
-        consolidator = Consolidator(lake, dirty, "test", lambda: f"e{next(self.runs)}")
+        finisher = finisher_of(self.contracts, dynamodb, s3, self._now, self.runs)
 
-        def rewrite(project: str, hour: str, now_ms: int, without: UserRows) -> bool:
-            done = consolidator.consolidate(project, hour, now_ms, without)
-            self.sessionizer.settle(project, hour, done.files.keys)
-            if self.closer.settle(project, hour, done.files.keys, now_ms // 1000, follow=True):
-                consolidator.finish(done)
+        def rewrite(project: str, hour: str, now_ms: int) -> bool:
+            finisher.finish(project, hour, now_ms, anew=True)
             return True
 
         forgetter = Forgetter(
@@ -136,10 +132,11 @@ class World(importing.World):
             users=UsersTable(dynamodb, "events"),
             files=forgetter.places(),
             forget_queries=forgetter.queries,
-            lake=lake,
-            dirty=dirty,
+            lake=Lake(bucket),
+            hours=finisher.hours,
+            folders=finisher.consolidator.folders,
             rewrite=rewrite,
-            settled=lambda project, day, at_ms: self.closer.is_cleaned(project, day, at_ms // 1000),
+            clean=finisher.clean_day,
             arrivals=lambda _: self.arrivals,
             importing=table.going_on,
             stage="test",

@@ -1,30 +1,27 @@
 """A project's imports on moto's stores: the tasks as the workflow calls them, and what the product says then."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from chalicelib.backfill import Backfiller
-from chalicelib.close import Closer
-from chalicelib.consolidate import Consolidator
 from chalicelib.domain.access import Project
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.events import Admitter, Mode
 from chalicelib.domain.imports import Import
-from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.time_windows import parse_ms
+from chalicelib.finish import Finisher
 from chalicelib.importing import Importer
 from chalicelib.report import Reporter
-from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.new_days import NewDays
 from chalicelib.storage.notices import Notices
-from chalicelib.storage.session_files import SessionFiles
+from tests.hours import finisher_of
 from tests.stores import Stores, empty_stores
 from tests.told import Told
 
@@ -45,54 +42,39 @@ class World:
     def __post_init__(self) -> None:
         self.table = ImportsTable(self.stores.control.client, self.stores.control.name)
         self.lake = Lake(self.stores.bucket)
-        self.dirty = replace(self.stores.dirty, clock=lambda: self.now_ms / 1000)
+        self.hours = replace(self.stores.hours, clock=lambda: self.now_ms / 1000)
         self.runs = iter(range(10**6))
         self.contracts = CONTRACTS
         self.rollups = self.stores.rollups
 
     @property
-    def closer(self) -> Closer:
-        return Closer(self.contracts, self.rollups, self.stores.closed, "test", self.lake)
-
-    @property
-    def consolidator(self) -> Consolidator:
-        return Consolidator(self.lake, self.dirty, "test", lambda: f"c{next(self.runs)}")
-
-    @property
-    def sessionizer(self) -> Sessionizer:
-        return Sessionizer(
-            self.lake, SessionFiles(self.stores.bucket), self.stores.closed, lambda: f"s{next(self.runs)}"
+    def finisher(self) -> Finisher:
+        """That of one process."""
+        return finisher_of(
+            self.contracts, self.rollups.client, self.stores.bucket.client, lambda: self.now_ms, self.runs
         )
-
-    def settle(self, project: str, hour: str, keys: Sequence[str]) -> bool:
-        """What follows a consolidation."""
-        self.sessionizer.settle(project, hour, keys)
-        return self.closer.settle(project, hour, keys, self.now_ms // 1000)
 
     @property
     def importer(self) -> Importer:
-        def settle(project: str, hour: str) -> bool:
-            done = self.consolidator.consolidate(project, hour, self.now_ms)
-            self.sessionizer.settle(project, hour, done.files.keys)
-            events = self.lake.events(done.files.keys)
-            closed = self.closer.close(project, hour, events, self.now_ms // 1000).closed
-            return closed and self.consolidator.finish(done)
+        """That of one process."""
+        finisher = self.finisher
 
         def close_days(project: str, days: Collection[str]) -> None:
-            self.closer.close_days(project, self.now_ms // 1000, days)
+            finisher.closer.close_days(project, self.now_ms, days)
 
         days = NewDays(self.rollups.client, self.rollups.name)
         backfiller = Backfiller(
             self.lake,
-            self.dirty,
+            self.stores.folders,
+            self.hours,
             days,
             self.contracts,
-            self.closer.fold,
-            settle,
+            finisher.closer.fold,
+            lambda project, hour: finisher.finish(project, hour, self.now_ms).closed,
             close_days,
             self.stores.closed.forget_day,
-            self.sessionizer.keep,
-            lambda project, new, written: self.sessionizer.settle_days(project, new, written, days.put),
+            finisher.sessionizer.keep,
+            lambda project, new, written: finisher.sessionizer.settle_days(project, new, written, days.put),
         )
         admitter = Admitter(self.contracts, lambda _: "made-up")
         notices = Notices(self.told, self.told, "topic", "bus")
@@ -145,9 +127,7 @@ class World:
 
     def ids(self, hour: str, project: str = "demo") -> list[str]:
         """The ids of an hour's rows as a query finds them before copies are left out."""
-        folder = hour_folder(project, hour)
-        absorbed = {name for s in self.dirty.between(project, hour, hour) for name in s.retired_names}
-        keys = [folder + name for name in self.lake.files(folder) if name not in absorbed]
+        _, keys = self.stores.folders.keys(self.hours, project, hour)
         return [e for batch in self.lake.batches(keys, ["event_id"]) for e in batch.column("event_id").to_pylist()]
 
 

@@ -14,12 +14,13 @@ from chalicelib.domain.chunks import Parcel
 from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.control_table import ControlTable
-from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.history import History
+from chalicelib.storage.hour_folders import HourFolders
+from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
@@ -44,7 +45,7 @@ class Stores:
     access: AccessTable
     quotas: QuotaTable
     ledger: LedgerTable
-    dirty: DirtyHours
+    hours: HoursTable
     users: UsersTable
     erased: ErasedUsers
     erasures: ErasuresTable
@@ -60,6 +61,11 @@ class Stores:
     def closed(self) -> ClosedTable:
         """Closed rollups."""
         return ClosedTable(self.rollups.client, self.rollups.name)
+
+    @property
+    def folders(self) -> HourFolders:
+        """Which file of the lake holds what."""
+        return HourFolders(self.bucket)
 
     def objects(self, prefix: str = "") -> list[str]:
         """The keys in the data bucket."""
@@ -108,7 +114,7 @@ def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
             access=AccessTable(dynamodb, "control"),
             quotas=QuotaTable(dynamodb, "control"),
             ledger=LedgerTable(dynamodb, "rollups"),
-            dirty=DirtyHours(dynamodb, "rollups"),
+            hours=HoursTable(dynamodb, "rollups"),
             users=UsersTable(dynamodb, "events"),
             erased=ErasedUsers(dynamodb, "control"),
             erasures=ErasuresTable(dynamodb, "control"),
@@ -155,8 +161,11 @@ def create_table(dynamodb: Any, name: str, indexes: Mapping[str, str] = MappingP
     )
 
 
-def stream_record(chunk: Any, number: int, *, name: str = "INSERT") -> dict[str, Any]:
-    """A record of the events table's stream as a trigger hands it over; `number` is its place in the shard."""
+def stream_record(chunk: Any, number: int, *, name: str = "INSERT", created: int | None = None) -> dict[str, Any]:
+    """A record of the events table's stream as a trigger hands it over; `number` is its place in the shard.
+
+    It was created when the chunk was received, unless another epoch second is named.
+    """
     from base64 import b64encode
 
     image: dict[str, Any] = {
@@ -174,5 +183,10 @@ def stream_record(chunk: Any, number: int, *, name: str = "INSERT") -> dict[str,
     return {
         "eventID": f"r{number:06d}",
         "eventName": name,
-        "dynamodb": {"SequenceNumber": str(100_000 + number), "NewImage": image, "Keys": {}},
+        "dynamodb": {
+            "SequenceNumber": str(100_000 + number),
+            "ApproximateCreationDateTime": chunk.received_ms // 1000 if created is None else created,
+            "NewImage": image,
+            "Keys": {},
+        },
     }

@@ -34,7 +34,7 @@ def count(stores: Stores, project: str, hour: str = HOUR) -> int:
 
 
 def test_late_and_out_of_order_events_count_in_the_hour_they_occurred_in(stores: Stores) -> None:
-    aggregator(stores).aggregate(records("demo", NINE + 1, NINE - 50 * 3_600_000, NINE), now=1)
+    aggregator(stores).aggregate(records("demo", NINE + 1, NINE - 50 * 3_600_000, NINE), now_ms=1000)
 
     assert count(stores, "demo") == 2
     assert count(stores, "demo", "2026-11-19T07") == 1
@@ -44,8 +44,8 @@ def test_late_and_out_of_order_events_count_in_the_hour_they_occurred_in(stores:
 def test_a_rewritten_chunk_counts_nothing(stores: Stores) -> None:
     [record] = records("demo", NINE)
 
-    aggregator(stores).aggregate([record, {**record, "eventName": "MODIFY", "eventID": "x"}], now=1)
-    aggregator(stores).aggregate([{**record, "eventName": "REMOVE"}], now=1)
+    aggregator(stores).aggregate([record, {**record, "eventName": "MODIFY", "eventID": "x"}], now_ms=1000)
+    aggregator(stores).aggregate([{**record, "eventName": "REMOVE"}], now_ms=1000)
 
     assert count(stores, "demo") == 1
 
@@ -64,7 +64,7 @@ def test_a_bot_is_in_the_ledger_and_in_no_metric(stores: Stores) -> None:
     person["enrichment"] = {"browser": "Firefox"}
     chunks = chunks_of(Message("demo", NINE, [person, bot]))
 
-    aggregator(stores).aggregate([stream_record(chunk, n) for n, chunk in enumerate(chunks)], now=1)
+    aggregator(stores).aggregate([stream_record(chunk, n) for n, chunk in enumerate(chunks)], now_ms=1000)
 
     total = stores.rollups.read_hour("demo", HOUR).total()
     assert count(stores, "demo") == 1
@@ -83,14 +83,14 @@ def test_a_dimension_that_the_client_does_not_send_comes_from_the_enrichment(sto
     }
     [chunk] = chunks_of(Message("demo", NINE, [event]))
 
-    Aggregator(contracts, stores.rollups, stores.bucket).aggregate([stream_record(chunk, 1)], now=1)
+    Aggregator(contracts, stores.rollups, stores.bucket).aggregate([stream_record(chunk, 1)], now_ms=1000)
 
     dimensions = stores.rollups.read_hour("demo", HOUR).total()["click"].dimensions
     assert {name: list(values) for name, values in dimensions.items()} == {"country": ["FR"], "device": ["mobile"]}
 
 
 def test_projects_are_counted_apart(stores: Stores) -> None:
-    aggregator(stores).aggregate(records("demo", NINE) + records("other", NINE, NINE + 1, first=5), now=1)
+    aggregator(stores).aggregate(records("demo", NINE) + records("other", NINE, NINE + 1, first=5), now_ms=1000)
 
     assert (count(stores, "demo"), count(stores, "other")) == (1, 2)
 
@@ -104,14 +104,14 @@ def test_an_unreadable_record_is_kept_and_does_not_block_its_shard(stores: Store
     }
 
     for _ in range(2):
-        aggregator(stores).aggregate([broken, *good], now=1)
+        aggregator(stores).aggregate([broken, *good], now_ms=1000)
 
     assert count(stores, "demo") == 1
     assert stores.objects() == ["quarantine/unreadable/bad"]
 
 
 def test_the_types_and_users_of_a_project_are_known(stores: Stores) -> None:
-    aggregator(stores).aggregate(records("demo", NINE, NINE + 1), now=1)
+    aggregator(stores).aggregate(records("demo", NINE, NINE + 1), now_ms=1000)
 
     assert stores.rollups.event_types("demo") == ["click"]
     assert stores.rollups.read_hour("demo", HOUR).total()["click"].users.estimate() == 2
@@ -128,7 +128,7 @@ def test_made_up_types_are_bounded_and_never_those_of_contracts(
 
     for _ in range(2):  # a container of its own each time
         table = RollupsTable(stores.rollups.client, "rollups")
-        Aggregator(Contracts({"purchase": contract}), table, stores.bucket).aggregate(batch, now=1)
+        Aggregator(Contracts({"purchase": contract}), table, stores.bucket).aggregate(batch, now_ms=1000)
 
     total = stores.rollups.read_hour("demo", HOUR).total()
     assert total["purchase"].count == 1

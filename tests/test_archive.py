@@ -30,7 +30,7 @@ def records(project: str, *occurred: int) -> list[dict[str, object]]:
 
 
 def archiver(stores: Stores, lake: Lake | None = None) -> Archiver:
-    return Archiver(lake or Lake(stores.bucket), stores.dirty, stores.erased)
+    return Archiver(lake or Lake(stores.bucket), stores.hours, stores.erased)
 
 
 def rows(stores: Stores, key: str) -> list[dict[str, object]]:
@@ -46,7 +46,7 @@ def test_events_lie_in_the_hour_they_occurred_in(stores: Stores) -> None:
         "lake/project=demo/dt=2026-11-21/hr=08/tail-0000000000-r000000-1.parquet",
         "lake/project=demo/dt=2026-11-21/hr=09/tail-0000000000-r000000-2.parquet",
     ]
-    assert [(dirty.hour, dirty.tail) for dirty in stores.dirty.all()] == [
+    assert [(dirty.hour, dirty.tail) for dirty in stores.hours.all()] == [
         ("2026-11-21T08", "tail-0000000000-r000000-1.parquet"),
         ("2026-11-21T09", "tail-0000000000-r000000-2.parquet"),
     ]
@@ -82,7 +82,7 @@ def test_a_file_that_the_bucket_refuses_is_not_noted(stores: Stores) -> None:
     with pytest.raises(Unavailable):
         archiver(stores, refusing).archive(records("demo", NINE))
 
-    assert stores.dirty.all() == []
+    assert stores.hours.all() == []
 
 
 def test_rewritten_chunks_and_unreadable_records_add_no_rows(stores: Stores) -> None:

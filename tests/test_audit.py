@@ -66,7 +66,7 @@ def aggregate(stores: Stores, texts: list[str], seen: set[str]) -> None:
             seen.add(chunk.sort_key)
             records.append(stream_record(chunk, len(seen) + len(records), name=name))
     if records:
-        Aggregator(Contracts({}), stores.rollups, stores.bucket).aggregate(records, NINE // 1000)
+        Aggregator(Contracts({}), stores.rollups, stores.bucket).aggregate(records, NINE)
 
 
 def balance(stores: Stores) -> dict[str, int]:

@@ -7,24 +7,28 @@ from typing import Any
 import pytest
 
 from chalicelib.aggregate import Aggregator
-from chalicelib.close import CLEAN_SECONDS, KEPT_SECONDS, PATIENCE_SECONDS, Closer, Closing
+from chalicelib.archive import Archiver
+from chalicelib.close import CLEAN_MS, KEPT_MS, Closing
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
+from chalicelib.domain.erasure import Marker, digest_of_user
 from chalicelib.domain.ledger import Receipt
+from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollups import RollupSpec
-from chalicelib.domain.time_windows import HOUR_MS, parse_ms
+from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS, slot_end
+from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, parse_ms
 from chalicelib.report import Reporter
-from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.history import History
-from chalicelib.storage.rollups_table import RollupsTable
+from chalicelib.storage.lake import Lake, Row
+from tests.hours import finisher_of
 from tests.mortal import Died, Mortal
 from tests.stores import Stores, empty_stores, stream_record
 
 HOUR = "2026-11-20T09"
 NINE = parse_ms("2026-11-20T09:00:00Z")
-OVER = NINE // 1000 + 2 * 3600  # when it is over and everything has settled, in seconds
+OVER = NINE + 2 * HOUR_MS  # when it is over and everything has settled
 CONTRACTS = Contracts(
     {"page_view": Contract("page_view", "1-0-0", "page_views", RollupSpec(("path", "country"), ("load_ms",)))}
 )
@@ -58,32 +62,47 @@ def an_event(number: int, minute: int | None = None) -> dict[str, Any]:
 
 
 class World:
-    """Events that are aggregated, and a file that holds each once."""
+    """Events that are aggregated and archived, and what finishes their hour."""
 
     def __init__(self, stores: Stores, client: Any = None) -> None:
         self.stores = stores
-        self.rollups = RollupsTable(client or stores.rollups.client, "rollups")
-        self.closed = ClosedTable(client or stores.rollups.client, "rollups")
-        self.closer = Closer(CONTRACTS, self.rollups, self.closed, "test")
-        self.file: dict[str, dict[str, Any]] = {}
+        self.finisher = finisher_of(CONTRACTS, client or stores.rollups.client, stores.bucket.client, lambda: OVER)
+        self.closer = self.finisher.closer
         self.records = 0
 
-    def aggregate(self, *events: dict[str, Any], archived: bool = True, receipt: Receipt | None = None) -> None:
-        """Count the events as one stream batch, and put them into the file."""
-        chunks = list(chunks_of(Message("demo", NINE, list(events), receipt)))
+    def receive(
+        self,
+        *events: dict[str, Any],
+        archived: bool = True,
+        aggregated: bool = True,
+        receipt: Receipt | None = None,
+        at: int = NINE,
+    ) -> None:
+        """Count the events as one stream batch, and put them into the lake."""
+        chunks = list(chunks_of(Message("demo", at, list(events), receipt)))
         records = [stream_record(chunk, self.records + n) for n, chunk in enumerate(chunks)]
         self.records += len(records)
-        Aggregator(CONTRACTS, self.stores.rollups, self.stores.bucket).aggregate(records, NINE // 1000)
+        if aggregated:
+            Aggregator(CONTRACTS, self.stores.rollups, self.stores.bucket).aggregate(records, NINE)
         if archived:
-            self.file |= {event["event_id"]: event for event in events}
+            Archiver(Lake(self.stores.bucket), self.stores.hours, self.stores.erased).archive(records)
 
-    def compact(self, now: int = OVER) -> None:
-        Compactor(self.stores.rollups, self.stores.dirty).compact(now)
+    def compact(self, now_ms: int = OVER) -> None:
+        Compactor(self.stores.rollups, self.stores.hours).compact(now_ms // 1000)
 
-    def close(self, now: int = OVER) -> Closing:
-        closing = self.closer.close("demo", HOUR, list(self.file.values()), now)
-        self.closer.close_days("demo", now)
-        return closing
+    def close(self, now_ms: int = OVER) -> Closing:
+        return self.finisher.finish("demo", HOUR, now_ms).closing
+
+    def clean(self, now_ms: int) -> bool:
+        return self.closer.clean(self.stores.hours.get("demo", HOUR), now_ms)
+
+    def erase(self, user: str) -> None:
+        until_ms = NINE + 9 * HOUR_MS
+        self.stores.erased.put("demo", Marker(digest_of_user("demo", user), NINE, until_ms))
+        self.finisher.finish("demo", HOUR, OVER, anew=True)
+
+    def slot(self, at: int = NINE) -> int:
+        return (at // 1000 - 300) // 3600
 
     def answers(self) -> list[Any]:
         reporter = Reporter(CONTRACTS, History(self.stores.rollups, self.stores.closed))
@@ -106,73 +125,149 @@ def world(stores: Stores) -> World:
     return World(stores)
 
 
-@pytest.mark.parametrize("now", [OVER, OVER + 86_400], ids=["on the same day", "when the day is over"])
+@pytest.mark.parametrize("now", [OVER, OVER + DAY_MS], ids=["on the same day", "when the day is over"])
 def test_closing_changes_no_answer(world: World, now: int) -> None:
     for first in range(0, 60, 10):
-        world.aggregate(*map(an_event, range(first, first + 10)))
+        world.receive(*map(an_event, range(first, first + 10)))
     world.compact()
     before = world.answers()
 
     closing = world.close(now)
     closed = world.answers()
-    cleaned = world.closer.clean("demo", now + KEPT_SECONDS + CLEAN_SECONDS + 3600)
+    cleaned = world.clean(now + KEPT_MS + CLEAN_MS)
 
-    assert closing == Closing(True, 0, 60)
+    assert closing == Closing(True)
     assert closed == before
-    assert cleaned == 1
+    assert cleaned
     assert world.answers() == before
     assert list(world.stores.rollups.read_merged("demo", "0", "9")) == []
 
 
-def test_an_hour_waits_for_open_deltas_and_for_what_is_not_in_the_file_yet(world: World) -> None:
-    world.aggregate(an_event(1))
-    assert not world.close().closed  # a delta is open
+def test_open_deltas_do_not_delay_closing(world: World) -> None:
+    world.receive(an_event(1))
+    world.compact()
+    world.receive(an_event(2), at=NINE + 2 * HOUR_MS)
 
+    closing = world.close()
+
+    assert closing == Closing(False, world.slot(NINE + 2 * HOUR_MS))  # whose file has what no merged item has
+    assert world.stores.hours.get("demo", HOUR).upto == world.slot()
+    assert world.total() == 2
     world.compact()
-    world.aggregate(an_event(2), archived=False)
-    world.compact()
-    assert world.close() == Closing(False, 1, 1)
+    assert world.close().closed
     assert world.total() == 2
 
 
-def test_what_still_differs_after_a_while_follows_the_file_and_is_told(world: World) -> None:
-    world.aggregate(an_event(1))
-    world.aggregate({**an_event(2), "event_id": "e1"})  # the same event in another batch
-    world.compact(OVER)
-    world.file = {"e1": an_event(1)}
+@pytest.mark.parametrize("lost", ["archived", "aggregated"])
+def test_what_only_one_of_two_consumers_has_is_live_until_the_other_has_it(world: World, lost: str) -> None:
+    world.receive(an_event(1))
+    world.receive(an_event(2), an_event(3), **{lost: False})  # type: ignore[arg-type]
+    world.compact()
+    shown = world.total()
+
+    for hours in range(20):
+        assert not world.close(OVER + hours * HOUR_MS).closed
+        assert world.total() == shown == (3 if lost == "archived" else 1)
+
+    world.records -= 2
+    world.receive(an_event(2), an_event(3), **{"archived" if lost == "aggregated" else "aggregated": False})  # type: ignore[arg-type]
+    world.compact()
+    assert world.close(OVER + 20 * HOUR_MS).closed
+    assert world.total() == 3
+
+
+def test_the_same_number_of_other_records_is_not_the_same(world: World) -> None:
+    world.receive(an_event(1), archived=False)
+    world.receive(an_event(2), aggregated=False)
+    world.compact()
+
+    assert not world.close().closed
+
+
+def test_what_differs_for_longer_than_the_stream_remembers_is_put_back_from_the_hot_store(world: World) -> None:
+    world.receive(an_event(1))
+    world.receive(an_event(2), archived=False)
+    world.stores.events.write(chunks_of(Message("demo", NINE, [an_event(2)])))
+    world.compact()
+    late = (NINE // 1000 + RETENTION_SECONDS + MARGIN_SECONDS + 2 * 3600) * 1000
+
+    assert not world.close(late).closed  # what is put back is for the next run
+    assert world.close(late).closed
+    assert world.total() == 2
+    assert ids_of(world) == ["e1", "e2"]
+
+
+def test_what_is_gone_everywhere_but_live_follows_the_file_at_last_and_is_told(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.receive(an_event(1))
+    world.receive(an_event(2), archived=False)
+    world.compact()
+    late = (slot_end(world.slot()) + RETENTION_SECONDS + MARGIN_SECONDS) * 1000
+
+    assert not world.close(late - 1000).closed
+    assert world.total() == 2
+    with caplog.at_level("INFO"):
+        assert world.close(late).closed
+    assert world.total() == 1
+    assert [r.EventsDrift for r in caplog.records if hasattr(r, "EventsDrift")] == [1]
+    world.receive(an_event(3), at=late)  # what is settled is not compared again
+    world.compact(late + 3_600_000)
+    assert world.close(late + 3_600_000).closed
+    assert world.total() == 2
+
+
+def test_the_same_event_in_another_batch_counts_twice_until_its_hour_is_closed(world: World) -> None:
+    world.receive(an_event(1))
+    world.receive({**an_event(2), "event_id": "e1"}, at=NINE + 1)
+    world.compact()
 
     assert world.total() == 2
-    assert not world.close(OVER + PATIENCE_SECONDS - 1).closed
-    assert world.close(OVER + PATIENCE_SECONDS) == Closing(True, 1, 1)
+    assert world.close().closed
     assert world.total() == 1
 
 
 def test_what_comes_after_closing_is_counted_at_once_and_closed_again(world: World) -> None:
-    world.aggregate(*map(an_event, range(10)))
+    world.receive(*map(an_event, range(10)))
     world.compact()
     world.close()
 
-    world.aggregate(an_event(10), an_event(11))
+    world.receive(an_event(10), an_event(11))
     assert world.total() == 12
     world.compact()
     assert world.total() == 12
     before = world.answers()
-    assert world.close(OVER + 60).closed
+    assert world.close(OVER + 60_000).closed
     assert world.answers() == before
-    world.closer.clean("demo", OVER + 86_400)
+    world.clean(OVER + DAY_MS)
     assert world.answers() == before
 
 
-def test_an_import_of_an_hour_without_live_items_is_closed_from_its_file(world: World) -> None:
-    world.file = {f"e{n}": an_event(n) for n in range(20)}
+def test_a_type_that_only_live_items_have_is_closed_with_nothing(world: World) -> None:
+    """Its event is in the file of another hour's closing, or of another type: what counts is the file."""
+    world.receive(an_event(1))
+    world.receive(an_event(4), archived=False)
+    world.compact()
+    late = (slot_end(world.slot()) + RETENTION_SECONDS + MARGIN_SECONDS) * 1000
+
+    assert world.close(late).closed
+    assert world.total(metric="click") == 0
+    assert world.total(metric="click", agg="users", interval="day") == 0
+    assert world.total(metric="users", interval="day") == 1
+
+
+def test_rows_of_an_import_are_closed_though_nothing_of_them_is_live(world: World) -> None:
     world.stores.rollups.names("demo", {"page_view", "click"}, CONTRACTS.by_type)
+    lake = Lake(world.stores.bucket)
+    lake.write(f"{hour_folder('demo', HOUR)}tail-import-1.parquet", [Row(an_event(n), NINE) for n in range(20)])
+    world.stores.hours.note("demo", HOUR)
 
-    assert world.close(OVER) == Closing(True, 20, 20)
+    assert world.close().closed
     assert world.total() == 20
 
 
 def test_the_ledger_of_a_closed_hour_is_kept_once(world: World) -> None:
-    world.aggregate(*map(an_event, range(10)), receipt=Receipt("c", received=12, quarantined=2))
+    world.receive(*map(an_event, range(10)), receipt=Receipt("c", received=12, quarantined=2))
     world.compact()
     before = world.stores.history.ledger("demo", HOUR).balance()
     world.close()
@@ -181,29 +276,65 @@ def test_the_ledger_of_a_closed_hour_is_kept_once(world: World) -> None:
     assert before["received"] == 12
     assert before["in_flight"] == 0
     assert world.stores.history.ledger("demo", HOUR).balance() == before
-    world.closer.clean("demo", OVER + 86_400)
+    world.clean(OVER + DAY_MS)
     assert world.stores.history.ledger("demo", HOUR).balance() == before
 
 
-def test_a_type_that_is_gone_from_the_file_is_gone_from_the_answers(world: World) -> None:
-    world.aggregate(an_event(4), an_event(5))  # a click and a page view
+def test_what_is_erased_is_gone_from_the_answers(world: World) -> None:
+    world.receive(an_event(4), an_event(5))  # a click of u4 and a page view of u5
     world.compact()
-    world.close(OVER + 86_400)
-    del world.file["e4"]
+    world.close(OVER)
 
-    assert world.close(OVER + 2 * 86_400).closed
+    world.erase("u4")
+
     assert world.total() == 1
     assert world.total(metric="click") == 0
     assert world.total(metric="click", agg="users", interval="day") == 0
 
 
+def test_a_late_closing_of_a_version_that_an_erasure_replaced_changes_nothing(world: World) -> None:
+    world.receive(an_event(4), an_event(5))
+    world.compact()
+    before = world.finisher.consolidator.consolidate("demo", HOUR, OVER)
+    world.erase("u4")
+
+    late = world.closer.close("demo", HOUR, before.version, OVER + 60_000)
+
+    assert not late.closed
+    assert world.total() == 1
+    assert not world.stores.hours.get("demo", HOUR).is_dirty
+
+
+def test_a_closing_whose_version_is_replaced_while_it_writes_changes_nothing() -> None:
+    """At each of its writes in turn, an erasure comes in between and ends."""
+    for number in count(1):
+        with empty_stores() as found:
+            world = World(found)
+            world.receive(an_event(4), an_event(5))
+            world.compact()
+            mortal = Mortal(found.rollups.client, look=lambda: erase_once())
+            done: list[int] = []
+
+            def erase_once(world: World = world, done: list[int] = done, number: int = number) -> None:
+                done.append(1)
+                if len(done) == number:
+                    world.erase("u4")
+
+            World(found, mortal).close()
+            world.close(OVER + 1)
+            assert (world.total(), world.total(metric="click")) == (1, 0) if len(done) >= number else (2, 1)
+            if len(done) < number:
+                break
+    assert number > 10
+
+
 def test_dying_at_any_write_and_closing_again_changes_no_answer(stores: Stores) -> None:
     world = World(stores)
     for first in range(0, 12, 4):
-        world.aggregate(*map(an_event, range(first, first + 4)))
+        world.receive(*map(an_event, range(first, first + 4)))
     world.compact()
     world.close(OVER)
-    world.aggregate(*map(an_event, range(12, 15)))  # late
+    world.receive(*map(an_event, range(12, 15)))  # late
     world.compact()
     right = world.answers()
     questions_seen = 0
@@ -214,37 +345,39 @@ def test_dying_at_any_write_and_closing_again_changes_no_answer(stores: Stores) 
         assert world.answers() == right
 
     for number in count(1):
-        mortal = World(stores, Mortal(stores.rollups.client, number))
-        mortal.file = world.file
         try:
-            assert mortal.close(OVER + 86_400).closed
+            World(stores, Mortal(stores.rollups.client, number)).close(OVER + DAY_MS)
             break
         except Died:
             assert world.answers() == right
-    watched = World(stores, Mortal(stores.rollups.client, look=look))
-    watched.file = world.file
-    assert watched.close(OVER + 86_400).closed
+    assert not stores.hours.get("demo", HOUR).is_dirty
+    stores.hours.note("demo", HOUR)
+    assert World(stores, Mortal(stores.rollups.client, look=look)).close(OVER + DAY_MS).closed
 
     assert min(number, questions_seen) > 20
-    assert world.close(OVER + 2 * 86_400).closed
-    world.closer.clean("demo", OVER + 9 * 86_400)
+    assert world.close(OVER + 2 * DAY_MS).closed
+    world.clean(OVER + 9 * DAY_MS)
     assert world.answers() == right
 
 
 def test_a_day_that_is_put_together_while_an_hour_is_written_is_put_together_again(stores: Stores) -> None:
     world = World(stores)
-    world.aggregate(*map(an_event, range(12)))
+    world.receive(*map(an_event, range(12)))
     world.compact()
     right = world.answers()
     others = World(stores)
 
     def look() -> None:
-        others.closer.close_days("demo", OVER + 86_400)
+        others.closer.close_days("demo", OVER + DAY_MS)
 
-    watched = World(stores, Mortal(stores.rollups.client, look=look))
-    watched.file = world.file
-    assert watched.closer.close("demo", HOUR, list(world.file.values()), OVER + 86_400).closed
-    others.closer.close_days("demo", OVER + 86_400)
-    others.closer.clean("demo", OVER + 9 * 86_400)
+    assert World(stores, Mortal(stores.rollups.client, look=look)).close(OVER + DAY_MS).closed
+    others.closer.close_days("demo", OVER + DAY_MS)
+    others.clean(OVER + 9 * DAY_MS)
 
     assert world.answers() == right
+
+
+def ids_of(world: World) -> list[str]:
+    """The ids of the hour's rows."""
+    _, keys = world.stores.folders.keys(world.stores.hours, "demo", HOUR)
+    return [e for batch in Lake(world.stores.bucket).batches(keys) for e in batch.column("event_id").to_pylist()]

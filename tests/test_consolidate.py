@@ -46,7 +46,7 @@ def clock() -> list[float]:
 @pytest.fixture
 def consolidator(stores: Stores, clock: list[float]) -> Consolidator:
     runs = iter(f"run{n}" for n in range(100))
-    return Consolidator(Lake(stores.bucket), stores.dirty, "test", lambda: next(runs), lambda: clock[0])
+    return Consolidator(Lake(stores.bucket), stores.hours, "test", lambda: next(runs), lambda: clock[0])
 
 
 def tail(stores: Stores, number: int, *event_ids: str, hour: str = HOUR, at: int = NINE) -> str:
@@ -57,7 +57,7 @@ def tail(stores: Stores, number: int, *event_ids: str, hour: str = HOUR, at: int
     ]
     name = tail_name(number, f"r{number}", len(rows))
     Lake(stores.bucket).write(hour_folder("demo", hour) + name, rows)
-    replace(stores.dirty, clock=lambda: at / 1000).note("demo", hour, name)
+    replace(stores.hours, clock=lambda: at / 1000).note("demo", hour, name)
     return name
 
 
@@ -110,7 +110,7 @@ def test_an_hour_without_files_has_none(consolidator: Consolidator, stores: Stor
     assert consolidator.finish(found)
     assert (found.files.keys, found.files.rows) == ((), 0)
     assert consolidator.run(DUE) == 0
-    assert stores.dirty.all() == []
+    assert stores.hours.all() == []
 
 
 @pytest.mark.parametrize(("now_ms", "done"), [(DUE - 1, 0), (DUE, 1)])
@@ -144,7 +144,7 @@ def test_what_was_absorbed_is_deleted_after_its_grace_and_the_hour_is_settled(
     consolidator.run(DUE + GRACE_MS)
     assert names(stores) == [f"hour-{DUE}-run0-0000.parquet"]
     consolidator.run(DUE + GRACE_MS)
-    assert stores.dirty.all() == []
+    assert stores.hours.all() == []
 
 
 def test_an_absorbed_file_that_is_written_again_is_not_read_again(stores: Stores, consolidator: Consolidator) -> None:
@@ -169,7 +169,7 @@ def test_a_file_noted_meanwhile_keeps_the_hour_dirty(stores: Stores, consolidato
 
     consolidator.run(DUE, meanwhile)
 
-    [state] = stores.dirty.all()
+    [state] = stores.hours.all()
     assert state.tail == tail_name(2, "r2", 1)
 
 
@@ -190,7 +190,7 @@ def test_what_follows_is_done_again_when_it_failed_or_is_not_done(stores: Stores
 
     assert len(given) == 3
     assert given[0].files == given[1].files == given[2].files
-    assert stores.dirty.all() == []
+    assert stores.hours.all() == []
 
 
 def test_one_hour_that_cannot_be_read_keeps_no_other_from_its_turn(
@@ -214,7 +214,7 @@ def test_an_hour_that_another_run_works_on_is_left_to_it_until_that_must_be_dead
     stores: Stores, consolidator: Consolidator
 ) -> None:
     tail(stores, 1, "a")
-    stores.dirty.begin("demo", HOUR, "other", DUE)
+    stores.hours.begin("demo", HOUR, "other", DUE)
 
     assert consolidator.run(DUE + LEASE_MS - 1) == 0
     assert consolidator.run(DUE + LEASE_MS) == 1
@@ -227,7 +227,7 @@ def test_an_hour_that_does_not_fit_into_the_functions_time_is_not_begun(
     monkeypatch.setattr(consolidate, "BYTES_PER_SECOND", 1)
 
     assert consolidator.run(DUE) == 0
-    assert stores.dirty.all()[0].run is None
+    assert stores.hours.all()[0].run is None
 
 
 def test_who_is_overtaken_changes_nothing_and_leaves_nothing_behind(stores: Stores, consolidator: Consolidator) -> None:
@@ -244,11 +244,11 @@ def test_who_is_overtaken_changes_nothing_and_leaves_nothing_behind(stores: Stor
     with pytest.raises(Overtaken):
         first.consolidate("demo", HOUR, DUE)
 
-    assert stores.dirty.all()[0].version == f"{DUE}-run1"
+    assert stores.hours.all()[0].version == f"{DUE}-run1"
     for minutes in (45, 106, 107, 170):
         consolidator.run(DUE + minutes * MINUTE_MS)
     assert len(names(stores)) == 1
-    assert stores.dirty.all() == []
+    assert stores.hours.all() == []
 
 
 def test_what_an_overtaken_run_left_when_it_died_is_found(stores: Stores, consolidator: Consolidator) -> None:
@@ -262,7 +262,7 @@ def test_what_an_overtaken_run_left_when_it_died_is_found(stores: Stores, consol
             consolidator.run(DUE + minutes * MINUTE_MS)
 
     assert len(names(stores)) == 1
-    assert stores.dirty.all() == []
+    assert stores.hours.all() == []
 
 
 def test_who_takes_too_long_ends_before_files_it_read_may_be_gone(
@@ -296,7 +296,7 @@ def test_more_files_than_can_be_open_are_merged_in_several_steps(
     consolidator.run(DUE + GRACE_MS)
     assert [FOLDER + name for name in names(stores)] == list(found.files.keys)
     consolidator.run(DUE + GRACE_MS)
-    assert stores.dirty.all() == []
+    assert stores.hours.all() == []
 
 
 def test_large_files_are_written_and_read_part_by_part(

@@ -14,7 +14,7 @@ from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import HOUR_MS, parse_ms
 from chalicelib.report import Reporter
-from chalicelib.storage.dirty_hours import DirtyHours
+from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.rollups_table import RollupsTable
 from tests.mortal import Died, Mortal
@@ -71,13 +71,13 @@ def mortal(stores: Stores, dies_at: int) -> Aggregator:
 
 
 def compactor(client: Any) -> Compactor:
-    return Compactor(RollupsTable(client, "rollups"), DirtyHours(client, "rollups"))
+    return Compactor(RollupsTable(client, "rollups"), HoursTable(client, "rollups"), workers=1)
 
 
 def expected(batch: list[dict[str, Any]]) -> list[Any]:
     """The answers where nothing dies."""
     with empty_stores() as stores:
-        aggregator(stores).aggregate(batch, START)
+        aggregator(stores).aggregate(batch, START * 1000)
         return answers(stores)
 
 
@@ -88,13 +88,13 @@ def test_an_aggregator_killed_at_any_write_counts_its_batch_once_when_it_comes_a
     while died:
         with empty_stores() as stores:
             try:
-                mortal(stores, deaths + 1).aggregate(records(0, 7), START)
+                mortal(stores, deaths + 1).aggregate(records(0, 7), START * 1000)
                 died = False
             except Died:
                 deaths += 1
-            aggregator(stores).aggregate(records(0, 7), START + 1)
+            aggregator(stores).aggregate(records(0, 7), (START + 1) * 1000)
             assert answers(stores) == right
-            aggregator(stores).aggregate(records(0, 9), START + 2)  # a batch that comes again may have grown
+            aggregator(stores).aggregate(records(0, 9), (START + 2) * 1000)  # a batch that comes again may have grown
             assert answers(stores) == right_grown
 
     assert deaths == 5  # two types, what nobody can read, and the deltas of two hours
@@ -106,14 +106,14 @@ def test_an_aggregator_killed_after_its_deltas_were_absorbed_adds_only_what_is_n
     deaths, died = 0, True
     while died:
         with empty_stores() as stores:
-            aggregator(stores).aggregate(records(0, 7), START)
+            aggregator(stores).aggregate(records(0, 7), START * 1000)
             compactor(stores.rollups.client).compact(START + SETTLE_SECONDS + 1)
             try:
-                mortal(stores, deaths + 1).aggregate(records(0, 9), START + 300)
+                mortal(stores, deaths + 1).aggregate(records(0, 9), (START + 300) * 1000)
                 died = False
             except Died:
                 deaths += 1
-            aggregator(stores).aggregate(records(0, 9), START + 301)
+            aggregator(stores).aggregate(records(0, 9), (START + 301) * 1000)
             assert answers(stores) == right
 
     assert deaths >= 5  # more than without tombstones: a put that meets one is followed by another
@@ -128,9 +128,9 @@ def test_a_compactor_killed_at_any_write_changes_no_answer(monkeypatch: pytest.M
     while died:
         with empty_stores() as stores:
             for number in range(2):  # two merged items of each hour to fold, and a delta of each to merge
-                aggregator(stores).aggregate(records(number * 3, number * 3 + 3), START + number * 120)
+                aggregator(stores).aggregate(records(number * 3, number * 3 + 3), (START + number * 120) * 1000)
                 compactor(stores.rollups.client).compact(START + number * 120 + SETTLE_SECONDS + 1)
-            aggregator(stores).aggregate(records(6, 9), late - SETTLE_SECONDS - 1)
+            aggregator(stores).aggregate(records(6, 9), (late - SETTLE_SECONDS - 1) * 1000)
 
             def look(stores: Stores = stores) -> None:
                 assert answers(stores) == right
@@ -145,4 +145,4 @@ def test_a_compactor_killed_at_any_write_changes_no_answer(monkeypatch: pytest.M
             look()
             assert list(stores.rollups.settled_deltas(late)) == []
 
-    assert deaths == 6  # of each hour: noted as dirty, merged, folded
+    assert deaths == 4  # of each hour: merged, folded

@@ -69,7 +69,7 @@ class World:
         self.subscriber = Subscriber(self.stores.control, self.stores.history, sockets, contracts, "ws://x")
         self.pusher = Pusher(self.stores.control, sockets, contracts, pause_seconds=0)
         self.aggregator = Aggregator(contracts, self.stores.rollups, self.stores.bucket)
-        self.compactor = Compactor(self.stores.rollups, self.stores.dirty)
+        self.compactor = Compactor(self.stores.rollups, self.stores.hours)
 
     @property
     def seconds(self) -> int:

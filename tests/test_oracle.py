@@ -95,7 +95,7 @@ class Pipeline:
         for chunk in chunks_of(Message("demo", now * 1000, batch)):
             records.append(stream_record(chunk, self.records))
             self.records += 1
-        Aggregator(CONTRACTS, self.stores.rollups, self.stores.bucket).aggregate(records, now)
+        Aggregator(CONTRACTS, self.stores.rollups, self.stores.bucket).aggregate(records, now * 1000)
         for event in batch:
             self.files.setdefault(hour_of(event["occurred_at"]), {}).setdefault(event["event_id"], event)
 
@@ -129,7 +129,7 @@ def run(stores: Stores, events: list[dict[str, Any]]) -> None:
         if again:
             pipeline.arrive(again, now + 1)
     now = END // 1000
-    compactor = Compactor(stores.rollups, stores.dirty)
+    compactor = Compactor(stores.rollups, stores.hours)
     compactor.compact(now - 3600)
     over = {hour for hour in pipeline.files if hour_start_ms(hour) < LIVE_FROM}
     pipeline.close(over, now - 3600 + PATIENCE_SECONDS)

@@ -91,7 +91,7 @@ def lose(stores: Stores) -> None:
 def rebuilder(stores: Stores, client: Any = None) -> Rebuilder:
     client = client or stores.events.client
     events, users = EventsTable(client, "events"), UsersTable(client, "events")
-    return Rebuilder(Lake(stores.bucket), stores.dirty, events, users, stores.erased)
+    return Rebuilder(Lake(stores.bucket), stores.hours, events, users, stores.erased)
 
 
 def profiler(stores: Stores) -> Profiler:
@@ -103,9 +103,9 @@ def stores() -> Iterator[Stores]:
     """Events were stored, and archived."""
     with empty_stores() as found:
         deliver(found, *MESSAGES)
-        Archiver(Lake(found.bucket), found.dirty, found.erased).archive(records_of(found))
-        consolidator = Consolidator(Lake(found.bucket), found.dirty, "test", lambda: "run")
-        for state in found.dirty.all():
+        Archiver(Lake(found.bucket), found.hours, found.erased).archive(records_of(found))
+        consolidator = Consolidator(Lake(found.bucket), found.hours, "test", lambda: "run")
+        for state in found.hours.all():
             consolidator.finish(consolidator.consolidate("shop", state.hour, NOW))
         yield found
 
@@ -136,10 +136,10 @@ def test_nothing_that_was_put_back_is_counted_or_archived(stores: Stores) -> Non
     records, files = records_of(stores), stores.objects("lake/")
     before = stores.items("rollups")
 
-    Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, NOW // 1000)
+    Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, NOW)
 
     assert len(records) > 5
-    assert Archiver(Lake(stores.bucket), stores.dirty, stores.erased).archive(records) == 0
+    assert Archiver(Lake(stores.bucket), stores.hours, stores.erased).archive(records) == 0
     assert (stores.items("rollups"), stores.objects("lake/")) == (before, files)
 
 
@@ -149,7 +149,7 @@ def test_a_client_that_sends_again_what_was_put_back_meets_its_own_chunk(stores:
     keys = chunks(stores).keys()
 
     deliver(stores, *MESSAGES)
-    Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records_of(stores, "MODIFY"), NOW // 1000)
+    Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records_of(stores, "MODIFY"), NOW)
 
     assert chunks(stores).keys() == keys
     assert all("rebuilt" not in item for item in stores.items("events"))
@@ -169,7 +169,7 @@ def test_what_would_have_expired_is_not_put_back(stores: Stores) -> None:
 
 
 def test_a_dirty_hour_is_refused_by_name(stores: Stores) -> None:
-    stores.dirty.note("shop", hour_of(NINE), "tail-9")
+    stores.hours.note("shop", hour_of(NINE), "tail-9")
 
     with pytest.raises(NotSettled, match="shop 2026-11-20T09 has files that are not consolidated yet"):
         rebuilder(stores).rebuild("shop", HOURS, NOW)

@@ -99,7 +99,7 @@ class World:
         """The events arrive, are archived, consolidated and closed."""
         if counted:
             records = [stream_record(chunk, n) for n, chunk in enumerate(chunks_of(Message("shop", NINE, [*events])))]
-            Aggregator(self.contracts, self.stores.rollups, self.stores.bucket).aggregate(records, NINE // 1000)
+            Aggregator(self.contracts, self.stores.rollups, self.stores.bucket).aggregate(records, NINE)
             Compactor(self.stores.rollups, self.dirty).compact(NINE // 1000 + 7200)
         for hour in {hour_of(event["occurred_at"]) for event in events}:
             rows = [Row(event, NINE) for event in events if hour_of(event["occurred_at"]) == hour]
@@ -331,7 +331,7 @@ def test_an_hour_whose_files_are_gone_is_told_and_left_alone(world: World) -> No
 
 
 def test_a_dirty_hour_waits_for_its_consolidation_unless_it_is_asked_for(world: World) -> None:
-    world.stores.dirty.note("shop", HOUR, "tail-2")
+    world.stores.hours.note("shop", HOUR, "tail-2")
     world.change("sale", f"n#d#{DAY}", two_more)
 
     assert world.hour() == Reconciled("shop", HOUR, WAITS)

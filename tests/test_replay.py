@@ -151,7 +151,7 @@ class World:
                 self.queue.client.delete_message(QueueUrl=self.queue.url, ReceiptHandle=message["ReceiptHandle"])
         if records:
             contracts = Contracts.load(self.folder)
-            Aggregator(contracts, self.stores.rollups, self.stores.bucket).aggregate(records, LATER // 1000)
+            Aggregator(contracts, self.stores.rollups, self.stores.bucket).aggregate(records, LATER)
 
     def count(self, event_type: str, at: int = NINE) -> int:
         """What GET /analytics would say of the hour."""

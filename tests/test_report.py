@@ -37,7 +37,7 @@ def send(stores: Stores, *events: tuple[str, int, str, dict[str, Any]], project:
         for i, (kind, at, user, properties) in enumerate(events)
     ]
     records = [stream_record(chunk, first + n) for n, chunk in enumerate(chunks_of(Message(project, NINE, stored)))]
-    Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, now=NINE // 1000)
+    Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, NINE)
 
 
 def ask(stores: Stores, **parameters: str) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def test_one_hours_trouble_does_not_keep_others_from_compaction(stores: Stores) 
     )
 
     with pytest.raises(ExceptionGroup, match="1 hours were not compacted"):
-        Compactor(stores.rollups, stores.dirty).compact(NINE // 1000 + 300)
+        Compactor(stores.rollups, stores.hours).compact(NINE // 1000 + 300)
 
     assert stores.rollups.read_hour("demo", "2026-11-21T09").deltas == []
 
@@ -189,7 +189,7 @@ def test_merging_changes_no_answer(stores: Stores) -> None:
     questions: list[dict[str, str]] = [{}, {"agg": "users"}, {"group_by": "path"}, {"agg": "p50", "measure": "load_ms"}]
     before = [ask(stores, **question) for question in questions]
 
-    absorbed = Compactor(stores.rollups, stores.dirty).compact(NINE // 1000 + 300)
+    absorbed = Compactor(stores.rollups, stores.hours).compact(NINE // 1000 + 300)
 
     assert absorbed == 5
     assert [ask(stores, **question) for question in questions] == before

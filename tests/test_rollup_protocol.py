@@ -7,6 +7,7 @@ RollupsTable. Before each call of the SDK another actor may act, and before or a
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from chalicelib.compact import SETTLE_SECONDS, Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
+from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.rollups_table import RollupsTable
 from tests.stores import Stores, empty_stores, stream_record
 
@@ -78,7 +80,8 @@ class History:
         client = Unreliable(stores.rollups.client, self.interrupt, lambda: self.random.random() < 0.02)
         self.rollups = RollupsTable(client, "rollups", clock=lambda: self.now)
         self.aggregator = Aggregator(Contracts({}), self.rollups, stores.bucket)
-        self.compactor = Compactor(self.rollups, stores.dirty)
+        self.compactor = Compactor(self.rollups, HoursTable(client, "rollups"), workers=1)
+        self.attempts = count()
         self.plain = RollupsTable(stores.rollups.client, "rollups")
         self.shards: list[list[dict[str, Any]]] = [[] for _ in range(self.random.randint(1, 3))]
         self.checkpoints = [0] * len(self.shards)
@@ -134,7 +137,7 @@ class History:
         if not batch:
             return
         self.retried[shard] = len(batch)
-        self.aggregator.aggregate(batch, self.now)
+        self.aggregator.aggregate(batch, self.now * 1000 + next(self.attempts))
         if self.random.random() < 0.2:
             raise Died  # after the last write: the trigger does not learn of it
         self.checkpoints[shard], self.retried[shard] = start + len(batch), None

@@ -56,7 +56,7 @@ def ask(path: str, **parameters: str) -> dict[str, Any]:
 def test_the_annotations_of_the_range_come_with_the_series(stores: Stores) -> None:
     event = {"event_id": "e", "event_type": "page_view", "occurred_at": NINE}
     records = [stream_record(chunk, 1) for chunk in chunks_of(Message("shop", NINE, [event]))]
-    Aggregator(wiring.contracts(), stores.rollups, stores.bucket).aggregate(records, NINE // 1000)
+    Aggregator(wiring.contracts(), stores.rollups, stores.bucket).aggregate(records, NINE)
     for hour in (-1, 0, 1, 2):
         document = {"title": f"Version {hour}", "at": NINE + hour * HOUR_MS}
         wiring.annotator().create("shop", {**document, "at": str(document["at"])}, NINE)
@@ -81,7 +81,7 @@ def test_a_days_summary_is_answered_as_it_is_described(stores: Stores) -> None:
         "properties": properties,
     }
     records = [stream_record(chunk, 1) for chunk in chunks_of(Message("shop", NINE, [event]))]
-    Aggregator(wiring.contracts(), stores.rollups, stores.bucket).aggregate(records, NINE // 1000)
+    Aggregator(wiring.contracts(), stores.rollups, stores.bucket).aggregate(records, NINE)
 
     for name in ("api_request", "api_requests", "events"):
         found = ask(f"/aggregations/{name}", date="2026-11-21")

@@ -274,13 +274,13 @@ def test_hours_without_sessions_cost_nothing(stores: Stores) -> None:
 
 def test_sessions_follow_consolidation_also_of_what_comes_late(stores: Stores) -> None:
     world = World(stores)
-    consolidator = Consolidator(world.lake, stores.dirty, "test", lambda: f"run{next(runs)}")
+    consolidator = Consolidator(world.lake, stores.hours, "test", lambda: f"run{next(runs)}")
     runs = count()
     records = count()
 
     def arrive(*events: Event) -> None:
         chunks = chunks_of(Message("demo", FIRST, list(events)))
-        archiver = Archiver(world.lake, stores.dirty, stores.erased)
+        archiver = Archiver(world.lake, stores.hours, stores.erased)
         archiver.archive([stream_record(chunk, next(records)) for chunk in chunks])
 
     def consolidate(hours: int) -> None:

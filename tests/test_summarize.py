@@ -71,8 +71,8 @@ def plain(answer: dict[str, Any]) -> dict[str, Any]:
 def stores() -> Iterator[Stores]:
     with empty_stores() as found:
         records = [stream_record(chunk, n) for n, chunk in enumerate(chunks_of(Message("shop", MIDNIGHT, EVENTS)))]
-        Aggregator(CONTRACTS, found.rollups, found.bucket).aggregate(records, MIDNIGHT // 1000)
-        Compactor(found.rollups, found.dirty).compact(MIDNIGHT // 1000 + 3600)
+        Aggregator(CONTRACTS, found.rollups, found.bucket).aggregate(records, MIDNIGHT)
+        Compactor(found.rollups, found.hours).compact(MIDNIGHT // 1000 + 3600)
         yield found
 
 
@@ -165,8 +165,8 @@ def test_a_closed_hour_without_values_of_a_dimension_is_not_open() -> None:
         records = [
             stream_record(chunk, n) for n, chunk in enumerate(chunks_of(Message("shop", MIDNIGHT, [plain_sale])))
         ]
-        Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, MIDNIGHT // 1000)
-        Compactor(stores.rollups, stores.dirty).compact(MIDNIGHT // 1000 + 3600)
+        Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, MIDNIGHT)
+        Compactor(stores.rollups, stores.hours).compact(MIDNIGHT // 1000 + 3600)
         assert ask(stores)["open"]
 
         closer = Closer(CONTRACTS, stores.rollups, stores.closed, "test")

@@ -215,7 +215,7 @@ def test_a_change_that_was_not_told_is_told_by_the_next_run(world: World, failur
 @pytest.mark.parametrize("late_seconds", [0, 59])
 def test_every_window_is_exact_while_compaction_goes_on(world: World, late_seconds: int) -> None:
     stores = world.stores
-    recent, compactor = RecentRollups(stores.rollups), Compactor(stores.rollups, stores.dirty)
+    recent, compactor = RecentRollups(stores.rollups), Compactor(stores.rollups, stores.hours)
     for minute in range(30):
         now = NOON_MS // 1000 + minute * 60
         for second in (0, 59):
@@ -372,6 +372,6 @@ def test_the_minutes_are_those_of_arrival_before_and_after_compaction(world: Wor
         return {(at - NOON_MS) // MINUTE_MS: part["api_request"].count for at, part in found if part}
 
     before = counted()
-    Compactor(world.stores.rollups, world.stores.dirty).compact((NOON_MS + 5 * MINUTE_MS) // 1000)
+    Compactor(world.stores.rollups, world.stores.hours).compact((NOON_MS + 5 * MINUTE_MS) // 1000)
 
     assert before == counted() == {1: 1, 2: 1}

@@ -1,29 +1,39 @@
 """Deltas, merged items and tombstones: the values of the rollup protocol.
 
-A delta is the share of one stream batch in one hour of one project, named by the batch's first record. Compaction
-merges deltas into an item that names them, and leaves a tombstone with a tidemark in each one's place.
+A delta is the share of one stream batch in one hour and slot of one project, named by the first record with something
+there. Compaction merges deltas into an item that names them, and leaves a tombstone with a tidemark in their place.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from chalicelib.domain.closing import NOTHING_COVERED, Cover
 from chalicelib.domain.facets import Part
 from chalicelib.domain.rollup_codec import decode
 from chalicelib.domain.rollups import Rollups, merge_all
+from chalicelib.domain.signatures import Signature
 
 
 @dataclass(frozen=True)
 class Delta:
-    """`last` is the last sequence number of the batch, `written_at` epoch seconds, `body` of domain/rollup_codec."""
+    """The share of one attempt at a stream batch in one hour and slot of one project."""
 
     project: str
     hour: str
-    id: str
-    last: int
-    written_at: int
-    body: bytes
+    slot: int
+    first: str  # the `eventID` of the first record with something there
+    attempt: int  # when the attempt began, epoch milliseconds: of two with the same name, the later one counts
+    last: int  # the sequence number of the batch's last record
+    signature: Signature
+    written_at: int  # epoch seconds
+    body: bytes  # of domain/rollup_codec
     part: Part | None = None  # where only that is wanted
+
+    @property
+    def id(self) -> str:
+        """Its name among an hour's deltas."""
+        return f"{self.slot}#{self.first}"
 
     @cached_property
     def rollups(self) -> Rollups:
@@ -43,18 +53,20 @@ def frame_id(hour: str, delta_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The sum of the deltas it names; `minute` (`2026-11-21T10:05`) is when they were written.
+    """The sum of the deltas of one slot that it names; `minute` (`2026-11-21T10:05`) is when they were written.
 
-    A base is the sum of an hour's older merged items, which it names as `folded`; its minute is the last of theirs. It
+    A base is the sum of a slot's older merged items, which it names as `folded`; its minute is the last of theirs. It
     names what was absorbed or folded lately, until nobody can have read that in its place of before.
-    What closing the hour takes over is told by the epoch: see domain/closing.
+    What closing the hour takes over is known by epoch and slot: see domain/closing.
     """
 
-    name: str  # unique within a project; of a base, the same for all of an hour and epoch
+    name: str  # unique within a project; of a base, the same for all of an hour, epoch and slot
     hour: str
     epoch: int
+    slot: int
     minute: str
     merged_at: int  # epoch seconds
+    signature: Signature
     rollups: Rollups
     absorbed: Mapping[str, int] = field(default_factory=dict)  # delta id -> when it was merged, epoch seconds
     folded: Mapping[str, int] = field(default_factory=dict)  # name -> when it was folded, epoch seconds
@@ -84,6 +96,7 @@ class HourView:
             [item for item in items if item.name not in folded],
         )
 
-    def total(self) -> Rollups:
-        """The hour's rollups by event type."""
-        return merge_all([*(item.rollups for item in self.merged), *(delta.rollups for delta in self.deltas)])
+    def total(self, cover: Cover = NOTHING_COVERED) -> Rollups:
+        """The hour's rollups by event type, but for merged items that a closed item covers: what readers add to it."""
+        merged = (item.rollups for item in self.merged if not cover.hides(item.epoch, item.slot))
+        return merge_all([*merged, *(delta.rollups for delta in self.deltas)])

@@ -19,8 +19,12 @@ def project_folder(project: str) -> str:
 
 def hour_folder(project: str, hour: str) -> str:
     """The lake folder of an hour such as `2026-11-21T10`: `lake/project=demo/dt=2026-11-21/hr=10/`."""
+    return f"lake/{_of_hour(project, hour)}"
+
+
+def _of_hour(project: str, hour: str) -> str:
     day, _, hr = hour.partition("T")
-    return f"lake/project={project}/dt={day}/hr={hr}/"
+    return f"project={project}/dt={day}/hr={hr}/"
 
 
 def day_folder(project: str, day: str) -> str:
@@ -33,26 +37,39 @@ def sessions_folder(project: str, day: str) -> str:
     return f"sessions/project={project}/dt={day}/"
 
 
-def tail_name(created: int, first_event_id: str, rows: int) -> str:
-    """A tail file is named by the first record of its stream batch: when it was made (epoch seconds), and its id.
-
-    A retried batch holds the same rows or more: with their number, a name stands for one content for ever.
-    """
-    return f"{TAIL}{created:010d}-{first_event_id}-{rows}.parquet"
+def records_folder(project: str, hour: str) -> str:
+    """Beside the lake: which stream records the versions of an hour hold. The bucket forgets them after a week."""
+    return f"records/{_of_hour(project, hour)}"
 
 
-def import_tail_name(started: int, run: str, rows: int) -> str:
-    """A tail file of an import that began then (epoch seconds); `run` is its own, and the same for a repeated task."""
-    return f"{TAIL}{started:010d}-{run}-{rows}.parquet"
+def manifests_folder(project: str, hour: str) -> str:
+    """Beside the lake: what the versions of an hour hold, and which files of before."""
+    return f"manifests/{_of_hour(project, hour)}"
+
+
+def tail_name(slot: int, first_event_id: str, content: bytes) -> str:
+    """A tail file: the slot of its records, the first of them, and what is in it, so that a name stands for that."""
+    return f"{TAIL}{slot:06d}-{first_event_id}-{_digest(content)}.parquet"
+
+
+def slot_of_tail(name: str) -> int | None:
+    """The slot of a tail file; None of one whose rows came with no stream record."""
+    slot = name.removeprefix(TAIL).partition("-")[0]
+    return int(slot) if slot.isdecimal() else None
+
+
+def import_tail_name(run: str, content: bytes) -> str:
+    """A tail file of an import; `run` is the same for a repeated task."""
+    return f"{TAIL}import-{run}-{_digest(content)}.parquet"
 
 
 def hour_file_name(version: str, part: int) -> str:
-    """A file of one consolidation of an hour; those of a later one have names that sort behind."""
+    """A file of one version of an hour."""
     return f"{HOUR_FILE}{version}-{part:04d}.parquet"
 
 
 def version_name(now_ms: int, run: str) -> str:
-    """What the files of one consolidation share: when it began, and a name of its own."""
+    """What the files of one version share: when its consolidation began, and a name of its own."""
     return f"{now_ms:013d}-{run}"
 
 
@@ -61,10 +78,14 @@ def version_of(name: str) -> str | None:
     return name.removeprefix(HOUR_FILE).rsplit("-", 1)[0] if name.startswith(HOUR_FILE) else None
 
 
-def is_one_version(names: Iterable[str]) -> bool:
-    """Whether the files of an hour are those of one consolidation, so that each event is there once."""
-    versions = {version_of(name) for name in names}
-    return len(versions) <= 1 and None not in versions
+def began_ms_of(version: str) -> int:
+    """When the consolidation of a version began."""
+    return int(version[:13])
+
+
+def files_of_version(files: Iterable[str], version: str | None) -> list[str]:
+    """Those of an hour's files that are a version's, in order."""
+    return sorted(name for name in files if version is not None and version_of(name) == version)
 
 
 def quarantine_folder(project: str) -> str:

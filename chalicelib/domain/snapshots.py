@@ -1,32 +1,36 @@
 """Which of the lake's files a query sees, so that it finds each event once while hours are being consolidated.
 
-Three kinds of hours:
-- settled: the files of one version. Seen are hour files whose version is older than the query, so that neither a tail
-  file nor a version that comes meanwhile is.
-- consolidated, with files that are yet to be deleted, and perhaps new tail files: seen are the current version's files
-  and the tail files with later names than what it absorbed.
-- fresh: all files are seen, for nothing is deleted before the next version has been there for a while.
-What is seen of the second and third kind may hold an event more than once, and is read with its copies left out.
+Two kinds of hours:
+- settled: the files of one version, and nothing else. Seen are hour files whose version is older than the query, so
+  that neither a tail file nor a version that comes meanwhile is.
+- open: one version, or none, beside files that it replaced and tails that it has not taken in yet. Seen are the files
+  of the version and those tails, by name. They may hold an event more than once: its copies are left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
-from chalicelib.domain.partitions import HOUR_FILE
+from chalicelib.domain.partitions import HOUR_FILE, TAIL
 
 # Half of the time for which absorbed files are kept: clocks may differ by as much, in both directions.
 SNAPSHOT_AGE_MS = 30 * 60_000
-MAX_NAMED_HOURS = 200  # by name in a query; with more, as after an import of years, copies are left out everywhere
+MAX_NAMED_HOURS = 2000  # by name in a query, whose text is limited; some 45 bytes each
+MAX_NAMED_TAILS = 1000  # some 75 bytes each
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """An hour that is not settled; `version` is None while it is fresh."""
+    """An hour that is not settled; `tails` are those that its version does not hold, or None for any tail."""
 
     hour: str
     version: str | None = None
-    upto: str = ""
+    tails: Sequence[str] | None = None
+    replaced: bool = True  # whether files may lie there that the version took the place of
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the folder holds the version's files only, so that they need not be named."""
+        return not self.replaced and self.version is not None and not self.tails and self.tails is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +42,47 @@ class Snapshot:
 
     @property
     def unlimited(self) -> bool:
-        """More hours are open than a query can name."""
+        """More hours are open than a query can name, as after an import of years: copies are left out everywhere."""
         return len(self.open) > MAX_NAMED_HOURS
 
     def settled(self, name: str) -> str:
         """The condition, in Athena's SQL, on rows of settled hours; `name` is an expression of the file's name."""
         old = f"{name} < '{HOUR_FILE}{self.now_ms - SNAPSHOT_AGE_MS:013d}'"
-        return f"{old} AND NOT ({_hours([o.hour for o in self.open])})" if self.open else old
+        return f"{old} AND NOT ({_in_hours(o.hour for o in self.open)})" if self.open else old
 
     def unsettled(self, name: str) -> str:
         """The condition on rows of open hours, of which some may be there more than once."""
-        if self.unlimited:
-            return "TRUE"
-        fresh = [o.hour for o in self.open if o.version is None]
-        seen = [_hours(fresh)] if fresh else []
-        for hour in self.open:
-            if hour.version is not None:
-                current = f"{name} LIKE '{HOUR_FILE}{hour.version}-%'"
-                seen.append(f"({_hours([hour.hour])}) AND ({current} OR {name} > '{_quoted(hour.upto)}')")
-        return " OR ".join(f"({condition})" for condition in seen)
+        named = sorted(self.open, key=lambda hour: hour.is_plain)[:MAX_NAMED_HOURS]
+        hours = _in_hours(hour.hour for hour in named)
+        seen = f"({hours}) AND ({' OR '.join(f'({condition})' for condition in _conditions(named, name))})"
+        return f"({seen}) OR ({name} LIKE '{HOUR_FILE}%' AND NOT ({hours}))" if self.unlimited else seen
 
 
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")
+def _conditions(hours: Sequence[Open], name: str) -> list[str]:
+    versions = [hour.version for hour in hours if hour.version is not None]
+    tails: list[str] = []
+    any_tail: list[str] = []
+    for hour in hours:
+        if hour.tails is None or len(tails) + len(hour.tails) > MAX_NAMED_TAILS:
+            any_tail.append(hour.hour)
+        else:
+            tails += hour.tails
+    found = []
+    if versions:  # a version's name is its own among all hours'
+        found.append(f"regexp_extract({name}, '^{HOUR_FILE}(.+)-[0-9]+[.]parquet$', 1) IN ({_list(versions)})")
+    if tails:
+        found.append(f"{name} IN ({_list(tails)})")
+    if any_tail:
+        found.append(f"{name} LIKE '{TAIL}%' AND ({_in_hours(any_tail)})")
+    return found or ["FALSE"]
 
 
-def _hours(hours: Sequence[str]) -> str:
-    return " OR ".join(_days(hours))
+def _in_hours(hours: Iterable[str]) -> str:
+    """Flat lists, for a parser's depth is limited; the days by themselves, so that others are not looked into."""
+    names = sorted(hours)
+    days = dict.fromkeys(name[:10] for name in names)
+    return f"dt IN ({_list(days)}) AND concat(dt, 'T', hr) IN ({_list(names)})"
 
 
-def _days(hours: Sequence[str]) -> Iterator[str]:
-    for day, found in groupby(sorted(hours), key=lambda hour: hour[:10]):
-        yield f"dt = '{day}' AND hr IN ({', '.join(repr(hour[11:]) for hour in found)})"
+def _list(texts: Iterable[str]) -> str:
+    return ", ".join("'" + text.replace("'", "''") + "'" for text in texts)

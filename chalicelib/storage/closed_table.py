@@ -6,7 +6,7 @@ pk <project>#(ledger)#<year>       sk (ledger)#h#<hour>  the ledger of an hour
 pk <project>#days                  sk <day>              of a day with an hour closed that its items do not have yet
 pk <project>#reconciled            sk upto               the last hour that was compared with the lake
 
-Each item says up to which epoch it covers which hours: domain/closing. A year of days is one query of a page or two.
+Each item says what it covers of which hours: domain/closing. A year of days is one query of a page or two.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +16,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from chalicelib.domain.closing import NOTHING_COVERED, Cover
 from chalicelib.domain.facets import COUNTS, Part
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollup_codec import decode, encode
@@ -32,10 +33,10 @@ Name = tuple[str, str, str, str]  # of an item within a project: event type, fac
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """One closed item: `start` is the hour or day, `covers` up to which epoch each of its hours is in it."""
+    """One closed item: `start` is the hour or day, `covers` what of the live items of each of its hours is in it."""
 
     start: str
-    covers: Mapping[str, int]
+    covers: Mapping[str, Cover]
     rollups: Rollups
     version: int = field(default=0, compare=False)  # grows with each write of the item
 
@@ -178,25 +179,25 @@ class ClosedTable:
                 ExpressionAttributeValues={":hour": {"S": hour}},
             )
 
-    def ledger(self, project: str, hour: str) -> tuple[Ledger, int]:
-        """The ledger of a closed hour, and up to which epoch it covers the hour; -1 when it is not closed."""
+    def ledger(self, project: str, hour: str) -> tuple[Ledger, Cover]:
+        """The ledger of a closed hour, and what it covers of it."""
         found = self.get(project, LEDGER, LEDGER, HOUR, hour)
-        return (found.rollups.ledger, found.covers[hour]) if found else (Ledger(), -1)
+        return (found.rollups.ledger, found.covers[hour]) if found else (Ledger(), NOTHING_COVERED)
 
 
 def closed_item(project: str, event_type: str, facet: str, grain: str, closed: Closed) -> dict[str, Any]:
     """The item, as the version that follows the one that was read."""
     return {
         **_key(project, event_type, facet, grain, closed.start),
-        "covers": {"M": {hour: {"N": str(epoch)} for hour, epoch in closed.covers.items()}},
+        "covers": {"M": {hour: {"S": str(cover)} for hour, cover in closed.covers.items()}},
         "version": {"N": str(closed.version + 1)},
         "body": {"B": encode(closed.rollups)},
     }
 
 
-def one(start: str, epoch: int, part: Rollup, version: int) -> Closed:
+def one(start: str, cover: Cover, part: Rollup, version: int) -> Closed:
     """An hour's item."""
-    return Closed(start, {start: epoch}, Rollups({WHOLE: part}), version)
+    return Closed(start, {start: cover}, Rollups({WHOLE: part}), version)
 
 
 def _key(project: str, event_type: str, facet: str, grain: str, start: str) -> dict[str, Any]:
@@ -219,7 +220,7 @@ def _mark_key(project: str) -> dict[str, Any]:
 def _closed(item: Mapping[str, Any], part: Part | None = None) -> Closed:
     return Closed(
         start=item["sk"]["S"].rpartition("#")[2],
-        covers={hour: int(epoch["N"]) for hour, epoch in item["covers"]["M"].items()},
+        covers={hour: Cover.from_text(cover["S"]) for hour, cover in item["covers"]["M"].items()},
         rollups=decode(item["body"]["B"], part),
         version=int(item["version"]["N"]),
     )

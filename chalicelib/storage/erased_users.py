@@ -5,7 +5,7 @@ were put since: most projects have none, and none of this costs a read for an ev
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,10 @@ class ErasedUsers:
     def kept(self, project: str, events: Iterable[StoredEvent]) -> list[StoredEvent]:
         """The events that no marker drops."""
         return self.split(project, events)[0]
+
+    def markers(self, project: str) -> Mapping[str, Marker]:
+        """The project's markers by digest, as of now."""
+        return self._read(project, _Known(0, {}), 0).markers
 
     def is_linked(self, project: str, event: StoredEvent, now_ms: int) -> bool:
         """Whether a dropped event may still say which ids its user had before, because the erasure has just begun."""

@@ -93,6 +93,19 @@ class EventsTable:
             *(self._chunks_of(project, user, before) for user in users), key=lambda chunk: chunk.sort_key, reverse=True
         )
 
+    def every_chunk(self, project: str) -> Iterator[StoredChunk]:
+        """All that the table holds of a project, in no order: it reads the whole table."""
+        pages = self.client.get_paginator("scan").paginate(
+            TableName=self.name,
+            FilterExpression="#project = :project AND attribute_exists(body)",
+            ExpressionAttributeNames={"#project": "project"},
+            ExpressionAttributeValues={":project": {"S": project}},
+        )
+        for page in pages:
+            for item in page["Items"]:
+                events, _ = unpack_events(item["body"]["B"])
+                yield StoredChunk(item["sk"]["S"], int(item["received_at"]["N"]), events)
+
     def _chunks_of(self, project: str, user: str, before: str | None) -> Iterator[StoredChunk]:
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,

@@ -1,17 +1,21 @@
 """What a project's rollups say of any hour or day, closed or live: nothing twice, nothing missing.
 
-Read upstream first: open deltas, then merged items, then closed ones. Each names, or covers, what it took from the one
-before, so whatever moves on while this reads is found once.
+Read in this order: open deltas, then closed items, then merged ones. Merged items name the deltas that they took in,
+and closed items cover merged ones, so whatever moves on meanwhile is found once. Merged items come last because they
+stay for a while after they are closed: read before the closed ones, a delta that is merged and closed in between would
+be counted with both.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from chalicelib.domain.closing import NOTHING_COVERED, Cover
 from chalicelib.domain.deltas import HourView, Merged
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, Part, all_types, is_empty, needed, part_of
 from chalicelib.domain.ledger import Ledger
-from chalicelib.domain.rollups import Rollup, Rollups, merge_all
+from chalicelib.domain.rollups import Rollup, Rollups
+from chalicelib.domain.signatures import NOTHING
 from chalicelib.domain.time_windows import hour_start_ms, hours_between
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable
 from chalicelib.storage.rollups_table import RollupsTable
@@ -21,13 +25,13 @@ Facet = tuple[str, str]  # event type, or ALL_TYPES, and facet
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """What readers see of some hours: `parts` by facet and hour, and which hours have live items of `uncovered` epochs.
+    """What readers see of some hours: `parts` by facet and hour, and which hours have live items that are `uncovered`.
 
-    `covers` are the epochs up to which the closed items among them cover their hours.
+    `covers` says what the closed items among them cover.
     """
 
     parts: Mapping[Facet, Mapping[str, Rollup]]
-    covers: Mapping[tuple[Facet, str], int]
+    covers: Mapping[tuple[Facet, str], Cover]
     uncovered: frozenset[str]
 
 
@@ -47,10 +51,10 @@ class History:
         only counts and users are kept, with their `event_type` as dimension.
         """
         part = needed(event_type, facet, totals=totals)
-        views = self.rollups.read_live(project, first, last, part=part)
+        deltas = self.rollups.read_deltas(project, first, last, part=part)
         name = event_type or ALL_TYPES
         found: dict[str, Rollup] = {}
-        covers: dict[str, int] = {}
+        covers: dict[str, Cover] = {}
         kept = _kept(name, facet, totals)
         if facet == COUNTS:
             for day in self.closed.read(project, name, facet, DAY, first[:10], last[:10], kept):
@@ -60,8 +64,8 @@ class History:
             for item in self.closed.read(project, name, facet, HOUR, first, last, kept):
                 covers |= item.covers
                 found[item.start] = item.rollups[WHOLE]
-        for hour, view in views.items():
-            live = later_than(view, covers.get(hour, -1))
+        for hour, view in self.rollups.views(project, first, last, deltas, part).items():
+            live = view.total(covers.get(hour, NOTHING_COVERED))
             if live:
                 found.setdefault(hour, Rollup()).merge(_part(live, event_type, facet))
         return dict(sorted(found.items()))
@@ -73,11 +77,12 @@ class History:
         if facet == COUNTS:
             return by_day(self.hours(project, event_type, facet, f"{first}T00", f"{last}T23", totals=totals))
         part = needed(event_type, facet, totals=totals)
-        views = self.rollups.read_live(project, f"{first}T00", f"{last}T23", part=part)
+        hours = f"{first}T00", f"{last}T23"
+        deltas = self.rollups.read_deltas(project, *hours, part=part)
         noted = [day for day in self.closed.noted_days(project) if first <= day <= last]
         name = event_type or ALL_TYPES
         found: dict[str, Rollup] = {}
-        covers: dict[str, int] = {}
+        covers: dict[str, Cover] = {}
         kept = _kept(name, facet, totals)
         for item in self.closed.read(project, name, facet, DAY, first, last, kept):
             if item.start not in noted:
@@ -88,8 +93,8 @@ class History:
                 if item.start[:10] in noted:
                     covers |= item.covers
                     found.setdefault(item.start[:10], Rollup()).merge(item.rollups[WHOLE])
-        for hour, view in views.items():
-            live = later_than(view, covers.get(hour, -1))
+        for hour, view in self.rollups.views(project, *hours, deltas, part).items():
+            live = view.total(covers.get(hour, NOTHING_COVERED))
             if live:
                 found.setdefault(hour[:10], Rollup()).merge(_part(live, event_type, facet))
         return dict(sorted(found.items()))
@@ -97,7 +102,7 @@ class History:
     def facets(self, project: str, wanted: Iterable[Facet], hours: Collection[str]) -> "Facets":
         """Many facets of some hours that follow one another, at the price of one look at what is live."""
         asked = list(wanted)
-        views = self.rollups.read_live(project, min(hours), max(hours))
+        deltas = self.rollups.read_deltas(project, min(hours), max(hours))
         starts = {HOUR: hours, DAY: {hour[:10] for hour in hours}}
         names = [
             (event_type, facet, grain, start)
@@ -106,22 +111,22 @@ class History:
             for start in starts[grain]
         ]
         parts: dict[Facet, dict[str, Rollup]] = {facet: {} for facet in asked}
-        covers: dict[tuple[Facet, str], int] = {}
+        covers: dict[tuple[Facet, str], Cover] = {}
         for (event_type, facet, grain, start), closed in self.closed.get_many(project, names):
             of_hours = closed.rollups if grain == DAY else {start: closed.rollups[WHOLE]}
-            for hour, epoch in closed.covers.items():
+            for hour, cover in closed.covers.items():
                 if hour in hours:
-                    covers[(event_type, facet), hour] = epoch
+                    covers[(event_type, facet), hour] = cover
                     parts[event_type, facet][hour] = of_hours[hour]
         uncovered: set[str] = set()
-        for hour, view in views.items():
-            later: dict[int, Rollups] = {}
+        for hour, view in self.rollups.views(project, min(hours), max(hours), deltas).items():
+            later: dict[Cover, Rollups] = {}
             for event_type, facet in asked if hour in hours else ():
-                epoch = covers.get(((event_type, facet), hour), -1)
-                if epoch not in later:
-                    later[epoch] = later_than(view, epoch)
-                if later[epoch] if event_type == ALL_TYPES else event_type in later[epoch]:
-                    live = _part(later[epoch], None if event_type == ALL_TYPES else event_type, facet)
+                cover = covers.get(((event_type, facet), hour), NOTHING_COVERED)
+                if cover not in later:
+                    later[cover] = view.total(cover)
+                if later[cover] if event_type == ALL_TYPES else event_type in later[cover]:
+                    live = _part(later[cover], None if event_type == ALL_TYPES else event_type, facet)
                     if not is_empty(live):  # of a closed hour, a facet with nothing in it is no item
                         parts[event_type, facet].setdefault(hour, Rollup()).merge(live)
                         uncovered.add(hour)
@@ -133,44 +138,40 @@ class History:
         The closed items and the merged ones that they do not cover are summed up in the first of `merged`. The hours
         of `exact` are read up to the last delta.
         """
-        views = self.rollups.read_live(project, first, last, exact)
+        deltas = self.rollups.read_deltas(project, first, last, exact)
         totals: dict[str, Rollups] = defaultdict(Rollups)
-        covers: dict[tuple[str, str], int] = {}
+        covers: dict[tuple[str, str], Cover] = {}
         days = sorted({hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)})
         for event_type, day in self.closed.get_days(project, self.rollups.event_types(project), days):
             for hour, part in day.rollups.items():
                 if first <= hour <= last:
                     totals[hour][event_type] = part
                     covers[hour, event_type] = day.covers[hour]
+        views = self.rollups.views(project, first, last, deltas)
         for hour, view in views.items():
             for item in view.merged:
                 for event_type, rollup in item.rollups.items():
-                    if item.epoch > covers.get((hour, event_type), -1):
+                    if not covers.get((hour, event_type), NOTHING_COVERED).hides(item.epoch, item.slot):
                         totals[hour].setdefault(event_type, Rollup()).merge(part_of(rollup, COUNTS))
         found = []
         for hour in sorted({*totals, *views}):
             view = views.get(hour, HourView(hour))
-            total = Merged("", hour, 0, "", 0, totals[hour])
+            total = Merged("", hour, 0, 0, "", 0, NOTHING, totals[hour])
             found.append(HourView(hour, view.deltas, [total, *(replace(m, rollups=Rollups()) for m in view.merged)]))
         return found
 
     def ledger(self, project: str, hour: str) -> Ledger:
         """What the pipeline says became of what was received in the hour."""
-        view = self.rollups.read_live(project, hour, hour).get(hour, HourView(hour))
-        ledger, epoch = self.closed.ledger(project, hour)
-        ledger.merge(later_than(view, epoch).ledger)
+        deltas = self.rollups.read_deltas(project, hour, hour)
+        ledger, cover = self.closed.ledger(project, hour)
+        view = self.rollups.views(project, hour, hour, deltas).get(hour, HourView(hour))
+        ledger.merge(view.total(cover).ledger)
         return ledger
 
 
 def _kept(name: str, facet: str, totals: bool) -> Part | None:
     """What to read of a facet's closed items, whose rollups have the names of hours, or WHOLE, not of types."""
     return replace(needed(name, facet, totals=True), event_type=None) if totals else None
-
-
-def later_than(view: HourView, epoch: int) -> Rollups:
-    """What is live of the hour and in no epoch up to this one."""
-    merged = (item.rollups for item in view.merged if item.epoch > epoch)
-    return merge_all([*merged, *(delta.rollups for delta in view.deltas)])
 
 
 def by_day(hours: dict[str, Rollup]) -> dict[str, Rollup]:

@@ -16,9 +16,11 @@ from chalicelib.domain.partitions import day_folder, hour_file_name, project_fol
 from chalicelib.domain.time_windows import from_ms, to_ms
 from chalicelib.storage.merging import BATCH_ROWS, Merge, batches
 from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.user_rows import COLUMNS, UserRows, may_be_theirs
+from chalicelib.storage.record_sets import Records, from_text, records_of, to_text
+from chalicelib.storage.user_rows import COLUMNS, Masks, UserRows, may_be_theirs
 
 _TIME = pa.timestamp("us", tz="UTC")  # Athena reads micro-, not nanoseconds
+SLOT = "slot"
 SCHEMA = pa.schema(
     [
         pa.field("event_id", pa.string(), nullable=False),
@@ -33,6 +35,8 @@ SCHEMA = pa.schema(
         pa.field("properties", pa.string()),
         pa.field("context", pa.string()),
         pa.field("enrichment", pa.string()),
+        # Of the row's stream record, for closing; null where the row came by an import. No column of the table.
+        pa.field(SLOT, pa.int32()),
     ]
 )
 
@@ -48,14 +52,16 @@ DICTIONARY = ["event_type", "schema_version", "user_id", "anonymous_id", "sessio
 _TEXTS = ["event_id", "event_type", "schema_version", "user_id", "anonymous_id", "session_id"]
 FOLDED_COLUMNS = ["event_id", "event_type", "user_id", "anonymous_id", "session_id"]
 FOLDED_COLUMNS += ["occurred_at", "properties", "enrichment"]
+RECORDS = b"records"  # under this name a tail's footer has its stream records: storage/record_sets
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A stored event and when it was received, in epoch milliseconds."""
+    """A stored event, when it was received, in epoch milliseconds, and the slot of its stream record, if it had one."""
 
     event: StoredEvent
     received_ms: int
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +81,23 @@ class Lake:
 
     def write(self, key: str, rows: Iterable[Row]) -> None:
         """Write the rows, in order of time, as one Parquet file; raises Unavailable when the bucket refuses."""
-        self.write_table(key, table_of(rows))
+        self.put(key, encode(table_of(rows)))
 
-    def write_table(self, key: str, table: pa.Table) -> None:
-        """Write a table of SCHEMA, in order of (occurred_at, event_id); raises Unavailable."""
-        buffer = io.BytesIO()
-        pq.write_table(
-            table,
-            buffer,
-            compression="zstd",
-            use_dictionary=DICTIONARY,
-            data_page_size=TAIL_PAGE_BYTES,
-            row_group_size=TAIL_GROUP_ROWS,
-        )
-        self.bucket.put(key, buffer.getvalue())
+    def put(self, key: str, content: bytes) -> None:
+        """Write a file that `encode` made; raises Unavailable."""
+        self.bucket.put(key, content)
 
     def files(self, folder: str) -> dict[str, int]:
         """The size in bytes of each Parquet file of an hour's folder, by name."""
         return {name: size for name, size in self.bucket.sizes(folder).items() if name.endswith(".parquet")}
 
-    def merge(self, folder: str, files: Mapping[str, int], without: UserRows | None = None) -> Merge:
+    def records(self, key: str, size_bytes: int) -> Records:
+        """The stream records of a tail file; none of an import's."""
+        with self._open(key, size_bytes) as file:
+            found = (file.metadata.metadata or {}).get(RECORDS)
+            return from_text(found) if found is not None else records_of([])
+
+    def merge(self, folder: str, files: Mapping[str, int], without: Masks | None = None) -> Merge:
         """What the files hold together, each event once, and without the rows of erased users."""
         return Merge(list(files), lambda name: self._open(folder + name, files[name]), SCHEMA, without)
 
@@ -151,9 +154,13 @@ class Lake:
             with self._open(key) as file:
                 yield from batches(file, BATCH_ROWS, columns)
 
-    def events(self, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The events of the files as they were stored, as far as rollups need them."""
-        return events_of(self.batches(keys, FOLDED_COLUMNS))
+    def events(self, keys: Sequence[str], upto: int | None = None) -> Iterator[dict[str, Any]]:
+        """The events of the files as they were stored, as far as rollups need them; with `upto`, up to this slot.
+
+        Those that came by an import are in any case.
+        """
+        batches = self.batches(keys, FOLDED_COLUMNS if upto is None else [*FOLDED_COLUMNS, SLOT])
+        return events_of(batches if upto is None else (_up_to(batch, upto) for batch in batches))
 
     def sorted_files(self, keys: Sequence[str], first_ms: int, end_ms: int) -> list["SortedFile"]:
         """Those of the files, each in order of time, that may have rows of the half-open range; they stay open."""
@@ -211,6 +218,20 @@ class SortedFile:
         return [g for g in range(metadata.num_row_groups) if _overlaps(metadata.row_group(g), first_ms, end_ms)]
 
 
+def encode(table: pa.Table, records: Records | None = None) -> bytes:
+    """A table of SCHEMA, in order of (occurred_at, event_id), as one Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(
+        table.replace_schema_metadata({RECORDS: to_text(records)} if records is not None else None),
+        buffer,
+        compression="zstd",
+        use_dictionary=DICTIONARY,
+        data_page_size=TAIL_PAGE_BYTES,
+        row_group_size=TAIL_GROUP_ROWS,
+    )
+    return buffer.getvalue()
+
+
 def together(tables: Sequence[pa.Table]) -> pa.Table:
     """The rows of sorted tables in order of (occurred_at, event_id)."""
     some = [table for table in tables if table.num_rows]
@@ -237,7 +258,15 @@ def table_of(rows: Iterable[Row]) -> pa.Table:
         columns["properties"].append(_json(event.get("properties")))
         columns["context"].append(_json(event.get("context")))
         columns["enrichment"].append(_json(event.get("enrichment")))
+        columns[SLOT].append(row.slot)
     return pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, schema=SCHEMA)
+
+
+def _up_to(rows: pa.RecordBatch, slot: int) -> pa.RecordBatch:
+    if SLOT not in rows.schema.names:
+        return rows
+    slots = rows.column(SLOT)
+    return rows.filter(pc.or_kleene(pc.is_null(slots), pc.less_equal(slots, slot)))
 
 
 def _overlaps(group: Any, first_ms: int, end_ms: int) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from chalicelib.storage.user_rows import COLUMNS, Mask, UserRows
+from chalicelib.storage.user_rows import COLUMNS, Mask, Masks
 
 SLICE_ROWS = 131_072  # of a slice, which becomes a row group, …
 SLICE_BYTES = 16 * 1024 * 1024  # … unless its rows are long; as Parquet counts them, in memory some four times that
@@ -23,6 +23,8 @@ BATCH_ROWS = 8_192  # decoded of a file at a time; of all files together, about 
 SAMPLE_ROWS = 512  # every so many rows, a key is kept to choose the cuts from
 MIN_SLICE_ROWS = 512
 COMPARED_IDS = 250_000  # at a time
+CLAIMS = ["slot", "received_at", "occurred_at"]  # by which one of several rows of an event stays
+NO_SLOT = 2**31  # after every slot
 
 Key = tuple[int, str]  # occurred_at in microseconds, event_id
 Hashes = npt.NDArray[np.int64]
@@ -52,7 +54,7 @@ class Merge:
     names: Sequence[str]
     opened: Callable[[str], pq.ParquetFile]
     columns: pa.Schema
-    without: UserRows | None = None
+    without: Masks | None = None
     schema: pa.Schema = field(init=False)
     rows: int = field(init=False)
     duplicates: int = field(init=False)
@@ -127,7 +129,9 @@ class Merge:
         return sorted(set(keys[step::step]))
 
     def _decide(self) -> None:
-        """Of the rows of an id, keep the one received first; of several the first that occurred, else by its place."""
+        """Of the rows of an id, keep the one of the earliest slot, of those the one received first, the first that
+        occurred, else by its place. Closing folds slot by slot, so what it has folded must not go to a later one.
+        """
         every = _joined([scan.hashes for scan in self._scans])
         every.sort()
         meeting = np.unique(every[1:][every[1:] == every[:-1]])
@@ -137,31 +141,31 @@ class Merge:
         found = [np.flatnonzero(np.isin(scan.hashes, meeting)) for scan in self._scans]
         shares = -(-sum(map(len, found)) // COMPARED_IDS)
         for share in range(shares):
-            best: dict[str, tuple[int, int, int, int]] = {}
+            best: dict[str, tuple[int, int, int, int, int]] = {}
             for number, (scan, rows) in enumerate(zip(self._scans, found, strict=True)):
                 mine = rows[scan.hashes[rows] % shares == share]
                 if not len(mine):
                     continue
                 scan.lost = np.zeros(len(scan.hashes), np.bool_) if scan.lost is None else scan.lost
-                for event_id, received, occurred, row in self._rows(scan.name, mine):
-                    claim = (received, occurred, number, row)
+                for event_id, slot, received, occurred, row in self._rows(scan.name, mine):
+                    claim = (slot, received, occurred, number, row)
                     holder = best.setdefault(event_id, claim)
                     if claim < holder:
                         best[event_id], holder, claim = claim, claim, holder
                     if claim != holder:
-                        loser = self._scans[claim[2]]
+                        loser = self._scans[claim[3]]
                         assert loser.lost is not None
-                        loser.lost[claim[3]] = True
+                        loser.lost[claim[4]] = True
 
-    def _rows(self, name: str, rows: npt.NDArray[np.intp]) -> Iterator[tuple[str, int, int, int]]:
-        """(event_id, received_at, occurred_at, row) of some rows of a file."""
+    def _rows(self, name: str, rows: npt.NDArray[np.intp]) -> Iterator[tuple[str, int, int, int, int]]:
+        """(event_id, slot, received_at, occurred_at, row) of some rows of a file."""
         start = 0
         with self.opened(name) as file:
-            for batch in batches(file, BATCH_ROWS, ["event_id", "received_at", "occurred_at"]):
+            for batch in batches(file, BATCH_ROWS, ["event_id", *CLAIMS]):
                 here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + batch.num_rows)]
                 some = batch.take(pa.array(here - start))
-                times = (pc.cast(some.column(name), pa.int64()).to_pylist() for name in ("received_at", "occurred_at"))
-                yield from zip(some.column("event_id").to_pylist(), *times, here.tolist(), strict=True)
+                claims = (_integers(some, name).to_pylist() for name in CLAIMS)
+                yield from zip(some.column("event_id").to_pylist(), *claims, here.tolist(), strict=True)
                 start += batch.num_rows
 
 
@@ -199,6 +203,13 @@ class _Cursor:
             if lost.any():
                 rows = rows.filter(pa.array(~lost))
         return _conform(rows, self._schema)
+
+
+def _integers(rows: pa.RecordBatch, name: str) -> pa.Array:
+    """A column of CLAIMS. A row without a slot came by an import: one that is live, too, must go by its slot."""
+    if name not in rows.schema.names:
+        return pa.array([NO_SLOT] * rows.num_rows)
+    return pc.fill_null(pc.cast(rows.column(name), pa.int64()), NO_SLOT)
 
 
 def batches(file: pq.ParquetFile, batch_rows: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:

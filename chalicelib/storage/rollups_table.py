@@ -1,35 +1,37 @@
 """The rollups table: what is live of each hour, and which event types exist.
 
-pk project#live#hour  sk d#<record>                         a delta, or in its place the tombstone with the tidemark
-pk project#merged     sk <hour>#<epoch>#<minute>#<record>   the merged item of some deltas
-                      sk <hour>#<epoch>#~                   the base: older merged items of the hour, folded together
-pk project#hours      sk <hour>                             how far the hour is closed: domain/closing
+pk project#live#hour  sk d#<slot>#<record>                        a delta, or in its place the tombstone and tidemark
+pk project#merged     sk <hour>#<epoch>#<slot>#<minute>#<record>  the merged item of some deltas of a slot
+                      sk <hour>#<epoch>#<slot>#~                  the base: older merged items of the slot together
+pk project#hours      sk <hour>                                   how far the hour is: storage/hours_table
 pk project#types      sk <event type>
 
-The index `open` holds the deltas that compaction has not absorbed, by project. It lags behind the table by some
-milliseconds, so who needs the very last delta reads the table (`read_hour`).
+The index `open` holds the deltas that compaction has not absorbed, by project. It lags behind the table, so callers
+that need the very last delta read the table (`read_hour`).
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib.domain.closing import HourState
 from chalicelib.domain.deltas import Delta, HourView, Merged
 from chalicelib.domain.facets import Part
 from chalicelib.domain.rollup_codec import decode, encode
 from chalicelib.domain.rollups import OTHER
+from chalicelib.domain.signatures import Signature
+from chalicelib.storage.hours_table import OPEN_INDEX, change_of
+from chalicelib.storage.transactions import written
 
-OPEN_INDEX = "open"
 BASE = "~"  # sorts after every minute, so a reader meets the base last
 TOMBSTONE_SECONDS = 48 * 3600  # twice the stream's retention: no batch that old can still be retried
 MAX_MADE_UP_TYPES = 1000  # of a project, without a contract: each costs a write once, and a place in every answer
-MAX_MERGE = 97  # a transaction takes 100 items and 4 MB: the deltas, the merged item and the hour's state
+MAX_MERGE = 97  # a transaction takes 100 items and 4 MB: the deltas, the merged item and the hour's own
+MAX_KEYS = 100  # of one BatchGetItem
+NAMED_SECONDS = 600  # a base names what it took in for as long; no reader takes that long, nor does a push
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +44,33 @@ class RollupsTable:
     known_types: dict[str, set[str]] = field(default_factory=dict)
 
     def put_delta(self, delta: Delta) -> int | None:
-        """Write the delta, or return the tidemark of the tombstone that stands in its place."""
+        """Write the delta in place of an earlier attempt's, or return up to which record it is there already.
+
+        That is the tidemark of a tombstone, or the last record of a later attempt, which this one must not undo.
+        """
         key = _delta_key(delta.project, delta.hour, delta.id)
         item = {
             **key,
             "open": {"S": delta.project},
             "hour": {"S": delta.hour},
+            "attempt": {"N": str(delta.attempt)},
             "last": {"S": _sequence(delta.last)},
+            "signature": {"S": str(delta.signature)},
             "written_at": {"N": str(delta.written_at)},
             "body": {"B": delta.body},
         }
         try:
-            self.client.put_item(TableName=self.name, Item=item, ConditionExpression="attribute_not_exists(tidemark)")
+            self.client.put_item(
+                TableName=self.name,
+                Item=item,
+                ConditionExpression=_EARLIER,
+                ExpressionAttributeValues={":attempt": item["attempt"]},
+            )
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise
-            tombstone = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True)["Item"]
-            return int(tombstone["tidemark"]["S"])
+            there = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True)["Item"]
+            return int(there["tidemark" if "tidemark" in there else "last"]["S"])
         return None
 
     def names(
@@ -87,32 +99,58 @@ class RollupsTable:
         """Every event type the project ever sent."""
         return [item["sk"]["S"] for item in self._query("pk = :pk", {":pk": {"S": f"{project}#types"}})]
 
-    def read_live(
+    def read_deltas(
         self, project: str, first: str, last: str, exact: Collection[str] = (), part: Part | None = None
-    ) -> dict[str, HourView]:
-        """The hours from `first` to `last`, both included, that have live items; with `part`, no more of them.
+    ) -> dict[str, list[Delta]]:
+        """The open deltas of the hours from `first` to `last`, both included; with `part`, no more of them.
 
-        As of some milliseconds ago; the hours of `exact` up to the last delta, at the price of their tombstones.
+        As of some moments ago; the hours of `exact` up to the last delta, at the price of their tombstones.
         """
         deltas: dict[str, list[Delta]] = defaultdict(list)
         for delta in self.open_deltas(project, part):
             if first <= delta.hour <= last and delta.hour not in exact:
                 deltas[delta.hour].append(delta)
         for hour in exact:
-            items = self._query("pk = :pk", {":pk": {"S": f"{project}#live#{hour}"}})
-            deltas[hour] = [delta_of(item) for item in items if "tidemark" not in item]
+            deltas[hour] = self.deltas_of(project, hour, part)
+        return deltas
+
+    def views(
+        self,
+        project: str,
+        first: str,
+        last: str,
+        deltas: Mapping[str, Sequence[Delta]],
+        part: Part | None = None,
+    ) -> dict[str, HourView]:
+        """The hours that have live items; `deltas` were read before, and closed items in between, where there are any.
+
+        In this order, because what moves on meanwhile is named, or covered, by what took it in.
+        """
         merged: dict[str, list[Merged]] = defaultdict(list)
         for item in self.read_merged(project, first, last, part):
             merged[item.hour].append(item)
         hours = sorted({*deltas, *merged})
         return {hour: HourView.of(hour, deltas.get(hour, ()), merged.get(hour, ())) for hour in hours}
 
+    def read_live(self, project: str, first: str, last: str, part: Part | None = None) -> dict[str, HourView]:
+        """The hours that have live items, for readers that take nothing from closed ones."""
+        return self.views(project, first, last, self.read_deltas(project, first, last, part=part), part)
+
     def read_hour(self, project: str, hour: str) -> HourView:
         """One hour up to the last delta."""
-        return self.read_live(project, hour, hour, exact=[hour])[hour]
+        return self.views(project, hour, hour, {hour: self.deltas_of(project, hour)})[hour]
+
+    def deltas_of(self, project: str, hour: str, part: Part | None = None) -> list[Delta]:
+        """The hour's open deltas, up to the last one."""
+        items = self._query("pk = :pk", {":pk": {"S": f"{project}#live#{hour}"}})
+        return [delta_of(item, part) for item in items if "tidemark" not in item]
 
     def open_deltas(self, project: str, part: Part | None = None) -> Iterator[Delta]:
-        """The deltas of a project that no merged item holds, or is about to, by when they were written."""
+        """The deltas of a project that no merged item holds, or is about to, by when they were written.
+
+        A merged item names what it took in for a while only, and the index may lag for longer: so what it shows as old
+        is looked up in the table.
+        """
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
             IndexName=OPEN_INDEX,
@@ -120,34 +158,50 @@ class RollupsTable:
             ExpressionAttributeNames={"#open": "open"},
             ExpressionAttributeValues={":project": {"S": project}},
         )
+        named_since = int(self.clock()) - NAMED_SECONDS // 2
         for page in pages:
-            yield from (replace(delta_of(item), part=part) if part else delta_of(item) for item in page["Items"])
+            deltas = [delta_of(item, part) for item in page["Items"]]
+            old = self._still_open([delta for delta in deltas if delta.written_at < named_since])
+            yield from (delta for delta in deltas if delta.written_at >= named_since or delta.frame_id in old)
+
+    def _still_open(self, deltas: Sequence[Delta]) -> set[str]:
+        """The names, as dashboards have them, of those in whose place no tombstone stands."""
+        names = {_place(_delta_key(delta.project, delta.hour, delta.id)): delta.frame_id for delta in deltas}
+        keys = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in names]
+        found: set[str] = set()
+        while keys:
+            asked = {"Keys": keys[:MAX_KEYS], "ConsistentRead": True, "ProjectionExpression": "pk, sk, attempt"}
+            answer = self.client.batch_get_item(RequestItems={self.name: asked})
+            found |= {names[_place(item)] for item in answer["Responses"][self.name] if "attempt" in item}
+            keys = [*answer["UnprocessedKeys"].get(self.name, {}).get("Keys", []), *keys[MAX_KEYS:]]
+        return found
 
     def settled_deltas(self, written_before: int) -> Iterator[Delta]:
         """The open deltas of all projects that were written before the epoch second."""
         pages = self.client.get_paginator("scan").paginate(
             TableName=self.name,
             IndexName=OPEN_INDEX,
-            FilterExpression="written_at < :before",
+            FilterExpression="attribute_exists(body) AND written_at < :before",
             ExpressionAttributeValues={":before": {"N": str(written_before)}},
         )
         for page in pages:
             yield from map(delta_of, page["Items"])
 
-    def absorb(self, deltas: Sequence[Delta], merged: Merged, state: HourState) -> bool:
-        """Put the merged item and the tombstones in one transaction, and mark the hour as touched.
+    def absorb(self, deltas: Sequence[Delta], merged: Merged) -> bool:
+        """Put the merged item and the tombstones in one transaction, with one more change of the hour.
 
-        False when a delta, or how far the hour is closed, has changed since it was read: nothing is written, and the
-        next run tries again.
+        False when a delta has changed since it was read, or the epoch before the item's is not the last frozen one:
+        nothing is written, and the next run tries again.
         """
         first = deltas[0]
-        expires_at = int(self.clock()) + TOMBSTONE_SECONDS
-        return self._transact(
-            [
-                {"Put": {"Item": _merged_item(first.project, merged), **_NEW}},
-                *({"Put": _tombstone_put(delta, expires_at)} for delta in deltas),
-                {"Update": _touch(first.project, merged, state)},
-            ]
+        now = self.clock()
+        expires_at = int(now) + TOMBSTONE_SECONDS
+        return written(
+            self.client,
+            self.name,
+            {"Put": {"Item": _merged_item(first.project, merged), **_NEW}},
+            *({"Put": _tombstone_put(delta, expires_at)} for delta in deltas),
+            {"Update": change_of(first.project, merged.hour, now, frozen=merged.epoch - 1)},
         )
 
     def fold(self, project: str, items: Sequence[Merged], base: Merged) -> bool:
@@ -159,75 +213,19 @@ class RollupsTable:
                 "ExpressionAttributeValues": {":before": {"N": str(base.version - 1)}},
             }
         gone = ({"Delete": {"Key": _merged_key(project, item), **_THERE}} for item in items)
-        return self._transact([{"Put": {"Item": _merged_item(project, base), **condition}}, *gone])
+        return written(self.client, self.name, {"Put": {"Item": _merged_item(project, base), **condition}}, *gone)
 
     def read_merged(self, project: str, first: str, last: str, part: Part | None = None) -> Iterator[Merged]:
-        """The merged items of the hours from `first` to `last`, by hour and epoch, each epoch's base last.
+        """The merged items of the hours from `first` to `last`, by hour, epoch and slot, each slot's base last.
 
         Of what is folded while this reads, both an item and the base may come: see HourView.of.
         """
         values = {":pk": {"S": f"{project}#merged"}, ":first": {"S": first}, ":last": {"S": f"{last}#{BASE}"}}
         return (_merged(item, part) for item in self._query("pk = :pk AND sk BETWEEN :first AND :last", values))
 
-    def state(self, project: str, hour: str) -> HourState:
-        """How far the hour is closed."""
-        key = state_key(project, hour)
-        item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item", {})
-        return HourState(
-            project,
-            hour,
-            frozen=int(item["frozen"]["N"]) if "frozen" in item else -1,
-            touched=item["touched"]["S"] if "touched" in item else "",
-            closed=int(item["closed"]["N"]) if "closed" in item else -1,
-            closed_at=int(item["closed_at"]["N"]) if "closed_at" in item else 0,
-        )
-
-    def freeze(self, state: HourState, epoch: int | None = None) -> bool:
-        """Let the state's epoch, or all up to a later one, take nothing more.
-
-        False when something was merged since the state was read.
-        """
-        conditions = ["attribute_not_exists(frozen)" if state.frozen < 0 else "frozen = :frozen"]
-        conditions.append("touched = :touched" if state.touched else "attribute_not_exists(touched)")
-        values = {":epoch": {"N": str(state.epoch if epoch is None else epoch)}}
-        values |= {":frozen": {"N": str(state.frozen)}} if state.frozen >= 0 else {}
-        values |= {":touched": {"S": state.touched}} if state.touched else {}
-        try:
-            self.client.update_item(
-                TableName=self.name,
-                Key=state_key(state.project, state.hour),
-                UpdateExpression="SET frozen = :epoch",
-                ConditionExpression=" AND ".join(conditions),
-                ExpressionAttributeValues=values,
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
-            return False
-        return True
-
-    def mark_closed(self, project: str, hour: str, epoch: int, now: int) -> None:
-        """Note that the closed items cover the hour up to this epoch, at least, so that its live items may go."""
-        with suppress(self.client.exceptions.ConditionalCheckFailedException):
-            self.client.update_item(
-                TableName=self.name,
-                Key=state_key(project, hour),
-                UpdateExpression="SET closed = :epoch, closed_at = :now",
-                ConditionExpression="attribute_not_exists(closed) OR closed < :epoch",
-                ExpressionAttributeValues={":epoch": {"N": str(epoch)}, ":now": {"N": str(now)}},
-            )
-
     def delete_merged(self, project: str, item: Merged) -> None:
         """Delete a merged item that closed ones cover."""
         self.client.delete_item(TableName=self.name, Key=_merged_key(project, item))
-
-    def _transact(self, actions: Sequence[Mapping[str, Any]]) -> bool:
-        items = [{kind: {"TableName": self.name, **action}} for each in actions for kind, action in each.items()]
-        try:
-            self.client.transact_write_items(TransactItems=items)
-        except self.client.exceptions.TransactionCanceledException:
-            return False
-        return True
 
     def _query(self, condition: str, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
         pages = self.client.get_paginator("query").paginate(
@@ -241,6 +239,7 @@ class RollupsTable:
 
 
 _NEW = {"ConditionExpression": "attribute_not_exists(pk)"}
+_EARLIER = "attribute_not_exists(tidemark) AND (attribute_not_exists(pk) OR attempt <= :attempt)"
 _THERE = {"ConditionExpression": "attribute_exists(pk)"}
 
 
@@ -248,23 +247,22 @@ def _delta_key(project: str, hour: str, delta_id: str) -> dict[str, Any]:
     return {"pk": {"S": f"{project}#live#{hour}"}, "sk": {"S": f"d#{delta_id}"}}
 
 
-def state_key(project: str, hour: str) -> dict[str, Any]:
-    """The item that says how far an hour is closed."""
-    return {"pk": {"S": f"{project}#hours"}, "sk": {"S": hour}}
+def _place(item: Mapping[str, Any]) -> tuple[str, str]:
+    return item["pk"]["S"], item["sk"]["S"]
 
 
 def _merged_key(project: str, merged: Merged) -> dict[str, Any]:
     return {"pk": {"S": f"{project}#merged"}, "sk": {"S": merged.name}}
 
 
-def merged_name(hour: str, epoch: int, minute: str, delta_id: str) -> str:
+def merged_name(hour: str, epoch: int, slot: int, minute: str, delta_id: str) -> str:
     """The name of a merged item: its sort key."""
-    return f"{hour}#{epoch:06d}#{minute}#{delta_id}"
+    return f"{hour}#{epoch:06d}#{slot:06d}#{minute}#{delta_id}"
 
 
-def base_name(hour: str, epoch: int) -> str:
-    """The name of an hour's base."""
-    return f"{hour}#{epoch:06d}#{BASE}"
+def base_name(hour: str, epoch: int, slot: int) -> str:
+    """The name of a slot's base."""
+    return f"{hour}#{epoch:06d}#{slot:06d}#{BASE}"
 
 
 def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
@@ -273,6 +271,7 @@ def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
         "minute": {"S": merged.minute},
         "merged_at": {"N": str(merged.merged_at)},
         "version": {"N": str(merged.version)},
+        "signature": {"S": str(merged.signature)},
         "body": {"B": encode(merged.rollups)},
     }
     if merged.absorbed:
@@ -284,14 +283,16 @@ def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
 
 def _merged(item: Mapping[str, Any], part: Part | None = None) -> Merged:
     name = item["sk"]["S"]
-    hour, epoch, _ = name.split("#", 2)
+    hour, epoch, slot, _ = name.split("#", 3)
     absorbed = item["absorbed"]["M"] if "absorbed" in item else {}
     return Merged(
         name=name,
         hour=hour,
         epoch=int(epoch),
+        slot=int(slot),
         minute=item["minute"]["S"],
         merged_at=int(item["merged_at"]["N"]),
+        signature=Signature.from_text(item["signature"]["S"]),
         rollups=decode(item["body"]["B"], part),
         absorbed={name: int(at) for at, names in absorbed.items() for name in names["SS"]},
         folded={key: int(at["N"]) for key, at in item["folded"]["M"].items()} if "folded" in item else {},
@@ -314,21 +315,12 @@ def _tombstone_put(delta: Delta, expires_at: int) -> dict[str, Any]:
             "tidemark": {"S": _sequence(delta.last)},
             "expires_at": {"N": str(expires_at)},
         },
-        "ConditionExpression": "attribute_not_exists(tidemark) AND #last = :last",
+        "ConditionExpression": "attempt = :attempt AND #last = :last",
         "ExpressionAttributeNames": {"#last": "last"},
-        "ExpressionAttributeValues": {":last": {"S": _sequence(delta.last)}},
-    }
-
-
-def _touch(project: str, merged: Merged, state: HourState) -> dict[str, Any]:
-    """The hour has got something in an epoch that is not frozen yet."""
-    frozen = "attribute_not_exists(frozen)" if state.frozen < 0 else "frozen = :frozen"
-    values = {":touched": {"S": merged.name}} | ({":frozen": {"N": str(state.frozen)}} if state.frozen >= 0 else {})
-    return {
-        "Key": state_key(project, state.hour),
-        "UpdateExpression": "SET touched = :touched",
-        "ConditionExpression": frozen,
-        "ExpressionAttributeValues": values,
+        "ExpressionAttributeValues": {
+            ":attempt": {"N": str(delta.attempt)},
+            ":last": {"S": _sequence(delta.last)},
+        },
     }
 
 
@@ -336,13 +328,18 @@ def _sequence(number: int) -> str:
     return f"{number:040d}"  # up to 40 digits, and a DynamoDB number keeps 38
 
 
-def delta_of(item: Mapping[str, Any]) -> Delta:
+def delta_of(item: Mapping[str, Any], part: Part | None = None) -> Delta:
     """The delta that an item of the table holds."""
+    slot, _, first = item["sk"]["S"].removeprefix("d#").partition("#")
     return Delta(
         project=item["open"]["S"],
         hour=item["hour"]["S"],
-        id=item["sk"]["S"].removeprefix("d#"),
+        slot=int(slot),
+        first=first,
+        attempt=int(item["attempt"]["N"]),
         last=int(item["last"]["S"]),
+        signature=Signature.from_text(item["signature"]["S"]),
         written_at=int(item["written_at"]["N"]),
         body=item["body"]["B"],
+        part=part,
     )

@@ -1,4 +1,4 @@
-"""The session parts of each hour that was consolidated: one Parquet file an hour, beside the lake."""
+"""The session parts of each version of an hour: a Parquet file beside the lake; of several the last one counts."""
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,10 +30,15 @@ SCHEMA = pa.schema(
     ]
 )
 SHARE_BYTES = 16 * 1024 * 1024  # of files that are put together at a time: as Python objects some ten times that
-PREFIX, SUFFIX = "hr=", ".parquet"
+PREFIX, SUFFIX = "hr=", ".parquet"  # with the hour, a dash and the version in between
 NOTHING: Mapping[str, Any] = {}
 
-Listed = Mapping[str, Stamp]  # by hour
+
+class Listed(NamedTuple):
+    """The file of an hour; the name of another version differs."""
+
+    name: str
+    stamp: Stamp
 
 
 class Written(NamedTuple):
@@ -45,12 +50,12 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SessionFiles:
-    """A file stands for what one consolidated hour holds; it is replaced as a whole."""
+    """A file stands for what one version of an hour holds. A run that is late with an older one changes nothing."""
 
     bucket: DataBucket
 
-    def write(self, project: str, hour: str, blocks: Iterable[list[Part]]) -> Written:
-        """Write an hour's parts in place of those before; raises Unavailable when the bucket refuses."""
+    def write(self, project: str, hour: str, version: str, blocks: Iterable[list[Part]]) -> Written:
+        """Write the parts of an hour's version; raises Unavailable when the bucket refuses."""
         buffer = io.BytesIO()
         with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
             for block in blocks:
@@ -58,33 +63,42 @@ class SessionFiles:
                 columns["user"] = [hash_user(part.user) if part.user else None for part in block]
                 writer.write_table(pa.table(columns, schema=SCHEMA))
         content = buffer.getvalue()
-        return Written(self.bucket.put(_key(project, hour), content), content)
+        key = f"{sessions_folder(project, hour[:10])}{PREFIX}{hour[11:]}-{version}{SUFFIX}"
+        return Written(self.bucket.put(key, content), content)
 
-    def listed(self, project: str, first: str, last: str) -> dict[str, Stamp]:
-        """What there is of the hours from `first` to `last`, both included; it differs when one was written since."""
-        found: dict[str, Stamp] = {}
+    def listed(self, project: str, first: str, last: str) -> dict[str, Listed]:
+        """The last version of each hour from `first` to `last`, both included; another one since makes it differ."""
+        found: dict[str, Listed] = {}
         days = {hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)}
         for day in sorted(days):
-            for name, stamp in self.bucket.stamps(sessions_folder(project, day)).items():
-                hour = f"{day}T{name.removeprefix(PREFIX).removesuffix(SUFFIX)}"
+            for name, stamp in sorted(self.bucket.stamps(sessions_folder(project, day)).items()):
+                hour = f"{day}T{name.removeprefix(PREFIX)[:2]}"
                 if first <= hour <= last:
-                    found[hour] = stamp
+                    found[hour] = Listed(name, stamp)
         return found
 
-    def read(self, project: str, listed: Listed, at_hand: Mapping[str, Written] = NOTHING) -> Iterator[Columns]:
+    def clean(self, project: str, hour: str) -> None:
+        """Delete the parts of versions that are no longer the hour's."""
+        folder = f"{sessions_folder(project, hour[:10])}{PREFIX}{hour[11:]}-"
+        for name in sorted(self.bucket.sizes(folder))[:-1]:
+            self.bucket.delete(folder + name)
+
+    def read(
+        self, project: str, listed: Mapping[str, Listed], at_hand: Mapping[str, Written] = NOTHING
+    ) -> Iterator[Columns]:
         """The parts of the hours, in shares that memory can hold; all of a session are in one share.
 
         `at_hand` is what has just been written, by hour.
         """
-        shares = 1 + sum(stamp.size_bytes for stamp in listed.values()) // SHARE_BYTES
+        shares = 1 + sum(stamp.size_bytes for _, stamp in listed.values()) // SHARE_BYTES
         for share in range(shares):
             found: list[pa.RecordBatch] = []
-            for hour, stamp in listed.items():
+            for hour, (name, stamp) in listed.items():
                 written = at_hand.get(hour)
                 if written and written.etag == stamp.etag:
                     source: io.BytesIO | io.RawIOBase = io.BytesIO(written.content)
                 else:
-                    source = self.bucket.open(_key(project, hour), stamp.size_bytes)
+                    source = self.bucket.open(sessions_folder(project, hour[:10]) + name, stamp.size_bytes)
                 with pq.ParquetFile(source, pre_buffer=True) as file:
                     found += [
                         batch.filter(pa.array(batch["key"].to_numpy() % shares == share))
@@ -102,7 +116,3 @@ def _columns(table: pa.Table) -> Columns:
         return values[encoded.indices.fill_null(len(values) - 1).to_numpy()]
 
     return Columns(*(column(SCHEMA.field(name)) for name in COLUMNS))
-
-
-def _key(project: str, hour: str) -> str:
-    return f"{sessions_folder(project, hour[:10])}{PREFIX}{hour[11:]}{SUFFIX}"

@@ -1,8 +1,9 @@
 """Which rows of a lake file are some users': who are to be erased, or exported."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from chalicelib.domain.erasure import Until
+from chalicelib.domain.erasure import Marker, Until, digest_of_user
 
 COLUMNS = ["occurred_at", "user_id", "anonymous_id"]  # that tell it; a merge reads the first in any case
 Mask = npt.NDArray[np.bool_]
+
+
+class Masks(Protocol):
+    """Tells some rows of a batch that has COLUMNS."""
+
+    def mask(self, rows: pa.RecordBatch) -> Mask:
+        """True where a row is one of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedRows:
+    """Tells the rows that a project's markers drop; each user id is looked up once a batch."""
+
+    project: str
+    markers: Mapping[str, Marker]  # by digest
+
+    def mask(self, rows: pa.RecordBatch) -> Mask:
+        """True where a row is an erased user's; the batch has COLUMNS."""
+        users = user_column(rows).dictionary_encode()
+        found = (self.markers.get(digest_of_user(self.project, user)) for user in users.dictionary.to_pylist())
+        until = pa.array([marker.until_ms * 1000 if marker else None for marker in found], pa.int64())
+        limits = until.take(users.indices)
+        theirs = pc.less(pc.cast(rows.column("occurred_at"), pa.int64()), limits)
+        return np.asarray(pc.fill_null(theirs, False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +60,20 @@ class UserRows:
 
     def _owners(self, rows: pa.RecordBatch) -> pa.Array:
         """Of each row which of them it is of, or null."""
-        user = rows.column("user_id")
-        user = pc.if_else(pc.equal(user, ""), None, user)
-        user = pc.coalesce(user, rows.column("anonymous_id"))  # as `user_of` has it
+        user = user_column(rows)
         place = pc.index_in(user, pa.array(list(self.until), pa.string()))
         if place.null_count == len(place):
             return pa.nulls(len(place), pa.string())
         limits = pa.array([ms * 1000 for ms in self.until.values()], pa.int64()).take(place)
         theirs = pc.less(pc.cast(rows.column("occurred_at"), pa.int64()), limits)
         return pc.if_else(theirs, user, None)
+
+
+def user_column(rows: pa.RecordBatch) -> pa.Array:
+    """Of each row whose it is, as `user_of` has it, or null."""
+    user = rows.column("user_id")
+    user = pc.if_else(pc.equal(user, ""), None, user)
+    return pc.coalesce(user, rows.column("anonymous_id"))
 
 
 def may_be_theirs(file: pq.ParquetFile, until: Until) -> list[int]:
