@@ -15,6 +15,7 @@ from typing import Any
 from chalicelib import metrics
 from chalicelib.domain.closing import Cover, Hour
 from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.deltas import HourView
 from chalicelib.domain.events import user_of
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
 from chalicelib.domain.folding import Folding
@@ -134,11 +135,14 @@ class Closer:
         return truth
 
     def _live(self, before: Hour) -> "_Live":
-        """What the merged items say that nothing covers yet, one item in memory at a time."""
+        """What the merged items say that nothing covers yet; one item's rollups are in memory at a time."""
+        items = [
+            replace(item, rollups=Rollups(dict.fromkeys(item.rollups, Rollup()), item.rollups.ledger))
+            for item in self.rollups.read_merged(before.project, before.hour, before.hour)
+            if item.epoch <= before.frozen + 1
+        ]
         live = _Live()
-        for item in self.rollups.read_merged(before.project, before.hour, before.hour):
-            if item.epoch > before.frozen + 1:
-                continue
+        for item in HourView.of(before.hour, [], items).merged:  # some may be folded while this reads
             live.ledgers.append((item.epoch, item.rollups.ledger))
             if not before.cover.hides(item.epoch, item.slot):
                 live.signatures[item.slot] = live.signatures.get(item.slot, NOTHING) + item.signature
@@ -188,14 +192,13 @@ class Closer:
         """Write an item for every type and facet that has something, or that a reader may take from elsewhere."""
         project, hour = before.project, before.hour
         whole = {**truth, ALL_TYPES: all_types(truth)}
-        covered_types = {*live.types, ALL_TYPES}
+        covered_types = {*live.types, ALL_TYPES} if live.types else live.types
         again = self.rollups.event_types(project) if before.frozen else ()  # an earlier closing may have written these
-        grains = {facet: DAY if facet == COUNTS else HOUR for name in whole for facet in self._facets(name)}
-        names: list[Name] = []
-        for name in {*whole, *live.types, *again}:
-            for facet in self._facets(name):
-                grain = grains.setdefault(facet, DAY if facet == COUNTS else HOUR)
-                names.append((name, facet, grain, hour[:10] if grain == DAY else hour))
+        names: list[Name] = [
+            (name, facet, DAY, hour[:10]) if facet == COUNTS else (name, facet, HOUR, hour)
+            for name in sorted({*whole, *live.types, *again})
+            for facet in self._facets(name)
+        ]
         there = dict(self.closed.get_many(project, names))
         for name in names:
             event_type, facet, grain, start = name

@@ -76,9 +76,7 @@ def others(place: World) -> Any:
 
 
 def _keys(place: World, hour: str) -> list[str]:
-    folder = f"lake/project=demo/dt={hour[:10]}/hr={hour[11:]}/"
-    absorbed = {name for s in place.dirty.between("demo", hour, hour) for name in s.retired_names}
-    return [folder + name for name in place.lake.files(folder) if name not in absorbed]
+    return place.stores.folders.keys(place.hours, "demo", hour)[1]
 
 
 def test_afterwards_no_byte_names_the_user_and_others_are_as_they_were(place: World) -> None:

@@ -15,7 +15,6 @@ import pytest
 from chalicelib import importing
 from chalicelib.domain import imports
 from chalicelib.domain.imports import Import, ImportRefused
-from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.new_days import NewDays
 from tests.importing import FILE, World, a_world, ndjson, view
 
@@ -405,12 +404,9 @@ def test_an_hour_that_is_not_over_waits_for_the_hourly_workflow(world: World) ->
 
     assert report["waiting_hours"] == 1
     assert world.total() == 3
-    assert [state.tail is not None for state in world.dirty.between("demo", "2026-11-21T10", "2026-11-21T10")] == [True]
+    assert world.hours.get("demo", "2026-11-21T10").is_dirty
     world.now_ms += 2 * 3_600_000
-    world.consolidator.run(
-        world.now_ms,
-        lambda done: world.settle(done.project, done.hour, done.files.keys),
-    )
+    world.finisher.finish_all(world.finisher.consolidate_due(world.now_ms)["hours"], world.now_ms)
     assert world.total() == 4
 
 
@@ -423,13 +419,12 @@ def test_other_projects_see_nothing_of_it(world: World) -> None:
 
 def test_the_queries_see_an_imported_hour_until_it_is_settled(world: World) -> None:
     world.drop(ndjson(*EVENTS))
-    dirty: DirtyHours = world.dirty
     hours = {event["timestamp"][:13] for event in EVENTS}
 
-    world.consolidator.run(world.now_ms + 59 * 60_000)
-    assert {state.hour for state in dirty.all()} == hours  # younger files of settled hours are not seen
-    world.consolidator.run(world.now_ms + 61 * 60_000)
-    assert dirty.all() == []
+    world.finisher.consolidate_due(world.now_ms + 59 * 60_000)
+    assert {hour.hour for hour in world.hours.unsettled("demo")} == hours  # younger files of settled hours are not seen
+    world.finisher.consolidate_due(world.now_ms + 61 * 60_000)
+    assert world.hours.unsettled("demo") == []
 
 
 # Deaths

@@ -8,7 +8,7 @@ every run.
 
 import os
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice, product
 from typing import Any
@@ -19,18 +19,20 @@ import pytest
 from tqdm import tqdm
 
 from chalicelib.aggregate import Aggregator
-from chalicelib.close import PATIENCE_SECONDS, Closer
+from chalicelib.archive import Archiver
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
-from chalicelib.domain.deltas import HourView
+from chalicelib.domain.deltas import Delta, HourView
 from chalicelib.domain.facets import Part
 from chalicelib.domain.questions import QUANTILES, read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, parse_ms
 from chalicelib.report import Reporter
 from chalicelib.storage.history import History
+from chalicelib.storage.lake import Lake
 from chalicelib.storage.rollups_table import RollupsTable
+from tests.hours import finisher_of
 from tests.stores import Stores, empty_stores, stream_record
 
 EVENTS = int(os.environ.get("TIDEMARK_ORACLE_EVENTS", "6000"))
@@ -86,8 +88,13 @@ class Pipeline:
     """From events to closed hours."""
 
     stores: Stores
-    files: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    now_ms: int = END
+    hours: set[str] = field(default_factory=set)
     records: int = 0
+
+    def __post_init__(self) -> None:
+        client, s3 = self.stores.rollups.client, self.stores.bucket.client
+        self.finisher = finisher_of(CONTRACTS, client, s3, lambda: self.now_ms)
 
     def arrive(self, batch: list[dict[str, Any]], now: int) -> None:
         """A request's events are stored, counted and archived."""
@@ -96,15 +103,19 @@ class Pipeline:
             records.append(stream_record(chunk, self.records))
             self.records += 1
         Aggregator(CONTRACTS, self.stores.rollups, self.stores.bucket).aggregate(records, now * 1000)
-        for event in batch:
-            self.files.setdefault(hour_of(event["occurred_at"]), {}).setdefault(event["event_id"], event)
+        Archiver(Lake(self.stores.bucket), self.stores.hours, self.stores.erased).archive(records)
+        self.hours |= {hour_of(event["occurred_at"]) for event in batch}
 
     def close(self, hours: set[str], now: int) -> None:
         """Close hours from their files."""
-        closer = Closer(CONTRACTS, self.stores.rollups, self.stores.closed, "test")
+        self.now_ms = now * 1000
         for hour in tqdm(sorted(hours), desc="closing", unit="hour", disable=None, leave=False):
-            assert closer.close("demo", hour, self.files[hour].values(), now).closed
-        closer.close_days("demo", now)
+            assert self.finisher.finish("demo", hour, self.now_ms).closed
+
+    def clean(self, now: int) -> None:
+        """Delete what is live of closed hours."""
+        for hour in self.stores.hours.between("demo", "0", "9"):
+            self.finisher.closer.clean(hour, now * 1000)
 
 
 def batches(timely: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -131,17 +142,16 @@ def run(stores: Stores, events: list[dict[str, Any]]) -> None:
     now = END // 1000
     compactor = Compactor(stores.rollups, stores.hours)
     compactor.compact(now - 3600)
-    over = {hour for hour in pipeline.files if hour_start_ms(hour) < LIVE_FROM}
-    pipeline.close(over, now - 3600 + PATIENCE_SECONDS)
+    pipeline.close({hour for hour in pipeline.hours if hour_start_ms(hour) < LIVE_FROM}, now - 3600)
     rng.shuffle(late)
     for first in range(0, len(late), BATCH):
         pipeline.arrive(late[first : first + BATCH], now)
     compactor.compact(now + 600)
     reopened = {hour_of(event["occurred_at"]) for event in late}
     part = set(rng.sample(sorted(reopened), len(reopened) // 2))  # the others are read with what is late beside them
-    pipeline.close(part, now + 600 + PATIENCE_SECONDS)
+    pipeline.close(part, now + 600)
     # What closed items have taken over is gone from the live ones, but for the last hours, of which readers see both.
-    Closer(CONTRACTS, stores.rollups, stores.closed, "test").clean("demo", now + 86_400)
+    pipeline.clean(now + 86_400)
 
 
 VIEWS: dict[Part | None, dict[str, HourView]] = {}
@@ -150,11 +160,14 @@ VIEWS: dict[Part | None, dict[str, HourView]] = {}
 class Still(RollupsTable):
     """Nothing is written any more, so what is live is read once for each part of it."""
 
-    def read_live(
-        self, project: str, first: str, last: str, exact: Collection[str] = (), part: Part | None = None
-    ) -> dict[str, HourView]:
+    def read_deltas(self, *_: Any, part: Part | None = None, **__: Any) -> dict[str, list[Delta]]:
         if part not in VIEWS:
-            VIEWS[part] = super().read_live(project, "0", "9", part=part)
+            VIEWS[part] = super().views("demo", "0", "9", super().read_deltas("demo", "0", "9", part=part), part)
+        return {}
+
+    def views(
+        self, project: str, first: str, last: str, deltas: Mapping[str, Sequence[Delta]], part: Part | None = None
+    ) -> dict[str, HourView]:
         return {hour: view for hour, view in VIEWS[part].items() if first <= hour <= last}
 
 
