@@ -81,7 +81,7 @@ def _in_hours(hours: Iterable[str]) -> str:
     """Flat lists, for a parser's depth is limited; the days by themselves, so that others are not looked into."""
     names = sorted(hours)
     days = dict.fromkeys(name[:10] for name in names)
-    return f"dt IN ({_list(days)}) AND concat(dt, 'T', hr) IN ({_list(names)})"
+    return f"dt IN ({_list(days)}) AND dt || 'T' || hr IN ({_list(names)})"
 
 
 def _list(texts: Iterable[str]) -> str:
