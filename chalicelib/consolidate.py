@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.closing import Hour
+from chalicelib.domain.erasure import digest_of_user
 from chalicelib.domain.partitions import began_ms_of, hour_folder, slot_of_tail, version_name, version_of
 from chalicelib.domain.signatures import NOTHING, Signature, is_forgotten
 from chalicelib.storage.erased_users import ErasedUsers
+from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.hour_folders import Held, HourFolders
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import HourFiles, Lake
 from chalicelib.storage.manifests import Manifest, ManifestGone
 from chalicelib.storage.record_sets import Records, RecordSets, signature_of, union
-from chalicelib.storage.user_rows import ErasedRows, Masks
+from chalicelib.storage.user_rows import ErasedRows
 
 MAX_RUN_SECONDS = 40 * 60  # of one consolidation anywhere: before files that it may be reading are deleted
 GRACE_MS = 60 * 60_000  # twice as long as Athena lets a query run
@@ -76,6 +78,7 @@ class Consolidator:
     records: RecordSets
     hours: HoursTable
     erased: ErasedUsers
+    erasures: ErasuresTable
     new_run: Callable[[], str]
     clock: Callable[[], float] = time.monotonic
 
@@ -100,6 +103,8 @@ class Consolidator:
             without = ErasedRows(project, markers) if markers else None
             made = self._unite(before, held, without, now_ms, started)
             if made is not None:
+                if without:
+                    self._tell_of(without)
                 return made
         raise Overtaken(f"others consolidated {project} {hour} during each of {MAX_TRIES} tries; run it again")
 
@@ -136,7 +141,7 @@ class Consolidator:
                 self.folders.manifests.delete(hour.project, hour.hour, version)
 
     def _unite(
-        self, before: Hour, held: Held, without: Masks | None, now_ms: int, started: float
+        self, before: Hour, held: Held, without: ErasedRows | None, now_ms: int, started: float
     ) -> Consolidated | None:
         """Write and commit a version; None when another one was committed since the hour was read."""
         project, hour = before.project, before.hour
@@ -166,6 +171,13 @@ class Consolidator:
         done = Consolidated(project, hour, version, made, duplicates + merge.duplicates, read)
         log.info("hour consolidated", extra=done.row())
         return done
+
+    def _tell_of(self, without: ErasedRows) -> None:
+        """Say in the receipts of erasures that go on what was left out."""
+        for digest, count in without.counts.items():
+            for one in self.erasures.open_of_project(without.project):  # of whom it may be an earlier id
+                if digest in {digest_of_user(one.project, each) for each in one.ids}:
+                    self.erasures.removed(one, "lake", count)
 
     def _records(self, before: Hour, held: Held, now_ms: int) -> tuple[dict[int, Records], dict[int, Signature]]:
         """The stream records by slot, as far as a slot may still grow, and the signature of every slot."""

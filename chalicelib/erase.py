@@ -207,7 +207,6 @@ class Eraser:
     def _clean(self, group: list[Erasure], day: str, end_ms: int | None) -> "Looked":
         """Have each hour of the day without the users' rows, as far as the time goes."""
         project = group[0].project
-        owner = {user: one for one in group for user in one.ids}
         rows = UserRows({user: until for one in group for user, until in one.until.items()})
         states = {state.hour: state for state in self.hours.between(project, f"{day}T00", f"{day}T23")}
         start_ms = hour_start_ms(f"{day}T00")
@@ -226,23 +225,18 @@ class Eraser:
                 continue
             theirs = {name: self.lake.rows_of(folder + name, size, rows) for name, size in files.items()}
             found |= any(theirs.values())
+            everybody = sum(theirs.values(), Counter[str]())
+            for one in group:  # also where a consolidation left them out: what was before it is there yet
+                if any(everybody[each] for each in one.ids):
+                    self.table.found_on(one, day)
             used = {*held.current, *held.fresh}
-            current = sum((users for name, users in theirs.items() if name in used), Counter[str]())
+            current = any(users for name, users in theirs.items() if name in used)
             if not current:
                 continue
-            counts = Counter[str]()
-            for user, count in current.items():
-                counts[owner[user].id] += count
-            whose = [one for one in group if counts[one.id]]
-            for one in whose:
-                self.table.found_on(one, day)
             if not self._may_rewrite(hour, state, sum(files.values()), end_ms):
                 complete = False
-            elif self.rewrite(project, hour, self.now()):
-                for one in whose:
-                    self.table.removed(one, "lake", counts[one.id])
             else:
-                complete = False
+                complete = self.rewrite(project, hour, self.now()) and complete
         return Looked(found, complete)
 
     def _may_rewrite(self, hour: str, state: Hour, size_bytes: int, end_ms: int | None) -> bool:

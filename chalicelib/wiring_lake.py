@@ -73,7 +73,7 @@ def hour_folders() -> HourFolders:
 def finisher() -> Finisher:
     new_run = partial(secrets.token_hex, 4)
     folders, records = hour_folders(), RecordSets(data_bucket())
-    consolidator = Consolidator(lake(), folders, records, hours_table(), erased_users(), new_run)
+    consolidator = Consolidator(lake(), folders, records, hours_table(), erased_users(), erasures_table(), new_run)
     sessionizer = Sessionizer(lake(), SessionFiles(data_bucket()), closed_table(), new_run)
     return Finisher(hours_table(), consolidator, sessionizer, closer(), settings().stage)
 

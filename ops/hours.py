@@ -13,6 +13,7 @@ from chalicelib.reconcile import Reconciler
 from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.erased_users import ErasedUsers
+from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.history import History
 from chalicelib.storage.hour_folders import HourFolders
@@ -74,7 +75,8 @@ class Hours:
         """Consolidates and closes, as the hourly workflow does."""
         new_run = partial(secrets.token_hex, 4)
         records = RecordSets(self.lake.bucket)
-        consolidator = Consolidator(self.lake, self.folders, records, self.table, self.erased, new_run)
+        erasures = ErasuresTable(client(self.stage, "dynamodb"), environment(self.stage)["CONTROL_TABLE"])
+        consolidator = Consolidator(self.lake, self.folders, records, self.table, self.erased, erasures, new_run)
         closed = ClosedTable(self.table.client, self.table.table)
         closer = Closer(
             Contracts.load(ROOT / "schemas"),

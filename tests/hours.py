@@ -12,6 +12,7 @@ from chalicelib.rearchive import Rearchiver
 from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.erased_users import ErasedUsers
+from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.hours_table import HoursTable
@@ -38,6 +39,7 @@ def finisher_of(
     bucket = DataBucket(s3, "data")
     lake, folders = Lake(bucket), HourFolders(bucket)
     hours = HoursTable(dynamodb, "rollups", clock=lambda: now_ms() / 1000, sleep=lambda _: None)
+    erasures = ErasuresTable(dynamodb, "control")
     closed, erased = ClosedTable(dynamodb, "rollups"), ErasedUsers(dynamodb, "control")
     rearchiver = Rearchiver(EventsTable(dynamodb, "events"), lake, folders, hours, erased, "test", None)
     closer = Closer(
@@ -50,6 +52,8 @@ def finisher_of(
         "test",
         rearchiver.is_incomplete,
     )
-    consolidator = Consolidator(lake, folders, RecordSets(bucket), hours, erased, lambda: f"run{next(runs)}", clock)
+    consolidator = Consolidator(
+        lake, folders, RecordSets(bucket), hours, erased, erasures, lambda: f"run{next(runs)}", clock
+    )
     sessionizer = Sessionizer(lake, SessionFiles(bucket), closed, lambda: f"token{next(runs)}")
     return Finisher(hours, consolidator, sessionizer, closer, "test", clock)

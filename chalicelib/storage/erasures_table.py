@@ -45,6 +45,10 @@ class ErasuresTable:
         found = (self._at(item) for item in self._query(OPEN))
         return sorted((one for one in found if one is not None), key=lambda one: (one.requested_ms, one.id))
 
+    def open_of_project(self, project: str) -> list[Erasure]:
+        """Those of the project that are not done."""
+        return [one for one in self.open() if one.project == project]
+
     def open_of(self, project: str, digest: str) -> Erasure | None:
         """The one of the user of that hash that is not done, if there is any."""
         key = {"pk": {"S": OPEN}, "sk": {"S": f"{project}#{digest}"}}

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -26,19 +26,22 @@ class Masks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ErasedRows:
-    """Tells the rows that a project's markers drop; each user id is looked up once a batch."""
+    """Tells the rows that a project's markers drop, and counts them by user; each id is looked up once a batch."""
 
     project: str
     markers: Mapping[str, Marker]  # by digest
+    counts: Counter[str] = field(default_factory=Counter)  # by digest, of all batches so far
 
     def mask(self, rows: pa.RecordBatch) -> Mask:
         """True where a row is an erased user's; the batch has COLUMNS."""
         users = user_column(rows).dictionary_encode()
-        found = (self.markers.get(digest_of_user(self.project, user)) for user in users.dictionary.to_pylist())
+        digests = pa.array([digest_of_user(self.project, user) for user in users.dictionary.to_pylist()], pa.string())
+        found = (self.markers.get(digest) for digest in digests.to_pylist())
         until = pa.array([marker.until_ms * 1000 if marker else None for marker in found], pa.int64())
         limits = until.take(users.indices)
-        theirs = pc.less(pc.cast(rows.column("occurred_at"), pa.int64()), limits)
-        return np.asarray(pc.fill_null(theirs, False))
+        theirs = pc.fill_null(pc.less(pc.cast(rows.column("occurred_at"), pa.int64()), limits), False)
+        self.counts.update(digests.take(users.indices.filter(theirs)).to_pylist())
+        return np.asarray(theirs)
 
 
 @dataclass(frozen=True, slots=True)
