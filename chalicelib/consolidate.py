@@ -8,7 +8,7 @@ is deleted when no query can be reading it any more. A run that dies leaves file
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.domain.closing import Hour
@@ -95,6 +95,10 @@ class Consolidator:
             try:
                 held = self.folders.held(before)
             except ManifestGone:
+                if self.hours.get(project, hour).version == before.version:
+                    self._take_up(before, self.folders.held(replace(before, version=None)), now_ms)
+                continue
+            if self._take_up(before, held, now_ms):
                 continue
             if not held.fresh and not (anew and held.current):
                 files = self.lake.count(hour_folder(project, hour), held.current)
@@ -108,6 +112,15 @@ class Consolidator:
                 return made
         raise Overtaken(f"others consolidated {project} {hour} during each of {MAX_TRIES} tries; run it again")
 
+    def _take_up(self, hour: Hour, held: Held, now_ms: int) -> bool:
+        """Make the newest version that holds more than the hour's its own, as after its item was lost; whether one did."""
+        strays = [each for each in self.folders.strays(hour, held) if each > (hour.version or "")]
+        if strays:
+            extra = {"project": hour.project, "hour": hour.hour, "version": strays[-1]}
+            log.warning("a version is taken up that the hour's item does not name", extra=extra)
+            self.hours.commit(hour, strays[-1], now_ms)
+        return bool(strays)
+
     def clean(self, hour: Hour, now_ms: int) -> bool:
         """Delete what no query can be reading any more; whether the version's files are all that is left.
 
@@ -117,9 +130,12 @@ class Consolidator:
         if held.fresh and not hour.is_dirty:
             self.hours.note(hour.project, hour.hour)
         folder = hour_folder(hour.project, hour.hour)
-        left = dict(held.others)
+        left, strays = dict(held.others), self.folders.strays(hour, held)
         for name in held.others:
             version = version_of(name)
+            if version in strays:
+                log.warning("files that no item names are kept", extra={"hour": hour.hour, "version": version})
+                continue
             if version is None:
                 until_ms = held.manifest.absorbed[name] + GRACE_MS
             elif version in held.manifest.superseded:

@@ -1,6 +1,7 @@
 """Closing: whoever reads at whatever moment, and whatever dies or comes late, sees each event once."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -21,7 +22,9 @@ from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS, slot
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, parse_ms
 from chalicelib.report import Reporter
 from chalicelib.storage.history import History
+from chalicelib.storage.hours_table import hour_key
 from chalicelib.storage.lake import Lake, Row
+from chalicelib.storage.manifests import ManifestGone
 from tests.hours import finisher_of
 from tests.mortal import Died, Mortal
 from tests.stores import Stores, empty_stores, stream_record
@@ -381,3 +384,28 @@ def ids_of(world: World) -> list[str]:
     """The ids of the hour's rows."""
     _, keys = world.stores.folders.keys(world.stores.hours, "demo", HOUR)
     return [e for batch in Lake(world.stores.bucket).batches(keys) for e in batch.column("event_id").to_pylist()]
+
+
+def test_the_files_of_an_hour_whose_item_was_lost_are_taken_up_again(world: World) -> None:
+    """As after the rollups table was put back to an earlier time: tails that a later version took in are gone."""
+    world.receive(an_event(1))
+    world.compact()
+    world.close()
+    earlier = world.stores.rollups.client.get_item(TableName="rollups", Key=hour_key("demo", HOUR))["Item"]
+    world.receive(an_event(2))
+    world.compact()
+    world.close(OVER + HOUR_MS)
+    hour = world.stores.hours.get("demo", HOUR)
+    world.finisher.clean(hour, OVER + 9 * HOUR_MS)
+    assert len(world.stores.objects("lake/")) == 1
+
+    for item in (earlier, None):
+        if item:
+            world.stores.rollups.client.put_item(TableName="rollups", Item=item)
+        else:
+            world.stores.rollups.client.delete_item(TableName="rollups", Key=hour_key("demo", HOUR))
+        with suppress(ManifestGone):
+            world.finisher.consolidator.clean(world.stores.hours.get("demo", HOUR), OVER + 99 * HOUR_MS)
+        world.finisher.consolidator.consolidate("demo", HOUR, OVER + 99 * HOUR_MS)
+
+        assert ids_of(world) == ["e1", "e2"]

@@ -1,10 +1,10 @@
 """Which files of an hour of the lake hold what: by a listing, and by the manifest of the hour's version."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chalicelib.domain.closing import Hour
-from chalicelib.domain.partitions import HOUR_FILE, TAIL, files_of_version, hour_folder
+from chalicelib.domain.partitions import HOUR_FILE, TAIL, began_ms_of, files_of_version, hour_folder, version_of
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.manifests import Manifest, ManifestGone, Manifests
 from chalicelib.storage.objects import DataBucket
@@ -42,6 +42,24 @@ class HourFolders:
         fresh = {name: files[name] for name in files if name.startswith(TAIL) and name not in manifest.absorbed}
         others = {name: size for name, size in files.items() if name not in current and name not in fresh}
         return Held(manifest, current, fresh, others)
+
+    def strays(self, hour: Hour, held: Held) -> list[str]:
+        """The versions that no item names and that hold something that is nowhere else, the newest last.
+
+        There are some when the hour's item was lost or put back to an earlier state. A run that died before it
+        committed leaves a version, too, but what that took in is there yet, or in the version that counts.
+        """
+        versions = {version_of(name) for name in held.others} - {None, *held.manifest.superseded}
+        found = []
+        for version in sorted(map(str, versions)):
+            try:
+                manifest = self.manifests.read(replace(hour, version=version, bare=False))
+            except ManifestGone:
+                continue  # its run died before it could have committed
+            new = {name for name, at in manifest.absorbed.items() if at >= began_ms_of(version)}
+            if not new <= {*held.manifest.absorbed, *held.fresh}:
+                found.append(version)
+        return found
 
     def keys(self, hours: HoursTable, project: str, hour: str) -> tuple[Hour, list[str]]:
         """The hour, and the files that hold every event of it; an event may be in several, unless it is clean.
