@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 import pytest
 
+from localcloud.athena_executions import Executions
 from localcloud.emulator import Emulator
 from localcloud.functions import Functions
 from localcloud.places import Places
@@ -26,6 +27,7 @@ class Services:
     server: AsgiServer
     waker: Waker
     api: CloudApi
+    queries: Executions
     clients: dict[str, Any] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:
@@ -52,11 +54,11 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         emulator = Emulator(places, port)
         from localcloud import athena
 
-        athena.install(places.root / "athena")
+        queries = athena.install(places.root / "athena")
         server = AsgiServer(emulator.app, listener, "services")
         waker = Waker()
         emulator.wake(waker.notify)
-        services = Services(port, emulator, server, waker, CloudApi(port))
+        services = Services(port, emulator, server, waker, CloudApi(port), queries)
         yield services
         for client in services.clients.values():
             client.close()
