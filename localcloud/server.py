@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from hypercorn.asyncio import serve
@@ -13,6 +14,7 @@ from hypercorn.config import Config
 T = TypeVar("T")
 
 KEEP_ALIVE_SECONDS = 75
+STOP_SECONDS = 3.0  # for the requests in progress at the end
 WORKERS = 32  # functions that sockets wait for at one time
 
 
@@ -39,9 +41,19 @@ class AsgiServer:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
 
     def stop(self) -> None:
-        """Returns when the app has shut down."""
-        self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        """Returns when the app has shut down; clients that take nothing have some seconds."""
+        with suppress(RuntimeError):  # it has ended already
+            self.loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(STOP_SECONDS)
+            while self._thread.is_alive():
+                self.loop.call_soon_threadsafe(self._abort)
+                self._thread.join(0.1)
+
+    def _abort(self) -> None:
+        """Hypercorn waits for what it has written to be taken, and gives no way to its connections; asyncio does."""
+        transports: Any = self.loop._transports  # type: ignore[attr-defined]
+        for transport in list(transports.values()):
+            transport.abort()
 
     def _run(self, app: Any, config: Config) -> None:
         asyncio.set_event_loop(self.loop)
