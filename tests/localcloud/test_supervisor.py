@@ -15,6 +15,7 @@ import pytest
 
 from infra.names import variable
 from localcloud.places import PROJECT, LocalCloudError, Places, Ports, alive, listen
+from localcloud.supervisor import Supervisor
 from tests.localcloud.running import Stack, free_ports, start_stack, wait_for
 
 
@@ -49,6 +50,18 @@ def test_the_banner_names_what_a_developer_needs(stack: Stack) -> None:
         assert text in shown
     assert str(stack.state) in shown
     assert "Traceback" not in shown
+
+
+def test_a_source_that_changes_during_the_start_does_not_show_the_banner_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervisor = Supervisor(Places(tmp_path), Ports(1, 2, 3), rest=True, leased=False)
+    for event in (("healthy", None), ("healthy", None), ("signal", signal.SIGTERM)):
+        supervisor.events.put(event)
+
+    supervisor._loop()
+
+    assert capsys.readouterr().out.count("Tidemark runs.") == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a port can be kept for a cloud")
