@@ -314,6 +314,19 @@ def test_a_client_that_takes_nothing_is_gone_and_its_function_hears_of_it(
         assert told["requestContext"]["connectionId"] == connection_id
 
 
+def ended(server: AsgiServer, gateway: Gateway) -> threading.Event:
+    """Set when a gateway has ended, as far as it can."""
+    done = threading.Event()
+
+    def end() -> None:
+        server.call(gateway.close_all())
+        server.stop(2)
+        done.set()
+
+    threading.Thread(target=end, daemon=True).start()
+    return done
+
+
 @pytest.mark.parametrize("pushed", [True, False])
 def test_a_client_that_takes_nothing_does_not_hold_up_the_end(
     port: int, pusher: Any, functions: Sockets, running: Any, monkeypatch: pytest.MonkeyPatch, pushed: bool
@@ -321,18 +334,33 @@ def test_a_client_that_takes_nothing_does_not_hold_up_the_end(
     monkeypatch.setattr(gateway_module, "SEND_SECONDS", 0.2)
     monkeypatch.setattr(gateway_module, "CLOSE_SECONDS", 0.2)
     server, gateway, process = running.pop()
-    ended = threading.Event()
-
-    def end() -> None:
-        server.call(gateway.close_all())
-        server.stop()
-        ended.set()
 
     with stuck(port, pusher, functions) as connection_id:
         gateway.connections[connection_id].closed = pushed  # as no push has found yet that it takes nothing
-        threading.Thread(target=end, daemon=True).start()
-        assert ended.wait(20)
+        assert ended(server, gateway).wait(20)
+        assert server.stop()
     process.finish()
+
+
+def test_a_function_that_does_not_return_does_not_hold_up_the_end(
+    start: Callable[..., int], functions: Sockets, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "CLOSE_SECONDS", 0.2)
+    returns = threading.Event()
+    monkeypatch.setattr(functions, "disconnect", lambda *_: returns.wait(60))
+    port = start()
+    server, gateway, process = running.pop()
+
+    async def live() -> bool:
+        async with connected(port):
+            return await asyncio.to_thread(ended(server, gateway).wait, 20)
+
+    try:
+        assert asyncio.run(live())
+    finally:
+        returns.set()
+        assert server.stop()
+        process.finish()
 
 
 def test_a_push_that_meets_the_close_of_its_connection_finds_it_gone(
