@@ -50,18 +50,21 @@ class Sender:
         self.patience_seconds, self.clock, self.wait, self.progress = patience_seconds, clock, wait, progress
         self.outcome = Outcome()
         self.lock = threading.Lock()
-        self.refused: DemoError | None = None
+        self.stopped_by: Exception | None = None  # a wrong key, or what a thread did not expect
         self.jitter = Random()
 
     def send(self, batches: Iterable[Batch]) -> Outcome:
-        """Send all of them and return when each is acknowledged or given up; raises DemoError when the key is wrong."""
+        """Send all of them and return when each is acknowledged or given up; raises DemoError when the key is wrong.
+
+        Whatever else a thread raises ends the others and is raised here.
+        """
         waiting: queue.Queue[Batch | None] = queue.Queue(maxsize=self.threads * 4)
         workers = [threading.Thread(target=self._work, args=(waiting,), daemon=True) for _ in range(self.threads)]
         for worker in workers:
             worker.start()
         began = self.clock()
         for batch in batches:
-            if self.refused:
+            if self.stopped_by:
                 break
             if (early_seconds := began + batch.at_seconds - self.clock()) > 0:
                 self.wait(early_seconds)
@@ -70,15 +73,19 @@ class Sender:
             waiting.put(None)
         for worker in workers:
             worker.join()
-        if self.refused:
-            raise self.refused
+        if self.stopped_by:
+            raise self.stopped_by
         return self.outcome
 
     def _work(self, waiting: "queue.Queue[Batch | None]") -> None:
         client = Client(self.url)
         while (batch := waiting.get()) is not None:
-            if not self.refused:
+            if self.stopped_by:
+                continue  # to the end of what waits, or `send` could wait for room
+            try:
                 self._deliver(client, batch)
+            except Exception as error:  # noqa: BLE001 raised by `send`
+                self.stopped_by = error
         client.close()
 
     def _deliver(self, client: Client, batch: Batch) -> None:
@@ -108,7 +115,7 @@ class Sender:
 
     def _settle(self, batch: Batch, answer: Answer) -> None:
         if answer.status in (401, 403):
-            self.refused = DemoError(
+            self.stopped_by = DemoError(
                 f"the stack refuses the write key ({answer.status}: {_message(answer)}); "
                 "name a key with the scope write: --key"
             )
@@ -135,7 +142,7 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     """The pause that a Retry-After header asks for: seconds, or until an HTTP date."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.strip().isdecimal():
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ import duckdb
 from sqlglot import exp
 
 from localcloud.athena_dialect import MACROS, in_athenas_words, named_tables, only_projects, to_duckdb
-from localcloud.athena_executions import OVER, Answered, Asked, Executions, QueryCancelled, QueryFailed
+from localcloud.athena_executions import OVER, STOPPED, Answered, Asked, Executions, QueryCancelled, QueryFailed
 from localcloud.athena_values import as_athena, athena_type
 
 QUERY_SECONDS = 120.0
 WATCH_SECONDS = 0.05
+WATCHER = "query watcher"
 FETCHED_ROWS = 10_000
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # it is held in memory, and saved with the state
 ROW_BYTES = 64  # of a row's own
@@ -47,7 +49,7 @@ DUCKDB_TYPES = {
 }
 
 
-def install(scratch: Path) -> None:
+def install(scratch: Path) -> Executions:
     """Answer Athena's queries from now on; `scratch` is on the file system of the objects."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -65,7 +67,7 @@ def install(scratch: Path) -> None:
 
         return run
 
-    Executions(prepare)
+    return Executions(prepare)
 
 
 class _Source:
@@ -169,7 +171,7 @@ def _run(asked: Asked, statement: exp.Expr, sources: list[_Source], folder: Path
     if asked.most_bytes is not None and scanned_bytes > asked.most_bytes:
         raise QueryCancelled(OVER)
     with_path = any(column.name == PATH for column in statement.find_all(exp.Column))
-    with duckdb.connect(":memory:") as connection:
+    with duckdb.connect(":memory:") as connection, _watched(asked, connection):
         for setting in (
             f"SET allowed_directories = [{_literal(str(folder))}]",
             "SET enable_external_access = false",
@@ -194,8 +196,6 @@ def _run(asked: Asked, statement: exp.Expr, sources: list[_Source], folder: Path
 def _answer(
     asked: Asked, connection: duckdb.DuckDBPyConnection, sql: str, scanned_bytes: int, folder: Path
 ) -> Answered:
-    done = threading.Event()
-    threading.Thread(target=_watch, args=(asked, connection, done), daemon=True).start()
     try:
         relation = connection.sql(sql)
         kinds = [str(kind) for kind in relation.types]
@@ -210,14 +210,10 @@ def _answer(
             answer_bytes += sum(len(text) for text in texts[-1] if text is not None) + ROW_BYTES
             if answer_bytes > MAX_ANSWER_BYTES:
                 raise QueryFailed(f"the local Athena keeps {MAX_ANSWER_BYTES >> 20} MB of a result, and this has more")
-    except duckdb.InterruptException as error:
-        if asked.stopped.is_set():
-            raise QueryCancelled("Query was cancelled by user") from error
-        raise QueryFailed(f"Query timeout: it ran for more than {QUERY_SECONDS:.0f} s") from error
+    except duckdb.InterruptException:
+        raise
     except duckdb.Error as error:
         raise QueryFailed(in_athenas_words(f"{type(error).__name__}: {error}", asked.query)) from error
-    finally:
-        done.set()
     types = [athena_type(kind) for kind in kinds]
     return Answered(relation.columns, types, texts, scanned_bytes, answer_bytes=answer_bytes)
 
@@ -232,6 +228,26 @@ def _rows(
     connection.execute(sql)
     while rows := connection.fetchmany(FETCHED_ROWS):
         yield from rows
+
+
+@contextmanager
+def _watched(asked: Asked, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Have what runs on the connection end when the query is stopped or takes too long.
+
+    After it nobody touches the connection any more: the watcher has ended, so it can be closed.
+    """
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(asked, connection, done), name=WATCHER, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        if asked.stopped.is_set():
+            raise QueryCancelled(STOPPED) from error
+        raise QueryFailed(f"Query timeout: it ran for more than {QUERY_SECONDS:.0f} s") from error
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _watch(asked: Asked, connection: duckdb.DuckDBPyConnection, done: threading.Event) -> None:

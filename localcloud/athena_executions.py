@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 log = logging.getLogger(__name__)
 
 OVER = "Bytes scanned limit was exceeded"
+STOPPED = "Query was cancelled by user"
+ENDED = "the local cloud ended before the query did"
 UNLOAD = re.compile(r"\s*UNLOAD\s*\((.*)\)\s*TO\s*'(s3://[^']+/)'\s*WITH\s*\((.*)\)\s*", re.DOTALL | re.IGNORECASE)
 
 
@@ -79,7 +81,7 @@ class Executions:
             # What the query reads is found here, on the loop, where MiniStack knows whose request it is.
             answered = await asyncio.to_thread(self._prepare(asked))
             if asked.stopped.is_set():
-                raise QueryCancelled("Query was cancelled by user")
+                raise QueryCancelled(STOPPED)
             self._keep(execution, answered, unload[2] if unload else "")
             status["State"] = "SUCCEEDED"
         except QueryCancelled as cancelled:
@@ -101,6 +103,19 @@ class Executions:
         if (asked := self._running.get(request.get("QueryExecutionId", ""))) is not None:
             asked.stopped.set()
         return self._athena.json_response({})
+
+    def stop_all(self) -> None:
+        """The cloud ends: nobody is to wait for a query."""
+        for asked in list(self._running.values()):
+            asked.stopped.set()
+
+    def fail_unfinished(self) -> None:
+        """What a restored state has as running failed with the cloud that ran it."""
+        for execution in self._athena._executions.all_values():
+            status = execution["Status"]
+            if status["State"] in ("QUEUED", "RUNNING"):
+                status["State"], status["StateChangeReason"] = "FAILED", ENDED
+                status["CompletionDateTime"] = int(time.time())
 
     def results(self, request: dict[str, Any]) -> Any:
         """GetQueryResults: the first page's row of names is one of its rows."""

@@ -44,8 +44,9 @@ class Cloud:
         self.emulator = Emulator(places, ports.cloud)
         from localcloud import athena  # it needs MiniStack's modules, whose import needs the environment
 
-        athena.install(places.root / "athena")
+        self.queries = athena.install(places.root / "athena")
         self.checkpoints = self.emulator.restore()
+        self.queries.fail_unfinished()
         self.server = AsgiServer(self.emulator.app, _inherited("LOCALCLOUD_CLOUD_SOCKET"), "services")
         self._await_services()
         template = PROJECT / "infra" / "template.yaml"
@@ -118,6 +119,7 @@ class Cloud:
         if self.triggers.pumps() and not self.triggers.drain(DRAIN_SECONDS, hurried):
             print("not everything could be delivered in time; it is kept for the next start", flush=True)
         self.triggers.stop(LAST_DELIVERIES_SECONDS)
+        self.queries.stop_all()
         self.gateway_server.call(self.gateway.close_all())
         self.gateway_server.stop()
 

@@ -37,18 +37,20 @@ def install(dynamodb: Any) -> None:
     query = dynamodb._query
 
     def query_few(data: Item) -> Any:
-        # Requests are answered one after another, so for the time of one the table may be a smaller one.
+        # Requests are answered one after another, so for the time of one the table may be a smaller one; the thread
+        # that removes expired items, which takes this lock, would remove them from that.
         tables, name, within = dynamodb._tables, data.get("TableName"), _within(data)
-        table = tables.get(name)
-        if not table or within is None:
-            return query(data)
-        pk, is_wanted = within
-        few = {sk: item for sk, item in table["items"].get(pk, {}).items() if is_wanted(sk)}
-        tables[name] = {**table, "items": {pk: few}}
-        try:
-            return query(data)
-        finally:
-            tables[name] = table
+        with dynamodb._lock:
+            table = tables.get(name)
+            if not table or within is None:
+                return query(data)
+            pk, is_wanted = within
+            few = {sk: item for sk, item in table["items"].get(pk, {}).items() if is_wanted(sk)}
+            tables[name] = {**table, "items": {pk: few}}
+            try:
+                return query(data)
+            finally:
+                tables[name] = table
 
     dynamodb._query = query_few
 

@@ -30,6 +30,14 @@ TABLE_SETTINGS = (
     "exports",
     "imports",
 )
+WORKFLOW_SETTINGS = (
+    "state_machines",
+    "tags",
+    "activities",
+    "state_machine_versions",
+    "state_machine_aliases",
+    "map_runs",
+)
 READING = ("Get", "Describe", "List", "Query", "Scan", "Receive", "BatchGet", "Head")
 
 
@@ -100,9 +108,10 @@ class Emulator:
         `needed` gives the sequence number that all triggers of a stream have passed.
         """
         self._forget_old_queries()
+        own = {"dynamodb": self.tables, "stepfunctions": self.workflows}
         services = {}
         for name, state_of in self._app._build_persistence_save_dict().items():
-            state = self.tables() if name == "dynamodb" else state_of()
+            state = own.get(name, state_of)()
             if state is not None:
                 services[name] = {"format": self._persistence._state_format_version(name), "state": state}
         document = {"services": services, "checkpoints": dict(checkpoints), "records": self._waiting(needed)}
@@ -154,6 +163,23 @@ class Emulator:
             plain = {key: value for key, value in table.items() if key != self._dynamodb._INDEX_MEMBERS}
             tables.set_scoped(account, region, name, plain)
         return {"tables": tables, **{part: getattr(self._dynamodb, f"_{part}") for part in TABLE_SETTINGS}}
+
+    def workflows(self) -> dict[str, Any]:
+        """What Step Functions' own get_state gives, but each execution copied in one step, for its thread goes on.
+
+        A thread notes the end of its execution in several steps, the date last: until then it runs, and begins anew
+        when it is restored.
+        """
+        sfn = sys.modules["ministack.services.stepfunctions"]
+        parts = {part: getattr(sfn, f"_{part}") for part in WORKFLOW_SETTINGS}
+        executions = type(sfn._executions)()
+        for (account, region, arn), execution in sfn._executions.all_items():
+            copied = {**execution}
+            copied["events"] = copied["events"].copy()
+            if copied["stopDate"] is None:
+                copied["status"] = "RUNNING"
+            executions.set_scoped(account, region, arn, copied)
+        return {"executions": executions, **{name: part.from_dict(part.to_dict()) for name, part in parts.items()}}
 
     def _waiting(self, needed: Callable[[str], str]) -> dict[str, list[Any]]:
         """The stream records that a trigger still waits for, by table; MiniStack forgets all when it ends."""

@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +19,7 @@ from chalice.local import LambdaContext
 from localcloud.application import load_app
 from localcloud.child import commands, report
 from localcloud.declared_triggers import read_triggers
+from localcloud.draining import DrainingHandler, DrainingServer
 from localcloud.places import HOST, PROJECT
 
 log = logging.getLogger("localcloud.functions")
@@ -28,16 +28,12 @@ DEFAULT_TIMEOUT_SECONDS = 60  # Chalice's own default
 # Chalice deploys the socket handlers under names of its own, by which config.json calls them too.
 SOCKET_FUNCTIONS = {"$connect": "websocket_connect", "$disconnect": "websocket_disconnect"}
 OVERDUE_POLL_SECONDS = 0.1
-LAST_INVOCATIONS_SECONDS = 5.0  # for those in progress when the process is to end
 
 Handler = Callable[[Any, Any], Any]
 
 
-class Functions(ThreadingHTTPServer):
+class Functions(DrainingServer):
     """Serves POST /2015-03-31/functions/<name>/invocations and GET /triggers."""
-
-    daemon_threads = True
-    request_queue_size = 256
 
     def __init__(
         self, handlers: Mapping[str, Handler], timeouts: Mapping[str, float], triggers: list[Any], port: int
@@ -46,7 +42,6 @@ class Functions(ThreadingHTTPServer):
         self.timeouts = timeouts
         self.triggers = triggers
         self.last_failure: dict[str, list[str]] = {}
-        self.ending = False
         self.running: dict[int, tuple[str, float]] = {}  # by thread: the function, and when its time is over
         super().__init__((HOST, port), Endpoint)
 
@@ -78,21 +73,10 @@ class Functions(ThreadingHTTPServer):
         now = time.monotonic()
         return next((name for name, until in list(self.running.values()) if now > until), None)
 
-    def finish(self) -> None:
-        """Take no further request and wait for what is in progress, for a while."""
-        self.ending = True
-        self.shutdown()
-        self.server_close()
-        until = time.monotonic() + LAST_INVOCATIONS_SECONDS
-        while self.running and time.monotonic() < until:
-            time.sleep(0.01)
 
-
-class Endpoint(BaseHTTPRequestHandler):
+class Endpoint(DrainingHandler):
     """One connection of the triggers or of the gateway, kept open."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
     server: Functions
 
     def do_GET(self) -> None:
@@ -116,7 +100,6 @@ class Endpoint(BaseHTTPRequestHandler):
             self._answer(200, body, {} if returned else {"X-Amz-Function-Error": "Unhandled"})
         finally:
             del self.server.running[thread]
-        self.close_connection = self.close_connection or self.server.ending
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         lines = [f"HTTP/1.1 {status} -", "content-type: application/json", f"content-length: {len(body)}"]

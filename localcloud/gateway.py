@@ -7,6 +7,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +28,7 @@ PUSH_BYTES = 128 * 1024
 
 SEND_SECONDS = 10.0  # a client that takes nothing for so long is taken for gone
 POLL_SECONDS = 5.0  # of the limits above
+CLOSE_SECONDS = 3.0  # for clients and functions to hear that the gateway ends
 CONNECT, DEFAULT, DISCONNECT = "$connect", "$default", "$disconnect"
 FUNCTIONS = {CONNECT: "socket_connect", DEFAULT: "socket_message", DISCONNECT: "socket_disconnect"}
 EVENTS = {CONNECT: "CONNECT", DEFAULT: "MESSAGE", DISCONNECT: "DISCONNECT"}
@@ -43,6 +45,7 @@ class Connection:
     connected_at: float = field(default_factory=time.time)
     active_at: float = field(default_factory=time.time)
     closed: bool = False
+    lost: bool = False  # closed, and the client does not take that
 
 
 class Gateway:
@@ -79,10 +82,11 @@ class Gateway:
 
     async def close_all(self) -> None:
         """Tell every client to come back later, and every function that it went."""
-        await asyncio.gather(*(self._close(connection, 1001) for connection in list(self.connections.values())))
-        until = time.monotonic() + 3
-        while self.connections and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await asyncio.gather(*(self._close(connection, 1001) for connection in list(self.connections.values())))
+                while self.connections:
+                    await asyncio.sleep(0.02)
 
     # Sockets
 
@@ -134,6 +138,9 @@ class Gateway:
             done, _ = await asyncio.wait([waiting], timeout=min(POLL_SECONDS, self.idle_seconds / 2))
             now = time.time()
             if not done:
+                if connection.lost:
+                    waiting.cancel()
+                    return 1006, "Connection lost"
                 if now - connection.active_at >= self.idle_seconds:
                     await self._close(connection, 1001, "Idle timeout")
                 elif now - connection.connected_at >= self.maximum_seconds:
@@ -199,16 +206,23 @@ class Gateway:
         if connection.closed:
             return False
         try:
-            await asyncio.wait_for(connection.send({"type": "websocket.send", "text": text}), SEND_SECONDS)
+            # Not in a task of its own: between the look above and the send, it could be closed.
+            async with asyncio.timeout(SEND_SECONDS):
+                await connection.send({"type": "websocket.send", "text": text})
         except (TimeoutError, OSError):
-            connection.closed = True
+            connection.closed = connection.lost = True
             return False
         return True
 
     async def _close(self, connection: Connection, code: int, reason: str = "") -> None:
-        if not connection.closed:
-            connection.closed = True
-            await connection.send({"type": "websocket.close", "code": code, "reason": reason})
+        if connection.closed:
+            return
+        connection.closed = True
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await connection.send({"type": "websocket.close", "code": code, "reason": reason})
+        except (TimeoutError, OSError):
+            connection.lost = True
 
     # The management API: POST, GET and DELETE /@connections/{id}
 

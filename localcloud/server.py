@@ -3,8 +3,10 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from hypercorn.asyncio import serve
@@ -13,6 +15,7 @@ from hypercorn.config import Config
 T = TypeVar("T")
 
 KEEP_ALIVE_SECONDS = 75
+STOP_SECONDS = 9.0  # for the requests in progress at the end
 WORKERS = 32  # functions that sockets wait for at one time
 
 
@@ -38,10 +41,22 @@ class AsgiServer:
         """Run something on the server's own loop and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
 
-    def stop(self) -> None:
-        """Returns when the app has shut down."""
-        self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+    def stop(self, within_seconds: float = STOP_SECONDS) -> bool:
+        """Whether the app has shut down by then; what clients have not taken after a third of the time is dropped."""
+        until = time.monotonic() + within_seconds
+        with suppress(RuntimeError):  # it has ended already
+            self.loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(within_seconds / 3)
+            while self._thread.is_alive() and time.monotonic() < until:
+                self.loop.call_soon_threadsafe(self._abort)
+                self._thread.join(0.1)
+        return not self._thread.is_alive()
+
+    def _abort(self) -> None:
+        """Hypercorn waits for what it has written to be taken, and gives no way to its connections; asyncio does."""
+        transports: Any = self.loop._transports  # type: ignore[attr-defined]
+        for transport in list(transports.values()):
+            transport.abort()
 
     def _run(self, app: Any, config: Config) -> None:
         asyncio.set_event_loop(self.loop)

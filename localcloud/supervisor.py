@@ -117,7 +117,7 @@ class Supervisor:
                 self._reported(*value)
             if kind == "changed" and self.outputs:
                 self._reload(value)
-            if kind == "healthy":
+            if kind == "healthy" and self.state == "starting":  # twice, when a source changed meanwhile
                 self._ready()
             for slot in self.slots.values():
                 if slot.due_at is not None and time.monotonic() >= slot.due_at:

@@ -134,3 +134,14 @@ def test_made_up_types_are_bounded_and_never_those_of_contracts(
     assert total["purchase"].count == 1
     assert total[OTHER].count == 3
     assert len(stores.rollups.event_types("demo")) == 4
+
+
+def test_a_type_may_come_from_another_thread_while_those_known_are_counted(stores: Stores) -> None:
+    class Meanwhile(dict[str, Any]):
+        def __contains__(self, name: object) -> bool:
+            stores.rollups.known_types["demo"].add("of_the_other_thread")
+            return False
+
+    stores.rollups.names("demo", ["a", "b"], {})
+
+    assert stores.rollups.names("demo", ["c"], Meanwhile()) == {"c": "c"}

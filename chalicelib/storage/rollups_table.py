@@ -85,7 +85,7 @@ class RollupsTable:
             known = self.known_types[project] = set(self.event_types(project))
         if not note:
             known = set(known)
-        made_up = sum(name not in contracted for name in known)
+        made_up = sum(name not in contracted for name in known.copy())  # another thread may add to them
         for event_type in event_types:
             if event_type not in known and (event_type in contracted or made_up < MAX_MADE_UP_TYPES):
                 if note:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from demo.client import DemoError
-from demo.sender import Sender, retry_after_seconds
+from demo.sender import Outcome, Sender, retry_after_seconds
 from demo.traffic import Batch
 
 Reply = tuple[int, dict[str, str], dict[str, Any]]
@@ -106,6 +106,7 @@ def test_a_pause_may_also_be_a_date_or_nonsense() -> None:
     assert retry_after_seconds("Sat, 21 Nov 2026 10:00:09 GMT", now) == 9
     assert retry_after_seconds("Sat, 21 Nov 2026 09:00:00 GMT", now) == 0
     assert retry_after_seconds("soon", now) is None
+    assert retry_after_seconds("²", now) is None
     assert retry_after_seconds(None, now) is None
 
 
@@ -152,3 +153,13 @@ def test_a_batch_is_sent_at_its_time() -> None:
         )
 
     assert waits == [1.5]
+
+
+def test_what_a_thread_did_not_expect_ends_the_run_and_is_raised() -> None:
+    def progress(_outcome: Outcome, _events: int) -> None:
+        raise ZeroDivisionError
+
+    with collector(accepted) as (url, seen), pytest.raises(ZeroDivisionError):
+        sender(url, [], progress=progress).send([batch(str(number)) for number in range(100)])
+
+    assert len(seen) < 100

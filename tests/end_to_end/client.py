@@ -14,6 +14,8 @@ import websockets
 
 from tests.description import hold
 
+QUERY_SECONDS = 120  # the local Athena ends a query then
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -51,6 +53,15 @@ class Api:
         hold(method, path, answer.status, answer.headers, answer.body)
         return answer
 
+    def finished(self, answer: Answer, key: str, limit: int = 1000) -> Answer:
+        """The answer of a query or report that was asked; of one that takes long, as soon as it is there."""
+        deadline = time.monotonic() + QUERY_SECONDS
+        while answer.status == 202:
+            assert time.monotonic() < deadline, f"after {QUERY_SECONDS} s: {answer}"
+            time.sleep(0.2)
+            answer = self.call("GET", f"/query/{answer.body['id']}?limit={limit}", key=key)
+        return answer
+
     def post(self, events: list[dict[str, Any]], key: str = "demo-write") -> Answer:
         """POST /events."""
         return self.call("POST", "/events", key=key, body=json.dumps({"events": events}).encode())
@@ -76,7 +87,7 @@ class Api:
 
     def sql(self, text: str, key: str = "demo-read") -> list[list[Any]]:
         """The rows of POST /query."""
-        answer = self.call("POST", "/query", key=key, body=json.dumps({"sql": text}).encode())
+        answer = self.finished(self.call("POST", "/query", key=key, body=json.dumps({"sql": text}).encode()), key)
         assert answer.status == 200, answer
         rows: list[list[Any]] = answer.body["rows"]
         return rows

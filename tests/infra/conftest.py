@@ -14,6 +14,7 @@ import pytest
 from cfnlint.decode import cfn_yaml
 
 from infra.stack import MONITORING, TEMPLATE
+from tests.localcloud.running import end
 
 READY_SECONDS = 30.0
 SERVER = """
@@ -63,8 +64,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], An
         _wait(client("sts"), services)
         yield client
     finally:
-        services.terminate()
-        services.wait(timeout=10)
+        end(services)
 
 
 def _start(state: Path, listener: socket.socket, port: int) -> "subprocess.Popen[bytes]":

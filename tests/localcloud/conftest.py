@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 import pytest
 
+from localcloud.athena_executions import Executions
 from localcloud.emulator import Emulator
 from localcloud.functions import Functions
 from localcloud.places import Places
@@ -26,6 +27,7 @@ class Services:
     server: AsgiServer
     waker: Waker
     api: CloudApi
+    queries: Executions
     clients: dict[str, Any] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:
@@ -52,11 +54,11 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         emulator = Emulator(places, port)
         from localcloud import athena
 
-        athena.install(places.root / "athena")
+        queries = athena.install(places.root / "athena")
         server = AsgiServer(emulator.app, listener, "services")
         waker = Waker()
         emulator.wake(waker.notify)
-        services = Services(port, emulator, server, waker, CloudApi(port))
+        services = Services(port, emulator, server, waker, CloudApi(port), queries)
         yield services
         for client in services.clients.values():
             client.close()
@@ -70,18 +72,26 @@ class Recorder:
     behave: Callable[[dict[str, Any], int], Any] = field(default=lambda _event, _number: None)
     events: list[dict[str, Any]] = field(default_factory=list)
     server: Functions | None = None
-    port: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        # As the supervisor does it: nobody else is given the port while nothing listens.
+        self.held = socket.socket()
+        self.held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self.held.bind(("127.0.0.1", 0))
 
     def __call__(self, event: dict[str, Any], _context: Any) -> Any:
-        self.events.append(event)
-        return self.behave(event, len(self.events))
+        with self.lock:
+            self.events.append(event)
+            number = len(self.events)
+        return self.behave(event, number)
 
     def start(self) -> FunctionsApi:
         """Listen; again after `stop`, at the same port."""
-        self.server = Functions({"worker": self}, {}, [], self.port)
-        self.port = self.server.server_address[1]
+        port = self.held.getsockname()[1]
+        self.server = Functions({"worker": self}, {}, [], port)
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-        return FunctionsApi(self.port, timeout_seconds=5)
+        return FunctionsApi(port, timeout_seconds=5)
 
     def stop(self) -> None:
         """Refuse connections from now on."""
@@ -96,6 +106,7 @@ def function() -> Iterator[Recorder]:
     recorder = Recorder()
     yield recorder
     recorder.stop()
+    recorder.held.close()
 
 
 @pytest.fixture

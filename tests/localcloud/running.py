@@ -14,10 +14,11 @@ from typing import Any
 
 import boto3
 
+from localcloud import supervisor
 from localcloud.places import PROJECT, alive
 
 READY_SECONDS = 60.0
-STOP_SECONDS = 45.0
+STOP_SECONDS = sum(supervisor.STOP_SECONDS.values()) + 10  # what it gives its children, and itself
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Stack:
 
     def kill(self, name: str) -> int:
         """SIGKILL one process, "rest" or "functions" for instance; returns the pid it had."""
-        wait_for(lambda: alive(self.pids.get(name, 0)), 10, f"{name} is not started again")
+        wait_for(lambda: name in self.pids and alive(self.pids[name]), 10, f"{name} is not started again")
         pid = self.pids[name]
         os.kill(pid, signal.SIGKILL)
         return pid
@@ -72,7 +73,10 @@ class Stack:
         """Stop it and return the exit code; every process it had is gone then."""
         pids = self.pids if self.process.poll() is None else {}
         self.process.send_signal(number)
-        code = self.process.wait(STOP_SECONDS)
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        finally:
+            self.process.kill()  # where it has not ended; its children end with it
         wait_for(lambda: not any(alive(pid) for pid in pids.values()), 5, f"some of {pids} still run")
         return code
 
@@ -98,8 +102,7 @@ def start_stack(state: Path, *arguments: str, ready: bool = True, **environ: str
             wait_for(lambda: process.poll() is not None or _state(state) == "ready", READY_SECONDS, "it is not ready")
             assert process.poll() is None, f"it ended with {process.returncode}"
         except AssertionError as error:
-            process.terminate()
-            process.wait(STOP_SECONDS)
+            end(process, STOP_SECONDS)
             raise AssertionError(f"the local cloud did not start: {error}\n{stack.output()}") from None
     return stack
 
@@ -120,12 +123,32 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None
         time.sleep(0.02)
 
 
+def end(process: "subprocess.Popen[Any]", seconds: float = 10) -> None:
+    """Ask a process to end, and end it when it does not."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing uses now."""
+    """Ports that nothing uses, and that nobody else is given, not even for the near end of a connection.
+
+    They are bound here for as long as the process lives; only a cloud, which says so as well, can listen there.
+    """
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         each.bind(("127.0.0.1", 0))
     ports: list[int] = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    if sys.platform == "linux":
+        _held.extend(sockets)
+    else:  # where none can listen beside them
+        for each in sockets:
+            each.close()
     return ports
+
+
+_held: list[socket.socket] = []

@@ -1,18 +1,24 @@
 """Athena's answers from DuckDB: the table, what a query can reach, and the dialect."""
 
 import io
+import threading
 import time
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from localcloud import athena
-from localcloud.athena_dialect import named_tables, only_projects
+from localcloud.athena_dialect import MACROS, named_tables, only_projects, to_duckdb
+from localcloud.athena_executions import ENDED, Answered, Asked, QueryCancelled
 from localcloud.athena_values import as_athena
+from tests.localcloud.analysts import ENDLESS
 from tests.localcloud.conftest import Services
 
 COLUMNS = [("event_id", "string"), ("user_id", "string"), ("occurred_at", "timestamp"), ("n", "bigint")]
@@ -70,6 +76,10 @@ class Lake:
             QueryExecutionContext={"Database": self.database},
             ResultConfiguration={"OutputLocation": f"s3://{self.bucket}/results/"},
         )["QueryExecutionId"]
+        return self.over(query)
+
+    def over(self, query: str) -> dict[str, Any]:
+        """The execution when it has ended."""
         until = time.monotonic() + 10
         while time.monotonic() < until:
             execution: dict[str, Any] = self.athena.get_query_execution(QueryExecutionId=query)["QueryExecution"]
@@ -274,3 +284,126 @@ def test_a_result_that_is_too_large_to_be_kept_fails(lake: Lake, monkeypatch: py
 
     numbers = "SELECT x FROM UNNEST(sequence(1, 10000)) AS t(x) CROSS JOIN UNNEST(sequence(1, 10)) AS u(y)"
     assert "keeps 2 MB of a result" in lake.reason(numbers)
+
+
+# A query that is stopped
+
+
+class Connection:
+    """DuckDB's own, on which an interrupt takes as long as it can: until the connection is closed, if it is."""
+
+    def __init__(self) -> None:
+        self.own: Any = None
+        self.begun, self.closed = threading.Event(), threading.Event()
+        self.interrupting = self.closed_meanwhile = False
+
+    def connect(self, place: str) -> "Connection":
+        """In place of duckdb.connect."""
+        self.own = CONNECT(place)
+        return self
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed_meanwhile = self.interrupting
+        self.own.close()
+        self.closed.set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
+
+    def sql(self, text: str) -> Any:
+        assert self.begun.wait(10)
+        return self.own.sql(text)
+
+    def interrupt(self) -> None:
+        self.interrupting = True
+        self.begun.set()
+        self.closed.wait(0.5)
+        self.interrupting = False
+
+
+CONNECT = duckdb.connect
+
+
+def run(asked: Asked, folder: Path) -> Answered:
+    return athena._run(asked, to_duckdb(asked.query), [], folder)
+
+
+def test_a_connection_is_closed_when_nobody_can_interrupt_it_any_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection, asked = Connection(), Asked("SELECT 1", "default")
+    monkeypatch.setattr(duckdb, "connect", connection.connect)
+    monkeypatch.setattr(athena, "WATCH_SECONDS", 0.001)
+    asked.stopped.set()
+
+    run(asked, tmp_path / "query")
+
+    assert connection.closed.is_set()
+    assert not connection.closed_meanwhile
+
+
+def test_many_queries_that_are_stopped_as_they_end_leave_no_error_in_any_thread(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(athena, "WATCH_SECONDS", 0)
+
+    for number in range(20):
+        asked = Asked("SELECT 1", "default")
+        asked.stopped.set()
+        with suppress(QueryCancelled):
+            run(asked, tmp_path / str(number))
+        assert athena.WATCHER not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_query_is_stopped_while_its_tables_are_made_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    slow = "CREATE TABLE slow AS SELECT sum(a.range * b.range % 7) FROM range(100000) AS a, range(50000) AS b"
+    monkeypatch.setattr(athena, "MACROS", [*MACROS, slow])
+    asked = Asked("SELECT 1", "default")
+    asked.stopped.set()
+
+    with pytest.raises(QueryCancelled):
+        run(asked, tmp_path / "query")
+
+
+def test_a_query_is_stopped_between_its_answer_and_its_end(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = athena._run
+    ids: list[str] = []
+
+    def run_and_stop(*arguments: Any) -> Answered:
+        answered = real(*arguments)
+        ids.extend(lake.athena.list_query_executions(MaxResults=1)["QueryExecutionIds"][-1:])
+        lake.athena.stop_query_execution(QueryExecutionId=ids[0])
+        return answered
+
+    monkeypatch.setattr(athena, "_run", run_and_stop)
+
+    execution = lake.execute("SELECT 1")
+
+    assert (execution["QueryExecutionId"], execution["Status"]["State"]) == (ids[0], "CANCELLED")
+
+
+def test_a_query_that_ran_when_the_cloud_ended_has_failed_at_the_next_start(services: Services, lake: Lake) -> None:
+    from ministack.services import athena as ministack
+
+    query_id = lake.execute("SELECT 1")["QueryExecutionId"]
+    ministack._executions._data["000000000000", "us-east-1", query_id]["Status"]["State"] = "RUNNING"
+
+    services.queries.fail_unfinished()
+
+    status = lake.athena.get_query_execution(QueryExecutionId=query_id)["QueryExecution"]["Status"]
+    assert (status["State"], status["StateChangeReason"]) == ("FAILED", ENDED)
+
+
+def test_a_query_that_runs_when_the_cloud_is_to_end_ends(services: Services, lake: Lake) -> None:
+    query_id = lake.athena.start_query_execution(
+        QueryString=ENDLESS,
+        QueryExecutionContext={"Database": lake.database},
+        ResultConfiguration={"OutputLocation": f"s3://{lake.bucket}/results/"},
+    )["QueryExecutionId"]
+
+    services.queries.stop_all()
+
+    assert lake.over(query_id)["Status"]["State"] == "CANCELLED"

@@ -1,6 +1,10 @@
 """Queries and writes as MiniStack answers them, with conditions that are read once and with those that are not."""
 
+import threading
+import time
 import uuid
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,3 +88,50 @@ def test_a_transaction_puts_what_is_not_there_and_only_that(
         "ConditionalCheckFailed",
     ]
     assert "Item" not in client.get_item(TableName=table, Key={"pk": {"S": "a"}, "sk": {"S": f"{fresh}-2"}})
+
+
+def remove_expired(dynamodb: Any, monkeypatch: pytest.MonkeyPatch) -> threading.Thread:
+    """MiniStack's thread that removes expired items, which does so at once, and once."""
+    waits = iter([60])
+
+    def remove() -> None:
+        with suppress(SystemExit):
+            dynamodb._ttl_reaper()
+
+    def sleep(seconds: float) -> None:
+        if threading.current_thread() is not thread:
+            time.sleep(seconds)
+        elif not next(waits, None):
+            raise SystemExit
+
+    monkeypatch.setattr(dynamodb, "time", SimpleNamespace(**{**vars(time), "sleep": sleep}))
+    thread = threading.Thread(target=remove, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_what_expires_during_a_query_of_it_is_removed_though(
+    services: Services, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dynamodb, client = services.emulator._dynamodb, services.client("dynamodb")
+    threads: list[threading.Thread] = []
+    evaluate = dynamodb._evaluate_condition
+
+    def expire_meanwhile(*arguments: Any, **more: Any) -> Any:
+        if not threads:
+            threads.append(remove_expired(dynamodb, monkeypatch))
+            threads[0].join(0.5)
+        return evaluate(*arguments, **more)
+
+    client.update_time_to_live(TableName=table, TimeToLiveSpecification={"AttributeName": "ends", "Enabled": True})
+    client.put_item(TableName=table, Item={"pk": {"S": "old"}, "sk": {"S": "k"}, "ends": {"N": "1"}})
+    monkeypatch.setattr(dynamodb, "_evaluate_condition", expire_meanwhile)
+
+    client.query(
+        TableName=table,
+        KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
+        ExpressionAttributeValues={":pk": {"S": "old"}, ":sk": {"S": "k"}},
+    )
+
+    threads[0].join(10)
+    assert "Item" not in client.get_item(TableName=table, Key={"pk": {"S": "old"}, "sk": {"S": "k"}})

@@ -1,7 +1,9 @@
 """What is saved of the services' state, and what comes back."""
 
 import json
+import threading
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +139,75 @@ def test_a_state_that_cannot_be_read_is_refused_and_kept(services: Services, tex
 
     assert saved.read_text() == text
     saved.unlink()
+
+
+def executions(services: Services) -> dict[str, Any]:
+    """What a snapshot has of Step Functions' executions, by their ARNs."""
+    saved = json.loads(services.server.call(services.emulator.snapshot({}, lambda _arn: "")))
+    found: dict[str, Any] = saved["services"]["stepfunctions"]["state"]["executions"]["data"]
+    return {execution["executionArn"]: execution for execution in found.values()}
+
+
+@pytest.fixture
+def execution(services: Services) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Makes one of Step Functions' own, which a thread brings to its end."""
+    services.client("stepfunctions").list_state_machines()  # its module is there after its first request
+    from ministack.services import stepfunctions
+
+    names: list[tuple[str, str, str]] = []
+
+    def make(**parts: Any) -> dict[str, Any]:
+        arn = f"arn:aws:states:us-east-1:000000000000:execution:any:{uuid.uuid4().hex}"
+        names.append(("000000000000", "us-east-1", arn))
+        made = {"executionArn": arn, "status": "RUNNING", "stopDate": None, "events": [{"id": 1}], **parts}
+        stepfunctions._executions.set_scoped(*names[-1], made)
+        return made
+
+    yield make
+    for name in names:
+        stepfunctions._executions.pop_scoped(*name)
+
+
+def test_a_state_can_be_saved_while_executions_go_on(services: Services, execution: Any) -> None:
+    class Meanwhile(str):
+        """A value at whose copying the execution's thread is quicker."""
+
+        def __deepcopy__(self, _memo: Any) -> str:
+            made["error"], made["cause"] = "TimeoutError", "a store does not answer"
+            return self
+
+    made = execution(input=Meanwhile("{}"))
+    threaded, ended = execution(), threading.Event()
+
+    def go_on() -> None:
+        while not ended.is_set():
+            threaded["error"] = threaded["cause"] = "x"
+            threaded["events"].append({"id": len(threaded["events"]) + 1})
+            del threaded["error"], threaded["cause"], threaded["events"][100:]
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        for _ in range(20):
+            assert {made["executionArn"], threaded["executionArn"]} <= executions(services).keys()
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_an_execution_whose_end_is_half_noted_is_saved_as_running(services: Services, execution: Any) -> None:
+    half, whole = execution(status="SUCCEEDED"), execution(status="SUCCEEDED", stopDate="now")
+
+    saved = executions(services)
+
+    assert [saved[each["executionArn"]]["status"] for each in (half, whole)] == ["RUNNING", "SUCCEEDED"]
+    assert half["status"] == "SUCCEEDED"
+
+
+def test_executions_are_saved_as_ministack_itself_would(services: Services, execution: Any) -> None:
+    execution(status="FAILED", stopDate="now", error="x")
+    from ministack.services import stepfunctions
+
+    encode = services.emulator._persistence._json_default
+    own, theirs = services.emulator.workflows(), stepfunctions.get_state()
+    assert json.loads(json.dumps(own, default=encode)) == json.loads(json.dumps(theirs, default=encode))

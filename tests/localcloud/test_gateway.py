@@ -1,12 +1,13 @@
 """The WebSocket gateway, with a real client and boto3's management client."""
 
 import asyncio
+import base64
 import json
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import boto3
@@ -57,9 +58,19 @@ def functions() -> Sockets:
 
 
 @pytest.fixture
-def start(functions: Sockets) -> Iterator[Callable[..., int]]:
-    """Starts a gateway; its port."""
+def running() -> Iterator[list[tuple[AsgiServer, Gateway, Functions]]]:
+    """The gateways of a test, which end with it."""
     running: list[tuple[AsgiServer, Gateway, Functions]] = []
+    yield running
+    for server, gateway, process in running:
+        server.call(gateway.close_all())
+        server.stop()
+        process.finish()
+
+
+@pytest.fixture
+def start(functions: Sockets, running: list[tuple[AsgiServer, Gateway, Functions]]) -> Callable[..., int]:
+    """Starts a gateway; its port."""
 
     def begin(**limits: float) -> int:
         handlers = {
@@ -76,11 +87,7 @@ def start(functions: Sockets) -> Iterator[Callable[..., int]]:
         running.append((server, gateway, process))
         return port
 
-    yield begin
-    for server, gateway, process in running:
-        server.call(gateway.close_all())
-        server.stop()
-        process.finish()
+    return begin
 
 
 @pytest.fixture
@@ -268,3 +275,108 @@ def test_the_messages_of_one_socket_are_handled_one_by_one_in_order(
     wait_for(lambda: functions.of("DISCONNECT"), 5, "the end")
     assert [event["body"] for event in functions.of("MESSAGE")] == sent
     assert set(together) == {1}
+
+
+# Clients that take nothing
+
+
+@contextmanager
+def stuck(port: int, pusher: Any, functions: Sockets) -> Iterator[str]:
+    """A client that has connected and then reads no more, with all buffers full; its connection's id."""
+    key = base64.b64encode(bytes(16)).decode()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port))
+        upgrade = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13"
+        client.sendall(f"GET / HTTP/1.1\r\nhost: x\r\n{upgrade}\r\nsec-websocket-key: {key}\r\n\r\n".encode())
+        assert client.recv(12) == b"HTTP/1.1 101"
+        connection_id: str = functions.of("CONNECT")[0]["requestContext"]["connectionId"]
+
+        def fill() -> None:
+            for _ in range(1000):
+                pusher.post_to_connection(ConnectionId=connection_id, Data=b"x" * PUSH_BYTES)
+
+        with pytest.raises(ClientError, match="Gone"):
+            fill()
+        yield connection_id
+
+
+def test_a_client_that_takes_nothing_is_gone_and_its_function_hears_of_it(
+    port: int, pusher: Any, functions: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(gateway_module, "POLL_SECONDS", 0.05)
+
+    with stuck(port, pusher, functions) as connection_id:
+        wait_for(lambda: functions.of("DISCONNECT"), 5, "the end")
+
+        (told,) = functions.of("DISCONNECT")
+        assert told["requestContext"]["connectionId"] == connection_id
+
+
+def ended(server: AsgiServer, gateway: Gateway) -> threading.Event:
+    """Set when a gateway has ended, as far as it can."""
+    done = threading.Event()
+
+    def end() -> None:
+        server.call(gateway.close_all())
+        server.stop(2)
+        done.set()
+
+    threading.Thread(target=end, daemon=True).start()
+    return done
+
+
+@pytest.mark.parametrize("pushed", [True, False])
+def test_a_client_that_takes_nothing_does_not_hold_up_the_end(
+    port: int, pusher: Any, functions: Sockets, running: Any, monkeypatch: pytest.MonkeyPatch, pushed: bool
+) -> None:
+    monkeypatch.setattr(gateway_module, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(gateway_module, "CLOSE_SECONDS", 0.2)
+    server, gateway, process = running.pop()
+
+    with stuck(port, pusher, functions) as connection_id:
+        gateway.connections[connection_id].closed = pushed  # as no push has found yet that it takes nothing
+        assert ended(server, gateway).wait(20)
+        assert server.stop()
+    process.finish()
+
+
+def test_a_function_that_does_not_return_does_not_hold_up_the_end(
+    start: Callable[..., int], functions: Sockets, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "CLOSE_SECONDS", 0.2)
+    returns = threading.Event()
+    monkeypatch.setattr(functions, "disconnect", lambda *_: returns.wait(60))
+    port = start()
+    server, gateway, process = running.pop()
+
+    async def live() -> bool:
+        async with connected(port):
+            return await asyncio.to_thread(ended(server, gateway).wait, 20)
+
+    try:
+        assert asyncio.run(live())
+    finally:
+        returns.set()
+        assert server.stop()
+        process.finish()
+
+
+def test_a_push_that_meets_the_close_of_its_connection_finds_it_gone(
+    port: int, functions: Sockets, running: Any
+) -> None:
+    server, gateway, _ = running[0]
+
+    async def both() -> bool:
+        [connection] = gateway.connections.values()
+        sent, _ = await asyncio.gather(gateway._send(connection, "x"), gateway._close(connection, 1000))
+        return bool(sent)
+
+    async def live() -> tuple[bool, list[Any]]:
+        async with connected(port) as client:
+            sent = await asyncio.to_thread(server.call, both())
+            return sent, [text async for text in client]
+
+    sent, received = asyncio.run(live())
+    assert received == ["x"] * sent

@@ -26,13 +26,11 @@ from chalicelib.domain.query_requests import (
     read_saved,
 )
 from chalicelib.domain.reports import REPORTS
-from tests.localcloud.analysts import NOW, Place
+from tests.localcloud.analysts import ENDLESS, NOW, Place
 from tests.localcloud.conftest import Services
 
 NINE = 1_795_251_600_000
 NUMBERS = "SELECT n FROM UNNEST(sequence(1, 2500)) AS t(n) ORDER BY 1"
-ENDLESS = "SELECT count(*) FROM UNNEST(sequence(1, 300000)) a(x) "
-ENDLESS += "CROSS JOIN UNNEST(sequence(1, 300000)) b(y) WHERE x * y = 7"
 
 
 @pytest.fixture(scope="module")

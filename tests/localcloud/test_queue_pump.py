@@ -1,6 +1,7 @@
 """A queue, a bucket and a schedule as triggers."""
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -143,14 +144,15 @@ def test_while_the_function_is_away_nothing_is_received(
 def test_slow_invocations_run_side_by_side(
     services: Services, function: Recorder, queue: dict[str, str], start: Any
 ) -> None:
-    function.behave = lambda _event, _number: time.sleep(0.3)
+    services.client("sqs").set_queue_attributes(QueueUrl=queue["url"], Attributes={"VisibilityTimeout": "60"})
+    all_four = threading.Barrier(4, timeout=20)
+    function.behave = lambda _event, _number: all_four.wait() and None
     send(services, queue, *"abcd")
-    began = time.monotonic()
 
     start(pollers=4, batch_size=1)
 
-    wait_for(lambda: left(services, queue["url"]) == 0, 5, "an empty queue")
-    assert time.monotonic() - began < 1.0
+    wait_for(lambda: left(services, queue["url"]) == 0, 25, "an empty queue")
+    assert len(function.events) == 4
 
 
 def test_draining_ends_when_the_queue_is_empty(

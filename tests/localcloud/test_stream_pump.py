@@ -161,10 +161,10 @@ def test_a_bisected_batch_finds_the_record_that_fails(function: Recorder, table:
 def test_a_batch_waits_for_its_window_or_until_it_is_full(function: Recorder, table: Table, start: Any) -> None:
     table[1]("a")
 
-    start(window_seconds=5, batch_size=3)
+    start(window_seconds=60, batch_size=3)
     table[1]("b", "c")
 
-    wait_for(lambda: function.events, 3, "a full batch")
+    wait_for(lambda: function.events, 20, "a full batch")
     assert keys(function.events[0]) == ["a", "b", "c"]
 
 

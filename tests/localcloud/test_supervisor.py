@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from infra.names import variable
-from localcloud.places import PROJECT, LocalCloudError, Places, Ports, alive
+from localcloud.places import PROJECT, LocalCloudError, Places, Ports, alive, listen
+from localcloud.supervisor import Supervisor
 from tests.localcloud.running import Stack, free_ports, start_stack, wait_for
 
 
@@ -51,6 +52,27 @@ def test_the_banner_names_what_a_developer_needs(stack: Stack) -> None:
     assert "Traceback" not in shown
 
 
+def test_a_source_that_changes_during_the_start_does_not_show_the_banner_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervisor = Supervisor(Places(tmp_path), Ports(1, 2, 3), rest=True, leased=False)
+    for event in (("healthy", None), ("healthy", None), ("signal", signal.SIGTERM)):
+        supervisor.events.put(event)
+
+    supervisor._loop()
+
+    assert capsys.readouterr().out.count("Tidemark runs.") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a port can be kept for a cloud")
+def test_ports_for_a_cloud_are_given_to_nobody_else() -> None:
+    for port in free_ports(2):
+        with pytest.raises(OSError, match="in use"), socket.socket() as other:
+            other.bind(("127.0.0.1", port))
+        with listen(port, "PORT") as first, pytest.raises(LocalCloudError, match=str(port)):
+            listen(first.getsockname()[1], "PORT")
+
+
 def test_the_resources_are_the_templates(stack: Stack) -> None:
     tables = stack.client("dynamodb").list_tables()["TableNames"]
 
@@ -60,10 +82,12 @@ def test_the_resources_are_the_templates(stack: Stack) -> None:
 
 @pytest.mark.parametrize("name", ["rest", "functions"])
 def test_a_process_that_is_killed_comes_back(stack: Stack, name: str) -> None:
+    before = stack.output().count(f"{name} is ready again")
+
     old = stack.kill(name)
 
     wait_for(lambda: stack.pids.get(name, old) != old, 10, "a new process")
-    wait_for(lambda: stack.output().rstrip().endswith(f"{name} is ready again"), 20, "it is ready")
+    wait_for(lambda: stack.output().count(f"{name} is ready again") == before + 1, 20, "it is ready")
     assert healthy(stack)
 
 
@@ -212,14 +236,12 @@ def test_the_sdk_uses_a_cloud_that_runs(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_a_cloud_that_cannot_start_is_explained_to_the_sdk(tmp_path: Path) -> None:
-    (websocket_port,) = free_ports(1)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        taken.close()
-        with socket.create_server(("127.0.0.1", websocket_port)):
-            found = command(
-                "credentials", AWS_ENDPOINT_URL=endpoint, WS_PORT=str(websocket_port), TIDEMARK_STATE=str(tmp_path)
-            )
+    cloud_port, websocket_port = free_ports(2)
+    endpoint = f"http://127.0.0.1:{cloud_port}"
+    with socket.create_server(("127.0.0.1", websocket_port)):
+        found = command(
+            "credentials", AWS_ENDPOINT_URL=endpoint, WS_PORT=str(websocket_port), TIDEMARK_STATE=str(tmp_path)
+        )
 
     assert found.returncode == 1
     assert "WS_PORT" in found.stderr

@@ -91,7 +91,8 @@ class Machine:
     def over(self, arn: str) -> dict[str, Any]:
         """The execution when it is over."""
         client = self.services.client("stepfunctions")
-        wait_for(lambda: client.describe_execution(executionArn=arn)["status"] != "RUNNING", 30, "it runs on")
+        # Its date is the last that is noted of its end; what it failed of may come after its status.
+        wait_for(lambda: client.describe_execution(executionArn=arn).get("stopDate"), 30, "it runs on")
         found: dict[str, Any] = client.describe_execution(executionArn=arn)
         return found
 

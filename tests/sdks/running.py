@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.localcloud.running import end
 from tests.sdks.journey import Call
 
 FOLDER = Path(__file__).parent
@@ -95,8 +96,7 @@ def run_browser(sdk: str, address: str, calls: Iterable[Call], *, seconds: float
             terminal.seek(0)
             assert in_time, f"the page did not end within {seconds} s:\n{terminal.read()[-2000:]}"
         finally:
-            browser.terminate()
-            browser.wait(10)
+            end(browser)
             server.shutdown()
     assert outcome == ["delivered"], outcome
 
