@@ -150,7 +150,7 @@ class Consolidator:
         began_ms = max(now_ms, began_ms_of(before.version) + 1 if before.version else 0)
         folder, version = hour_folder(project, hour), version_name(began_ms, self.new_run())
         records, signatures = self._records(before, held, now_ms)
-        rest, duplicates = self._gather(folder, {**held.current, **held.fresh}, version, in_time)
+        rest, duplicates = self._gather(folder, {**held.current, **held.fresh}, version, without, in_time)
         merge = self.lake.merge(folder, rest, without)
         made = self.lake.write_hour(folder, version, merge, in_time)
         ended_ms = now_ms + int((self.clock() - started) * 1000)
@@ -190,7 +190,12 @@ class Consolidator:
         return growing, {slot: each for slot, each in signatures.items() if each != NOTHING}
 
     def _gather(
-        self, folder: str, files: Mapping[str, int], version: str, in_time: Callable[[], None]
+        self,
+        folder: str,
+        files: Mapping[str, int],
+        version: str,
+        without: Masks | None,
+        in_time: Callable[[], None],
     ) -> tuple[dict[str, int], int]:
         """Merge the smallest files first, some at a time, until few enough are left: those; and how many rows that
         spared.
@@ -199,7 +204,7 @@ class Consolidator:
         while len(rest) > MAX_FILES:
             number += 1
             share = dict(sorted(rest.items(), key=lambda item: (item[1], item[0]))[:MAX_FILES])
-            merge = self.lake.merge(folder, share)
+            merge = self.lake.merge(folder, share, without)
             keys = self.lake.write_hour(folder, f"{version}.{number}", merge, in_time).keys
             names = {key.removeprefix(folder) for key in keys}
             sizes = self.lake.files(folder)
