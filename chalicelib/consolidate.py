@@ -146,13 +146,14 @@ class Consolidator:
                 self.lake.delete(folder + name)
                 del left[name]
         if not left and not held.fresh:
-            self._forget_versions(hour)
+            self._forget_versions(hour, now_ms)
         return not left and not held.fresh
 
-    def _forget_versions(self, hour: Hour) -> None:
-        """Remove the manifests and records of versions that have no files any more."""
+    def _forget_versions(self, hour: Hour, now_ms: int) -> None:
+        """Remove the manifests and records of versions that have no files any more, those of overtaken runs as well."""
         for version in self.folders.manifests.versions(hour.project, hour.hour):
-            if hour.version is not None and version < hour.version:
+            is_before = hour.version is not None and version < hour.version
+            if is_before or (version != hour.version and began_ms_of(version) + ORPHAN_MS <= now_ms):
                 self.records.delete(hour.project, hour.hour, version)
                 self.folders.manifests.delete(hour.project, hour.hour, version)
 
@@ -170,12 +171,12 @@ class Consolidator:
         began_ms = max(now_ms, began_ms_of(before.version) + 1 if before.version else 0)
         folder, version = hour_folder(project, hour), version_name(began_ms, self.new_run())
         records, signatures = self._records(before, held, now_ms)
-        rest, duplicates = self._gather(folder, {**held.current, **held.fresh}, version, in_time)
+        rest, duplicates = self._gather(folder, {**held.current, **held.fresh}, version, without, in_time)
         merge = self.lake.merge(folder, rest, without)
         made = self.lake.write_hour(folder, version, merge, in_time)
         ended_ms = now_ms + int((self.clock() - started) * 1000)
         manifest = Manifest(
-            absorbed=_recent(held.manifest.absorbed, now_ms) | dict.fromkeys(held.fresh, ended_ms),
+            absorbed=_known(held, now_ms) | dict.fromkeys(held.fresh, ended_ms),
             superseded=_superseded(held.manifest, before.version, ended_ms),
             signatures=signatures,
         )
@@ -217,7 +218,12 @@ class Consolidator:
         return growing, {slot: each for slot, each in signatures.items() if each != NOTHING}
 
     def _gather(
-        self, folder: str, files: Mapping[str, int], version: str, in_time: Callable[[], None]
+        self,
+        folder: str,
+        files: Mapping[str, int],
+        version: str,
+        without: ErasedRows | None,
+        in_time: Callable[[], None],
     ) -> tuple[dict[str, int], int]:
         """Merge the smallest files first, some at a time, until few enough are left: those; and how many rows that
         spared.
@@ -226,7 +232,7 @@ class Consolidator:
         while len(rest) > MAX_FILES:
             number += 1
             share = dict(sorted(rest.items(), key=lambda item: (item[1], item[0]))[:MAX_FILES])
-            merge = self.lake.merge(folder, share)
+            merge = self.lake.merge(folder, share, without)
             keys = self.lake.write_hour(folder, f"{version}.{number}", merge, in_time).keys
             names = {key.removeprefix(folder) for key in keys}
             sizes = self.lake.files(folder)
@@ -242,12 +248,12 @@ def _superseded(manifest: Manifest, version: str | None, now_ms: int) -> dict[st
     return before | ({version: now_ms} if version is not None else {})
 
 
-def _recent(absorbed: Mapping[str, int], now_ms: int) -> dict[str, int]:
-    """The absorbed tails that are there yet, or may be written once more."""
+def _known(held: Held, now_ms: int) -> dict[str, int]:
+    """The absorbed tails that are there yet, however long, or may be written once more."""
     kept: dict[str, int] = {}
-    for name, at in absorbed.items():
+    for name, at in held.manifest.absorbed.items():
         slot = slot_of_tail(name)
         over = is_forgotten(slot, now_ms // 1000) if slot is not None else at + IMPORT_MS <= now_ms
-        if not over or at + ORPHAN_MS > now_ms:
+        if name in held.others or not over or at + ORPHAN_MS > now_ms:
             kept[name] = at
     return kept

@@ -104,6 +104,4 @@ class Exporter:
 
     def _files(self, project: str, hour: str) -> dict[str, int]:
         """Those that hold the hour as it is now."""
-        folder, sizes = hour_folder(project, hour), self.lake.files(hour_folder(project, hour))
-        _, keys = self.folders.keys(self.hours, project, hour)
-        return {name: sizes[name] for name in (key.removeprefix(folder) for key in keys) if name in sizes}
+        return self.folders.files(self.hours, project, hour)[1]

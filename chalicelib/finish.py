@@ -72,15 +72,20 @@ class Finisher:
         return Finished(done, closing)
 
     def clean(self, hour: Hour, now_ms: int) -> bool:
-        """Delete what nobody reads any more of a closed hour; whether nothing is left to do of it."""
-        if hour.is_dirty:
-            return False
-        live_is_clean = self.closer.clean(hour, now_ms)
+        """Delete what nobody reads any more of an hour; whether nothing is left to do of it.
+
+        Files also of a dirty one: some hours get something late all the time.
+        """
         try:
             files_are_clean = self.consolidator.clean(hour, now_ms)
         except ManifestGone:  # another version came since the hour was read
             return False
-        if not (live_is_clean and files_are_clean and hour.consolidated_ms + GRACE_MS <= now_ms):
+        if hour.is_dirty:
+            self.sessionizer.files.clean(hour.project, hour.hour, keep=2)  # of which one may just have been listed
+            return False
+        live_is_clean = self.closer.clean(hour, now_ms)
+        at_rest_ms = max(hour.consolidated_ms, hour.began_ms) + GRACE_MS
+        if not (live_is_clean and files_are_clean and at_rest_ms <= now_ms):
             return False
         self.sessionizer.files.clean(hour.project, hour.hour)
         return self.hours.settle(hour)
@@ -106,10 +111,10 @@ class Finisher:
                 break
             at_ms = now_ms + self._ms_since(started)
             try:
+                if self.clock() - started <= FUNCTION_SECONDS:
+                    self.clean(hour, at_ms)
                 if is_due(hour, at_ms) and self._fits(hour, self.clock() - started):
                     done.append(self.consolidator.consolidate(hour.project, hour.hour, at_ms))
-                else:
-                    self.clean(hour, at_ms)
             except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from their turn
                 log.warning("hour not consolidated", extra={**_named(hour), "reason": repr(error)})
                 failed += 1

@@ -7,7 +7,11 @@ from typing import Any
 import duckdb
 import pytest
 
+from chalicelib.domain.partitions import hour_folder
 from chalicelib.export import Exporter
+from chalicelib.storage.hour_folders import HourFolders
+from chalicelib.storage.lake import Lake
+from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.quarantine_files import QuarantineFiles
 from tests.erasing import World, world
 from tests.test_erase import HERS, THERE, lived_in
@@ -20,8 +24,8 @@ def place() -> Iterator[World]:
         yield made
 
 
-def exporter(place: World) -> Exporter:
-    stores = place.stores
+def exporter(place: World, bucket: DataBucket | None = None) -> Exporter:
+    stores, bucket = place.stores, bucket or place.stores.bucket
 
     def rejected(project: str, ids: Any) -> Iterator[dict[str, Any]]:
         return (record.to_json() for record in QuarantineFiles(stores.bucket).naming(project, ids))
@@ -29,7 +33,8 @@ def exporter(place: World) -> Exporter:
     def ids_of(project: str, user: str) -> list[str]:
         return stores.users.ids_of(project, user, stores.events.is_user)
 
-    return Exporter(place.lake, place.dirty, stores.events, stores.users, ids_of, rejected)
+    lake, folders = Lake(bucket), HourFolders(bucket)
+    return Exporter(lake, folders, place.hours, stores.events, stores.users, ids_of, rejected)
 
 
 def exported(place: World, folder: Path) -> list[str]:
@@ -74,3 +79,24 @@ def test_a_projects_export_has_each_event_once_and_is_brought_up_to_date(place: 
     assert ids == exported(place, tmp_path)
     assert ids == ["a0", "a1", "b0", "b1", "b2", "h1", "h2", "i1", "n0", "n1", "n2"]
     assert len(list(tmp_path.rglob("*.parquet"))) == len(list(tmp_path.rglob("hr=*")))
+
+
+def test_a_version_that_comes_while_an_hour_is_looked_up_leaves_nothing_out(place: World, tmp_path: Path) -> None:
+    place.wait(120)
+    hours = [hour for hour in place.hours.between("demo", "2026-11-21T00", "2026-11-21T23") if hour.version]
+    hour = hours[0].hour
+    rows = exporter(place).hour("demo", hour, tmp_path / "before")
+    assert rows > 0
+
+    class Busy(DataBucket):
+        """Another version is committed right after each listing of the hour's folder."""
+
+        __slots__ = ()
+
+        def sizes(self, prefix: str) -> dict[str, int]:
+            found = DataBucket.sizes(self, prefix)
+            if prefix == hour_folder("demo", hour):
+                place.finisher.finish("demo", hour, place.now_ms, anew=True)
+            return found
+
+    assert exporter(place, Busy(place.stores.bucket.client, "data")).hour("demo", hour, tmp_path / "while") == rows

@@ -1,10 +1,11 @@
 """Sorted files in, one sorted stream out, each event id once: against the same done in memory."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
+import numpy as np
 import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,23 +18,25 @@ from chalicelib.storage.lake import SCHEMA, Lake, Row
 from chalicelib.storage.merging import Merge, Unordered
 from tests.stores import empty_stores
 
-Rows = list[tuple[int, str, int]]  # occurred_at, event_id, received_at
-FILES = st.lists(
-    st.lists(st.tuples(st.integers(0, 4), st.sampled_from("abcdefghü"), st.integers(0, 2)), max_size=12), max_size=6
+Rows = Sequence[tuple[int, str, int] | tuple[int, str, int, int | None]]  # occurred_at, event_id, received_at, slot
+ROW = st.tuples(
+    st.integers(0, 4), st.sampled_from("abcdefghü"), st.integers(0, 2), st.one_of(st.none(), st.integers(0, 2))
 )
+FILES = st.lists(st.lists(ROW, max_size=12), max_size=6)
+LAST = 9  # after every slot
 
 
 def parquet(rows: Rows, *, ordered: bool = True, row_group_size: int = 5, **more: pa.Array) -> bytes:
+    """A file of the rows; with a column of slots where the rows have one each."""
+    every = sorted(rows, key=lambda row: row[:2]) if ordered else list(rows)
+    if any(len(row) == 4 for row in every):
+        more["slot"] = pa.array([row[3] if len(row) == 4 else None for row in every], SCHEMA.field("slot").type)
     table = pa.table(
         {
-            "event_id": [row[1] for row in sorted(rows)] if ordered else [row[1] for row in rows],
-            "event_type": ["click"] * len(rows),
-            "occurred_at": pa.array(
-                [row[0] for row in (sorted(rows) if ordered else rows)], SCHEMA.field("occurred_at").type
-            ),
-            "received_at": pa.array(
-                [row[2] for row in (sorted(rows) if ordered else rows)], SCHEMA.field("received_at").type
-            ),
+            "event_id": pa.array([row[1] for row in every], pa.string()),
+            "event_type": pa.array(["click"] * len(every), pa.string()),
+            "occurred_at": pa.array([row[0] for row in every], SCHEMA.field("occurred_at").type),
+            "received_at": pa.array([row[2] for row in every], SCHEMA.field("received_at").type),
             **more,
         },
     )
@@ -50,7 +53,8 @@ def rows_of(merge: Merge) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     for batch in merge.slices():
         times = [batch.column(name).cast(pa.int64()).to_pylist() for name in ("occurred_at", "received_at")]
-        found += zip(times[0], batch.column("event_id").to_pylist(), times[1], strict=True)
+        slots = batch.column("slot").to_pylist()
+        found += zip(times[0], batch.column("event_id").to_pylist(), times[1], slots, strict=True)
     return found
 
 
@@ -64,17 +68,36 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @settings(max_examples=150)
 @given(FILES)
-def test_the_row_received_first_of_each_id_is_there_once_and_in_order(files: list[Rows]) -> None:
+def test_of_each_id_the_row_of_the_earliest_slot_is_there_once_and_in_order(files: list[Rows]) -> None:
+    """Of the same slot the one received first, then the one that occurred first; an import's, without a slot, last."""
     merge = merged({f"{n}": parquet(rows) for n, rows in enumerate(files)})
 
     found = rows_of(merge)
 
     every = [row for rows in files for row in rows]
-    first: dict[str, tuple[int, int]] = {}
-    for occurred, event_id, received in every:
-        first[event_id] = min(first.get(event_id, (9, 9)), (received, occurred))
-    assert found == sorted((occurred, event_id, received) for event_id, (received, occurred) in first.items())
+    first: dict[str, tuple[int, int, int]] = {}
+    for occurred, event_id, received, slot in every:  # type: ignore[misc]
+        claim = (LAST if slot is None else slot, received, occurred)
+        first[event_id] = min(first.get(event_id, (LAST, LAST, LAST)), claim)
+    kept = [
+        (at, event_id, received, None if slot == LAST else slot) for event_id, (slot, received, at) in first.items()
+    ]
+    assert sorted(found, key=repr) == sorted(kept, key=repr)
+    assert [row[:2] for row in found] == sorted(row[:2] for row in found)
     assert (merge.rows, merge.duplicates) == (len(found), len(every) - len(found))
+
+
+@settings(max_examples=50)
+@given(FILES, st.sets(st.integers(0, 2)))
+def test_merging_what_was_merged_with_the_rest_is_merging_all_at_once(files: list[Rows], early: set[int]) -> None:
+    """Whatever is consolidated first, and however often, the same rows stay."""
+    every = {f"{n}": parquet(rows) for n, rows in enumerate(files)}
+    some = {name: content for name, content in every.items() if int(name) in early}
+
+    version = parquet(rows_of(merged(some)))
+
+    rest = {name: content for name, content in every.items() if name not in some}
+    assert rows_of(merged({**rest, "version": version})) == rows_of(merged(every))
 
 
 @settings(max_examples=50)
@@ -95,6 +118,28 @@ def test_slices_have_about_the_size_asked_for_whatever_the_times_are(monkeypatch
 
     assert sum(sizes) == 2000
     assert max(sizes) <= 104
+
+
+def test_files_from_before_there_were_slots_are_as_an_imports() -> None:
+    old, new = parquet([(1, "a", 0), (2, "b", 0)]), parquet([(3, "a", 7, 5)])
+
+    assert rows_of(merged({"old": old, "new": new})) == [(2, "b", 0, None), (3, "a", 7, 5)]
+
+
+def test_rows_that_are_masked_are_in_no_slice_and_claim_nothing() -> None:
+    """An erased user's row must not stand in the way of another of the same id, which is to stay."""
+    users = pa.array(["gone", "ada"])
+    files = {"a": parquet([(1, "a", 0, 0), (2, "b", 0, 0)], user_id=users, anonymous_id=pa.nulls(2, pa.string()))}
+    files["b"] = parquet([(4, "a", 3, 3)], user_id=pa.array(["ada"]), anonymous_id=pa.nulls(1, pa.string()))
+
+    class Gone:
+        def mask(self, rows: pa.RecordBatch) -> Any:
+            return np.asarray([user == "gone" for user in rows.column("user_id").to_pylist()], np.bool_)
+
+    merge = Merge(list(files), lambda name: pq.ParquetFile(io.BytesIO(files[name])), SCHEMA, Gone())
+
+    assert (merge.rows, merge.erased, merge.duplicates) == (2, 1, 0)
+    assert rows_of(merge) == [(2, "b", 0, 0), (4, "a", 3, 3)]
 
 
 def test_long_rows_make_smaller_slices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,11 +48,11 @@ class Hour:
     changes: int = 0
     done: int = 0
     since_ms: int = 0  # when the oldest thing came that is not closed
-    began_ms: int = 0  # when a consolidation began last; a hint for others, no fence
+    began_ms: int = 0  # when a consolidation began last, whatever became of it
     version: str | None = None  # of the files that hold everything its manifest names
     consolidated_ms: int = 0  # when that was committed
     bare: bool = False  # whether the version has no manifest, because it took nothing in
-    replaced: bool = False  # whether it took the place of other files, which lie there for a while
+    replaced: bool = False  # whether files may lie there, for a while, that are not the version's
     frozen: int = 0  # epochs up to this one take nothing more
     epoch: int = 0  # the last that was closed
     upto: int = -1  # up to which slot

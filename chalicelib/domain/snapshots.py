@@ -25,7 +25,7 @@ class Open:
     hour: str
     version: str | None = None
     tails: Sequence[str] | None = None
-    replaced: bool = True  # whether files may lie there that the version took the place of
+    replaced: bool = True  # whether files may lie there that are not the version's
 
     @property
     def is_plain(self) -> bool:

@@ -61,10 +61,10 @@ class HourFolders:
                 found.append(version)
         return found
 
-    def keys(self, hours: HoursTable, project: str, hour: str) -> tuple[Hour, list[str]]:
-        """The hour, and the files that hold every event of it; an event may be in several, unless it is clean.
+    def files(self, hours: HoursTable, project: str, hour: str) -> tuple[Hour, dict[str, int]]:
+        """The hour, and the size in bytes of the files that hold every event of it, by name.
 
-        Raises ManifestGone.
+        An event may be in several, unless the hour is clean. Raises ManifestGone.
         """
         for _ in range(MAX_TRIES):
             found = hours.get(project, hour)
@@ -72,6 +72,10 @@ class HourFolders:
                 held = self.held(found)
             except ManifestGone:
                 continue  # another version is there since
-            folder = hour_folder(project, hour)
-            return found, [folder + name for name in (*held.current, *held.fresh)]
+            return found, {**held.current, **held.fresh}
         raise ManifestGone(f"the versions of {project} {hour} keep changing")
+
+    def keys(self, hours: HoursTable, project: str, hour: str) -> tuple[Hour, list[str]]:
+        """The same files, by key."""
+        found, files = self.files(hours, project, hour)
+        return found, [hour_folder(project, hour) + name for name in files]

@@ -3,7 +3,8 @@
 changes, done    how many tails were written and deltas merged; how many of them are closed: dirty while they differ
 version          of the lake's files that hold what its manifest names, and consolidated_at: when it was committed
 bare             whether the version has no manifest, as that of an import into an hour without anything
-replaced         whether there were other files before, which are deleted later
+began_at         when a consolidation began last: whatever becomes of it, its files may lie beside those of the version
+replaced         whether there were, or may be, files that are not the version's; they are deleted later
 frozen           epochs up to this one take nothing more
 epoch, upto      the last closing: which epochs, and which slots
 covered          {slot: signature} of what is closed, as far as it may be compared again: slots after `settled`
@@ -74,13 +75,23 @@ class HoursTable:
         self._update(change_of(project, hour, self.clock()))
 
     def begin(self, hour: Hour, now_ms: int) -> None:
-        """Tell others that a consolidation begins, so that they rather do something else."""
-        self._update(_action(hour, "SET began_at = :now", {":now": _n(now_ms)}))
+        """A consolidation begins: others rather do something else, and readers take files of the hour by name only.
+
+        Before its first file: one that dies leaves files in an hour that nobody has to come to otherwise.
+        """
+        sets = "SET began_at = :now, replaced = :true, #open = :open, written_at = if_not_exists(written_at, :since)"
+        values = {
+            ":now": _n(now_ms),
+            ":true": {"BOOL": True},
+            ":open": {"S": open_partition(hour.project, hour.hour)},
+            ":since": _n(now_ms // 1000),
+        }
+        self._update({**_action(hour, sets, values), **_OPEN_NAME})
 
     def commit(self, before: Hour, version: str, now_ms: int) -> bool:
         """Make the version the hour's current one; False when it is no longer the one that was read."""
-        sets = "SET version = :version, consolidated_at = :now, replaced = :true REMOVE bare"
-        values = {":version": {"S": version}, ":now": _n(now_ms), ":true": {"BOOL": True}}
+        sets = "SET version = :version, consolidated_at = :now REMOVE bare"
+        values = {":version": {"S": version}, ":now": _n(now_ms)}
         return self._changed(_action(before, sets, values, *_same_version(before)))
 
     def freeze(self, before: Hour) -> bool:
@@ -115,10 +126,11 @@ class HoursTable:
         return self._changed(_action(before, sets, values, "frozen = :epoch"))
 
     def settle(self, hour: Hour) -> bool:
-        """Nothing is left to do of the hour; False when something came, or a version, since it was read."""
-        condition, values = _same_version(hour)
-        action = _action(hour, "REMOVE #open, written_at", {}, f"changes = :changes AND {condition}", values)
-        action["ExpressionAttributeValues"] = {**values, ":changes": _n(hour.changes)}
+        """Nothing is left to do of the hour; False when something came, or a consolidation began or ended, since."""
+        conditions = [_same_version(hour), _same("changes", hour.changes), _same("began_at", hour.began_ms)]
+        values = {name: value for _, each in conditions for name, value in each.items()}
+        condition = " AND ".join(each for each, _ in conditions)
+        action = _action(hour, "REMOVE #open, written_at", {}, condition, values)
         return self._changed({**action, **_OPEN_NAME})
 
     def _query(self, project: str, values: Mapping[str, Any], condition: str | None, **more: Any) -> Iterator[Hour]:

@@ -130,7 +130,8 @@ class Merge:
 
     def _decide(self) -> None:
         """Of the rows of an id, keep the one of the earliest slot, of those the one received first, the first that
-        occurred, else by its place. Closing folds slot by slot, so what it has folded must not go to a later one.
+        occurred, else by its place. Closing folds slot by slot, so what it has folded must not go to a later one. An
+        erased user's row claims nothing: it must not take another one of its id with it.
         """
         every = _joined([scan.hashes for scan in self._scans])
         every.sort()
@@ -143,10 +144,10 @@ class Merge:
         for share in range(shares):
             best: dict[str, tuple[int, int, int, int, int]] = {}
             for number, (scan, rows) in enumerate(zip(self._scans, found, strict=True)):
-                mine = rows[scan.hashes[rows] % shares == share]
+                scan.lost = np.zeros(len(scan.hashes), np.bool_) if scan.lost is None else scan.lost
+                mine = rows[(scan.hashes[rows] % shares == share) & ~scan.lost[rows]]
                 if not len(mine):
                     continue
-                scan.lost = np.zeros(len(scan.hashes), np.bool_) if scan.lost is None else scan.lost
                 for event_id, slot, received, occurred, row in self._rows(scan.name, mine):
                     claim = (slot, received, occurred, number, row)
                     holder = best.setdefault(event_id, claim)

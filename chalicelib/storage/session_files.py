@@ -77,10 +77,10 @@ class SessionFiles:
                     found[hour] = Listed(name, stamp)
         return found
 
-    def clean(self, project: str, hour: str) -> None:
-        """Delete the parts of versions that are no longer the hour's."""
+    def clean(self, project: str, hour: str, keep: int = 1) -> None:
+        """Delete the parts of all but the hour's last versions."""
         folder = f"{sessions_folder(project, hour[:10])}{PREFIX}{hour[11:]}-"
-        for name in sorted(self.bucket.sizes(folder))[:-1]:
+        for name in sorted(self.bucket.sizes(folder))[:-keep]:
             self.bucket.delete(folder + name)
 
     def read(
