@@ -113,13 +113,13 @@ class Consolidator:
         raise Overtaken(f"others consolidated {project} {hour} during each of {MAX_TRIES} tries; run it again")
 
     def _take_up(self, hour: Hour, held: Held, now_ms: int) -> bool:
-        """Make the newest version that holds more than the hour's its own, as after its item was lost; whether one did."""
-        strays = [each for each in self.folders.strays(hour, held) if each > (hour.version or "")]
-        if strays:
-            extra = {"project": hour.project, "hour": hour.hour, "version": strays[-1]}
+        """Make the newest version the hour's that holds more, as after its item was lost; whether there was one."""
+        newer = self.folders.newer(hour, held)
+        if newer is not None:
+            extra = {"project": hour.project, "hour": hour.hour, "version": newer}
             log.warning("a version is taken up that the hour's item does not name", extra=extra)
-            self.hours.commit(hour, strays[-1], now_ms)
-        return bool(strays)
+            self.hours.commit(hour, newer, now_ms)
+        return newer is not None
 
     def clean(self, hour: Hour, now_ms: int) -> bool:
         """Delete what no query can be reading any more; whether the version's files are all that is left.

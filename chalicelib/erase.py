@@ -208,19 +208,18 @@ class Eraser:
         """Have each hour of the day without the users' rows, as far as the time goes."""
         project = group[0].project
         rows = UserRows({user: until for one in group for user, until in one.until.items()})
-        states = {state.hour: state for state in self.hours.between(project, f"{day}T00", f"{day}T23")}
         start_ms = hour_start_ms(f"{day}T00")
         found, complete = False, True
         for hour in hours_between(start_ms, start_ms + 24 * HOUR_MS):
             if self._is_over(end_ms):
                 return Looked(found, complete=False)
-            folder, state = hour_folder(project, hour), states.get(hour, Hour(project, hour))
+            folder = hour_folder(project, hour)
             files = self.lake.files(folder)
             if not files:
                 continue
             try:
-                held = self.folders.held(state)
-            except ManifestGone:  # another version came since
+                state, held = self.folders.look(self.hours, project, hour)
+            except ManifestGone:
                 complete = False
                 continue
             theirs = {name: self.lake.rows_of(folder + name, size, rows) for name, size in files.items()}

@@ -156,7 +156,7 @@ class Finisher:
     def _fits(self, hour: Hour, seconds: float) -> bool:
         """Whether the hour can be finished in the rest of the function's time."""
         try:
-            held = self.consolidator.folders.held(hour)
+            _, held = self.consolidator.folders.look(self.hours, hour.project, hour.hour)
         except ManifestGone:
             return False  # somebody else is at it
         size_bytes = sum(held.current.values()) + sum(held.fresh.values())

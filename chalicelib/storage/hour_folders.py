@@ -66,14 +66,28 @@ class HourFolders:
 
         An event may be in several, unless the hour is clean. Raises ManifestGone.
         """
+        found, held = self.look(hours, project, hour)
+        return found, {**held.current, **held.fresh}
+
+    def look(self, hours: HoursTable, project: str, hour: str) -> tuple[Hour, Held]:
+        """The hour, and what its folder holds; of a lost item, as it will be taken up. Raises ManifestGone."""
         for _ in range(MAX_TRIES):
             found = hours.get(project, hour)
             try:
                 held = self.held(found)
             except ManifestGone:
-                continue  # another version is there since
-            return found, {**held.current, **held.fresh}
+                if hours.get(project, hour).version != found.version:
+                    continue  # another version is there since
+                held = self.held(replace(found, version=None))
+            if newer := self.newer(found, held):
+                found = replace(found, version=newer, bare=False)
+                held = self.held(found)
+            return found, held
         raise ManifestGone(f"the versions of {project} {hour} keep changing")
+
+    def newer(self, hour: Hour, held: Held) -> str | None:
+        """The newest version that holds more than the hour's, if any: see `strays`."""
+        return next((each for each in reversed(self.strays(hour, held)) if each > (hour.version or "")), None)
 
     def keys(self, hours: HoursTable, project: str, hour: str) -> tuple[Hour, list[str]]:
         """The same files, by key."""
