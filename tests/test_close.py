@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from chalicelib import compact
 from chalicelib.aggregate import Aggregator
 from chalicelib.archive import Archiver
 from chalicelib.close import CLEAN_MS, KEPT_MS, Closing
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
+from chalicelib.domain.deltas import Merged
 from chalicelib.domain.erasure import Marker, digest_of_user
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.partitions import hour_folder
@@ -21,10 +23,12 @@ from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS, slot_end
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, parse_ms
 from chalicelib.report import Reporter
+from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.history import History
 from chalicelib.storage.hours_table import hour_key
 from chalicelib.storage.lake import Lake, Row
 from chalicelib.storage.manifests import ManifestGone
+from chalicelib.storage.rollups_table import RollupsTable
 from tests.hours import finisher_of
 from tests.mortal import Died, Mortal
 from tests.stores import Stores, empty_stores, stream_record
@@ -409,3 +413,92 @@ def test_the_files_of_an_hour_whose_item_was_lost_are_taken_up_again(world: Worl
         world.finisher.consolidator.consolidate("demo", HOUR, OVER + 99 * HOUR_MS)
 
         assert ids_of(world) == ["e1", "e2"]
+
+
+def test_bots_and_erased_users_do_not_disturb_closing(world: World) -> None:
+    bot = {**an_event(1), "enrichment": {"bot": True}}
+    world.stores.erased.put("demo", Marker(digest_of_user("demo", "u2"), NINE, NINE + 9 * HOUR_MS))
+    world.receive(bot, an_event(2), an_event(3))
+    world.compact()
+
+    assert world.close().closed
+    assert world.total() == 1
+    assert ids_of(world) == ["e1", "e3"]
+
+
+def test_nothing_joins_an_epoch_that_is_frozen(world: World) -> None:
+    world.receive(an_event(1))
+    hours, rollups = world.stores.hours, world.stores.rollups
+    before = hours.get("demo", HOUR)
+    [delta] = rollups.deltas_of("demo", HOUR)
+    late = Merged("late", HOUR, before.frozen + 1, delta.slot, "m", 1, delta.signature, delta.rollups, {delta.id: 1})
+
+    assert hours.freeze(before)
+
+    assert not rollups.absorb([delta], late)
+    assert [each.id for each in rollups.deltas_of("demo", HOUR)] == [delta.id]
+
+
+def test_an_hour_whose_items_were_folded_closes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact, "MIN_FOLD", 1)
+    for number in range(1, 4):
+        world.receive(an_event(number))
+        world.compact(OVER + number * 10 * 60_000)
+    assert any(item.folded for item in world.stores.rollups.read_merged("demo", HOUR, HOUR))
+
+    assert world.close(OVER + HOUR_MS).closed
+    assert world.total() == 3
+
+
+def test_a_closing_that_reads_while_items_are_folded_counts_them_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page with the items is read before they are folded, the next one, with their base, after it."""
+    monkeypatch.setattr(compact, "MIN_FOLD", 1)
+    world.receive(an_event(1), receipt=Receipt("c", received=1))
+    world.compact()
+    before = list(world.stores.rollups.read_merged("demo", HOUR, HOUR))
+    world.receive(an_event(2), receipt=Receipt("c", received=2))
+    world.compact(OVER + 20 * 60_000)
+    after = list(world.stores.rollups.read_merged("demo", HOUR, HOUR))
+    assert any(item.folded for item in after)
+    monkeypatch.setattr(RollupsTable, "read_merged", lambda *_: iter([*before, *after]))
+
+    assert world.close(OVER + HOUR_MS).closed
+    monkeypatch.undo()
+    assert world.stores.history.ledger("demo", HOUR).balance()["stored"] == 2
+
+
+def test_a_merge_and_a_closing_between_two_reads_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with empty_stores() as stores:
+        world = World(stores)
+        world.receive(*map(an_event, range(10)))
+        right = world.answers()
+    read = ClosedTable.read
+
+    def meanwhile(self: ClosedTable, *arguments: Any) -> Any:
+        monkeypatch.setattr(ClosedTable, "read", read)
+        world.compact()
+        assert world.close().closed
+        return read(self, *arguments)
+
+    for question, answer in zip(QUESTIONS, right, strict=True):
+        with empty_stores() as stores:
+            world = World(stores)
+            world.receive(*map(an_event, range(10)))
+            monkeypatch.setattr(ClosedTable, "read", meanwhile)
+            reporter = Reporter(CONTRACTS, History(stores.rollups, stores.closed))
+            asked = read_question({**RANGE, **question})
+            assert reporter.analytics("demo", asked, NINE + 48 * HOUR_MS) == answer
+            assert ClosedTable.read is read
+
+
+def test_a_retried_close_takes_up_only_what_is_left(world: World) -> None:
+    world.receive(an_event(1))
+    world.compact()
+    task = [{"project": "demo", "hour": HOUR}]
+
+    assert world.finisher.finish_all(task, OVER) == {"closed": 1, "waiting": 0}
+    epoch = world.stores.hours.get("demo", HOUR).epoch
+    assert world.finisher.finish_all(task, OVER) == {"closed": 1, "waiting": 0}
+    assert world.stores.hours.get("demo", HOUR).epoch == epoch

@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 
+from chalicelib import compact
 from chalicelib.aggregate import Aggregator
 from chalicelib.compact import SETTLE_SECONDS, Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.deltas import HourView
+from chalicelib.domain.deltas import HourView, Merged
+from chalicelib.domain.rollups import merge_all
+from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS
 from chalicelib.storage.hours_table import HoursTable
-from chalicelib.storage.rollups_table import RollupsTable
+from chalicelib.storage.rollups_table import RollupsTable, base_name
 from tests.stores import Stores, empty_stores, stream_record
 
 HOURS = (1_795_226_400_000, 1_795_230_000_000)  # two consecutive hours
@@ -218,3 +221,96 @@ def test_a_reader_that_ignores_what_was_absorbed_counts_twice(stores: Stores, mo
     )
 
     assert breaks(stores, "read")
+
+
+# What is planted by tests/mutants, one rule each
+
+
+def a_record(number: int, hour: int = 0) -> dict[str, Any]:
+    event = {"event_id": f"e{number}", "event_type": "click", "occurred_at": HOURS[hour]}
+    [chunk] = chunks_of(Message("demo", HOURS[0], [event]))
+    return stream_record(chunk, number)
+
+
+def counted(stores: Stores) -> int:
+    views = stores.rollups.read_live("demo", *NAMES).values()
+    return sum(rollup.count for view in views for rollup in view.total().values())
+
+
+def test_an_earlier_attempt_that_is_late_changes_nothing(stores: Stores) -> None:
+    aggregator = Aggregator(Contracts({}), stores.rollups, stores.bucket)
+    records = [a_record(number) for number in range(5)]
+    aggregator.aggregate(records[:2], 1000)
+    [early] = stores.rollups.deltas_of("demo", NAMES[0])
+    aggregator.aggregate(records, 2000)
+
+    assert stores.rollups.put_delta(early) == 100_004  # a put that had timed out is done now
+    assert counted(stores) == 5
+
+
+def test_a_batch_that_comes_again_shorter_counts_once(stores: Stores) -> None:
+    aggregator = Aggregator(Contracts({}), stores.rollups, stores.bucket)
+    records = [a_record(number) for number in range(5)]
+    aggregator.aggregate(records, 1000)
+
+    aggregator.aggregate(records[:3], 2000)
+    aggregator.aggregate(records[3:], 3000)
+
+    assert counted(stores) == 5
+
+
+def test_a_batch_that_begins_elsewhere_names_its_deltas_alike(stores: Stores) -> None:
+    aggregator = Aggregator(Contracts({}), stores.rollups, stores.bucket)
+    records = [a_record(0), a_record(1, hour=1)]
+
+    aggregator.aggregate(records, 1000)
+    aggregator.aggregate(records[1:], 2000)
+
+    assert counted(stores) == 2
+
+
+def test_tombstones_outlive_what_the_stream_remembers(stores: Stores) -> None:
+    Aggregator(Contracts({}), stores.rollups, stores.bucket).aggregate([a_record(0)], 1000)
+    Compactor(replace(stores.rollups, clock=lambda: 1000), stores.hours).compact(1000)
+
+    [tombstone] = [item for item in stores.items("rollups") if "tidemark" in item]
+    assert int(tombstone["expires_at"]["N"]) > 1000 + RETENTION_SECONDS + MARGIN_SECONDS
+
+
+def test_two_folds_of_one_slot_lose_nothing(stores: Stores) -> None:
+    """Both have read the same items; the second one has read the base of the first, or the one before."""
+    aggregator = Aggregator(Contracts({}), stores.rollups, stores.bucket)
+    for number in range(4):
+        aggregator.aggregate([a_record(number)], 1000 + number * 60_000)
+    Compactor(stores.rollups, stores.hours).compact(10_000)
+    items = list(stores.rollups.read_merged("demo", *NAMES))
+    name = base_name(NAMES[0], items[0].epoch, items[0].slot)
+
+    def base_of(items: list[Merged], version: int) -> Merged:
+        together = merge_all(item.rollups for item in items)
+        folded = {item.name: 1 for item in items}
+        return replace(items[0], name=name, rollups=together, absorbed={}, folded=folded, version=version)
+
+    assert stores.rollups.fold("demo", items[:2], base_of(items[:2], 1))
+    assert stores.rollups.fold("demo", items[2:3], base_of(items[:3], 2))
+
+    assert not stores.rollups.fold("demo", items[3:], base_of([*items[:2], items[3]], 2))
+    assert not stores.rollups.fold("demo", items[2:3], base_of([*items[:3], items[2]], 3))
+    assert counted(stores) == 4
+
+
+def test_a_reader_that_has_read_deltas_before_they_were_folded_counts_them_once(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "MIN_FOLD", 1)
+    Aggregator(Contracts({}), stores.rollups, stores.bucket).aggregate([a_record(0)], 1000)
+    deltas = stores.rollups.read_deltas("demo", *NAMES)
+    compactor = Compactor(stores.rollups, stores.hours)
+    compactor.compact(1000)
+    Aggregator(Contracts({}), stores.rollups, stores.bucket).aggregate([a_record(1)], 1000)
+    compactor.compact(1000 + compact.FOLD_SECONDS + 1)
+
+    [view] = stores.rollups.views("demo", *NAMES, deltas).values()
+
+    assert any(item.folded for item in view.merged)
+    assert sum(rollup.count for rollup in view.total().values()) == 2
