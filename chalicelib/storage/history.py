@@ -7,11 +7,12 @@ before, so whatever moves on while this reads is found once.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
-from chalicelib.domain.deltas import HourView, Merged
+from chalicelib.domain.deltas import HourView, Merged, frame_id, split_frame_id
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, Part, all_types, is_empty, needed, part_of
 from chalicelib.domain.ledger import Ledger
-from chalicelib.domain.rollups import Rollup, Rollups, merge_all
+from chalicelib.domain.rollups import OTHER, Rollup, Rollups, merge_all
 from chalicelib.domain.time_windows import hour_start_ms, hours_between
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable
 from chalicelib.storage.rollups_table import RollupsTable
@@ -127,17 +128,31 @@ class History:
                         uncovered.add(hour)
         return Facets(parts, covers, frozenset(uncovered))
 
-    def by_type(self, project: str, first: str, last: str, exact: Collection[str] = ()) -> list[HourView]:
+    def by_type(
+        self,
+        project: str,
+        first: str,
+        last: str,
+        exact: Collection[str] = (),
+        late: Mapping[str, Collection[str]] = MappingProxyType({}),
+        event_types: Collection[str] | None = None,
+    ) -> list[HourView]:
         """The hours from `first` to `last`, both included, with the counts of each type, and by what they come.
 
-        The closed items and the merged ones that they do not cover are summed up in the first of `merged`. The hours
-        of `exact` are read up to the last delta.
+        The closed items, of `event_types` if given, and the merged ones that they do not cover are summed up in the
+        first of `merged`. The hours of `exact` are read up to the last delta, and so are others where the index does
+        not show the deltas of `late` yet, which are frame ids with their digests.
         """
-        views = self.rollups.read_live(project, first, last, exact)
+        counts = needed(None, COUNTS)
+        views = self.rollups.read_live(project, first, last, exact, counts)
+        behind = {hour for hour in _behind(views, late) if first <= hour <= last and hour not in exact}
+        if behind:
+            views = self.rollups.read_live(project, first, last, {*exact, *behind}, counts)
         totals: dict[str, Rollups] = defaultdict(Rollups)
         covers: dict[tuple[str, str], int] = {}
         days = sorted({hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)})
-        for event_type, day in self.closed.get_days(project, self.rollups.event_types(project), days):
+        types = {OTHER, *(self.rollups.event_types(project) if event_types is None else event_types)}
+        for event_type, day in self.closed.get_days(project, types, days):
             for hour, part in day.rollups.items():
                 if first <= hour <= last:
                     totals[hour][event_type] = part
@@ -151,7 +166,8 @@ class History:
         for hour in sorted({*totals, *views}):
             view = views.get(hour, HourView(hour))
             total = Merged("", hour, 0, "", 0, totals[hour])
-            found.append(HourView(hour, view.deltas, [total, *(replace(m, rollups=Rollups()) for m in view.merged)]))
+            deltas = [replace(delta, part=counts) for delta in view.deltas]
+            found.append(HourView(hour, deltas, [total, *(replace(m, rollups=Rollups()) for m in view.merged)]))
         return found
 
     def ledger(self, project: str, hour: str) -> Ledger:
@@ -160,6 +176,15 @@ class History:
         ledger, epoch = self.closed.ledger(project, hour)
         ledger.merge(later_than(view, epoch).ledger)
         return ledger
+
+
+def _behind(views: Mapping[str, HourView], late: Mapping[str, Collection[str]]) -> set[str]:
+    """The hours of deltas that are neither seen as they were noted, nor absorbed."""
+    seen = {
+        delta.frame_id: {delta.digest} for view in views.values() for delta in view.deltas if delta.frame_id in late
+    }
+    absorbed = {frame_id(view.hour, name) for view in views.values() for item in view.merged for name in item.absorbed}
+    return {split_frame_id(n)[0] for n, digests in late.items() if n not in absorbed and seen.get(n) != {*digests}}
 
 
 def _kept(name: str, facet: str, totals: bool) -> Part | None:

@@ -336,6 +336,12 @@ def _sequence(number: int) -> str:
     return f"{number:040d}"  # up to 40 digits, and a DynamoDB number keeps 38
 
 
+def closing_of(item: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Project, hour and mark of the item that says how far an hour is closed; each closing gives another mark."""
+    project, _, kind = item["pk"]["S"].rpartition("#")
+    return (project, item["sk"]["S"], item["closed"]["N"]) if kind == "hours" and "closed" in item else None
+
+
 def delta_of(item: Mapping[str, Any]) -> Delta:
     """The delta that an item of the table holds."""
     return Delta(
