@@ -2,6 +2,7 @@
 
 import random
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -21,7 +22,7 @@ from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.history import History
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.subscribe import AHEAD_MS
-from tests.live_world import NINE_MS, NOW, World, record_of
+from tests.live_world import NINE_MS, NOW, World
 from tests.stores import empty_stores
 
 
@@ -81,7 +82,7 @@ def test_a_connection_that_hangs_is_ended_alone_and_within_the_time(
 
 
 def test_a_project_whose_dashboards_hang_delays_no_other_project(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "PUSH_SECONDS", 1.0)
+    monkeypatch.setattr(live, "PUSH_SECONDS", 2.0)
     monkeypatch.setattr(live, "END_SECONDS", 0.2)
     for number in range(40):
         world.connect(f"bad{number}", project="bad")
@@ -288,9 +289,10 @@ def lagging(world: World) -> Lagging:
     return table
 
 
-@pytest.mark.parametrize("minute", [30, 52, 59])
-@pytest.mark.parametrize("hours_ago", [1, 2, 5, 20])
-@pytest.mark.parametrize("connected_after", [0, 61, 300])
+@pytest.mark.parametrize(
+    ("minute", "hours_ago", "connected_after"),
+    [(30, 2, 0), (30, 1, 0), (30, 20, 300), (52, 1, 300), (52, 2, 61), (59, 1, 0), (59, 1, 61), (59, 2, 300)],
+)
 def test_a_late_delta_that_was_pushed_and_is_not_in_the_index_yet_is_shown(
     world: World, minute: int, hours_ago: int, connected_after: int
 ) -> None:
@@ -364,7 +366,7 @@ def test_where_the_index_does_not_lag_older_hours_are_not_read_for_their_tombsto
     assert sorted(pk for pk in asked if "#live#" in pk) == ["demo#live#2026-11-21T08", "demo#live#2026-11-21T09"]
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(8))
 def test_random_histories_are_exact_however_the_index_lags(world: World, seed: int) -> None:
     rng = random.Random(seed)
     table = lagging(world)
@@ -460,10 +462,9 @@ def unreadable(world: World) -> list[dict[str, Any]]:
         {"body": {"S": ""}},
         {"written_at": {"N": "soon"}},
         {"open": {"NULL": True}},
-        record_of({"pk": {"S": ""}, "sk": {"S": ""}, "body": {"B": strange}})["dynamodb"]["NewImage"]["body"],
+        {"body": {"B": b64encode(strange).decode()}},
     ]
-    images = [{**image, "sk": {"S": f"d#bad{n}"}, **each} for n, each in enumerate(bad[:5])]
-    images.append({**image, "sk": {"S": "d#strange"}, "body": bad[5]})
+    images = [{**image, "sk": {"S": f"d#bad{n}"}, **each} for n, each in enumerate(bad)]
     return [{**good, "eventID": f"bad{n}", "dynamodb": {"NewImage": each}} for n, each in enumerate(images)]
 
 

@@ -85,7 +85,7 @@ def test_a_project_whose_connections_all_hang_leaves_the_others_their_turns(gate
     shares = [(connection(name, "bad"), [b"x"]) for name in sorted(gateway.hung)]
     shares += [(connection(f"good{n}", "good"), [b"x"]) for n in range(200)]
 
-    outcomes = Sockets(lambda _: gateway).push_all(shares, 1.5)
+    outcomes = Sockets(lambda _: gateway).push_all(shares, 3)
 
     assert len(gateway.taken) == 200
     assert outcomes.count(None) == 200
