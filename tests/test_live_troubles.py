@@ -456,7 +456,7 @@ def unreadable(world: World) -> list[dict[str, Any]]:
     (good,) = world.aggregate(world.events(1))
     image = good["dynamodb"]["NewImage"]
     strange = encode_document({**Folding().document(), "types": {"click": {"n": 1, "u": [], "t": [["x"], [1]]}}})
-    bad = [
+    bad: list[dict[str, Any]] = [
         {"body": {"B": "AAAA"}},
         {"body": {"B": "not base64"}},
         {"body": {"S": ""}},
