@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from chalicelib.domain.errors import InvalidRequest
 from chalicelib.domain.frames import (
     MAX_FRAME_BYTES,
     MAX_SNAPSHOT_BYTES,
+    SPANS,
     anomaly_frame,
     delta_frames,
     delta_json,
@@ -25,6 +27,7 @@ from chalicelib.domain.frames import (
 from chalicelib.domain.notices import Anomaly, Subject
 from chalicelib.domain.rollup_codec import encode
 from chalicelib.domain.rollups import Rollup, Rollups
+from chalicelib.subscribe import MAX_DAY_TOTALS
 from tests.dashboard_client import Dashboard, Numbers, shown
 
 HOUR = "2026-11-21T09"
@@ -219,3 +222,12 @@ def test_frames_of_an_older_subscription_count_for_nothing() -> None:
     assert shown(read([*old, *new])).counts() == {"b": 2}
     assert shown(read([*new, *old])).counts() == {"b": 2}
     assert Dashboard().numbers() == {}
+
+
+def test_the_documented_limits_are_those_in_force() -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "api.md").read_text().partition("## WebSocket")[2]
+
+    assert f"frames of at most {MAX_FRAME_BYTES // 1024} KB" in documented
+    assert f"more than {MAX_SNAPSHOT_BYTES >> 20} MB" in documented
+    assert f"more than {MAX_DAY_TOTALS:,}\ndays of event types" in documented
+    assert f"spans of `span_minutes` ({SPANS[1]}, else {SPANS[2]})" in documented
