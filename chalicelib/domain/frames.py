@@ -6,6 +6,9 @@ older subscription than the last count for nothing. A frame is bounded by its by
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -21,6 +24,7 @@ EVERYTHING = "events"  # the topic of every metric
 MAX_FRAME_BYTES = 32 * 1024  # API Gateway's limit of a frame; it also is what a message is billed by
 MAX_SNAPSHOT_BYTES = 8 * 1024 * 1024  # some 256 frames, which take about three seconds to push
 HEAD_BYTES = 512  # of a frame beside its pieces, or of a delta beside its metrics
+MINUTE_BYTES = 22  # of `"2026-11-21T09:05Z":1,`, which is the shortest
 PIECE_MINUTES = 200  # of a metric at a time: with 20 digits each, a quarter of a frame
 MAX_NAME_LENGTH = 1000  # characters, which are 6 KB at most; the edge takes 128
 MAX_MESSAGE_LENGTH = 1000  # of an error: it may quote what the client sent
@@ -47,6 +51,7 @@ def snapshot_frames(
     in spans. Raises InvalidRequest when it is too large even so.
     """
     hours = list(views)
+    contents = _Contents.of(hours, topics, contracts)
     fine_since = hour_of(now * 1000 - HOUR_MS)
     absorbed = sorted(
         frame_id(view.hour, name)
@@ -56,7 +61,9 @@ def snapshot_frames(
         if merged_at > now - NAMED_SECONDS
     )
     for span in SPANS:
-        pieces = _bounded(_snapshot_pieces(hours, absorbed, topics, contracts, fine_since, span))
+        if contents.least_bytes(fine_since, span) > MAX_SNAPSHOT_BYTES:
+            continue  # it need not be made to be known as too large
+        pieces = _bounded(chain(contents.pieces(fine_since, span), (("absorbed", name) for name in absorbed)))
         if pieces is not None:
             break
     else:
@@ -129,22 +136,8 @@ def resync_frame(subscription: int) -> bytes:
 
 def delta_json(delta: Delta, topics: tuple[str, ...], contracts: Contracts) -> dict[str, Any]:
     """One delta, as far as the topics go."""
-    return _delta_json(delta, metrics_of(delta.rollups, delta.hour, topics, contracts))
-
-
-def metrics_of(
-    rollups: Rollups, hour: str, topics: tuple[str, ...], contracts: Contracts, span: int = 1
-) -> dict[str, dict[str, Any]]:
-    """Count and minutes, or spans of so many minutes under their first, by a metric's public name."""
-    metrics: dict[str, dict[str, Any]] = {}
-    for event_type, rollup in rollups.items():
-        if is_wanted(event_type, topics, contracts):
-            name, metric = _name(event_type, contracts), _metric(rollup, hour, span)
-            if name in metrics:
-                _add(metrics, {name: metric})
-            else:
-                metrics[name] = metric
-    return metrics
+    wanted = _wanted(delta.rollups, topics, contracts)
+    return _delta_json(delta, _metrics(wanted, delta.hour, contracts, 1))
 
 
 def is_wanted(event_type: str, topics: tuple[str, ...], contracts: Contracts) -> bool:
@@ -152,45 +145,79 @@ def is_wanted(event_type: str, topics: tuple[str, ...], contracts: Contracts) ->
     return EVERYTHING in topics or event_type in topics or contracts.metric_of(event_type) in topics
 
 
+def _wanted(rollups: Rollups, topics: tuple[str, ...], contracts: Contracts) -> Rollups:
+    return Rollups({name: rollup for name, rollup in rollups.items() if is_wanted(name, topics, contracts)})
+
+
 def _name(event_type: str, contracts: Contracts) -> str:
     name = contracts.metric_of(event_type)
     return name if len(name) <= MAX_NAME_LENGTH else OTHER
 
 
+def _metrics(rollups: Rollups, hour: str, contracts: Contracts, span: int) -> dict[str, dict[str, Any]]:
+    metrics: dict[str, dict[str, Any]] = {}
+    for event_type, rollup in rollups.items():
+        _add(metrics, {_name(event_type, contracts): _metric(rollup, hour, span)})
+    return metrics
+
+
 def _metric(rollup: Rollup, hour: str, span: int) -> dict[str, Any]:
-    minutes: dict[str, int] = {}
-    for minute, count in sorted(rollup.minutes.items()):
-        name = f"{hour}:{minute - minute % span:02d}Z"
-        minutes[name] = minutes.get(name, 0) + count
-    return {"count": rollup.count, "minutes": minutes}
+    """Count and minutes, or spans of so many minutes under their first."""
+    if span == 1:
+        minutes = {_minute_name(hour, minute): count for minute, count in sorted(rollup.minutes.items())}
+        return {"count": rollup.count, "minutes": minutes}
+    spans: dict[int, int] = {}
+    for minute, count in rollup.minutes.items():
+        first = minute - minute % span
+        spans[first] = spans.get(first, 0) + count
+    return {"count": rollup.count, "minutes": {_minute_name(hour, first): spans[first] for first in sorted(spans)}}
 
 
-def _snapshot_pieces(
-    hours: Iterable[HourView],
-    absorbed: Iterable[str],
-    topics: tuple[str, ...],
-    contracts: Contracts,
-    fine_since: str,
-    span: int,
-) -> Iterator[tuple[str, Any]]:
-    by_type: dict[str, list[tuple[str, int, Rollup]]] = {}
-    deltas: list[tuple[Delta, int]] = []
-    for view in hours:
-        here = 1 if view.hour >= fine_since else span
-        deltas += [(delta, here) for delta in view.deltas]
-        for item in view.merged:
-            for event_type, rollup in item.rollups.items():
-                if is_wanted(event_type, topics, contracts):
-                    by_type.setdefault(event_type, []).append((view.hour, here, rollup))
-    for event_type, rollups in by_type.items():  # one at a time: all minutes of all types would not fit in memory
-        total: dict[str, dict[str, Any]] = {}
-        for hour, here, rollup in rollups:
-            _add(total, {_name(event_type, contracts): _metric(rollup, hour, here)})
-        yield from (("totals", piece) for piece in _pieces(total))
-    for delta, here in deltas:
-        if metrics := metrics_of(delta.rollups, delta.hour, topics, contracts, here):
+@lru_cache(maxsize=16_384)  # of a day ten times over; a project's types share them
+def _minute_name(hour: str, minute: int) -> str:
+    return f"{hour}:{minute:02d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What a snapshot has of its topics: what is merged, by public name and hour, and the open deltas."""
+
+    merged: dict[str, list[tuple[str, Rollup]]]
+    deltas: list[tuple[Delta, Rollups]]
+    contracts: Contracts
+
+    @classmethod
+    def of(cls, hours: Iterable[HourView], topics: tuple[str, ...], contracts: Contracts) -> "_Contents":
+        merged: dict[str, list[tuple[str, Rollup]]] = {}
+        deltas: list[tuple[Delta, Rollups]] = []
+        for view in hours:
+            for item in view.merged:
+                for event_type, rollup in _wanted(item.rollups, topics, contracts).items():
+                    merged.setdefault(_name(event_type, contracts), []).append((view.hour, rollup))
+            deltas += [(delta, _wanted(delta.rollups, topics, contracts)) for delta in view.deltas]
+        return cls(merged, [(delta, wanted) for delta, wanted in deltas if wanted], contracts)
+
+    def least_bytes(self, fine_since: str, span: int) -> int:
+        """No snapshot of this has fewer."""
+        kept = chain(
+            ((hour, rollup) for rollups in self.merged.values() for hour, rollup in rollups),
+            ((delta.hour, rollup) for delta, wanted in self.deltas for rollup in wanted.values()),
+        )
+        minutes = (
+            len(rollup.minutes) if hour >= fine_since else -(-len(rollup.minutes) // span) for hour, rollup in kept
+        )
+        return sum(minutes) * MINUTE_BYTES
+
+    def pieces(self, fine_since: str, span: int) -> Iterator[tuple[str, Any]]:
+        """All of it in pieces that each fit a frame; before `fine_since`, spans in place of minutes."""
+        for name, rollups in self.merged.items():  # one at a time: all minutes of all types would not fit in memory
+            total: dict[str, dict[str, Any]] = {}
+            for hour, rollup in rollups:
+                _add(total, {name: _metric(rollup, hour, 1 if hour >= fine_since else span)})
+            yield from (("totals", piece) for piece in _pieces(total))
+        for delta, wanted in self.deltas:
+            metrics = _metrics(wanted, delta.hour, self.contracts, 1 if delta.hour >= fine_since else span)
             yield from (("deltas", part) for part in _delta_parts(_delta_json(delta, metrics)))
-    yield from (("absorbed", name) for name in absorbed)
 
 
 def _bounded(pieces: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]] | None:
@@ -253,5 +280,9 @@ def _add(totals: dict[str, dict[str, Any]], more: dict[str, dict[str, Any]]) -> 
     for name, metric in more.items():
         total = totals.setdefault(name, {"count": 0, "minutes": {}})
         total["count"] += metric["count"]
+        minutes: dict[str, int] = total["minutes"]
+        if minutes.keys().isdisjoint(metric["minutes"]):
+            minutes.update(metric["minutes"])
+            continue
         for minute, count in metric["minutes"].items():
-            total["minutes"][minute] = total["minutes"].get(minute, 0) + count
+            minutes[minute] = minutes.get(minute, 0) + count
