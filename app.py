@@ -509,7 +509,7 @@ def socket_connect(event: WebsocketEvent) -> dict[str, Any]:
 
 @app.on_ws_message(name="socket_message")
 def socket_message(event: WebsocketEvent) -> dict[str, Any]:
-    wiring.subscriber().message(event.connection_id, event.body, now())
+    wiring.subscriber().message(event.connection_id, event.body, now(), event.domain_name, event.stage)
     return {"statusCode": 200}
 
 

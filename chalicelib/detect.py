@@ -24,11 +24,12 @@ from chalicelib.domain.time_windows import HOUR_MS, hour_of, hour_start_ms
 from chalicelib.storage.anomalies_table import AnomaliesTable
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.notices import Notices
-from chalicelib.storage.sockets import Gone, PushFailed, Sockets
+from chalicelib.storage.sockets import Gone, Sockets
 
 SETTLED_MS = 5 * 60_000  # after its end an hour's last events have been counted
 JUDGED_HOURS = 3  # of each run: a run that failed is made up for, and late events are looked at
 TOLD_HOURS = 24  # what was not published within this time is no news
+SHOW_SECONDS = 5.0  # for all dashboards of a project, of an anomaly
 TOP_VALUES = 20  # of a dimension; by the events of the last two weeks
 TOP_WEEKS = 2
 LATENCY = "p95"
@@ -135,14 +136,14 @@ class Detector:
         frame = anomaly_frame(anomaly)
         metric = anomaly.subject.metric
         wanted = {EVERYTHING, metric, self.contracts.type_of(metric) or metric}
-        for connection in connections:
-            if wanted & set(connection.topics):
-                try:
-                    self.sockets.push(connection, frame)
-                except Gone:
-                    self.control.forget_connection(connection.id)
-                except PushFailed as error:
-                    log.warning("anomaly not pushed", extra={"connection_id": connection.id, "reason": str(error)})
+        shares = [(connection, [frame]) for connection in connections if wanted & set(connection.topics)]
+        for (connection, _), failure in zip(shares, self.sockets.push_all(shares, SHOW_SECONDS), strict=True):
+            if isinstance(failure, Gone):
+                self.control.forget_connection(connection.id, connection.project)
+            elif failure:
+                log.warning("anomaly not pushed", extra={"connection_id": connection.id, "reason": str(failure)})
+            if failure:
+                connections.remove(connection)  # no other anomaly waits for it
 
     def _anomalies(self, project: str, start_ms: int, end_ms: int) -> Iterator[Anomaly]:
         """Of all that is judged; what the whole explains is left out of its parts: one notice, not twenty."""

@@ -27,6 +27,7 @@ METRICS = {
     "HoursReconciled": ("Count", "closed hours that a run of `reconcile` compared with the lake"),
     "NumbersDrifted": ("Count", "numbers of them, and of their days, that were not what the lake says"),
     "LakeOldestDirtySeconds": ("Seconds", "how long the oldest hour has been waiting for a run after it was due"),
+    "DeltasUnreadable": ("Count", "deltas that could not be shown to dashboards, which get their numbers later"),
     "ErasureOldestSeconds": (
         "Seconds",
         "how long ago the oldest erasure that is not done was asked for, if there is one",

@@ -1,8 +1,9 @@
 """The WebSocket's own three events: a ticket is taken, topics are subscribed to, a connection ends."""
 
+import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,18 +12,24 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from chalicelib.domain.access import Connection
 from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.deltas import Delta, HourView
 from chalicelib.domain.errors import InvalidRequest, Unauthenticated
-from chalicelib.domain.frames import snapshot_frames
-from chalicelib.domain.time_windows import HOUR_MS, hour_of, parse_ms, to_ms
+from chalicelib.domain.frames import STALE_SECONDS, error_frame, is_wanted, snapshot_frames
+from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, parse_ms, to_ms
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.history import History
-from chalicelib.storage.sockets import Gone, PushFailed, Sockets
+from chalicelib.storage.sockets import PushFailed, Sockets
 
 TICKET_SECONDS = 60
 CONNECTION_HOURS = 2  # API Gateway ends a connection after two hours
 SNAPSHOT_HOURS = 24
 MAX_SNAPSHOT_HOURS = 31 * 24
 MAX_TOPICS = 50
+MAX_DAY_TOTALS = 4000  # an event type's day each, of some kilobytes: three days of all that a project can make up
+AHEAD_MS = 60_000  # another clock may be in the next hour already
+ANSWER_SECONDS = 18.0  # of the 29 that API Gateway waits: the rest is for reading
+
+log = logging.getLogger(__name__)
 
 
 class Command(Schema):
@@ -70,21 +77,25 @@ class Subscriber:
         expires_at = now + timedelta(hours=CONNECTION_HOURS)
         self.control.put_connection(Connection(connection_id, project, domain, stage, expires_at))
 
-    def message(self, connection_id: str, body: str, now: datetime) -> None:
-        """Answer a client's frame on its own connection, also when it is wrong."""
+    def message(self, connection_id: str, body: str, now: datetime, domain: str = "", stage: str = "") -> None:
+        """Answer a client's frame on its own connection, also when it is wrong.
+
+        A connection that is not registered, at `domain` and `stage`, is ended: it was forgotten, so it gets nothing.
+        """
         connection = self.control.connection(connection_id)
         if connection is None:
-            return  # it is being closed
+            if domain:
+                self.sockets.end(Connection(connection_id, "", domain, stage, now))
+            return
         try:
             frames = self._answer(connection, body, now)
         except InvalidRequest as error:
-            frames = [orjson.dumps({"type": "error", "code": error.code, "message": error.message})]
-        try:
-            for frame in frames:
-                self.sockets.push(connection, frame)
-        except (Gone, PushFailed):  # without its snapshot a connection would show wrong numbers
-            self.sockets.end(connection)
-            self.control.forget_connection(connection_id)
+            frames = [error_frame(error.code, error.message)]
+        (failure,) = self.sockets.push_all([(connection, frames)], ANSWER_SECONDS)
+        if failure:  # without its snapshot a connection would show wrong numbers
+            self.control.forget_connection(connection_id, connection.project)
+            if isinstance(failure, PushFailed):
+                self.sockets.end(connection)
 
     def disconnect(self, connection_id: str) -> None:
         """Forget the connection."""
@@ -97,18 +108,53 @@ class Subscriber:
         if not command.get("topics"):
             raise InvalidRequest('topics: name at least one, such as "events"', code="invalid_frame")
         since = _since(command["since"], now)
-        subscribed = replace(connection, topics=tuple(command["topics"]), since=since)
-        # Registered before the snapshot is read: what is written in between is pushed, and at worst comes twice.
-        self.control.put_connection(subscribed)
-        hours = hour_of(to_ms(now) - HOUR_MS), hour_of(to_ms(now))  # whose last deltas may have been pushed already
+        # Registered before anything is read: what is written meanwhile is pushed, and at worst comes twice.
+        subscribed = self.control.subscribe(connection, tuple(command["topics"]), since, int(now.timestamp()))
+        if subscribed is None:
+            return []  # it is being closed
+        try:
+            return self._snapshot(subscribed, now)
+        except InvalidRequest:
+            self.control.unsubscribe(subscribed)
+            raise
+
+    def _snapshot(self, subscribed: Connection, now: datetime) -> list[bytes]:
+        now_ms, now_seconds = to_ms(now), int(now.timestamp())
+        project, topics, since = subscribed.project, subscribed.topics, subscribed.since
+        types = [t for t in self.history.rollups.event_types(project) if is_wanted(t, topics, self.contracts)]
+        days = (now_ms - hour_start_ms(f"{since[:10]}T00")) // DAY_MS + 1
+        if len(types) * days > MAX_DAY_TOTALS:
+            raise InvalidRequest(
+                f"{len(types)} event types over {days} days are {len(types) * days} totals of a day; the limit is "
+                f"{MAX_DAY_TOTALS}: name fewer topics or a later since",
+                code="snapshot_too_large",
+            )
+        # Deltas of these hours may have been pushed already, whether or not the index shows them. Of older hours, those
+        # that were pushed lately are noted, before they were pushed.
+        hours = sorted({hour_of(now_ms - HOUR_MS), hour_of(now_ms), hour_of(now_ms + AHEAD_MS)})
+        late = self.control.late(project, now_seconds - STALE_SECONDS)
+        views = self.history.by_type(
+            project, since, hours[-1], [hour for hour in hours if hour >= since], late, event_types=types
+        )
         return snapshot_frames(
-            self.history.by_type(connection.project, since, hours[1], exact=[hour for hour in hours if hour >= since]),
-            topics=subscribed.topics,
+            [HourView(view.hour, [d for d in view.deltas if _is_readable(d)], view.merged) for view in views],
+            topics=topics,
             since=f"{since}:00:00Z",
             as_of=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            now=int(now.timestamp()),
+            now=now_seconds,
             contracts=self.contracts,
+            subscription=subscribed.subscription,
         )
+
+
+def _is_readable(delta: Delta) -> bool:
+    """Whether it can be shown: one that cannot must not keep a project's dashboards from all other numbers."""
+    try:
+        delta.rollups  # noqa: B018 - decoded here, where it may fail
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it; `live` has said so in a metric
+        log.warning("delta unreadable", extra={"id": delta.frame_id, "reason": type(error).__name__})
+        return False
+    return True
 
 
 def _read(body: str) -> dict[str, Any]:

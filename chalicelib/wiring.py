@@ -88,6 +88,10 @@ PUSH_PAUSE_SECONDS = 0.5  # docs/decisions/0007: with one second, one event in t
 CLIENT_CONFIG = Config(
     connect_timeout=2, read_timeout=5, retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=32
 )
+# A push that hangs is given up soon: the connection's client comes back for a snapshot.
+PUSH_CONFIG = CLIENT_CONFIG.merge(
+    Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 2})
+)
 # DynamoDB checks what it is sent itself; in the SDK that would be two fifths of the work of a large write.
 DYNAMODB_CONFIG = Config(parameter_validation=False)
 
@@ -124,7 +128,7 @@ def signing_client() -> Any:
 @cache
 def management_client(endpoint_url: str) -> Any:
     """The management API of one WebSocket endpoint."""
-    return boto3.client("apigatewaymanagementapi", endpoint_url=endpoint_url, config=CLIENT_CONFIG)
+    return boto3.client("apigatewaymanagementapi", endpoint_url=endpoint_url, config=PUSH_CONFIG)
 
 
 @cache
@@ -332,7 +336,7 @@ def subscriber() -> Subscriber:
 
 @cache
 def pusher() -> Pusher:
-    return Pusher(control_table(), sockets(), contracts(), PUSH_PAUSE_SECONDS)
+    return Pusher(control_table(), sockets(), contracts(), PUSH_PAUSE_SECONDS, stage=settings().stage)
 
 
 def described(routes: Mapping[str, Mapping[str, Any]], statuses: Mapping[Any, int], server: str) -> dict[str, Any]:

@@ -133,7 +133,9 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:PutItem", "connection", "sockets"),
         ],
         "websocket_message": [
-            control_items(["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], "connection", "sockets"),
+            control_items(["dynamodb:DeleteItem", "dynamodb:GetItem"], "connection", "sockets"),
+            control_items("dynamodb:UpdateItem", "sockets"),
+            control_items("dynamodb:Query", "late"),
             allow("dynamodb:Query", rollups, f"{rollups}/index/open"),
             allow("dynamodb:BatchGetItem", rollups),
             push("DELETE", "POST"),
@@ -197,7 +199,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         "live": [
             *stream(rollups),
             control_items("dynamodb:Query", "sockets"),
-            control_items("dynamodb:GetItem", "connection"),
+            control_items("dynamodb:PutItem", "late"),
             control_items("dynamodb:DeleteItem", "connection", "sockets"),
             push("DELETE", "POST"),
         ],
@@ -227,7 +229,6 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         "notify": [
             with_keys(allow("dynamodb:Query", control), "projects", "anomalies#*", "sockets#*"),
             control_items("dynamodb:UpdateItem", "anomalies"),
-            control_items("dynamodb:GetItem", "connection"),
             control_items("dynamodb:DeleteItem", "connection", "sockets"),
             push("POST"),
             *notify,

@@ -22,7 +22,6 @@ from chalicelib.storage.record_sets import RecordSets
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.session_files import SessionFiles
 
-
 RUNS = count()  # each has a name of its own, whichever process it is of
 
 

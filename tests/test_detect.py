@@ -29,8 +29,8 @@ from chalicelib.storage.history import History
 from chalicelib.storage.notices import NotPublished
 from chalicelib.storage.rollup_history import RollupHistory
 from chalicelib.storage.sockets import Sockets
+from tests.live_world import Gateway
 from tests.stores import Stores, empty_stores, stream_record
-from tests.test_live import Gateway
 from tests.told import Told
 
 NOW = datetime(2026, 8, 21, 10, 10, tzinfo=UTC)

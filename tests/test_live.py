@@ -2,129 +2,26 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
-import orjson
 import pytest
-from botocore.exceptions import ClientError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from chalicelib.aggregate import Aggregator
-from chalicelib.compact import Compactor
-from chalicelib.domain.chunks import Message, chunks_of
-from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.deltas import Delta, HourView, Merged
 from chalicelib.domain.errors import Unauthenticated
-from chalicelib.domain.frames import MAX_FRAME_BYTES, delta_json, snapshot_frames
-from chalicelib.domain.rollup_codec import encode
-from chalicelib.domain.rollups import Rollup, Rollups
-from chalicelib.live import Pusher
-from chalicelib.storage.sockets import Sockets
-from chalicelib.subscribe import TICKET_SECONDS, Subscriber
-from tests.stores import Stores, empty_stores, stream_record
-
-NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
-NINE_MS = 1_795_251_600_000
-
-
-@dataclass
-class Gateway:
-    """Stands for the management API: keeps what each connection was sent, and fails as it is told to."""
-
-    frames: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
-    failing: set[str] = field(default_factory=set)
-    ended: list[str] = field(default_factory=list)
-    stuck: bool = False
-
-    def post_to_connection(self, ConnectionId: str, Data: bytes) -> None:
-        if ConnectionId in self.gone:
-            raise ClientError({"Error": {"Code": "GoneException"}}, "PostToConnection")
-        if ConnectionId in self.failing:
-            raise ClientError({"Error": {"Code": "LimitExceededException"}}, "PostToConnection")
-        self.frames.setdefault(ConnectionId, []).append(orjson.loads(Data))
-
-    def delete_connection(self, ConnectionId: str) -> None:
-        if self.stuck:
-            raise ClientError({"Error": {"Code": "LimitExceededException"}}, "DeleteConnection")
-        self.ended.append(ConnectionId)
-
-
-@dataclass
-class World:
-    """Every stage that dashboards see, on empty stores."""
-
-    stores: Stores
-    gateway: Gateway = field(default_factory=Gateway)
-    now: datetime = NOW
-    accepted: int = 0
-    stream: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        sockets = Sockets(lambda _: self.gateway)
-        contracts = Contracts({})
-        self.subscriber = Subscriber(self.stores.control, self.stores.history, sockets, contracts, "ws://x")
-        self.pusher = Pusher(self.stores.control, sockets, contracts, pause_seconds=0)
-        self.aggregator = Aggregator(contracts, self.stores.rollups, self.stores.bucket)
-        self.compactor = Compactor(self.stores.rollups, self.stores.hours)
-
-    @property
-    def seconds(self) -> int:
-        return int(self.now.timestamp())
-
-    def connect(self, connection_id: str = "c1", topics: str = '["events"]') -> None:
-        ticket = self.subscriber.issue_ticket("demo", self.now)["ticket"]
-        self.subscriber.connect(connection_id, "domain", "stage", ticket, self.now)
-        self.subscriber.message(connection_id, f'{{"action": "subscribe", "topics": {topics}}}', self.now)
-
-    def events(self, number: int, event_type: str = "click") -> list[dict[str, Any]]:
-        events = [
-            {"event_id": f"e{self.accepted + i}", "event_type": event_type, "user_id": f"u{i}", "occurred_at": NINE_MS}
-            for i in range(number)
-        ]
-        records = [
-            stream_record(chunk, self.accepted + n)
-            for n, chunk in enumerate(chunks_of(Message("demo", NINE_MS, events)))
-        ]
-        self.accepted += number
-        return records
-
-    def aggregate(self, records: list[dict[str, Any]]) -> dict[str, Any]:
-        """Aggregate a batch, and return the rollup stream's record of its delta."""
-        self.aggregator.aggregate(records, self.seconds)
-        item = self.stores.rollups.client.get_item(
-            TableName="rollups",
-            Key={"pk": {"S": "demo#live#2026-11-21T09"}, "sk": {"S": f"d#{records[0]['eventID']}"}},
-        )["Item"]
-        return as_lambda_sends_it(item)
-
-
-def as_lambda_sends_it(item: dict[str, Any]) -> dict[str, Any]:
-    from base64 import b64encode
-
-    image = {k: {"B": b64encode(v["B"]).decode()} if "B" in v else v for k, v in item.items()}
-    return {"eventName": "INSERT", "dynamodb": {"NewImage": image}}
-
-
-def shown(frames: list[dict[str, Any]]) -> int:
-    """The client's rule: the snapshot's totals, and by id the latest delta, but for those named as absorbed."""
-    snapshots = [f for f in frames if f["type"] == "snapshot"]
-    deltas: dict[str, int] = {}
-    for frame in frames:
-        for delta in frame.get("deltas", []):
-            deltas[delta["id"]] = sum(metric["count"] for metric in delta["metrics"].values())
-    absorbed = {name for frame in snapshots for name in frame["absorbed"]}
-    totals: int = sum(metric["count"] for frame in snapshots for metric in frame["totals"].values())
-    return totals + sum(count for name, count in deltas.items() if name not in absorbed)
+from chalicelib.domain.frames import MAX_FRAME_BYTES
+from chalicelib.storage.history import History
+from chalicelib.subscribe import MAX_DAY_TOTALS, TICKET_SECONDS
+from tests.live_world import NOW, World
+from tests.stores import empty_stores
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
     with empty_stores() as stores:
-        yield World(stores)
+        made = World(stores)
+        yield made
+        made.gateway.over.set()
 
 
 def test_a_ticket_opens_one_connection(world: World) -> None:
@@ -160,16 +57,19 @@ def test_a_ticket_is_soon_over(world: World) -> None:
         '{"action": "subscribe", "topics": ["events"], "since": "soon"}',
         '{"action": "subscribe", "topics": ["events"], "since": "2020-01-01"}',
         '{"action": "subscribe", "topics": ["events"], "since": "0001-01-01"}',
+        pytest.param(f'{{"action": "subscribe", "topics": [{",".join(["1"] * 10_000)}]}}', id="10,000 wrong topics"),
+        pytest.param(f'{{"action": "{"x" * 30_000}"}}', id="a long action"),
     ],
 )
-def test_a_wrong_frame_is_answered_with_an_error(world: World, frame: str) -> None:
+def test_a_wrong_frame_is_answered_with_an_error_that_fits(world: World, frame: str) -> None:
     world.connect()
 
     world.subscriber.message("c1", frame, NOW)
 
     answer = world.gateway.frames["c1"][-1]
     assert (answer["type"], answer["code"]) == ("error", "invalid_frame")
-    assert answer["message"]
+    assert 0 < len(answer["message"]) < 2000
+    assert world.stores.control.connections("demo")[0].topics == ("events",)
 
 
 def test_a_ping_is_answered(world: World) -> None:
@@ -183,91 +83,126 @@ def test_a_ping_is_answered(world: World) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_snapshot_and_deltas_add_up_whatever_is_repeated_reordered_grown_or_absorbed(world: World, seed: int) -> None:
     rng = random.Random(seed)
-    connected = False
     waiting: list[dict[str, Any]] = []  # of the rollups stream, not pushed yet
     for step in range(25):
-        world.now += timedelta(seconds=rng.randint(1, 60))
-        batch = world.events(rng.randint(1, 4))
-        waiting.append(world.aggregate(batch))
+        world.wait(rng.randint(1, 60))
+        batch = world.events(rng.randint(1, 4), hours_ago=rng.choice((0, 0, 5)))
+        waiting += world.aggregate(batch)
         if rng.random() < 0.4:  # the batch is retried, and has grown
             batch += world.events(rng.randint(1, 3))
-            waiting.append(world.aggregate(batch))
+            waiting += world.aggregate(batch)
         if rng.random() < 0.4:
             world.compactor.compact(world.seconds)
-        if step == 8:
-            world.connect()
-            connected = True
+            waiting += world.stream()
+        if step in (8, 16):
+            world.connect() if step == 8 else world.subscribe()
         if rng.random() < 0.6:
             share, waiting = waiting[:3], waiting[3:]
             for _ in range(rng.randint(1, 2)):  # the trigger may repeat a batch
-                world.pusher.push(share, world.seconds)
-            if world.gateway.ended:  # a delta was too old for any snapshot to be sure of
-                world.gateway.ended.clear()
-                world.gateway.frames.clear()
-                world.connect()
-    assert connected
+                world.push(share)
+    world.wait(rng.choice((0, 3600)))
     while waiting:
-        world.pusher.push(waiting[:2], world.seconds)
+        world.push(waiting[:2])
         waiting = waiting[2:]
-        if world.gateway.ended:
-            world.gateway.ended.clear()
-            world.gateway.frames.clear()
-            world.connect()
 
-    assert shown(world.gateway.frames["c1"]) == world.accepted
+    assert world.dashboard().total == world.accepted == world.analytics()
+    assert world.gateway.ended == []
+
+
+class Reading(History):
+    """A history that has something happen right after it was read."""
+
+    then: Any = None
+
+    def by_type(self, *args: Any, **named: Any) -> Any:
+        views = super().by_type(*args, **named)
+        if then := Reading.then:
+            Reading.then = None
+            then()
+        return views
+
+
+def after_reading(world: World, then: Any) -> None:
+    Reading.then = then
+    history = Reading(world.stores.rollups, world.stores.closed)
+    world.subscriber = replace(world.subscriber, history=history)
+
+
+def test_a_delta_that_comes_right_after_the_snapshot_was_read_is_pushed(world: World) -> None:
+    world.push(world.aggregate(world.events(2)))
+    after_reading(world, lambda: world.push(world.aggregate(world.events(3))))
+
+    world.connect()
+
+    assert [frame["type"] for frame in world.gateway.frames["c1"]] == ["delta", "snapshot"]
+    assert world.dashboard().total == 5
+
+
+def test_a_delta_that_is_pushed_long_after_it_was_absorbed_counts_once(world: World) -> None:
+    late = world.aggregate(world.events(2))
+    world.wait(61)
+    world.compactor.compact(world.seconds)
+    world.wait(1200)  # the snapshot no longer names it
+    world.connect()
+
+    world.push(late)
+
+    assert world.dashboard().total == 2
+
+
+@pytest.mark.parametrize(("minutes", "absorbed"), [(0, True), (5, True), (7, True), (8, False), (9, True), (120, True)])
+def test_a_push_counts_once_and_ends_nobody_however_late_it_is(world: World, minutes: int, absorbed: bool) -> None:
+    before = world.aggregate(world.events(2))
+    if absorbed:
+        world.wait(70)
+        world.compactor.compact(world.seconds)
+    world.wait(minutes * 60)
+    world.connect()
+    after = world.aggregate(world.events(3))
+    world.wait(7200)
+
+    world.push(before + after)
+
+    assert world.dashboard().total == 5
+    assert world.gateway.ended == []
+
+
+def test_a_delta_that_shrinks_out_of_a_topic_is_taken_back(world: World) -> None:
+    click, view = world.events(2), world.events(3, "view")
+    world.connect("c1", '["click"]')
+    world.push(world.aggregate([view[0], *click]))
+    assert world.dashboard().total == 2
+
+    (shrunk,) = world.aggregate([view[0]])  # the batch comes again shorter, and is put in its own place
+
+    world.push([shrunk])
+
+    assert world.dashboard().total == 0
 
 
 def test_only_what_was_subscribed_to_is_pushed(world: World) -> None:
     world.connect("c1", '["click"]')
     world.connect("c2", '["search"]')
 
-    world.pusher.push([world.aggregate(world.events(2))], world.seconds)
+    world.push(world.aggregate(world.events(2)))
 
     assert [f["type"] for f in world.gateway.frames["c1"]] == ["snapshot", "delta"]
     assert [f["type"] for f in world.gateway.frames["c2"]] == ["snapshot"]
 
 
-def test_a_connection_that_is_gone_is_forgotten_at_once(world: World) -> None:
-    world.connect()
-    world.gateway.gone.add("c1")
-
-    world.pusher.push([world.aggregate(world.events(1))], world.seconds)
-
-    assert world.stores.control.connections("demo") == []
-    assert world.stores.control.connection("c1") is None
-
-
-def test_a_connection_that_cannot_be_pushed_to_is_ended_and_costs_no_other_its_frame(world: World) -> None:
-    world.connect("c1")
-    world.connect("c2")
-    world.gateway.failing.add("c1")
-
-    world.pusher.push([world.aggregate(world.events(1))], world.seconds)
-
-    assert world.gateway.ended == ["c1"]
-    assert shown(world.gateway.frames["c2"]) == 1
-
-
-def test_a_connection_that_cannot_even_be_ended_blocks_nobody(world: World) -> None:
-    world.connect("c1")
-    world.connect("c2")
-    world.gateway.failing.add("c1")
-    world.gateway.stuck = True
-
-    world.pusher.push([world.aggregate(world.events(1))], world.seconds)
-
-    assert [c.id for c in world.stores.control.connections("demo")] == ["c2"]
-    assert shown(world.gateway.frames["c2"]) == 1
-    world.subscriber.message("c1", '{"action": "ping"}', NOW)  # no pong: its client comes back by itself
-
-
-def test_a_connection_whose_snapshot_cannot_be_sent_is_ended(world: World) -> None:
-    world.gateway.failing.add("c1")
-
+def test_a_large_snapshot_and_a_large_delta_come_in_parts_that_fit(world: World) -> None:
+    names = [f"type_{i:04d}\U0001f30a" * 12 for i in range(300)]
+    world.aggregate([record for name in names for record in world.events(1, name)])
     world.connect()
 
-    assert world.gateway.ended == ["c1"]
-    assert world.stores.control.connections("demo") == []
+    world.push(world.aggregate([record for name in names for record in world.events(1, name)]))
+
+    frames = world.gateway.frames["c1"]
+    assert sum(frame["type"] == "snapshot" for frame in frames) > 1
+    assert sum(frame["type"] == "delta" for frame in frames) > 1
+    assert world.dashboard().total == world.accepted == 600
+    assert sum(n for (_, minute), n in world.dashboard().numbers().items() if minute) == 600
+    assert MAX_FRAME_BYTES == 32 * 1024
 
 
 def test_a_client_whose_clock_is_ahead_gets_its_snapshot(world: World) -> None:
@@ -280,65 +215,45 @@ def test_a_client_whose_clock_is_ahead_gets_its_snapshot(world: World) -> None:
     assert world.gateway.frames["c1"][-1]["since"] == "2026-11-21T09:00:00Z"
 
 
-def test_a_large_snapshot_comes_in_parts_that_fit(world: World) -> None:
-    types = [f"type_{i:04d}" * 10 for i in range(90)]
-    for _ in range(12):
-        batch = [record for name in types for record in world.events(1, name)]
-        world.aggregate(batch)
+def test_events_of_an_hour_that_has_not_begun_by_the_subscribers_clock_are_shown(world: World) -> None:
+    world.wait(1800.2)
+    record = world.aggregate(world.events(2, hours_ago=-1))  # 10:00
+    world.push(record)
+    world.wait(-1)
 
     world.connect()
 
-    frames = world.gateway.frames["c1"]
-    assert len(frames) > 1
-    assert [frame["part"] for frame in frames] == list(range(1, len(frames) + 1))
-    assert shown(frames) == world.accepted
+    assert world.dashboard().total == 2
 
 
-def test_a_delta_that_would_not_fit_a_frame_comes_without_its_minutes(world: World) -> None:
-    delta = Delta("demo", "2026-11-21T09", "r1", 1, world.seconds, encode(Rollups()))
-    for number in range(100):
-        rollup = delta.rollups.setdefault(f"type_{number}", Rollup(count=60))
-        rollup.minutes.update(dict.fromkeys(range(60), 1))
+def test_a_snapshot_of_more_than_can_be_read_is_refused_and_nothing_is_pushed(world: World) -> None:
+    types = [f"type {n}" for n in range(MAX_DAY_TOTALS // 30 + 1)]
+    world.stores.rollups.names("demo", types, ())
+    world.connect()
+    ask = '{"action": "subscribe", "topics": %s, "since": "2026-10-23"}'
 
-    shown = delta_json(delta, ("events",), Contracts({}))
+    for topics in ('["type 1"]', '["events"]'):
+        world.subscriber.message("c1", ask % topics, NOW)
+        world.push(world.aggregate(world.events(1, "type 1")))
 
-    assert len(orjson.dumps(shown)) < MAX_FRAME_BYTES
-    assert sum(metric["count"] for metric in shown["metrics"].values()) == 6000
-
-
-@settings(max_examples=20)
-@given(st.integers(1, 40), st.integers(0, 24), st.integers(0, 400))
-def test_a_snapshot_of_any_size_comes_in_frames_that_fit_and_add_up(types: int, hours: int, absorbed: int) -> None:
-    def item(hour: int) -> Merged:
-        minutes = dict.fromkeys(range(60), 2)
-        rollups = Rollups({f"type_{n}": Rollup(count=120, minutes=dict(minutes)) for n in range(types)})
-        return Merged(
-            "m",
-            f"2026-11-21T{hour:02d}",
-            0,
-            "m",
-            100,
-            rollups,
-            dict.fromkeys((f"{hour}-{n:032d}" for n in range(absorbed)), 100),
-        )
-
-    views = [HourView(f"2026-11-21T{hour:02d}", [], [item(hour)]) for hour in range(hours)]
-
-    frames = snapshot_frames(views, topics=("events",), since="s", as_of="a", now=100, contracts=Contracts({}))
-
-    assert all(len(frame) < 128 * 1024 for frame in frames)
-    assert shown([orjson.loads(frame) for frame in frames]) == types * hours * 120
-    assert len({name for frame in frames for name in orjson.loads(frame)["absorbed"]}) == hours * absorbed
+    kinds = [(f["type"], f.get("subscription"), f.get("code")) for f in world.gateway.frames["c1"]]
+    assert kinds == [
+        ("snapshot", 1, None),
+        ("snapshot", 2, None),
+        ("delta", 2, None),
+        ("error", None, "snapshot_too_large"),
+    ]
+    assert "later since" in world.gateway.frames["c1"][-1]["message"]
 
 
 def test_pushes_are_kept_apart_and_silence_costs_no_time(world: World) -> None:
     pauses: list[float] = []
     pusher = replace(world.pusher, pause_seconds=0.5, sleep=pauses.append)
-    record = world.aggregate(world.events(1))
+    records = world.aggregate(world.events(1))
 
-    pusher.push([record], world.seconds)
+    pusher.push(records, world.seconds)
     world.connect()
-    pusher.push([record], world.seconds)
+    pusher.push(records, world.seconds)
 
     assert pauses == [0.5]
 

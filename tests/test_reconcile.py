@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from chalicelib.storage.dirty_hours import DirtyHours
 
 from chalicelib.aggregate import Aggregator
 from chalicelib.close import Closer
@@ -35,7 +36,6 @@ from chalicelib.reconcile import (
 from chalicelib.report import Reporter
 from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.closed_table import ClosedTable
-from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.history import History
 from chalicelib.storage.lake import Lake, Row
 from chalicelib.storage.objects import DataBucket

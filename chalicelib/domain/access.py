@@ -73,7 +73,11 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A dashboard's socket. Empty `topics`: connected, not yet subscribed. `since` is a UTC hour."""
+    """A dashboard's socket. Empty `topics`: connected, not yet subscribed. `since` is a UTC hour.
+
+    `subscription` counts its subscriptions, and is in every frame of the last one. It was asked for at `subscribed_at`,
+    in epoch seconds, before its snapshot was read.
+    """
 
     id: str
     project: str
@@ -82,6 +86,8 @@ class Connection:
     expires_at: datetime
     topics: tuple[str, ...] = ()
     since: str = ""
+    subscription: int = 0
+    subscribed_at: int = 0
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:

@@ -7,6 +7,7 @@ there. Compaction merges deltas into an item that names them, and leaves a tombs
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 
 from chalicelib.domain.closing import NOTHING_COVERED, Cover
 from chalicelib.domain.facets import Part
@@ -41,6 +42,11 @@ class Delta:
         return decode(self.body, self.part)
 
     @property
+    def digest(self) -> str:
+        """Of what it holds: a delta that is put again, and has grown, has another."""
+        return blake2b(self.body, digest_size=8).hexdigest()
+
+    @property
     def frame_id(self) -> str:
         """Unique among a project's deltas: a batch writes one delta of the same id into each hour it touches."""
         return frame_id(self.hour, self.id)
@@ -49,6 +55,12 @@ class Delta:
 def frame_id(hour: str, delta_id: str) -> str:
     """What dashboards know a delta by."""
     return f"{hour}/{delta_id}"
+
+
+def split_frame_id(name: str) -> tuple[str, str]:
+    """The hour and the delta's id that a frame id is made of."""
+    hour, _, delta_id = name.partition("/")
+    return hour, delta_id
 
 
 @dataclass(frozen=True, slots=True)

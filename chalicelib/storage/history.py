@@ -9,12 +9,13 @@ be counted with both.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from chalicelib.domain.closing import NOTHING_COVERED, Cover
-from chalicelib.domain.deltas import HourView, Merged
+from chalicelib.domain.deltas import HourView, Merged, frame_id, split_frame_id
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, Part, all_types, is_empty, needed, part_of
 from chalicelib.domain.ledger import Ledger
-from chalicelib.domain.rollups import Rollup, Rollups
+from chalicelib.domain.rollups import OTHER, Rollup, Rollups
 from chalicelib.domain.signatures import NOTHING
 from chalicelib.domain.time_windows import hour_start_ms, hours_between
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable
@@ -132,22 +133,36 @@ class History:
                         uncovered.add(hour)
         return Facets(parts, covers, frozenset(uncovered))
 
-    def by_type(self, project: str, first: str, last: str, exact: Collection[str] = ()) -> list[HourView]:
+    def by_type(
+        self,
+        project: str,
+        first: str,
+        last: str,
+        exact: Collection[str] = (),
+        late: Mapping[str, Collection[str]] = MappingProxyType({}),
+        event_types: Collection[str] | None = None,
+    ) -> list[HourView]:
         """The hours from `first` to `last`, both included, with the counts of each type, and by what they come.
 
-        The closed items and the merged ones that they do not cover are summed up in the first of `merged`. The hours
-        of `exact` are read up to the last delta.
+        The closed items, of `event_types` if given, and the merged ones that they do not cover are summed up in the
+        first of `merged`. The hours of `exact` are read up to the last delta, and so are others where the index does
+        not show the deltas of `late` yet, which are frame ids with their digests.
         """
-        deltas = self.rollups.read_deltas(project, first, last, exact)
+        counts = needed(None, COUNTS)
+        deltas = self.rollups.read_deltas(project, first, last, exact, counts)
+        views = self.rollups.views(project, first, last, deltas, counts) if late else {}
+        if behind := {hour for hour in _behind(views, late) if first <= hour <= last and hour not in exact}:
+            deltas = self.rollups.read_deltas(project, first, last, {*exact, *behind}, counts)
         totals: dict[str, Rollups] = defaultdict(Rollups)
         covers: dict[tuple[str, str], Cover] = {}
         days = sorted({hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)})
-        for event_type, day in self.closed.get_days(project, self.rollups.event_types(project), days):
+        types = {OTHER, *(self.rollups.event_types(project) if event_types is None else event_types)}
+        for event_type, day in self.closed.get_days(project, types, days):
             for hour, part in day.rollups.items():
                 if first <= hour <= last:
                     totals[hour][event_type] = part
                     covers[hour, event_type] = day.covers[hour]
-        views = self.rollups.views(project, first, last, deltas)
+        views = self.rollups.views(project, first, last, deltas, counts)
         for hour, view in views.items():
             for item in view.merged:
                 for event_type, rollup in item.rollups.items():
@@ -157,7 +172,8 @@ class History:
         for hour in sorted({*totals, *views}):
             view = views.get(hour, HourView(hour))
             total = Merged("", hour, 0, 0, "", 0, NOTHING, totals[hour])
-            found.append(HourView(hour, view.deltas, [total, *(replace(m, rollups=Rollups()) for m in view.merged)]))
+            open_deltas = [replace(delta, part=counts) for delta in view.deltas]
+            found.append(HourView(hour, open_deltas, [total, *(replace(m, rollups=Rollups()) for m in view.merged)]))
         return found
 
     def ledger(self, project: str, hour: str) -> Ledger:
@@ -167,6 +183,15 @@ class History:
         view = self.rollups.views(project, hour, hour, deltas).get(hour, HourView(hour))
         ledger.merge(view.total(cover).ledger)
         return ledger
+
+
+def _behind(views: Mapping[str, HourView], late: Mapping[str, Collection[str]]) -> set[str]:
+    """The hours of deltas that are neither seen as they were noted, nor absorbed."""
+    seen = {
+        delta.frame_id: {delta.digest} for view in views.values() for delta in view.deltas if delta.frame_id in late
+    }
+    absorbed = {frame_id(view.hour, name) for view in views.values() for item in view.merged for name in item.absorbed}
+    return {split_frame_id(n)[0] for n, digests in late.items() if n not in absorbed and seen.get(n) != {*digests}}
 
 
 def _kept(name: str, facet: str, totals: bool) -> Part | None:

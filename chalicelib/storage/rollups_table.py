@@ -328,6 +328,12 @@ def _sequence(number: int) -> str:
     return f"{number:040d}"  # up to 40 digits, and a DynamoDB number keeps 38
 
 
+def closing_of(item: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Project, hour and mark of the item of a closed hour; each closing gives another mark."""
+    project, _, kind = item["pk"]["S"].rpartition("#")
+    return (project, item["sk"]["S"], item["epoch"]["N"]) if kind == "hours" and "epoch" in item else None
+
+
 def delta_of(item: Mapping[str, Any], part: Part | None = None) -> Delta:
     """The delta that an item of the table holds."""
     slot, _, first = item["sk"]["S"].removeprefix("d#").partition("#")

@@ -1,13 +1,18 @@
-"""The management API of the WebSocket gateway: push to a connection, or end it."""
+"""The management API of the WebSocket gateway: push to connections, side by side and within a time, or end them."""
 
-from collections.abc import Callable
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Lock, Thread
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.access import Connection
+
+THREADS = 16  # calls under way at a time
 
 
 class Gone(Exception):
@@ -15,14 +20,19 @@ class Gone(Exception):
 
 
 class PushFailed(Exception):
-    """The gateway did not take the frame, and the connection may still be there."""
+    """The gateway did not take the frame, or not in time, and the connection may still be there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sockets:
-    """`client_of` gives the management client of a connection's own endpoint."""
+    """`client_of` gives the management client of a connection's own endpoint, which has a short time-out.
+
+    With one thread, all is done in the caller's own, in an order that is always the same.
+    """
 
     client_of: Callable[[Connection], Any]
+    threads: int = THREADS
+    clock: Callable[[], float] = time.monotonic
 
     def push(self, connection: Connection, frame: bytes) -> None:
         """Send one text frame; raises Gone or PushFailed."""
@@ -35,10 +45,103 @@ class Sockets:
         except BotoCoreError as error:
             raise PushFailed(str(error)) from error
 
+    def push_all(
+        self, shares: Sequence[tuple[Connection, Sequence[bytes]]], seconds: float
+    ) -> list[Gone | PushFailed | None]:
+        """Send each connection its frames in order, and return what became of each share, None where all is sent.
+
+        Takes no longer than `seconds`, whatever hangs: what is not sent by then has failed, and so has the share whose
+        call is still under way. Projects take turns, so that none waits for all connections of another.
+        """
+        deadline = self.clock() + seconds
+
+        def push(number: int) -> None:
+            connection, frames = shares[number]
+            for frame in frames:
+                if self.clock() >= deadline:
+                    raise PushFailed(f"not all of {len(frames)} frames were sent in time")
+                self.push(connection, frame)
+
+        return self._each([connection for connection, _ in shares], push, deadline)
+
+    def each(
+        self, connections: Sequence[Connection], work: Callable[[Connection], None], seconds: float
+    ) -> list[Gone | PushFailed | None]:
+        """Do something else with each connection, side by side as `push_all` does."""
+        return self._each(connections, lambda number: work(connections[number]), self.clock() + seconds)
+
     def end(self, connection: Connection) -> None:
         """Close the connection, if the gateway lets us; its client comes back and gets a snapshot.
 
-        One that stays open gets neither frames nor pongs once it is forgotten, and its client ends it by itself.
+        One that stays open gets neither frames nor pongs once it is forgotten, and is ended with its next message.
         """
         with suppress(ClientError, BotoCoreError):
             self.client_of(connection).delete_connection(ConnectionId=connection.id)
+
+    def _each(
+        self, connections: Sequence[Connection], work: Callable[[int], None], deadline: float
+    ) -> list[Gone | PushFailed | None]:
+        for connection in connections:
+            self.client_of(connection)  # which makes it where need be: boto3 can do that in one thread only
+        turns = _Turns([connection.project for connection in connections])
+        outcomes: list[Gone | PushFailed | None] = [PushFailed("its turn did not come, or end, in time")] * len(
+            connections
+        )
+
+        def take_turns() -> None:
+            while self.clock() < deadline and (number := turns.take()) is not None:
+                outcome: Gone | PushFailed | None = None
+                try:
+                    work(number)
+                except (Gone, PushFailed) as error:
+                    outcome = error
+                except Exception as error:  # noqa: BLE001 - one connection's trouble must not keep others from theirs
+                    outcome = PushFailed(repr(error))
+                if turns.is_over:
+                    return  # whoever waited has been told otherwise
+                outcomes[number] = outcome
+                turns.done(number)
+
+        if self.threads == 1:
+            take_turns()
+            return outcomes
+        # Daemons, which are left behind when a call hangs: an executor would wait for them.
+        threads = [Thread(target=take_turns, daemon=True) for _ in range(min(self.threads, len(connections)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(deadline - self.clock(), 0))
+        turns.is_over = True
+        return list(outcomes)
+
+
+class _Turns:
+    """Who is next: of the project with the fewest calls under way and, so far, the fewest done."""
+
+    def __init__(self, projects: Sequence[str]) -> None:
+        self.projects = projects
+        self.waiting: dict[str, deque[int]] = {}
+        for number, project in enumerate(projects):
+            self.waiting.setdefault(project, deque()).append(number)
+        self.under_way: Counter[str] = Counter()
+        self.taken: Counter[str] = Counter()
+        self.lock = Lock()
+        self.is_over = False
+
+    def take(self) -> int | None:
+        """The next one's number; None when there is none left."""
+        with self.lock:
+            if self.is_over or not self.waiting:
+                return None
+            project = min(self.waiting, key=lambda name: (self.under_way[name], self.taken[name]))
+            number = self.waiting[project].popleft()
+            if not self.waiting[project]:
+                del self.waiting[project]
+            self.under_way[project] += 1
+            self.taken[project] += 1
+            return number
+
+    def done(self, number: int) -> None:
+        """Its call is no longer under way."""
+        with self.lock:
+            self.under_way[self.projects[number]] -= 1

@@ -12,6 +12,7 @@ from typing import Any
 
 import websockets
 
+from tests.dashboard_client import Dashboard
 from tests.description import hold
 
 QUERY_SECONDS = 120  # the local Athena ends a query then
@@ -113,9 +114,7 @@ class Watcher:
     api: Api
     topic: str
     key: str = "demo-read"
-    totals: dict[str, int] = field(default_factory=dict)
-    deltas: dict[str, dict[str, int]] = field(default_factory=dict)
-    absorbed: set[str] = field(default_factory=set)
+    dashboard: Dashboard = field(default_factory=Dashboard)
     reached: list[tuple[float, int]] = field(default_factory=list)
 
     async def watch(
@@ -123,30 +122,24 @@ class Watcher:
     ) -> int:
         """Subscribe and follow until `done(total)`; returns the last total."""
         answer = await asyncio.to_thread(self.api.call, "POST", "/realtime/tickets", key=self.key)
+        subscribe = json.dumps({"action": "subscribe", "topics": [self.topic]})
         async with asyncio.timeout(seconds):
             async with websockets.connect(answer.body["url"]) as socket:
-                await socket.send(json.dumps({"action": "subscribe", "topics": [self.topic]}))
+                await socket.send(subscribe)
                 async for text in socket:
                     frame = json.loads(text)
-                    self.take(frame)
+                    assert frame["type"] in ("snapshot", "delta", "resync"), frame
+                    self.dashboard.take(frame)
                     self.reached.append((time.monotonic(), self.total))
-                    if ready is not None and frame["type"] == "snapshot" and frame["part"] == frame["parts"]:
+                    if frame["type"] == "resync":
+                        await socket.send(subscribe)
+                    if ready is not None and self.dashboard.shown:
                         ready.set()
-                    if done(self.total):
+                    if self.dashboard.shown and done(self.total):
                         break
         return self.total
-
-    def take(self, frame: dict[str, Any]) -> None:
-        """Apply a frame."""
-        assert frame["type"] in ("snapshot", "delta"), frame
-        for name, metric in frame.get("totals", {}).items():
-            self.totals[name] = self.totals.get(name, 0) + metric["count"]
-        self.absorbed.update(frame.get("absorbed", []))
-        for delta in frame["deltas"]:
-            self.deltas[delta["id"]] = {name: metric["count"] for name, metric in delta["metrics"].items()}
 
     @property
     def total(self) -> int:
         """What the dashboard shows."""
-        live = sum(sum(counts.values()) for name, counts in self.deltas.items() if name not in self.absorbed)
-        return sum(self.totals.values()) + live
+        return self.dashboard.total

@@ -433,6 +433,7 @@ def run_live(recorder: Recorder) -> None:
     images = wiring.client("dynamodb").scan(TableName="tidemark-prod-rollups")["Items"]
     for image in (image for image in images if "body" in image):
         image["body"] = {"B": b64encode(image["body"]["B"]).decode()}
+    images += [{**image, "hour": {"S": "2026-01-01T00"}} for image in images if "hour" in image]  # one that is late
     records = [{"eventID": "1", "eventName": "INSERT", "dynamodb": {"NewImage": image}} for image in images]
     connect("c1")
     with recorder.function(**{"* */POST/*": UNREACHABLE}):

@@ -225,6 +225,7 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
         ("LakeOldestDirtySeconds", "lake-dirty"),
         ("ErasureOldestSeconds", "erasure-overdue"),
         ("NumbersDrifted", "numbers-drifted"),
+        ("DeltasUnreadable", "deltas-unreadable"),
         ("MessagesSpilled", "spilled"),
         ("5XXError", "api-errors"),
     }

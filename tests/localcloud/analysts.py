@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from chalicelib.storage.dirty_hours import DirtyHours
 
 from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.partitions import hour_folder, tail_name
@@ -16,7 +17,6 @@ from chalicelib.domain.query_requests import ROWS, QueryRequest, ResultPage
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.query import Analyst
 from chalicelib.storage.athena import Athena
-from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.lake import SCHEMA, Lake, Row
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queries_table import QueriesTable

@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
+from chalicelib.storage.dirty_hours import DirtyHours
 
 from chalicelib.archive import Archiver
 from chalicelib.consolidate import Consolidator
@@ -17,7 +18,6 @@ from chalicelib.domain.query_requests import ROWS, QueryRequest
 from chalicelib.domain.snapshots import Open, Snapshot
 from chalicelib.domain.sql import confine, read
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms
-from chalicelib.storage.dirty_hours import DirtyHours
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.objects import DataBucket
