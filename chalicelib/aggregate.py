@@ -6,7 +6,7 @@ in under its own first record. docs/decisions/0003 has the reasons, tests/test_r
 """
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ import orjson
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
-from chalicelib.domain.folding import Folding, Row, row_of
+from chalicelib.domain.folding import Folding, Names, Rows
 from chalicelib.domain.partitions import unreadable_key
 from chalicelib.domain.records import BadRecord, ChunkRecord, Rewrite, read_chunk, sequence_of
 from chalicelib.domain.rollup_codec import encode_document
@@ -41,6 +41,7 @@ class Aggregator:
         Raises when a store does not answer: the batch then comes again.
         """
         folded = self.fold(records)
+        self._name_types(folded)
         for project, hour in folded:
             self._write(project, hour, folded[project, hour], records, now)
         if folded:
@@ -70,7 +71,7 @@ class Aggregator:
     def _fold_events(self, batch: "_Batch", chunk: ChunkRecord) -> int:
         """Gather the chunk's events where they are counted; returns how many are bots', which are not."""
         user_hash = hash_user(chunk.user) if chunk.user else None
-        users: dict[int, int | None] = {}  # the user's number in an hour's folding
+        users: dict[int, int] = {}  # the user's number in an hour's folding
         bots = 0
         for event in chunk.events:
             if "enrichment" in event and event["enrichment"].get("bot"):
@@ -79,19 +80,30 @@ class Aggregator:
             number, event_type = event["occurred_at"] // HOUR_MS, event["event_type"]
             place = batch.places.get((chunk.project, number, event_type))
             if place is None:
-                name = self.rollups.names(chunk.project, [event_type], self.contracts.by_type)[event_type]
                 folding = batch.folded[chunk.project, hour_of(event["occurred_at"])]
-                place = folding, folding.rows_of(name, self.contracts.spec(event_type))
+                place = folding, folding.rows_of(event_type, self.contracts.spec(event_type))
                 batch.places[chunk.project, number, event_type] = place
             if number not in users:
                 users[number] = place[0].user(user_hash)
-            place[1].append(row_of(event, users[number]))
+            place[1].add(event, users[number])
         return bots
+
+    def _name_types(self, folded: Mapping[tuple[str, str], Folding]) -> None:
+        """Give the names that are left to the types that are the most frequent in the batch, not to the first ones."""
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for (project, _), folding in folded.items():
+            counts[project].update({event_type: len(rows) for event_type, rows in folding.rows.items()})
+        for project, types in counts.items():
+            ranked = sorted(types, key=lambda event_type: (-types[event_type], event_type))
+            self.rollups.names(project, ranked, self.contracts.by_type)
+
+    def _names(self, project: str, hour: str) -> Names:
+        return lambda event_types: self.rollups.names(project, event_types, self.contracts.by_type, hour=hour)
 
     def _write(self, project: str, hour: str, folding: Folding, records: Sequence[Mapping[str, Any]], now: int) -> None:
         while True:
             first, last = records[0]["eventID"], sequence_of(records[-1])
-            body = encode_document(folding.document())
+            body = encode_document(folding.document(self._names(project, hour)))
             tidemark = self.rollups.put_delta(Delta(project, hour, first, last, now, body))
             if tidemark is None:
                 return
@@ -111,4 +123,4 @@ class _Batch:
     """What a stream batch comes to, by project and hour, and where the rows of each type gather."""
 
     folded: dict[tuple[str, str], Folding] = field(default_factory=lambda: defaultdict(Folding))
-    places: dict[tuple[str, int, str], tuple[Folding, list[Row]]] = field(default_factory=dict)
+    places: dict[tuple[str, int, str], tuple[Folding, Rows]] = field(default_factory=dict)

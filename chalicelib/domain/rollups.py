@@ -3,19 +3,26 @@ again for each value of a dimension.
 
 A rollup is folded from events (domain/folding.py), merges with others (associative and commutative), and travels as
 bytes (domain/rollup_codec.py).
+
+Of a dimension, and of the types, only the most frequent are told apart; the others are counted together as OTHER. What
+is left out of one share may be named in another, so that its count there is a part of its events only. Each share
+therefore says of how many events a value that it does not name may be at most, its `missed`. These add up in a merge,
+except for the values that a share names, whose cells remember by how much they are `cleared`. So every value has a count
+and a `doubt`, and its true count lies between the count and their sum: Misra and Gries 1982, as Agarwal et al. 2013,
+"Mergeable summaries", put it, with a bound for each value.
 """
 
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from chalicelib.domain.ledger import Ledger
-from chalicelib.domain.sketches import MAX_BUCKETS, Uniques, collapse
+from chalicelib.domain.sketches import MAX_BUCKETS, NO_FLOOR, Uniques, collapse
 
 MAX_DIMENSION_VALUES = 1000  # per dimension, type and item; the rest is counted under OTHER, so an item stays bounded
-# Held while hours are added up: a value that is rare in each of them may be frequent in all. It bounds memory.
+# Held while shares are added up: a value that is rare in each of them may be frequent in all. It bounds memory.
 MAX_HELD_VALUES = 20 * MAX_DIMENSION_VALUES
 OTHER = "(other)"
 
@@ -24,13 +31,17 @@ Key = TypeVar("Key", int, str)
 
 @dataclass(slots=True)
 class Measure:
-    """Count, sum, extremes and quantile buckets of one numeric property."""
+    """Count, sum, extremes and quantile buckets of one numeric property.
+
+    Values below the bucket `floor` may be counted in it: a quantile that is found there, or below, is at most so large.
+    """
 
     count: int = 0
     total: float = 0.0
     low: float = math.inf
     high: float = -math.inf
     buckets: dict[int, int] = field(default_factory=dict)
+    floor: int = NO_FLOOR
 
     def merge(self, other: "Measure") -> None:
         """Take in the values of another."""
@@ -39,20 +50,31 @@ class Measure:
         self.low = min(self.low, other.low)
         self.high = max(self.high, other.high)
         add_counts(self.buckets, other.buckets)
-        collapse(self.buckets, MAX_BUCKETS)
+        self.floor = max(self.floor, other.floor)
+        self.collapse(MAX_BUCKETS)
+
+    def collapse(self, most_buckets: int) -> None:
+        """Count the lowest values together where they lie in more buckets."""
+        if len(self.buckets) > most_buckets:
+            self.floor = max(self.floor, collapse(self.buckets, most_buckets))
 
 
 @dataclass(slots=True)
 class Cell:
-    """Some events of one type: how many, whose, and what they measured."""
+    """Some events of one type: how many, whose, and what they measured.
+
+    `cleared` is how much of what the whole it belongs to has `missed` cannot be of these.
+    """
 
     count: int = 0
     users: Uniques = field(default_factory=Uniques)
     measures: dict[str, Measure] = field(default_factory=dict)
+    cleared: int = field(default=0, kw_only=True)
 
     def merge(self, other: "Cell") -> None:
-        """Take in other events of the same type."""
+        """Take in other events of the same type, and of the same value."""
         self.count += other.count
+        self.cleared += other.cleared
         self.users.merge(other.users)
         for name, measure in other.measures.items():
             mine = self.measures.get(name)
@@ -61,12 +83,58 @@ class Cell:
             mine.merge(measure)
 
 
+class Values(dict[str, Cell]):
+    """A dimension's values and their events, and of how many events a value that is not named may be at most.
+
+    Cells are not changed in place but by `merge` and `bound`; who builds values of another's cells only reads them.
+    """
+
+    __slots__ = ("missed",)
+
+    def __init__(self, cells: Mapping[str, Cell] | Iterable[tuple[str, Cell]] = (), missed: int = 0) -> None:
+        super().__init__(cells)
+        self.missed = missed
+
+    def doubt(self, value: str) -> int:
+        """Return by how many events more than are told the value may be at most; 0 where its count is exact."""
+        return self.missed - self[value].cleared if value in self else self.missed
+
+    def merge(self, more: "Values") -> None:
+        """Add the values of another share; who encodes or shows them bounds them."""
+        for value, cell in more.items():
+            mine = self.get(value)
+            if mine is None:
+                mine = self[value] = Cell()
+            mine.merge(cell)
+        self.missed += more.missed
+        if len(self) > MAX_HELD_VALUES:
+            self.bound(MAX_HELD_VALUES // 2)
+
+    def bound(self, most_values: int) -> None:
+        """Keep the most frequent values, of equally frequent ones the first by name, and count the rest together."""
+        if len(self) - (OTHER in self) <= most_values:
+            return
+        other = Cell()  # a new one: the cells may be another's as well
+        if OTHER in self:
+            other.merge(self.pop(OTHER))
+        ranked = sorted(self.items(), key=lambda pair: (-frequency(pair[1]), pair[0]))
+        most = max(frequency(cell) + self.doubt(value) for value, cell in ranked[most_values:])
+        more = max(most - self.missed, 0)
+        self.clear()
+        for value, cell in ranked[:most_values]:
+            self[value] = replace(cell, cleared=cell.cleared + more) if more else cell
+        for _, cell in ranked[most_values:]:
+            other.merge(cell)
+        self[OTHER] = other
+        self.missed += more
+
+
 @dataclass(slots=True)
 class Rollup(Cell):
     """One event type in one hour (or, once merged, in any span of time)."""
 
     minutes: dict[int, int] = field(default_factory=dict)  # minute of the hour -> events
-    dimensions: dict[str, dict[str, Cell]] = field(default_factory=dict)  # dimension -> value -> its events
+    dimensions: dict[str, Values] = field(default_factory=dict)
 
     def merge(self, other: Cell) -> None:
         """Take in another rollup of the same type."""
@@ -74,17 +142,50 @@ class Rollup(Cell):
         if isinstance(other, Rollup):
             add_counts(self.minutes, other.minutes)
             for name, values in other.dimensions.items():
-                merge_values(self.dimensions.setdefault(name, {}), values)
+                self.dimensions.setdefault(name, Values()).merge(values)
 
 
 class Rollups(dict[str, Rollup]):
-    """An hour's rollups by event type and, beside them, the ledger of what was received in it."""
+    """An hour's rollups by event type and, beside them, the ledger of what was received in it.
 
-    __slots__ = ("ledger",)
+    `missed` is to the types what it is to the values of a dimension.
+    """
 
-    def __init__(self, types: Mapping[str, Rollup] | None = None, ledger: Ledger | None = None) -> None:
+    __slots__ = ("ledger", "missed")
+
+    def __init__(
+        self, types: Mapping[str, Rollup] | None = None, ledger: Ledger | None = None, missed: int = 0
+    ) -> None:
         super().__init__(types or {})
         self.ledger = ledger or Ledger()
+        self.missed = missed
+
+    def doubt(self, event_type: str) -> int:
+        """Return by how many events more than are told the type may be at most; 0 where its count is exact."""
+        return self.missed - self[event_type].cleared if event_type in self else self.missed
+
+    def bound(self, most_types: int) -> None:
+        """Keep the most frequent types, those with dimensions or measures first, and count the rest together.
+
+        What has neither has no contract.
+        """
+        if len(self) - (OTHER in self) <= most_types:
+            return
+        other = Rollup()
+        if OTHER in self:
+            other.merge(self.pop(OTHER))
+        ranked = sorted(
+            self.items(), key=lambda pair: (not (pair[1].dimensions or pair[1].measures), -pair[1].count, pair[0])
+        )
+        most = max(rollup.count + self.doubt(name) for name, rollup in ranked[most_types:])
+        more = max(most - self.missed, 0)
+        self.clear()
+        for name, rollup in ranked[:most_types]:
+            self[name] = replace(rollup, cleared=rollup.cleared + more)
+        for _, rollup in ranked[most_types:]:
+            other.merge(Rollup(rollup.count, rollup.users, {}, rollup.minutes))
+        self[OTHER] = other
+        self.missed += more
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,39 +197,14 @@ class RollupSpec:
 
 
 def merge_all(parts: Iterable[Rollups]) -> Rollups:
-    """The sum of rollups by event type; the parts are left as they are."""
+    """Return the sum of rollups by event type; the parts are left as they are."""
     merged = Rollups()
     for part in parts:
         merged.ledger.merge(part.ledger)
+        merged.missed += part.missed
         for event_type, rollup in part.items():
             merged.setdefault(event_type, Rollup()).merge(rollup)
     return merged
-
-
-def merge_values(into: dict[str, Cell], more: Mapping[str, Cell]) -> None:
-    """Add a dimension's values to those of another share; who encodes or shows them bounds them."""
-    for value, cell in more.items():
-        mine = into.get(value)
-        if mine is None:
-            mine = into[value] = Cell()
-        mine.merge(cell)
-    if len(into) > MAX_HELD_VALUES:
-        bound(into, MAX_HELD_VALUES // 2)
-
-
-def bound(values: dict[str, Cell], most_values: int) -> None:
-    """Keep the most frequent values of a dimension and count the rest together."""
-    if len(values) - (OTHER in values) <= most_values:
-        return
-    other = Cell()  # a new one: the values may be another's as well
-    if OTHER in values:
-        other.merge(values.pop(OTHER))
-    ranked = sorted(values.items(), key=lambda pair: (-frequency(pair[1]), pair[0]))
-    values.clear()
-    values.update(ranked[:most_values])
-    for _, cell in ranked[most_values:]:
-        other.merge(cell)
-    values[OTHER] = other
 
 
 def frequency(cell: Cell) -> int:
