@@ -7,9 +7,8 @@ by how much they differed. domain/closing.py says how readers are kept right mea
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from chalicelib import metrics
@@ -18,8 +17,7 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
 from chalicelib.domain.events import user_of
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
-from chalicelib.domain.folding import Folding
-from chalicelib.domain.rollup_codec import decode, encode_document
+from chalicelib.domain.hour_fold import HourFold
 from chalicelib.domain.rollups import Rollup, Rollups, RollupSpec, merge_all
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 1800  # what differs for longer, after the hour's end and its last merge, is not on its way any more
 CLEAN_SECONDS = 600  # no reader takes that long from the live items to the closed ones
 KEPT_SECONDS = 2 * 3600  # after an hour's end: the last hour is told by the minute from live items alone
-FOLDED_AT_ONCE = 5000  # events; bounds memory
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +73,7 @@ class Closer:
         """
         state = self.rollups.state(project, hour)  # before the live items: a merge in between makes freezing fail
         view = self.rollups.read_hour(project, hour)
-        truth = self.fold(project, events)
+        truth = self.fold(project, hour, lambda: events)
         shown = self._shown(project, hour, view, state)
         difference = sum(abs(truth.get(t, Rollup()).count - shown.get(t, 0)) for t in {*truth, *shown})
         total = sum(rollup.count for rollup in truth.values())
@@ -126,21 +123,26 @@ class Closer:
                 deleted += 1
         return deleted
 
-    def fold(self, project: str, events: Iterable[dict[str, Any]], *, note: bool = True) -> Rollups:
-        """What the events add up to; types that the project never sent are noted, unless nothing is to be written."""
-        truth = Rollups()
-        left = iter(events)
-        while share := list(islice(left, FOLDED_AT_ONCE)):
-            folding = Folding()
-            names = self.rollups.names(project, {e["event_type"] for e in share}, self.contracts.by_type, note=note)
-            for event in share:
-                if (event.get("enrichment") or {}).get("bot"):
-                    continue
-                user, event_type = user_of(event), event["event_type"]
-                number = folding.user(hash_user(user)) if user else None
-                folding.add(names[event_type], event, number, self.contracts.spec(event_type))
-            truth = merge_all([truth, decode(encode_document(folding.document()))])
-        return truth
+    def fold(
+        self, project: str, hour: str, read: Callable[[], Iterable[dict[str, Any]]], *, note: bool = True
+    ) -> Rollups:
+        """Return what the hour's events add up to; they are read twice where they have more values than memory holds.
+
+        Types that the project never sent are noted, unless nothing is to be written.
+        """
+        contracted = self.contracts.by_type
+        known = self.rollups.known(project)
+        fold = HourFold(self.contracts.spec, lambda name: name in contracted or known.names(name, hour))
+        while True:
+            for event in read():
+                if not (event.get("enrichment") or {}).get("bot"):
+                    user = user_of(event)
+                    fold.add(event["event_type"], event, hash_user(user) if user else None)
+            if not fold.again():
+                break
+        return fold.rollups(
+            lambda names: self.rollups.names(project, names, contracted, hour=hour, closing=note, note=note)
+        )
 
     def _shown(self, project: str, hour: str, view: HourView, state: HourState) -> dict[str, int]:
         """Events by type as readers see them now."""

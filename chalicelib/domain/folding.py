@@ -80,8 +80,8 @@ class Column:
     """A measure's number at each place, and its quantile bucket; None where there is no number."""
 
     name: str
-    values: list[float | None]
-    buckets: list[int | None]
+    values: Sequence[Any]
+    buckets: Sequence[Any]
 
     def one(self, place: int) -> list[Any] | None:
         """The values of one event, as they are encoded."""
@@ -205,7 +205,7 @@ def _distinct(users: Sequence[int]) -> list[int]:
     return sorted(found)
 
 
-def _measure(values: Sequence[float | None], buckets: Sequence[int | None]) -> list[Any] | None:
+def _measure(values: Sequence[Any], buckets: Sequence[Any]) -> list[Any] | None:
     numbers = [value for value in values if value is not None]
     if not numbers:
         return None

@@ -3,7 +3,8 @@
 The document, compressed JSON with short names:
 
 users   the hashes of all users who are kept whole, one after another, as base64
-types   by name {n: count, u: users, t: minutes, m: {measure: values}, d: {dimension: {value: cell}}, x: bounds, y: doubt}
+types   by name {n: count, u: users, t: minutes, m: {measure: values}, d: {dimension: {value: cell}}, x: bounds,
+        y: doubt of the type}
 cell    [count, users, values of the first measure of `m`, of the second, …]
 users   of a type or cell: the numbers of hashes, or the registers of a sketch as base64
 values  [count, sum, min, max, counts of the buckets], or null where there are none

@@ -5,11 +5,11 @@ A rollup is folded from events (domain/folding.py), merges with others (associat
 bytes (domain/rollup_codec.py).
 
 Of a dimension, and of the types, only the most frequent are told apart; the others are counted together as OTHER. What
-is left out of one share may be named in another, so that its count there is a part of its events only. Each share
-therefore says of how many events a value that it does not name may be at most, its `missed`. These add up in a merge,
-except for the values that a share names, whose cells remember by how much they are `cleared`. So every value has a count
-and a `doubt`, and its true count lies between the count and their sum: Misra and Gries 1982, as Agarwal et al. 2013,
-"Mergeable summaries", put it, with a bound for each value.
+is left out of one share may be named in another, so that its count there is of a part of its events only. Each share
+therefore says of how many events a value that it does not name may be at most, its `missed`. In a merge these add up,
+but not for the values that a share names: their cells remember how much of it they are `cleared` of. So every value has
+a count and a `doubt`, and its true count lies between the count and the sum of both: the summaries of Misra and Gries
+1982, merged as in Agarwal et al. 2013, with a bound of its own for each value.
 """
 
 import math
@@ -37,7 +37,7 @@ class Measure:
     """
 
     count: int = 0
-    total: float = 0.0
+    total: float = 0
     low: float = math.inf
     high: float = -math.inf
     buckets: dict[int, int] = field(default_factory=dict)
@@ -214,8 +214,8 @@ def frequency(cell: Cell) -> int:
 
 
 def finite(total: float) -> float:
-    """A sum that JSON can keep: the largest float stands for what is beyond it."""
-    return max(-sys.float_info.max, min(sys.float_info.max, total))
+    """A sum that JSON can keep: the largest float stands for what is beyond it. Sums in units are left as they are."""
+    return total if total.__class__ is int else max(-sys.float_info.max, min(sys.float_info.max, total))
 
 
 def add_counts(into: dict[Key, int], more: Mapping[Key, int]) -> None:

@@ -92,7 +92,7 @@ class RollupsTable:
 
         `event_types` come the most frequent first; those of contracts always have a place. Of the others, live ones
         get places until half are taken, and a `closing` hour's types some of the rest: so a type that comes after
-        thousands of others is OTHER until an hour in which it is frequent is closed, and has its name from that hour on.
+        thousands of others is OTHER until an hour in which it is frequent is closed, and has its name from then on.
         New ones are put into the index, unless `note` says that nothing is to be written.
         """
         asked = list(event_types)
