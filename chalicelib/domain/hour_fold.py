@@ -12,8 +12,14 @@ from typing import Any, Generic, TypeVar
 
 from chalicelib.domain.folding import Column, Names, Rows
 from chalicelib.domain.rollups import (
+    BUCKET_BYTES,
+    CELL_BYTES,
     MAX_DIMENSION_VALUES,
+    MEASURE_BYTES,
     OTHER,
+    SKETCH_BYTES,
+    TYPE_BYTES,
+    USER_BYTES,
     Cell,
     Measure,
     Rollup,
@@ -27,9 +33,7 @@ from chalicelib.domain.sums import from_units, units_of
 from chalicelib.domain.tallies import MAX_TALLIED, Most, Tally
 
 SHARE_EVENTS = 5_000  # folded at a time
-MAX_HELD_BYTES = 256 * 1024 * 1024  # of cells, counted by their objects; what is kept in any case comes on top
-# With the places in dictionaries and sets, measured and rounded up: `python -m benchmarks.memory`.
-TYPE_BYTES, CELL_BYTES, MEASURE_BYTES, USER_BYTES, SKETCH_BYTES, BUCKET_BYTES = 4_000, 500, 700, 160, 2_200, 120
+MAX_HELD_BYTES = 256 * 1024 * 1024  # of memory, of cells; those that are kept in any case come on top
 
 Columns = Sequence[tuple[Column, Sequence[Any]]]  # each with the same numbers in units of domain/sums
 C = TypeVar("C", bound=Cell)

@@ -40,6 +40,8 @@ from chalicelib.domain.sketches import HASH_BYTES, MAX_BUCKETS, NO_FLOOR, Unique
 
 MAX_ITEM_BYTES = 350 * 1024  # of an encoded document; DynamoDB allows 400 KB with names and keys
 COMPRESSION_LEVEL = 1
+OBJECT_BYTES = 48  # of memory for each byte of JSON at most, of five users of one digit; mostly some 20
+DECODING_BYTES = 60  # while it is decoded
 # Where a document would not fit: how many values of a dimension, and buckets of a measure, are kept at each try.
 REDUCTIONS = (
     *((most_values, MAX_BUCKETS) for most_values in (800, 600, 450, 300, 200, 140, 100)),
@@ -79,8 +81,16 @@ def encode(rollups: Rollups) -> bytes:
 
 
 def decode(data: bytes, part: Part | None = None) -> Rollups:
-    """The inverse of `encode`; with `part`, only what that needs, which spares most of the time."""
-    return _rollups(orjson.loads(isal_zlib.decompress(data)), part)
+    """Return the inverse of `encode`; with `part`, only what that needs, which spares most of the time."""
+    text = isal_zlib.decompress(data)
+    found = _rollups(orjson.loads(text), part)
+    found.weight_bytes = OBJECT_BYTES * len(text)
+    return found
+
+
+def weight(data: bytes) -> int:
+    """Return how many bytes of memory `decode` may take for these, at most."""
+    return DECODING_BYTES * len(isal_zlib.decompress(data))
 
 
 def _compressed(document: Mapping[str, Any]) -> bytes:
@@ -101,7 +111,7 @@ def _document(rollups: Rollups) -> dict[str, Any]:
     if rollups.missed or OTHER in rollups:
         document["o"] = rollups.missed
         for name in types:
-            if name != OTHER and (doubt := rollups.doubt(name)):
+            if doubt := rollups.doubt(name):
                 types[name]["y"] = doubt
     return document
 
@@ -142,7 +152,7 @@ def _type_document(rollup: Rollup, numbers: Mapping[bytes, int]) -> dict[str, An
 
 
 def _bounds_document(values: Values) -> list[Any]:
-    doubts = [0 if value == OTHER else values.doubt(value) for value in sorted(values)]
+    doubts = [values.doubt(value) for value in sorted(values)]
     return [values.missed, doubts] if any(doubts) else [values.missed]
 
 

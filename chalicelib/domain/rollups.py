@@ -25,6 +25,10 @@ MAX_DIMENSION_VALUES = 1000  # per dimension, type and item; the rest is counted
 # Held while shares are added up: a value that is rare in each of them may be frequent in all. It bounds memory.
 MAX_HELD_VALUES = 20 * MAX_DIMENSION_VALUES
 OTHER = "(other)"
+MAX_MERGED_BYTES = 96 * 1024 * 1024  # of memory, of what `merge_all` holds; what is kept in any case comes on top
+# What objects take in memory, with their places in dictionaries and sets, measured and rounded up; a test holds them
+# against tracemalloc. Bytes of JSON, or of what it is packed into, say little of it.
+TYPE_BYTES, CELL_BYTES, MEASURE_BYTES, USER_BYTES, SKETCH_BYTES, BUCKET_BYTES = 2_500, 550, 750, 160, 2_200, 120
 
 Key = TypeVar("Key", int, str)
 
@@ -82,6 +86,12 @@ class Cell:
                 mine = self.measures[name] = Measure()
             mine.merge(measure)
 
+    def weight_bytes(self) -> int:
+        """Return how much memory it takes, at most."""
+        users = SKETCH_BYTES if self.users.registers is not None else USER_BYTES * len(self.users.hashes)
+        buckets = sum([len(measure.buckets) for measure in self.measures.values()])
+        return CELL_BYTES + users + MEASURE_BYTES * len(self.measures) + BUCKET_BYTES * buckets
+
 
 class Values(dict[str, Cell]):
     """A dimension's values and their events, and of how many events a value that is not named may be at most.
@@ -97,6 +107,8 @@ class Values(dict[str, Cell]):
 
     def doubt(self, value: str) -> int:
         """Return by how many events more than are told the value may be at most; 0 where its count is exact."""
+        if value == OTHER:
+            return 0  # it is what it is
         return self.missed - self[value].cleared if value in self else self.missed
 
     def merge(self, more: "Values") -> None:
@@ -144,14 +156,20 @@ class Rollup(Cell):
             for name, values in other.dimensions.items():
                 self.dimensions.setdefault(name, Values()).merge(values)
 
+    def weight_bytes(self) -> int:
+        """Return how much memory it takes, at most."""
+        cells = (cell for values in self.dimensions.values() for cell in values.values())
+        return TYPE_BYTES + Cell.weight_bytes(self) + sum(cell.weight_bytes() for cell in cells)
+
 
 class Rollups(dict[str, Rollup]):
     """An hour's rollups by event type and, beside them, the ledger of what was received in it.
 
-    `missed` is to the types what it is to the values of a dimension.
+    `missed` is to the types what it is to the values of a dimension. `weight_bytes` is how much memory they take at
+    most, where that is known without counting.
     """
 
-    __slots__ = ("ledger", "missed")
+    __slots__ = ("ledger", "missed", "weight_bytes")
 
     def __init__(
         self, types: Mapping[str, Rollup] | None = None, ledger: Ledger | None = None, missed: int = 0
@@ -159,9 +177,23 @@ class Rollups(dict[str, Rollup]):
         super().__init__(types or {})
         self.ledger = ledger or Ledger()
         self.missed = missed
+        self.weight_bytes = 0
+
+    def shed(self, most_bytes: int) -> None:
+        """Keep fewer values where it takes more memory than that, in no case fewer than an item keeps."""
+        self.weight_bytes = sum(rollup.weight_bytes() for rollup in self.values())
+        most_values = MAX_HELD_VALUES
+        while self.weight_bytes > most_bytes and most_values > MAX_DIMENSION_VALUES:
+            most_values = max(most_values // 2, MAX_DIMENSION_VALUES)
+            for rollup in self.values():
+                for values in rollup.dimensions.values():
+                    values.bound(most_values)
+            self.weight_bytes = sum(rollup.weight_bytes() for rollup in self.values())
 
     def doubt(self, event_type: str) -> int:
         """Return by how many events more than are told the type may be at most; 0 where its count is exact."""
+        if event_type == OTHER:
+            return 0
         return self.missed - self[event_type].cleared if event_type in self else self.missed
 
     def bound(self, most_types: int) -> None:
@@ -196,14 +228,20 @@ class RollupSpec:
     measures: tuple[str, ...] = ()
 
 
-def merge_all(parts: Iterable[Rollups]) -> Rollups:
-    """Return the sum of rollups by event type; the parts are left as they are."""
+def merge_all(parts: Iterable[Rollups], most_bytes: int = MAX_MERGED_BYTES) -> Rollups:
+    """Return the sum of rollups by event type; the parts are left as they are, and one at a time is looked at.
+
+    Where the sum would take more memory than `most_bytes`, rare values are counted together before the end.
+    """
     merged = Rollups()
     for part in parts:
         merged.ledger.merge(part.ledger)
         merged.missed += part.missed
         for event_type, rollup in part.items():
             merged.setdefault(event_type, Rollup()).merge(rollup)
+        merged.weight_bytes += part.weight_bytes
+        if merged.weight_bytes > most_bytes:
+            merged.shed(most_bytes // 2)
     return merged
 
 
