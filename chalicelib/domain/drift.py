@@ -5,6 +5,7 @@ an item counts rare values, or low buckets, together. Such are no differences, a
 are the most frequent ones, with all of their events, and those that are not are no more frequent than is said.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -43,21 +44,27 @@ def differences(shown: Rollup, stored: Rollup) -> Iterator[Difference]:
 
 def _values(name: str, shown: Values, stored: Values) -> Iterator[Difference]:
     told = {*shown, *stored} - {OTHER}
+    least = min((frequency(cell) for value, cell in shown.items() if value != OTHER), default=math.inf)
     left_out = stored.missed  # how frequent a value may be that is not shown
+    doubts: list[tuple[int, int]] = []
     compared = set()
     for value in sorted(told):
         if value not in shown:
-            most = frequency(stored[value]) + stored.doubt(value)
+            count = frequency(stored[value])
+            most = count + stored.doubt(value)
             left_out = max(left_out, most)
-            if most <= shown.missed:
+            if most <= shown.missed and count <= least:
                 continue
-        elif value not in stored and frequency(shown[value]) + shown.doubt(value) <= stored.missed:
-            continue
-        elif value in stored and shown.doubt(value) != stored.doubt(value):
-            yield f"{name}={value} doubt", shown.doubt(value), stored.doubt(value)
+        elif value not in stored:
+            if frequency(shown[value]) + shown.doubt(value) <= stored.missed:
+                continue
+        else:
+            doubts.append((shown.doubt(value), stored.doubt(value)))
         compared.add(value)
         yield from _cell(f"{name}={value} ", shown.get(value, NOTHING), stored.get(value, NOTHING))
     yield from _cell(f"{name}={OTHER} ", _rest(shown, compared), _rest(stored, compared))
+    if any(one != other for one, other in doubts):
+        yield f"{name} doubt", sum(one for one, _ in doubts), sum(other for _, other in doubts)
     if shown.missed > left_out:
         yield f"{name} missed", shown.missed, left_out
 
