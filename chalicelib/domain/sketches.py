@@ -8,10 +8,10 @@ import math
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable
-from collections.abc import Set as AbstractSet
 from functools import cache
 from hashlib import blake2b
 from itertools import accumulate
+from typing import cast
 
 PRECISION = 11
 REGISTERS = 1 << PRECISION
@@ -19,7 +19,7 @@ UNIQUES_STANDARD_ERROR = 1.04 / math.sqrt(REGISTERS)  # Flajolet et al. 2007: 2.
 UNIQUES_ERROR = 1.96 * UNIQUES_STANDARD_ERROR  # 95 of 100 estimates lie within
 EXACT_LIMIT = 256  # distinct hashes kept whole: below it the count is exact and the bytes are no more than a sketch's
 HASH_BYTES = 6  # most of an item's bytes; a million users of an hour then meet with a chance of 1 in 560, once
-NOBODY: AbstractSet[bytes] = frozenset()  # one for all: most cells of most facets have no users
+NOBODY = cast("set[bytes]", frozenset())  # one for all, which cannot grow: most cells of most facets have no users
 _EIGHTH_BITS = int.from_bytes(b"\x80" * REGISTERS, "big")
 HASH_BITS = 8 * HASH_BYTES - PRECISION  # that are left of a hash once it has chosen a register
 
@@ -47,19 +47,23 @@ class Uniques:
     __slots__ = ("hashes", "registers")
 
     def __init__(self, hashes: Iterable[bytes] = (), registers: bytearray | None = None) -> None:
-        self.hashes: AbstractSet[bytes] = set(hashes) if hashes else NOBODY
+        self.hashes: set[bytes] = set(hashes) if hashes else NOBODY
         self.registers = registers
         if hashes:
             self._condense()
 
-    def update(self, hashes: AbstractSet[bytes]) -> None:
+    def update(self, hashes: set[bytes]) -> None:
         """Count users by the bytes of `hash_user`."""
-        if self.registers is None:
-            self.hashes = self.hashes | hashes if self.hashes else hashes
-            self._condense()
-        else:
+        if self.registers is not None:
             for hashed in hashes:
                 _register(self.registers, hashed)
+            return
+        if self.hashes:
+            self.hashes |= hashes
+        else:
+            self.hashes = set(hashes)
+        if len(self.hashes) > EXACT_LIMIT:
+            self._condense()
 
     def merge(self, other: "Uniques") -> None:
         """Take in the users of another set."""
