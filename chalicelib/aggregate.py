@@ -7,6 +7,7 @@ reasons, tests/test_rollup_protocol.py random histories.
 """
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ import orjson
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
-from chalicelib.domain.folding import Folding, Row, row_of
+from chalicelib.domain.folding import Folding, Names, Rows
 from chalicelib.domain.partitions import unreadable_key
 from chalicelib.domain.records import BadRecord, ChunkRecord, Rewrite, read_chunk, sequence_of
 from chalicelib.domain.rollup_codec import encode_document
@@ -44,6 +45,7 @@ class Aggregator:
         Raises when a store does not answer: the batch then comes again.
         """
         shares = self.fold(records)
+        self._name_types(shares)
         for place, share in shares.items():
             self._write(place, share, records, now_ms)
         if shares:
@@ -74,7 +76,7 @@ class Aggregator:
     def _fold_events(self, batch: "_Batch", chunk: ChunkRecord, slot: int, record: Mapping[str, Any]) -> int:
         """Gather the chunk's events where they are counted; returns how many are bots', which are not."""
         user_hash = hash_user(chunk.user) if chunk.user else None
-        users: dict[int, int | None] = {}  # the user's number in an hour's folding
+        users: dict[int, int] = {}  # the user's number in an hour's folding
         received: dict[int, int] = {}  # by hour
         bots = 0
         for event in chunk.events:
@@ -85,22 +87,33 @@ class Aggregator:
                 continue
             place = batch.places.get((chunk.project, number, slot, event_type))
             if place is None:
-                name = self.rollups.names(chunk.project, [event_type], self.contracts.by_type)[event_type]
                 folding = batch.share((chunk.project, hour_of(event["occurred_at"]), slot), record).folding
-                place = folding, folding.rows_of(name, self.contracts.spec(event_type))
+                place = folding, folding.rows_of(event_type, self.contracts.spec(event_type))
                 batch.places[chunk.project, number, slot, event_type] = place
             if number not in users:
                 users[number] = place[0].user(user_hash)
-            place[1].append(row_of(event, users[number]))
+            place[1].add(event, users[number])
         record_hash = hash_of(chunk.event_id)
         for number, rows in received.items():
             share = batch.share((chunk.project, hour_of(number * HOUR_MS), slot), record)
             share.signature += Signature(rows, record_hash)
         return bots
 
+    def _name_types(self, shares: "Mapping[Place, Share]") -> None:
+        """Give the names that are left to the types that are the most frequent in the batch, not to the first ones."""
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for (project, _, _), share in shares.items():
+            counts[project].update({event_type: len(rows) for event_type, rows in share.folding.rows.items()})
+        for project, types in counts.items():
+            ranked = sorted(types, key=lambda event_type: (-types[event_type], event_type))
+            self.rollups.names(project, ranked, self.contracts.by_type)
+
+    def _names(self, project: str, hour: str) -> Names:
+        return lambda event_types: self.rollups.names(project, event_types, self.contracts.by_type, hour=hour)
+
     def _write(self, place: Place, share: "Share", records: Sequence[Mapping[str, Any]], attempt: int) -> None:
         while True:
-            body = encode_document(share.folding.document())
+            body = encode_document(share.folding.document(self._names(*place[:2])))
             last = sequence_of(records[-1])
             delta = Delta(*place, share.first, attempt, last, share.signature, attempt // 1000, body)
             there = self.rollups.put_delta(delta)
@@ -131,7 +144,7 @@ class _Batch:
     """What a stream batch comes to, and where the rows of each type gather."""
 
     shares: dict[Place, Share] = field(default_factory=dict)
-    places: dict[tuple[str, int, int, str], tuple[Folding, list[Row]]] = field(default_factory=dict)
+    places: dict[tuple[str, int, int, str], tuple[Folding, Rows]] = field(default_factory=dict)
 
     def share(self, place: Place, record: Mapping[str, Any]) -> Share:
         """What there is in a place; where there is nothing yet, it is named by the record."""

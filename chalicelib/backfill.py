@@ -41,7 +41,7 @@ WRITERS = 8  # files that are put at the same time
 
 log = logging.getLogger(__name__)
 
-Fold = Callable[[str, Iterable[dict[str, Any]]], Rollups]
+Fold = Callable[[str, str, Callable[[], Iterable[dict[str, Any]]]], Rollups]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Backfiller:
             events = list(events_of(table.to_batches()))
             if written := self.keep_sessions(work.project, hour, version, events):
                 work.sessions[hour] = written
-            truth = self.fold(work.project, events)
+            truth = self.fold(work.project, hour, events.__iter__)
             for event_type, rollup in (*truth.items(), (ALL_TYPES, all_types(truth))):
                 spec = DERIVED[ALL_TYPES] if event_type == ALL_TYPES else self.contracts.spec(event_type)
                 for facet in facets_of(spec):

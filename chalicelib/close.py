@@ -9,7 +9,6 @@ late: docs/decisions/0028.
 import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 from chalicelib import metrics
@@ -18,10 +17,9 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
 from chalicelib.domain.events import user_of
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
-from chalicelib.domain.folding import Folding
+from chalicelib.domain.hour_fold import HourFold
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.partitions import hour_folder, slot_of_tail
-from chalicelib.domain.rollup_codec import decode, encode_document
 from chalicelib.domain.rollups import Rollup, Rollups, RollupSpec, merge_all
 from chalicelib.domain.signatures import NOTHING, Signature, is_forgotten, slot_end
 from chalicelib.domain.sketches import hash_user
@@ -35,7 +33,6 @@ from chalicelib.storage.rollups_table import RollupsTable
 
 CLEAN_MS = 600_000  # no reader takes that long from the live items to the closed ones
 KEPT_MS = 3 * 3_600_000  # from an hour's begin: the last hour is told by the minute from live items alone
-FOLDED_AT_ONCE = 5000  # events; bounds memory
 ALL_SLOTS = 10**9  # of the ledger, which is in no file
 
 log = logging.getLogger(__name__)
@@ -83,7 +80,7 @@ class Closer:
         if found.upto < before.upto:  # what was late for both is in one of them already; what was closed stays right
             return Closing(False, waiting)
         keys = [hour_folder(project, hour) + name for name in held.current]
-        truth = self.fold(project, self.lake.events(keys, found.upto))
+        truth = self.fold(project, hour, lambda: self.lake.events(keys, found.upto))
         cover = Cover(before.frozen + 1, found.upto)
         self.closed.note_day(project, hour[:10], f"{hour}#{cover.epoch}")
         self._write_ledger(before, cover, live)
@@ -118,21 +115,26 @@ class Closer:
                 left = True
         return not left
 
-    def fold(self, project: str, events: Iterable[dict[str, Any]], *, note: bool = True) -> Rollups:
-        """What the events add up to; types that the project never sent are noted, unless nothing is to be written."""
-        truth = Rollups()
-        left = iter(events)
-        while share := list(islice(left, FOLDED_AT_ONCE)):
-            folding = Folding()
-            names = self.rollups.names(project, {e["event_type"] for e in share}, self.contracts.by_type, note=note)
-            for event in share:
-                if (event.get("enrichment") or {}).get("bot"):
-                    continue
-                user, event_type = user_of(event), event["event_type"]
-                number = folding.user(hash_user(user)) if user else None
-                folding.add(names[event_type], event, number, self.contracts.spec(event_type))
-            truth = merge_all([truth, decode(encode_document(folding.document()))])
-        return truth
+    def fold(
+        self, project: str, hour: str, read: Callable[[], Iterable[dict[str, Any]]], *, note: bool = True
+    ) -> Rollups:
+        """Return what the hour's events add up to; they are read twice where they have more values than memory holds.
+
+        Types that the project never sent are noted, unless nothing is to be written.
+        """
+        contracted = self.contracts.by_type
+        known = self.rollups.known(project)
+        fold = HourFold(self.contracts.spec, lambda name: name in contracted or known.names(name, hour))
+        while True:
+            for event in read():
+                if not (event.get("enrichment") or {}).get("bot"):
+                    user = user_of(event)
+                    fold.add(event["event_type"], event, hash_user(user) if user else None)
+            if not fold.again():
+                break
+        return fold.rollups(
+            lambda names: self.rollups.names(project, names, contracted, hour=hour, closing=note, note=note)
+        )
 
     def _live(self, before: Hour) -> "_Live":
         """What the merged items say that nothing covers yet; one item's rollups are in memory at a time."""

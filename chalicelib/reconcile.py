@@ -161,7 +161,8 @@ class Reconciler:
 
     def _compare(self, project: str, hour: str, keys: Iterable[str]) -> tuple[int, list[Drift], int]:
         """How many events the files hold, by what the numbers differ, and the last epoch that an item covers."""
-        truth = self.finisher.closer.fold(project, self.lake.events(list(keys)), note=False)
+        files = list(keys)
+        truth = self.finisher.closer.fold(project, hour, lambda: self.lake.events(files), note=False)
         everything = all_types(truth)
         types = {*self.history.rollups.event_types(project), *truth, ALL_TYPES}
         wanted = [(name, facet) for name in sorted(types) for facet in facets_of(self._spec(name))]

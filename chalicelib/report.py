@@ -11,7 +11,7 @@ from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, SESSIONS, facet
 from chalicelib.domain.facets import USERS as USERS_ASPECT
 from chalicelib.domain.folding import MAX_DIMENSION_LENGTH
 from chalicelib.domain.questions import CALENDAR, QUANTILES, USERS, Filter, Question
-from chalicelib.domain.rollups import OTHER, Cell, Rollup, RollupSpec, merge_values
+from chalicelib.domain.rollups import OTHER, Cell, Rollup, RollupSpec, Values
 from chalicelib.domain.sessions import REACH_HOURS
 from chalicelib.domain.sketches import QUANTILE_ERROR, UNIQUES_ERROR, quantile
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, MINUTE_MS, hour_of, hour_start_ms
@@ -21,8 +21,6 @@ EVENTS = "events"  # the metric of every event type together
 SESSIONS_METRIC = "sessions"
 MAX_POINTS = 80_000  # of all groups: some 5 MB of JSON, and a function answers with 6 at most
 NOTHING = Cell()
-
-Values = dict[str, Cell]  # of a dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +167,18 @@ def _counts(parts: Mapping[int, Rollup], question: Question, buckets: Sequence[i
 
 def _values(parts: Iterable[Rollup], question: Question) -> Values:
     """The values of the dimension, as far as the filter goes."""
-    shares = [_filtered(part.dimensions.get(question.dimension or "", {}), question.filter) for part in parts]
+    shares = [_filtered(part.dimensions.get(question.dimension or "", Values()), question.filter) for part in parts]
     if len(shares) == 1:  # as with each bucket of an hour; it is read only, as sums are
         return shares[0]
-    found: Values = {}
+    found = Values()
     for cells in shares:
-        merge_values(found, cells)
+        found.merge(cells)
     return found
 
 
 def _others(parts: Iterable[Rollup], dimension: str) -> list[Cell]:
     """What is kept of values that are not told apart; some of it may be of those that are asked for."""
-    values = (part.dimensions.get(dimension, {}) for part in parts)
+    values = (part.dimensions.get(dimension, Values()) for part in parts)
     return [cells[OTHER] for cells in values if OTHER in cells]
 
 
@@ -188,7 +186,7 @@ def _filtered(cells: Values, wanted: Filter | None) -> Values:
     if wanted is None:
         return cells
     names = {value[:MAX_DIMENSION_LENGTH] for value in wanted.values}
-    return {name: cells[name] for name in names if name in cells}
+    return Values({name: cells[name] for name in names if name in cells}, cells.missed)
 
 
 def _sum(cells: Iterable[Cell]) -> Cell:
@@ -229,7 +227,7 @@ def _groups(
 
 
 def _largest(values: Sequence[Values], question: Question) -> list[str]:
-    totals: Values = {}
+    totals: dict[str, Cell] = {}
     for cells in values:
         for name, cell in cells.items():
             if name != OTHER:

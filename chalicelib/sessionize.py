@@ -9,14 +9,14 @@ done again. Two runs at once are right as well: who finds, in the end, that part
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from chalicelib.domain.closing import NOTHING_COVERED
 from chalicelib.domain.facets import COUNTS, DERIVED, SESSIONS, facets_of, is_empty, part_of
-from chalicelib.domain.folding import Folding
-from chalicelib.domain.rollup_codec import decode, encode, encode_document
-from chalicelib.domain.rollups import Rollup, Rollups, merge_all
+from chalicelib.domain.hour_fold import MAX_HELD_BYTES, HourFold
+from chalicelib.domain.rollup_codec import encode
+from chalicelib.domain.rollups import Rollup, Rollups
 from chalicelib.domain.session_parts import parts_of, sessions_of
 from chalicelib.domain.sessions import REACH_HOURS
 from chalicelib.domain.time_windows import HOUR_MS, hour_of, hour_start_ms
@@ -26,7 +26,6 @@ from chalicelib.storage.lake import Lake
 from chalicelib.storage.session_files import NOTHING, Listed, SessionFiles, Written
 
 MAX_PASSES = 5  # of one run
-FOLDED_AT_ONCE = 100_000  # sessions; bounds memory
 SPEC = DERIVED[SESSIONS]
 
 PutNew = Callable[[str, Sequence[tuple[str, str, str, Closed]]], bool]  # project; type, facet, grain and item of each
@@ -133,19 +132,19 @@ class Sessionizer:
         self, project: str, first: str, last: str, listed: Mapping[str, Listed], at_hand: Mapping[str, Written]
     ) -> dict[str, Rollup]:
         """The sessions that began in the hours from `first` to `last`, by hour."""
-        found: dict[str, Rollup] = {}
         numbers = hour_start_ms(first) // HOUR_MS, hour_start_ms(last) // HOUR_MS
-        for parts in self.files.read(project, listed, at_hand):
-            for number, sessions in sessions_of(parts, *numbers):
-                left = iter(sessions)
-                rollups = [Rollups({SESSIONS: found.get(hour_of(number * HOUR_MS), Rollup())})]
-                while share := list(islice(left, FOLDED_AT_ONCE)):
-                    folding = Folding()
-                    for user, session in share:
-                        folding.add(SESSIONS, session, folding.user(user), SPEC)
-                    rollups = [merge_all([*rollups, decode(encode_document(folding.document()))])]
-                found[hour_of(number * HOUR_MS)] = rollups[0][SESSIONS]
-        return found
+        bound = MAX_HELD_BYTES // (numbers[1] - numbers[0] + 1)
+        folds: dict[int, HourFold] = {}
+        again = True
+        while again:
+            for parts in self.files.read(project, listed, at_hand):
+                for number, sessions in sessions_of(parts, *numbers):
+                    if number not in folds:
+                        folds[number] = HourFold(lambda _: SPEC, max_held_bytes=bound)
+                    for user, session in sessions:
+                        folds[number].add(SESSIONS, session, user)
+            again = bool([number for number, fold in folds.items() if fold.again()])
+        return {hour_of(number * HOUR_MS): fold.rollups()[SESSIONS] for number, fold in folds.items()}
 
     def _kept(self, project: str, first: str, last: str) -> Kept:
         kept: Kept = {}

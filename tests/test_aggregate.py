@@ -120,7 +120,7 @@ def test_the_types_and_users_of_a_project_are_known(stores: Stores) -> None:
 def test_made_up_types_are_bounded_and_never_those_of_contracts(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.storage.rollups_table.MAX_MADE_UP_TYPES", 3)
+    monkeypatch.setattr("chalicelib.storage.rollups_table.MAX_MADE_UP_TYPES", 6)  # half of them while hours are live
     contract = Contract("purchase", "1-0-0", "purchases", RollupSpec())
     types = [*(f"junk{i}" for i in range(6)), "purchase"]
     events = [{"event_id": f"e{i}", "event_type": t, "user_id": "u", "occurred_at": NINE} for i, t in enumerate(types)]
@@ -139,9 +139,60 @@ def test_made_up_types_are_bounded_and_never_those_of_contracts(
 def test_a_type_may_come_from_another_thread_while_those_known_are_counted(stores: Stores) -> None:
     class Meanwhile(dict[str, Any]):
         def __contains__(self, name: object) -> bool:
-            stores.rollups.known_types["demo"].add("of_the_other_thread")
+            stores.rollups.known_types["demo"].since["of_the_other_thread"] = ""
             return False
 
     stores.rollups.names("demo", ["a", "b"], {})
 
     assert stores.rollups.names("demo", ["c"], Meanwhile()) == {"c": "c"}
+
+
+def batch(*types: str, at: int = NINE) -> list[dict[str, Any]]:
+    events = [{"event_id": f"e{i}", "event_type": t, "user_id": "u", "occurred_at": at} for i, t in enumerate(types)]
+    return [stream_record(chunk, 1) for chunk in chunks_of(Message("demo", NINE, events))]
+
+
+def test_a_place_goes_to_the_types_that_are_frequent_in_the_batch_not_to_the_first(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chalicelib.storage.rollups_table.MAX_MADE_UP_TYPES", 4)
+
+    aggregator(stores).aggregate(batch("a", "b", "c", "real", "real", "d", "real"), 1000)
+
+    total = stores.rollups.read_hour("demo", HOUR).total()
+    assert {name: rollup.count for name, rollup in total.items()} == {"real": 3, "a": 1, OTHER: 3}
+    assert (total.doubt("real"), total.doubt("b")) == (0, 1)
+
+
+def test_a_type_that_comes_after_thousands_is_named_from_the_first_closed_hour_in_which_it_is_frequent(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chalicelib.storage.rollups_table.MAX_MADE_UP_TYPES", 20)
+    now = [0.0]
+    closer, other = (RollupsTable(stores.rollups.client, "rollups", clock=lambda: now[0]) for _ in range(2))
+    junk = [f"junk{n}" for n in range(50)]
+    for table in (other, closer):
+        assert list(table.names("demo", junk, {}).values()).count(OTHER) == 40
+    eight = "2026-11-21T08"
+
+    assert closer.names("demo", ["real", *junk], {}, hour=eight, closing=True, note=False)["real"] == "real"
+    assert other.names("demo", ["real"], {}) == {"real": OTHER}
+    named = closer.names("demo", ["real", *junk], {}, hour=eight, closing=True)
+
+    assert (named["real"], list(named.values()).count(OTHER)) == ("real", 40)  # a tenth of ten places
+    assert closer.names("demo", ["real"], {}, hour="2026-11-21T07") == {"real": OTHER}  # as it was closed
+    assert closer.names("demo", ["real"], {}, hour=HOUR) == {"real": "real"}
+    assert other.names("demo", ["real"], {}, hour=HOUR) == {"real": OTHER}  # until it looks again
+    now[0] = 61.0
+    assert other.names("demo", ["real"], {}, hour=HOUR) == {"real": "real"}
+    assert len(stores.rollups.event_types("demo")) == 11
+
+
+def test_a_name_that_two_give_at_once_is_given_once(stores: Stores) -> None:
+    one, two = (RollupsTable(stores.rollups.client, "rollups", clock=lambda: 0) for _ in range(2))
+    assert (one.event_types("demo"), two.names("demo", [], {})) == ([], {})
+
+    one.names("demo", ["real"], {})
+    two.names("demo", ["real"], {}, hour=HOUR, closing=True)
+
+    assert two.names("demo", ["real"], {}, hour="2026-11-21T07") == {"real": "real"}

@@ -502,3 +502,23 @@ def test_a_retried_close_takes_up_only_what_is_left(world: World) -> None:
     epoch = world.stores.hours.get("demo", HOUR).epoch
     assert world.finisher.finish_all(task, OVER) == {"closed": 1, "waiting": 0}
     assert world.stores.hours.get("demo", HOUR).epoch == epoch
+
+
+def test_a_page_that_comes_after_a_thousand_others_has_all_of_its_views(world: World) -> None:
+    crawled = [{**an_event(1), "event_id": f"c{n}", "properties": {"path": f"/crawled/{n}"}} for n in range(1_200)]
+    paths = [f"/thin/{n // 2}" if n % 3 else "/checkout" for n in range(2_100)]
+    views = [{**an_event(2), "event_id": f"v{n}", "properties": {"path": path}} for n, path in enumerate(paths)]
+    for batch in (crawled, views[:1_500], views[1_500:]):
+        world.receive(*batch)
+    question = {"metric": "page_views", "filter": "path:/checkout"}
+
+    assert world.total(**question) == 700
+    world.compact()
+    world.close()
+
+    assert world.total(**question) == 700
+    assert world.total(**question, interval="day") == 700
+    [item] = world.stores.closed.read("demo", "page_view", "n|path", "h", HOUR, HOUR)
+    values = item.rollups[""].dimensions["path"]
+    assert (values.doubt("/checkout"), values.missed, len(values)) == (0, 1, 1_001)
+    assert sum(cell.count for cell in values.values()) == 3_300

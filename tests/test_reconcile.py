@@ -20,7 +20,8 @@ from chalicelib.domain.facets import ALL_TYPES
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollup_codec import decode, encode
-from chalicelib.domain.rollups import Rollups, RollupSpec
+from chalicelib.domain.rollups import OTHER, Cell, Rollups, RollupSpec, Values
+from chalicelib.domain.sketches import Uniques
 from chalicelib.domain.time_windows import HOUR_MS, hour_of, parse_ms
 from chalicelib.reconcile import (
     AGREES,
@@ -212,12 +213,11 @@ def wrong_sum(rollups: Rollups) -> None:
 
 
 def no_users(rollups: Rollups) -> None:
-    rollups[""].users.hashes.clear()
+    rollups[""].users = Uniques()
 
 
 def other_user(rollups: Rollups) -> None:
-    rollups[""].users.hashes.pop()
-    rollups[""].users.hashes.add(b"somebody")
+    rollups[""].users = Uniques([*sorted(rollups[""].users.hashes)[1:], b"nobody"])
 
 
 def other_buckets(rollups: Rollups) -> None:
@@ -252,6 +252,33 @@ def test_every_kind_of_number_is_compared(
     assert [(d.facet, d.number, d.shown, d.stored) for d in done.drift] == told
     assert (done.state, world.hour().state, world.day().state) == (REPAIRED, AGREES, AGREES)
     assert world.answers() == right
+
+
+def first_ones(rollups: Rollups) -> None:
+    """Keep the values that came first, as an older version did, and say nothing of the others."""
+    values = rollups[""].dimensions["country"]
+    kept = Values({name: values[name] for name in values if name not in ("/checkout", OTHER)})
+    rest = Cell()
+    rest.merge(values["/checkout"])
+    rest.merge(values[OTHER])
+    rollups[""].dimensions["country"] = Values({**kept, OTHER: rest}, missed=rest.count)
+
+
+def test_a_value_that_was_left_out_for_rarer_ones_is_found_and_told_apart(world: World) -> None:
+    sales = [
+        {**a_sale(10), "event_id": f"c{n}", "properties": {"country": f"/{n:05}", "amount": 1}} for n in range(1_200)
+    ]
+    sales += [{**a_sale(10), "event_id": f"p{n}", "properties": {"country": "/checkout"}} for n in range(300)]
+    world.close(*sales)
+    assert world.hour() == Reconciled("shop", HOUR, AGREES, 1_508, [])
+    world.change("sale", f"n|country#h#{HOUR}", first_ones)
+
+    done = world.hour()
+
+    assert (done.state, world.hour().state) == (REPAIRED, AGREES)
+    assert ("n|country", "country=/checkout count", 0, 300) in [
+        (drift.facet, drift.number, drift.shown, drift.stored) for drift in done.drift
+    ]
 
 
 def test_items_that_were_lost_are_written_again(world: World) -> None:

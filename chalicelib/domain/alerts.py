@@ -18,7 +18,7 @@ from chalicelib.domain.folding import dimension_text
 from chalicelib.domain.notices import ALERT, Notice
 from chalicelib.domain.parameters import read_parameters
 from chalicelib.domain.questions import AGGREGATIONS, MEASURED, QUANTILES, USERS
-from chalicelib.domain.rollups import Cell, Rollup, Rollups
+from chalicelib.domain.rollups import Cell, Rollup, Rollups, Values
 from chalicelib.domain.sketches import quantile
 from chalicelib.domain.time_windows import MINUTE_MS, iso_ms
 
@@ -75,7 +75,7 @@ class Alert:
     def _cells(self, rollup: Rollup) -> list[Cell]:
         if self.dimension is None:
             return [rollup]
-        values = rollup.dimensions.get(self.dimension, {})
+        values = rollup.dimensions.get(self.dimension, Values())
         return [values[value] for value in self.values if value in values]
 
     def broken(self, value: float | None) -> bool:

@@ -1,14 +1,16 @@
 """By which numbers what readers are shown differs from what the events of the lake add up to.
 
 Two rollups of the same events need not be the same bytes: sums depend on the order of addition, and what does not fit
-an item counts rare values, or low buckets, together. Such are no differences.
+an item counts rare values, or low buckets, together. Such are no differences, as long as the values that are told apart
+are the most frequent ones, with all of their events, and those that are not are no more frequent than is said.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from chalicelib.domain.rollups import OTHER, Cell, Measure, Rollup
-from chalicelib.domain.sketches import collapse
+from chalicelib.domain.rollups import OTHER, Cell, Measure, Rollup, Values, frequency
+from chalicelib.domain.sketches import collapse, raise_to
 
 ROUNDING = 1e-9  # of a sum, relative to its summands; doubles have 16 digits
 NOTHING, NO_VALUES = Cell(), Measure()
@@ -37,16 +39,34 @@ def differences(shown: Rollup, stored: Rollup) -> Iterator[Difference]:
         if before != now:
             yield f"minute {minute}", before, now
     for name in sorted({*shown.dimensions, *stored.dimensions}):
-        yield from _values(name, shown.dimensions.get(name, {}), stored.dimensions.get(name, {}))
+        yield from _values(name, shown.dimensions.get(name, Values()), stored.dimensions.get(name, Values()))
 
 
-def _values(name: str, shown: Mapping[str, Cell], stored: Mapping[str, Cell]) -> Iterator[Difference]:
-    both = shown.keys() | stored.keys()
-    if OTHER in both:
-        both = (shown.keys() & stored.keys()) - {OTHER}
-        yield from _cell(f"{name}={OTHER} ", _rest(shown, both), _rest(stored, both))
-    for value in sorted(both):
+def _values(name: str, shown: Values, stored: Values) -> Iterator[Difference]:
+    told = {*shown, *stored} - {OTHER}
+    least = min((frequency(cell) for value, cell in shown.items() if value != OTHER), default=math.inf)
+    left_out = stored.missed  # how frequent a value may be that is not shown
+    doubts: list[tuple[int, int]] = []
+    compared = set()
+    for value in sorted(told):
+        if value not in shown:
+            count = frequency(stored[value])
+            most = count + stored.doubt(value)
+            left_out = max(left_out, most)
+            if most <= shown.missed and count <= least:
+                continue
+        elif value not in stored:
+            if frequency(shown[value]) + shown.doubt(value) <= stored.missed:
+                continue
+        else:
+            doubts.append((shown.doubt(value), stored.doubt(value)))
+        compared.add(value)
         yield from _cell(f"{name}={value} ", shown.get(value, NOTHING), stored.get(value, NOTHING))
+    yield from _cell(f"{name}={OTHER} ", _rest(shown, compared), _rest(stored, compared))
+    if any(one != other for one, other in doubts):
+        yield f"{name} doubt", sum(one for one, _ in doubts), sum(other for _, other in doubts)
+    if shown.missed > left_out:
+        yield f"{name} missed", shown.missed, left_out
 
 
 def _rest(values: Mapping[str, Cell], named: set[str]) -> Cell:
@@ -80,15 +100,19 @@ def _measure(shown: Measure, stored: Measure) -> Iterator[tuple[str, tuple[Numbe
         yield "min", (shown.low, stored.low)
     if shown.high != stored.high:
         yield "max", (shown.high, stored.high)
-    if not _same_buckets(shown.buckets, stored.buckets):
+    if not _same_buckets(shown, stored):
         yield "buckets", (sum(shown.buckets.values()), sum(stored.buckets.values()))
 
 
-def _same_buckets(shown: Mapping[int, int], stored: Mapping[int, int]) -> bool:
-    one, other = dict(shown), dict(stored)
-    most = min(len(one), len(other))
-    if not most:
+def _same_buckets(shown: Measure, stored: Measure) -> bool:
+    one, other = dict(shown.buckets), dict(stored.buckets)
+    if not (one and other):
         return one == other
-    collapse(one, most)
-    collapse(other, most)
+    floor = max(shown.floor, stored.floor)
+    raise_to(one, floor)
+    raise_to(other, floor)
+    if len(one) != len(other):  # an older version did not say up to where it had counted them together
+        most = min(len(one), len(other))
+        collapse(one, most)
+        collapse(other, most)
     return one == other

@@ -10,9 +10,9 @@ A facet's content is a rollup of which the rest is empty, so it merges and is en
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from chalicelib.domain.rollups import Cell, Measure, Rollup, Rollups, RollupSpec
+from chalicelib.domain.rollups import Cell, Measure, Rollup, Rollups, RollupSpec, Values
 
 COUNTS = "n"
 USERS = "u"
@@ -62,9 +62,9 @@ def part_of(rollup: Rollup, facet: str) -> Rollup:
     aspect, _, dimension = facet.partition("|")
     cut = _aspect(aspect)
     if dimension:
-        values = rollup.dimensions.get(dimension, {})
+        values = rollup.dimensions.get(dimension, Values())
         cells = {value: cut(cell) for value, cell in values.items()}
-        return Rollup(dimensions={dimension: cells} if cells else {})
+        return Rollup(dimensions={dimension: Values(cells, values.missed)} if cells else {})
     part = cut(rollup)
     minutes = rollup.minutes if aspect == COUNTS else {}
     return Rollup(part.count, part.users, part.measures, minutes)
@@ -86,19 +86,23 @@ def all_types(rollups: Rollups) -> Rollup:
     total = Rollup()
     for rollup in rollups.values():
         total.merge(Rollup(rollup.count, rollup.users, {}, rollup.minutes))
-    types = {name: Cell(rollup.count, rollup.users) for name, rollup in rollups.items()}
-    total.dimensions["event_type"] = types
+    types = {name: Cell(rollup.count, rollup.users, cleared=rollup.cleared) for name, rollup in rollups.items()}
+    total.dimensions["event_type"] = Values(types, rollups.missed)
     return total
 
 
 def _aspect(aspect: str) -> Callable[[Cell], Cell]:
     if aspect == COUNTS:
-        return lambda cell: Cell(cell.count, measures={k: _without_buckets(m) for k, m in cell.measures.items()})
+        return lambda cell: Cell(
+            cell.count, measures={k: _without_buckets(m) for k, m in cell.measures.items()}, cleared=cell.cleared
+        )
     if aspect == USERS:
-        return lambda cell: Cell(users=cell.users)
+        return lambda cell: Cell(users=cell.users, cleared=cell.cleared)
     measure = aspect.removeprefix("q:")
-    return lambda cell: Cell(measures={measure: cell.measures[measure]} if measure in cell.measures else {})
+    return lambda cell: Cell(
+        measures={measure: cell.measures[measure]} if measure in cell.measures else {}, cleared=cell.cleared
+    )
 
 
 def _without_buckets(measure: Measure) -> Measure:
-    return replace(measure, buckets={})
+    return Measure(measure.count, measure.total, measure.low, measure.high)

@@ -1,12 +1,13 @@
 """From events to rollups: the one place that says how an event is counted.
 
-Rows are collected by hour and type and then folded column by column, straight into the form that is encoded: the
-fold runs once for every event that is stored, and objects on the way would cost more than the counting.
+Of each event the columns that its contract names are put down by type, and then folded column by column, straight into
+the form that is encoded: the fold runs once for every event that is stored, and objects on the way would cost more than
+the counting. So what memory holds grows with what is counted, never with what else the events carry.
 """
 
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,155 +15,206 @@ import orjson
 
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollup_codec import columns_of
-from chalicelib.domain.rollups import MAX_DIMENSION_VALUES, OTHER, RollupSpec, finite
+from chalicelib.domain.rollups import MAX_DIMENSION_VALUES, OTHER, RollupSpec
 from chalicelib.domain.sketches import bucket_of
+from chalicelib.domain.sums import exact_sum
 
 MAX_DIMENSION_LENGTH = 128  # characters of a value that are kept
+NOBODY = -1  # the number of an event without a user
 NOTHING: Mapping[str, Any] = {}
 
-Row = tuple[int | None, int, Mapping[str, Any], Mapping[str, Any]]  # user's number, epoch ms, properties, enrichment
+Names = Callable[[Sequence[str]], Mapping[str, str]]  # of types, the most frequent first: under which each is counted
+
+
+class Rows:
+    """The events of one type, each as a place in lists of what is counted of it."""
+
+    __slots__ = ("measures", "minutes", "users", "values")
+
+    def __init__(self, spec: RollupSpec) -> None:
+        self.users: list[Any] = []  # who did it, as the one who adds numbers or names them
+        self.minutes: list[int] = []
+        self.values: dict[str, dict[str, list[int]]] = {name: {} for name in spec.dimensions}  # the places of each
+        # In order of their names, as the codec reads them: a cell names no measure.
+        self.measures: dict[str, list[float | None]] = {name: [] for name in sorted(spec.measures)}
+
+    def add(self, event: Mapping[str, Any], user: Any) -> None:
+        """Put down what is counted of a stored event."""
+        place = len(self.users)
+        self.users.append(user)
+        self.minutes.append(event["occurred_at"] // 60_000 % 60)
+        properties = event.get("properties") or NOTHING
+        for name, numbers in self.measures.items():
+            number = properties.get(name)  # as a float: sums of integers could pass 64 bits; and -0.0 as 0.0
+            numbers.append((float(number) or 0.0) if number.__class__ is float or number.__class__ is int else None)
+        enrichment = event.get("enrichment") or NOTHING
+        for name, groups in self.values.items():
+            value = properties.get(name)
+            if value is None:
+                value = enrichment.get(name)
+                if value is None:
+                    continue
+            if value.__class__ is not str:
+                value = dimension_text(value)
+            group = groups.get(value)
+            if group is not None:
+                group.append(place)
+            else:
+                groups.setdefault(value[:MAX_DIMENSION_LENGTH], []).append(place)
+
+    def __len__(self) -> int:
+        """How many events there are."""
+        return len(self.users)
+
+    def columns(self) -> "list[Column]":
+        """The measures that have a number anywhere."""
+        return [
+            Column(name, numbers, [None if number is None else bucket_of(number) for number in numbers])
+            for name, numbers in self.measures.items()
+            if any(number is not None for number in numbers)
+        ]
+
+
+@dataclass(slots=True)
+class Column:
+    """A measure's number at each place, and its quantile bucket; None where there is no number."""
+
+    name: str
+    values: Sequence[Any]
+    buckets: Sequence[Any]
+
+    def one(self, place: int) -> list[Any] | None:
+        """The values of one event, as they are encoded."""
+        value = self.values[place]
+        return None if value is None else [1, value, value, value, [[self.buckets[place]], [1]]]
+
+    def some(self, places: Sequence[int]) -> list[Any] | None:
+        """The values of some events."""
+        values, buckets = self.values, self.buckets
+        return _measure([values[i] for i in places], [buckets[i] for i in places])
+
+    def all(self) -> list[Any] | None:
+        """The values of all events."""
+        return _measure(self.values, self.buckets)
 
 
 @dataclass(slots=True)
 class Folding:
-    """The events of one project and hour on their way to a document of `rollup_codec`, and the hour's ledger."""
+    """The events of one project and hour on their way to a document of `rollup_codec`, and the hour's ledger.
 
-    rows: dict[str, tuple[RollupSpec, list[Row]]] = field(default_factory=dict)  # by the type's name
-    users: dict[bytes, int] = field(default_factory=dict)  # hash -> its number in the document
+    The same events give the same document, in whatever order they come.
+    """
+
+    rows: dict[str, Rows] = field(default_factory=dict)  # by event type
+    users: dict[bytes, int] = field(default_factory=dict)  # hash -> its number in `rows`
     ledger: Ledger = field(default_factory=Ledger)
 
-    def user(self, user_hash: bytes | None) -> int | None:
-        """The number that stands for a user in `add`."""
-        return None if user_hash is None else self.users.setdefault(user_hash, len(self.users))
+    def user(self, user_hash: bytes | None) -> int:
+        """Return the number that stands for a user in `add`."""
+        return NOBODY if user_hash is None else self.users.setdefault(user_hash, len(self.users))
 
-    def add(self, name: str, event: Mapping[str, Any], user: int | None, spec: RollupSpec) -> None:
-        """Count one stored event under the name of its type (or OTHER)."""
-        self.rows_of(name, spec).append(row_of(event, user))
+    def add(self, event_type: str, event: Mapping[str, Any], user: int, spec: RollupSpec) -> None:
+        """Count one stored event."""
+        self.rows_of(event_type, spec).add(event, user)
 
-    def rows_of(self, name: str, spec: RollupSpec) -> list[Row]:
-        """Where the rows of a type gather, for who has many of them."""
-        found = self.rows.get(name)
+    def rows_of(self, event_type: str, spec: RollupSpec) -> Rows:
+        """Return where the events of a type gather, for callers that have many of them."""
+        found = self.rows.get(event_type)
         if found is None:
-            found = self.rows[name] = spec, []
-        return found[1]
+            found = self.rows[event_type] = Rows(spec)
+        return found
 
-    def document(self) -> dict[str, Any]:
-        """The rollups as `rollup_codec.encode_document` takes them."""
-        return {
-            "users": b64encode(b"".join(self.users)).decode(),
-            "types": {name: _fold(rows, spec) for name, (spec, rows) in self.rows.items()},
+    def types(self) -> list[str]:
+        """The event types, the most frequent first."""
+        return sorted(self.rows, key=lambda name: (-len(self.rows[name]), name))
+
+    def document(self, names: Names | None = None) -> dict[str, Any]:
+        """Return the rollups as `rollup_codec.encode_document` takes them; `names` says under which names types count.
+
+        Types that it calls OTHER are counted together.
+        """
+        ordered = sorted(self.users)
+        numbers = [NOBODY] * (len(ordered) + 1)  # the last is for NOBODY
+        for number, user_hash in enumerate(ordered):
+            numbers[self.users[user_hash]] = number
+        named = names(self.types()) if names else {}
+        told = {name: _fold(rows, numbers) for name, rows in self.rows.items() if named.get(name) != OTHER}
+        document: dict[str, Any] = {
+            "users": b64encode(b"".join(ordered)).decode(),
+            "types": told,
             "ledger": self.ledger.to_json(),
         }
+        if len(told) < len(self.rows):
+            others = [rows for name, rows in self.rows.items() if name not in told]
+            together = Rows(RollupSpec())
+            for rows in others:
+                together.users += rows.users
+                together.minutes += rows.minutes
+            told[OTHER] = _fold(together, numbers)
+            document["o"] = max(map(len, others))
+        return document
 
 
-def row_of(event: Mapping[str, Any], user: int | None) -> Row:
-    """What is counted of a stored event."""
-    return user, event["occurred_at"], event.get("properties") or NOTHING, event.get("enrichment") or NOTHING
-
-
-def _fold(rows: Sequence[Row], spec: RollupSpec) -> dict[str, Any]:
-    users = [row[0] for row in rows]
-    # In order of their names, as the codec reads them: a cell names no measure.
-    columns = [column for name in sorted(spec.measures) if (column := _Column.of(name, rows)) is not None]
-    rollup: dict[str, Any] = {
-        "n": len(rows),
-        "u": _distinct(users),
-        "t": columns_of(Counter([row[1] // 60_000 % 60 for row in rows])),
-    }
+def _fold(rows: Rows, numbers: Sequence[int]) -> dict[str, Any]:
+    users = [numbers[user] for user in rows.users]
+    columns = rows.columns()
+    rollup: dict[str, Any] = {"n": len(rows), "u": _distinct(users), "t": columns_of(Counter(rows.minutes))}
     if columns:
         rollup["m"] = {column.name: column.all() for column in columns}
-    if spec.dimensions and (dimensions := _dimensions(frozenset(spec.dimensions), rows)):
-        rollup["d"] = {
-            name: {value: _cell(indexes, users, columns) for value, indexes in groups.items()}
-            for name, groups in dimensions.items()
-        }
+    found = {name: groups for name, groups in rows.values.items() if groups}
+    if not found:
+        return rollup
+    bounds = {}
+    for name, groups in found.items():
+        if len(groups) > MAX_DIMENSION_VALUES:
+            found[name], bounds[name] = _most_frequent(groups)
+        elif OTHER in groups:
+            bounds[name] = [0]
+    rollup["d"] = {
+        name: {value: _cell(places, users, columns) for value, places in groups.items()}
+        for name, groups in found.items()
+    }
+    if bounds:
+        rollup["x"] = bounds
     return rollup
 
 
-def _dimensions(names: frozenset[str], rows: Sequence[Row]) -> dict[str, dict[str, list[int]]]:
-    """The rows' numbers by dimension and value. Most events have few of a contract's dimensions."""
-    found: dict[str, dict[str, list[int]]] = {name: {} for name in names}
-    for index, (_, _, properties, enrichment) in enumerate(rows):
-        for source in (properties, enrichment) if enrichment else (properties,):
-            for name in names.intersection(source):
-                value = source[name]
-                if value is None or (source is enrichment and properties.get(name) is not None):
-                    continue
-                if value.__class__ is not str:
-                    value = dimension_text(value)
-                group = found[name].get(value)
-                if group is not None:
-                    group.append(index)
-                else:
-                    _begin(found[name], value, index)
-    return {name: groups for name, groups in found.items() if groups}
+def _most_frequent(groups: dict[str, list[int]]) -> tuple[dict[str, list[int]], list[int]]:
+    """The values that are kept, the others as OTHER, and how many events one of those has at most."""
+    others = groups.get(OTHER, [])
+    ranked = sorted((pair for pair in groups.items() if pair[0] != OTHER), key=lambda pair: (-len(pair[1]), pair[0]))
+    left_out = ranked[MAX_DIMENSION_VALUES:]
+    if not left_out:
+        return groups, [0]
+    kept = dict(ranked[:MAX_DIMENSION_VALUES])
+    kept[OTHER] = [place for _, places in left_out for place in places] + others
+    return kept, [len(left_out[0][1])]
 
 
-def _begin(groups: dict[str, list[int]], value: str, index: int) -> None:
-    """A value that has no group yet, or only under its first characters, or is one too many."""
-    value = value[:MAX_DIMENSION_LENGTH]
-    if value in groups or len(groups) < MAX_DIMENSION_VALUES:
-        groups.setdefault(value, []).append(index)
-    else:
-        groups.setdefault(OTHER, []).append(index)
+def _cell(places: Sequence[int], users: Sequence[int], columns: Sequence[Column]) -> list[Any]:
+    if len(places) > 1:
+        return [len(places), _distinct([users[i] for i in places]), *[column.some(places) for column in columns]]
+    place = places[0]
+    user = users[place]
+    return [1, [] if user == NOBODY else [user], *[column.one(place) for column in columns]]
 
 
-def _cell(indexes: Sequence[int], users: Sequence[int | None], columns: "Sequence[_Column]") -> list[Any]:
-    if len(indexes) > 1:
-        some_users = _distinct([users[index] for index in indexes])
-        return [len(indexes), some_users, *[column.some(indexes) for column in columns]]
-    index = indexes[0]
-    user = users[index]
-    return [1, [] if user is None else [user], *[column.one(index) for column in columns]]
-
-
-def _distinct(users: Sequence[int | None]) -> list[int]:
+def _distinct(users: Sequence[int]) -> list[int]:
     found = set(users)
-    found.discard(None)
-    return list(found)  # type: ignore[arg-type]
+    found.discard(NOBODY)
+    return sorted(found)
 
 
-@dataclass(slots=True)
-class _Column:
-    """A measure's value in each row, and its quantile bucket; None where there is no number."""
-
-    name: str
-    values: list[float | None]
-    buckets: list[int | None]
-
-    @classmethod
-    def of(cls, name: str, rows: Sequence[Row]) -> "_Column | None":
-        found = [row[2].get(name) for row in rows]
-        values = [
-            float(v) if v.__class__ is float or v.__class__ is int else None  # sums of integers could pass 64 bits
-            for v in found
-        ]
-        if not any(v is not None for v in values):
-            return None
-        return cls(name, values, [None if v is None else bucket_of(v) for v in values])
-
-    def one(self, index: int) -> list[Any] | None:
-        value = self.values[index]
-        return None if value is None else [1, value, value, value, [[self.buckets[index]], [1]]]
-
-    def some(self, indexes: Sequence[int]) -> list[Any] | None:
-        values, buckets = self.values, self.buckets
-        return _measure([values[i] for i in indexes], [buckets[i] for i in indexes])
-
-    def all(self) -> list[Any] | None:
-        return _measure(self.values, self.buckets)
-
-
-def _measure(values: Sequence[float | None], buckets: Sequence[int | None]) -> list[Any] | None:
+def _measure(values: Sequence[Any], buckets: Sequence[Any]) -> list[Any] | None:
     numbers = [value for value in values if value is not None]
     if not numbers:
         return None
     counts = Counter(bucket for bucket in buckets if bucket is not None)
-    return [len(numbers), finite(sum(numbers)), min(numbers), max(numbers), columns_of(counts)]
+    return [len(numbers), exact_sum(numbers), min(numbers), max(numbers), columns_of(counts)]
 
 
 def dimension_text(value: object) -> str:
-    """A dimension value as it is shown and filtered by."""
+    """Return a dimension value as it is shown and filtered by."""
     if isinstance(value, str):
         return value[:MAX_DIMENSION_LENGTH]
     return orjson.dumps(value).decode()[:MAX_DIMENSION_LENGTH]

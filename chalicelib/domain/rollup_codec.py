@@ -3,17 +3,22 @@
 The document, compressed JSON with short names:
 
 users   the hashes of all users who are kept whole, one after another, as base64
-types   by name {n: count, u: users, t: minutes, m: {measure: values}, d: {dimension: {value: cell}}}
+types   by name {n: count, u: users, t: minutes, m: {measure: values}, d: {dimension: {value: cell}}, x: bounds,
+        y: doubt of the type}
 cell    [count, users, values of the first measure of `m`, of the second, …]
 users   of a type or cell: the numbers of hashes, or the registers of a sketch as base64
 values  [count, sum, min, max, counts of the buckets], or null where there are none
 counts  [[key, …], [count, …]], of minutes and of buckets: as `Folding` tells them, or as text, which only who needs
-        them has to parse
+        them has to parse; of buckets a third column is their floor, where there is one
+bounds  by dimension [missed] or [missed, [doubt, …]], in the order of the values; of each that has OTHER or misses any.
+        Where OTHER has none, an older version wrote it, which did not know: then any value may be in it
+o       how many events a type that is not named has at most, `missed` of the types
 ledger  domain/ledger.py
 """
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -21,23 +26,37 @@ from isal import isal_zlib
 
 from chalicelib.domain.facets import COUNTS, OVERVIEW, USERS, Part, quantiles_of
 from chalicelib.domain.ledger import Ledger
-from chalicelib.domain.rollups import MAX_DIMENSION_VALUES, OTHER, Cell, Measure, Rollup, Rollups, bound
-from chalicelib.domain.sketches import HASH_BYTES, MAX_BUCKETS, Uniques, collapse
+from chalicelib.domain.rollups import (
+    MAX_DIMENSION_VALUES,
+    OTHER,
+    Cell,
+    Measure,
+    Rollup,
+    Rollups,
+    Values,
+    frequency,
+)
+from chalicelib.domain.sketches import HASH_BYTES, MAX_BUCKETS, NO_FLOOR, Uniques
 
 MAX_ITEM_BYTES = 350 * 1024  # of an encoded document; DynamoDB allows 400 KB with names and keys
 COMPRESSION_LEVEL = 1
+OBJECT_BYTES = 48  # of memory for each byte of JSON at most, of five users of one digit; mostly some 20
+DECODING_BYTES = 60  # while it is decoded
 # Where a document would not fit: how many values of a dimension, and buckets of a measure, are kept at each try.
-REDUCTIONS = ((200, MAX_BUCKETS), (50, 1024), (10, 512), (0, 128))
+REDUCTIONS = (
+    *((most_values, MAX_BUCKETS) for most_values in (800, 600, 450, 300, 200, 140, 100)),
+    *((70, 1024), (50, 1024), (30, 1024), (20, 512), (10, 512), (5, 256), (0, 128)),
+)
 
 
 def encode_document(document: Mapping[str, Any]) -> bytes:
-    """A document as the bytes of an item; reduced as `encode` does where it would not fit."""
+    """Return a document as the bytes of an item; reduced as `encode` does where it would not fit."""
     data = _compressed(document)
     return data if len(data) <= MAX_ITEM_BYTES else encode(_rollups(document))
 
 
 def encode(rollups: Rollups) -> bytes:
-    """Rollups as compressed JSON that fits an item; the same rollups give the same bytes.
+    """Return rollups as compressed JSON that fits an item; the same rollups give the same bytes.
 
     Where they would not fit, they are reduced: rare values of the dimensions are counted as OTHER, low values of the
     measures together, and at last rare types as OTHER. The count of all events stays exact.
@@ -45,21 +64,33 @@ def encode(rollups: Rollups) -> bytes:
     for rollup in rollups.values():
         _reduce(rollup, MAX_DIMENSION_VALUES, MAX_BUCKETS)
     data = _compressed(_document(rollups))
+    kept = MAX_DIMENSION_VALUES
     for most_values, most_buckets in REDUCTIONS:
         if len(data) <= MAX_ITEM_BYTES:
             break
+        if most_values * len(data) > kept * MAX_ITEM_BYTES:
+            continue  # frequent values take more bytes than rare ones, so these would not fit either
         for rollup in rollups.values():
             _reduce(rollup, most_values, most_buckets)
         data = _compressed(_document(rollups))
+        kept = most_values
     while len(data) > MAX_ITEM_BYTES and len(rollups) > 1:
-        _bound_types(rollups, len(rollups) // 2)
+        rollups.bound(len(rollups) // 2)
         data = _compressed(_document(rollups))
     return data
 
 
 def decode(data: bytes, part: Part | None = None) -> Rollups:
-    """The inverse of `encode`; with `part`, only what that needs, which spares most of the time."""
-    return _rollups(orjson.loads(isal_zlib.decompress(data)), part)
+    """Return the inverse of `encode`; with `part`, only what that needs, which spares most of the time."""
+    text = isal_zlib.decompress(data)
+    found = _rollups(orjson.loads(text), part)
+    found.weight_bytes = OBJECT_BYTES * len(text)
+    return found
+
+
+def weight(data: bytes) -> int:
+    """Return how many bytes of memory `decode` may take for these, at most."""
+    return DECODING_BYTES * len(isal_zlib.decompress(data))
 
 
 def _compressed(document: Mapping[str, Any]) -> bytes:
@@ -75,7 +106,14 @@ def _document(rollups: Rollups) -> dict[str, Any]:
         )
     }
     types = {name: _type_document(rollup, numbers) for name, rollup in rollups.items()}
-    return {"users": b64encode(b"".join(numbers)).decode(), "types": types, "ledger": rollups.ledger.to_json()}
+    users = b64encode(b"".join(numbers)).decode()
+    document: dict[str, Any] = {"users": users, "types": types, "ledger": rollups.ledger.to_json()}
+    if rollups.missed or OTHER in rollups:
+        document["o"] = rollups.missed
+        for name in types:
+            if doubt := rollups.doubt(name):
+                types[name]["y"] = doubt
+    return document
 
 
 def _cells(rollup: Rollup) -> list[Cell]:
@@ -103,7 +141,19 @@ def _type_document(rollup: Rollup, numbers: Mapping[bytes, int]) -> dict[str, An
             }
             for name, values in rollup.dimensions.items()
         }
+        bounds = {
+            name: _bounds_document(values)
+            for name, values in rollup.dimensions.items()
+            if values.missed or OTHER in values
+        }
+        if bounds:
+            document["x"] = bounds
     return document
+
+
+def _bounds_document(values: Values) -> list[Any]:
+    doubts = [values.doubt(value) for value in sorted(values)]
+    return [values.missed, doubts] if any(doubts) else [values.missed]
 
 
 def _users_document(users: Uniques, numbers: Mapping[bytes, int]) -> list[int] | str:
@@ -115,7 +165,10 @@ def _users_document(users: Uniques, numbers: Mapping[bytes, int]) -> list[int] |
 def _values_document(measure: Measure | None) -> list[Any] | None:
     if measure is None:
         return None
-    return [measure.count, measure.total, measure.low, measure.high, _counts_document(measure.buckets)]
+    columns: list[Any] = columns_of(measure.buckets)
+    if measure.floor != NO_FLOOR:
+        columns.append([measure.floor])
+    return [measure.count, measure.total, measure.low, measure.high, orjson.dumps(columns).decode()]
 
 
 def _counts_document(counts: Mapping[int, int]) -> str:
@@ -127,10 +180,18 @@ def _rollups(document: Mapping[str, Any], part: Part | None = None) -> Rollups:
     if part is None or part == OVERVIEW:
         hashes = _hashes(document["users"])
         rollups = {name: _type(data, hashes, counted=part == OVERVIEW) for name, data in types.items()}
-        return Rollups(rollups, Ledger.from_json(document["ledger"]))
-    names = types if part.event_type is None else types.keys() & {part.event_type}
-    hashes = _hashes(document["users"]) if part.aspect == USERS else []
-    return Rollups({name: _part(types[name], hashes, part) for name in names})
+        found = Rollups(rollups, Ledger.from_json(document["ledger"]))
+    else:
+        names = types if part.event_type is None else types.keys() & {part.event_type}
+        hashes = _hashes(document["users"]) if part.aspect == USERS else []
+        found = Rollups({name: _part(types[name], hashes, part) for name in names})
+    if "o" in document:
+        found.missed = document["o"]
+        for name, rollup in found.items():
+            rollup.cleared = found.missed - types[name].get("y", 0)
+    elif OTHER in types:
+        found.missed = types[OTHER]["n"]
+    return found
 
 
 def _hashes(users: str) -> list[bytes]:
@@ -148,10 +209,21 @@ def _part(data: Mapping[str, Any], hashes: Sequence[bytes], part: Part) -> Rollu
             value: Cell(cell[0]) if part.totals else _cut(part.aspect, cell, names, hashes)
             for value, cell in cells.items()
         }
-        return Rollup(dimensions={part.dimension: values} if values else {})
+        return Rollup(dimensions={part.dimension: _bounded(data, part.dimension, values)} if values else {})
     cell = _cut(part.aspect, [data["n"], data["u"], *data.get("m", {}).values()], names, hashes)
     minutes = _counts(data["t"]) if part.aspect == COUNTS else {}
     return Rollup(cell.count, cell.users, cell.measures, minutes)
+
+
+def _bounded(data: Mapping[str, Any], dimension: str, cells: dict[str, Cell]) -> Values:
+    """A dimension's cells, in the order they were written in, with what is known of those that are not told apart."""
+    bounds = data.get("x", {}).get(dimension)
+    if bounds is None:
+        return Values(cells, frequency(cells[OTHER]) if OTHER in cells else 0)
+    missed, doubts = bounds[0], bounds[1] if len(bounds) > 1 else repeat(0)
+    for cell, doubt in zip(cells.values(), doubts, strict=False):
+        cell.cleared = missed - doubt
+    return Values(cells, missed)
 
 
 def _cut(aspect: str, cell: Sequence[Any], names: Sequence[str], hashes: Sequence[bytes]) -> Cell:
@@ -181,7 +253,8 @@ def _type(data: Mapping[str, Any], hashes: Sequence[bytes], *, counted: bool = F
         measures={name: _measure(values) for name, values in measures.items() if values},
         minutes=_counts(data["t"]),
         dimensions={
-            name: {value: cell(*kept) for value, kept in cells.items()} for name, cells in data.get("d", {}).items()
+            name: _bounded(data, name, {value: cell(*kept) for value, kept in cells.items()})
+            for name, cells in data.get("d", {}).items()
         },
     )
 
@@ -193,8 +266,9 @@ def _users(data: list[int] | str, hashes: Sequence[bytes]) -> Uniques:
 
 
 def _measure(values: Sequence[Any]) -> Measure:
-    count, total, low, high, buckets = values
-    return Measure(count, total, low, high, _counts(buckets))
+    count, total, low, high, columns = values
+    keys, counts, *floor = orjson.loads(columns) if isinstance(columns, str) else columns
+    return Measure(count, total, low, high, dict(zip(keys, counts, strict=True)), floor[0][0] if floor else NO_FLOOR)
 
 
 def columns_of(counts: Mapping[int, int]) -> list[list[int]]:
@@ -210,20 +284,7 @@ def _counts(columns: Sequence[Sequence[int]] | str) -> dict[int, int]:
 
 def _reduce(rollup: Rollup, most_values: int, most_buckets: int) -> None:
     for values in rollup.dimensions.values():
-        bound(values, most_values)
+        values.bound(most_values)
     for cell in _cells(rollup):
         for measure in cell.measures.values():
-            collapse(measure.buckets, most_buckets)
-
-
-def _bound_types(rollups: Rollups, most_types: int) -> None:
-    """Count the rarest types together, first those without dimensions and measures, which have no contract."""
-    other = rollups.pop(OTHER, Rollup())
-
-    def worth(pair: tuple[str, Rollup]) -> tuple[bool, int]:
-        return bool(pair[1].dimensions or pair[1].measures), pair[1].count
-
-    for name, rollup in sorted(rollups.items(), key=worth)[: max(len(rollups) - most_types, 0)]:
-        other.merge(rollup)
-        del rollups[name]
-    rollups[OTHER] = other
+            measure.collapse(most_buckets)

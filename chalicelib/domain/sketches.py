@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from hashlib import blake2b
 from itertools import accumulate
+from typing import cast
 
 PRECISION = 11
 REGISTERS = 1 << PRECISION
@@ -18,6 +19,7 @@ UNIQUES_STANDARD_ERROR = 1.04 / math.sqrt(REGISTERS)  # Flajolet et al. 2007: 2.
 UNIQUES_ERROR = 1.96 * UNIQUES_STANDARD_ERROR  # 95 of 100 estimates lie within
 EXACT_LIMIT = 256  # distinct hashes kept whole: below it the count is exact and the bytes are no more than a sketch's
 HASH_BYTES = 6  # most of an item's bytes; a million users of an hour then meet with a chance of 1 in 560, once
+NOBODY = cast("set[bytes]", frozenset())  # one for all, which cannot grow: most cells of most facets have no users
 _EIGHTH_BITS = int.from_bytes(b"\x80" * REGISTERS, "big")
 HASH_BITS = 8 * HASH_BYTES - PRECISION  # that are left of a hash once it has chosen a register
 
@@ -28,6 +30,7 @@ _LOG_LARGEST = math.log(sys.float_info.max)  # the bucket of the largest numbers
 ZERO_BUCKET = -10_000  # for values under 1e-9, which no bucket of ours distinguishes from zero
 SMALLEST = 1e-9
 MAX_BUCKETS = 2048  # of one measure; values over more than 17 powers of ten are needed to fill them
+NO_FLOOR = -1_000_000  # below every bucket: no values are counted in a higher one than their own
 
 
 def hash_user(user: str) -> bytes:
@@ -44,29 +47,32 @@ class Uniques:
     __slots__ = ("hashes", "registers")
 
     def __init__(self, hashes: Iterable[bytes] = (), registers: bytearray | None = None) -> None:
-        self.hashes: set[bytes] = set(hashes)
+        self.hashes: set[bytes] = set(hashes) if hashes else NOBODY
         self.registers = registers
-        if self.hashes:
+        if hashes:
             self._condense()
 
-    def add(self, hashed: bytes) -> None:
-        """Count a user by the bytes of `hash_user`."""
-        if self.registers is None:
-            self.hashes.add(hashed)
-            if len(self.hashes) > EXACT_LIMIT:
-                self._condense()
+    def update(self, hashes: set[bytes]) -> None:
+        """Count users by the bytes of `hash_user`."""
+        if self.registers is not None:
+            for hashed in hashes:
+                _register(self.registers, hashed)
+            return
+        if self.hashes:
+            self.hashes |= hashes
         else:
-            _register(self.registers, hashed)
+            self.hashes = set(hashes)
+        if len(self.hashes) > EXACT_LIMIT:
+            self._condense()
 
     def merge(self, other: "Uniques") -> None:
         """Take in the users of another set."""
-        if not other.hashes and other.registers is None:
-            return
         if other.registers is not None:
             mine = self.registers
             self.registers = bytearray(other.registers if mine is None else _larger(mine, other.registers))
-        self.hashes |= other.hashes
-        self._condense()
+            self._condense()
+        elif other.hashes:
+            self.update(other.hashes)
 
     def estimate(self) -> int:
         """How many distinct users there are."""
@@ -94,7 +100,7 @@ class Uniques:
             self.registers = bytearray(REGISTERS)
         for hashed in self.hashes:
             _register(self.registers, hashed)
-        self.hashes = set()
+        self.hashes = NOBODY
 
 
 def _larger(one: bytearray, other: bytearray) -> bytes:
@@ -179,15 +185,25 @@ def _bucket_value(bucket: int) -> float:
     return math.exp(min(bucket * _LOG_GAMMA, _LOG_LARGEST)) * (2 / (_GAMMA + 1))
 
 
-def collapse(buckets: dict[int, int], most: int) -> None:
-    """Count the lowest values together where there are more buckets than `most`, as DDSketch does.
+def collapse(buckets: dict[int, int], most: int) -> int:
+    """Count the lowest values together where there are more buckets than `most`, as DDSketch does; return their bucket.
 
-    Low quantiles of so wide a spread are then too high; the upper ones keep their bound.
+    Low quantiles of so wide a spread are then too high; the upper ones keep their bound. Of several shares, the same
+    buckets are kept whichever are collapsed before they are added.
     """
-    if len(buckets) > most:
-        ordered = sorted(buckets)
-        lowest = ordered[: len(ordered) - most + 1]
-        buckets[lowest[-1]] = sum(buckets.pop(bucket) for bucket in lowest)
+    if len(buckets) <= most:
+        return NO_FLOOR
+    ordered = sorted(buckets)
+    lowest = ordered[: len(ordered) - most + 1]
+    buckets[lowest[-1]] = sum(buckets.pop(bucket) for bucket in lowest)
+    return lowest[-1]
+
+
+def raise_to(buckets: dict[int, int], floor: int) -> None:
+    """Count the values below the bucket `floor` in it."""
+    lower = [bucket for bucket in buckets if bucket < floor]
+    if lower:
+        buckets[floor] = buckets.get(floor, 0) + sum(buckets.pop(bucket) for bucket in lower)
 
 
 def quantile(buckets: dict[int, int], q: float) -> float | None:

@@ -9,7 +9,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load, valid
 
 from chalicelib.domain.facets import COUNTS, USERS, facet_of, quantiles_of
 from chalicelib.domain.parameters import read_parameters
-from chalicelib.domain.rollups import OTHER, Cell, Measure, Rollup, RollupSpec
+from chalicelib.domain.rollups import OTHER, Cell, Measure, Rollup, RollupSpec, Values
 from chalicelib.domain.sketches import quantile
 from chalicelib.domain.time_windows import DATE
 
@@ -71,7 +71,9 @@ def summary_facets(spec: RollupSpec) -> list[str]:
 def summary(parts: Mapping[str, Rollup], spec: RollupSpec, top: int) -> dict[str, Any]:
     """The numbers of an hour, or of a day, by facet; a percentile of nothing is null."""
     counts = parts.get(COUNTS, NOTHING)
-    found = {name: parts.get(facet_of(COUNTS, name), NOTHING).dimensions.get(name, {}) for name in spec.dimensions}
+    found = {
+        name: parts.get(facet_of(COUNTS, name), NOTHING).dimensions.get(name, Values()) for name in spec.dimensions
+    }
     return {
         "count": counts.count,
         "users": parts.get(USERS, NOTHING).users.estimate(),

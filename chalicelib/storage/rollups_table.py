@@ -4,7 +4,7 @@ pk project#live#hour  sk d#<slot>#<record>                        a delta, or in
 pk project#merged     sk <hour>#<epoch>#<slot>#<minute>#<record>  the merged item of some deltas of a slot
                       sk <hour>#<epoch>#<slot>#~                  the base: older merged items of the slot together
 pk project#hours      sk <hour>                                   how far the hour is: storage/hours_table
-pk project#types      sk <event type>
+pk project#types      sk <event type>                             named in every hour, or in those from `since` on
 
 The index `open` holds the deltas that compaction has not absorbed, by project. It lags behind the table, so callers
 that need the very last delta read the table (`read_hour`).
@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -29,9 +30,25 @@ from chalicelib.storage.transactions import written
 BASE = "~"  # sorts after every minute, so a reader meets the base last
 TOMBSTONE_SECONDS = 48 * 3600  # twice the stream's retention: no batch that old can still be retried
 MAX_MADE_UP_TYPES = 1000  # of a project, without a contract: each costs a write once, and a place in every answer
+LIVE_SHARE = 0.5  # of these places are for types as they are met, so that nobody's flood takes them all; …
+CLOSING_SHARE = 0.1  # … of those that are left, each closed hour gives so many to its most frequent types
+REREAD_SECONDS = 60  # of the index, when a type is not in it that another container may have put there
 MAX_MERGE = 97  # a transaction takes 100 items and 4 MB: the deltas, the merged item and the hour's own
 MAX_KEYS = 100  # of one BatchGetItem
 NAMED_SECONDS = 600  # a base names what it took in for as long; no reader takes that long, nor does a push
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTypes:
+    """The event types of a project, each with the first hour in which it has its name; `read_at` is epoch seconds."""
+
+    read_at: float
+    since: dict[str, str]
+
+    def names(self, event_type: str, hour: str) -> bool:
+        """Whether the type has its own name in the hour; of no hour, in any."""
+        since = self.since.get(event_type)
+        return since is not None and (not hour or since <= hour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +58,7 @@ class RollupsTable:
     client: Any
     name: str
     clock: Callable[[], float] = time.time
-    known_types: dict[str, set[str]] = field(default_factory=dict)
+    known_types: dict[str, "KnownTypes"] = field(default_factory=dict)
 
     def put_delta(self, delta: Delta) -> int | None:
         """Write the delta in place of an earlier attempt's, or return up to which record it is there already.
@@ -74,26 +91,67 @@ class RollupsTable:
         return None
 
     def names(
-        self, project: str, event_types: Iterable[str], contracted: Container[str], *, note: bool = True
+        self,
+        project: str,
+        event_types: Iterable[str],
+        contracted: Container[str],
+        *,
+        hour: str = "",
+        closing: bool = False,
+        note: bool = True,
     ) -> dict[str, str]:
-        """Under which name each type is counted: its own, or OTHER once a project has made up too many.
+        """Return under which name each type is counted in the hour: its own, or OTHER where it has no place.
 
+        `event_types` come the most frequent first; those of contracts always have a place. Of the others, live ones
+        get places until half are taken, and a `closing` hour's types some of the rest: so a type that comes after
+        thousands of others is OTHER until an hour in which it is frequent is closed, and has its name from then on.
         New ones are put into the index, unless `note` says that nothing is to be written.
         """
-        known = self.known_types.get(project)
-        if known is None:
-            known = self.known_types[project] = set(self.event_types(project))
+        asked = list(event_types)
+        known = self.known(project)
+        strange = [name for name in asked if name not in known.since]
+        if strange and known.read_at + REREAD_SECONDS <= self.clock():
+            known = self.known(project, again=True)
         if not note:
-            known = set(known)
-        made_up = sum(name not in contracted for name in known.copy())  # another thread may add to them
-        for event_type in event_types:
-            if event_type not in known and (event_type in contracted or made_up < MAX_MADE_UP_TYPES):
-                if note:
-                    item = {"pk": {"S": f"{project}#types"}, "sk": {"S": event_type}}
-                    self.client.put_item(TableName=self.name, Item=item)
-                known.add(event_type)
-                made_up += event_type not in contracted
-        return {event_type: event_type if event_type in known else OTHER for event_type in event_types}
+            known = KnownTypes(known.read_at, dict(known.since))
+        made_up = sum(name not in contracted for name in tuple(known.since))  # to which another thread may add
+        places = int(LIVE_SHARE * MAX_MADE_UP_TYPES) - made_up
+        if closing:
+            places = max(places, ceil(CLOSING_SHARE * (MAX_MADE_UP_TYPES - made_up)))
+        for event_type in strange:
+            if event_type in known.since or (event_type not in contracted and places <= 0):
+                continue
+            since = hour if closing and event_type not in contracted else ""
+            if note and not self._name(project, event_type, since):
+                known = self.known(project, again=True)  # somebody else has named it in between
+            else:
+                known.since[event_type] = since
+            places -= event_type not in contracted
+        return {name: name if known.names(name, hour) else OTHER for name in asked}
+
+    def _name(self, project: str, event_type: str, since: str) -> bool:
+        """Put the type into the index; False where it is there."""
+        item = {"pk": {"S": f"{project}#types"}, "sk": {"S": event_type}}
+        try:
+            self.client.put_item(
+                TableName=self.name,
+                Item=item | ({"since": {"S": since}} if since else {}),
+                ConditionExpression="attribute_not_exists(pk)",
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True
+
+    def known(self, project: str, *, again: bool = False) -> "KnownTypes":
+        """Return the types that have a name, as this container knows them, or as they are now."""
+        known = self.known_types.get(project)
+        if known is None or again:
+            items = self._query("pk = :pk", {":pk": {"S": f"{project}#types"}})
+            since = {item["sk"]["S"]: item["since"]["S"] if "since" in item else "" for item in items}
+            known = self.known_types[project] = KnownTypes(self.clock(), since)
+        return known
 
     def event_types(self, project: str) -> list[str]:
         """Every event type the project ever sent."""

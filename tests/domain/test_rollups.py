@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.domain.facets import OVERVIEW, facets_of, needed, part_of
-from chalicelib.domain.folding import Folding
+from chalicelib.domain.folding import NOBODY, Folding
 from chalicelib.domain.rollup_codec import MAX_ITEM_BYTES, decode, encode, encode_document
 from chalicelib.domain.rollups import (
     MAX_DIMENSION_VALUES,
@@ -19,6 +19,7 @@ from chalicelib.domain.rollups import (
     Rollup,
     Rollups,
     RollupSpec,
+    Values,
     frequency,
     merge_all,
 )
@@ -54,10 +55,11 @@ def fold(items: list[tuple[dict[str, Any], bytes]]) -> Rollups:
     return decode(folded(items))
 
 
-def counted(rollup: Rollup) -> dict[str, dict[str, Cell]]:
+def counted(rollup: Rollup) -> dict[str, Values]:
     """The values of its dimensions, and only how many events they are of."""
     return {
-        name: {value: Cell(cell.count) for value, cell in values.items()} for name, values in rollup.dimensions.items()
+        name: Values({value: Cell(cell.count) for value, cell in values.items()})
+        for name, values in rollup.dimensions.items()
     }
 
 
@@ -133,7 +135,9 @@ def test_a_value_of_a_dimension_holds_what_its_events_alone_would(items: list[An
 def test_a_value_of_a_dimension_has_each_measure_under_its_name_in_whatever_order_the_contract_lists_them() -> None:
     spec = RollupSpec(("path",), ("width", "area", "height"))
     folding = Folding()
-    folding.add("box", {"occurred_at": 0, "properties": {"path": "/", "width": 3, "area": 6, "height": 2}}, None, spec)
+    folding.add(
+        "box", {"occurred_at": 0, "properties": {"path": "/", "width": 3, "area": 6, "height": 2}}, NOBODY, spec
+    )
 
     cell = decode(encode_document(folding.document()))["box"].dimensions["path"]["/"]
 
@@ -230,7 +234,7 @@ def test_a_value_of_a_dimension_keeps_its_measures_apart_in_whatever_order_they_
     spec = RollupSpec(dimensions=("path",), measures=("total", "items", "revenue"))
     folding = Folding()
     properties = {"path": "/", "total": 3.0, "items": 1.0, "revenue": 2.0}
-    folding.add("purchase", {"occurred_at": 0, "properties": properties}, None, spec)
+    folding.add("purchase", {"occurred_at": 0, "properties": properties}, NOBODY, spec)
 
     found = decode(encode_document(folding.document()))["purchase"]
 
@@ -245,7 +249,11 @@ def test_a_value_of_a_dimension_keeps_its_measures_apart_in_whatever_order_they_
 def test_a_value_that_is_rare_in_each_share_and_frequent_in_all_is_kept() -> None:
     shares = [
         Rollups(
-            {"click": Rollup(dimensions={"path": {f"/{n}-{i}": Cell(2) for i in range(900)} | {"/steady": Cell(1)}})}
+            {
+                "click": Rollup(
+                    dimensions={"path": Values({f"/{n}-{i}": Cell(2) for i in range(900)} | {"/steady": Cell(1)})}
+                )
+            }
         )
         for n in range(24)
     ]
@@ -264,7 +272,7 @@ def test_of_facets_without_counts_the_largest_values_are_kept(facet: str) -> Non
             size, Uniques([hash_user(f"{n}") for n in range(size)]), {"ms": Measure(size, size, 1, 1, {0: size})}
         )
 
-    values = {f"/{n:04}": cell(1) for n in range(MAX_DIMENSION_VALUES + 5)} | {"/zone": cell(3)}
+    values = Values({f"/{n:04}": cell(1) for n in range(MAX_DIMENSION_VALUES + 5)} | {"/zone": cell(3)})
     whole = Rollup(dimensions={"path": values})
 
     for _ in range(2):  # what a part shares with the whole stays as it was

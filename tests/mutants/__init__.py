@@ -1,1 +1,0 @@
-"""Bugs that are planted one by one, to see that each is caught: `make mutants`."""
