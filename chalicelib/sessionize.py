@@ -51,9 +51,10 @@ class Sessionizer:
         """
         blocks = parts_of(self.lake.events(keys))
         some = next(blocks, None)
-        if some is None and hour not in self.files.listed(project, hour, hour):
-            return 0
+        # Also where there are none: a run that is late with an older version must find this one.
         self.files.write(project, hour, version, chain([some or []], blocks))
+        if some is None and self.files.versions(project, hour) == [version]:
+            return 0
         return self._settle(project, hour, hour, None)
 
     def keep(self, project: str, hour: str, version: str, events: Iterable[dict[str, Any]]) -> Written | None:

@@ -8,7 +8,7 @@ import pytest
 
 from chalicelib.aggregate import Aggregator
 from chalicelib.archive import Archiver
-from chalicelib.consolidate import Consolidator
+from chalicelib.compact import SETTLE_SECONDS, Compactor
 from chalicelib.domain import regrouping
 from chalicelib.domain.chunks import Message, encode_message, unpack_events
 from chalicelib.domain.contracts import Contracts
@@ -21,6 +21,7 @@ from chalicelib.rebuild import NotSettled, Rebuilder, Rebuilt
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.users_table import UsersTable
+from tests.hours import finisher_of
 from tests.mortal import Died, Mortal
 from tests.stores import Stores, empty_stores
 
@@ -54,12 +55,15 @@ MESSAGES = [
 ]
 
 
-def records_of(stores: Stores, name: str = "INSERT") -> list[dict[str, Any]]:
-    """What the table's stream says of the items there are."""
+def records_of(stores: Stores, name: str = "INSERT", first: int = 0) -> list[dict[str, Any]]:
+    """What the table's stream says of the items there are, in records that begin with a number."""
     found = []
-    for number, item in enumerate(item for item in stores.items("events") if not item["sk"]["S"].startswith("~")):
+    chunks = [item for item in stores.items("events") if not item["sk"]["S"].startswith("~")]
+    for number, item in enumerate(chunks, first):
         image = {**item, "body": {"B": b64encode(bytes(item["body"]["B"])).decode()}}
-        stream = {"SequenceNumber": str(1000 + number), "NewImage": image, "Keys": {}}
+        created = int(item["received_at"]["N"]) // 1000
+        stream = {"SequenceNumber": str(1000 + number), "ApproximateCreationDateTime": created}
+        stream |= {"NewImage": image, "Keys": {}}
         found.append({"eventID": f"r{number}", "eventName": name, "dynamodb": stream})
     return found
 
@@ -91,7 +95,7 @@ def lose(stores: Stores) -> None:
 def rebuilder(stores: Stores, client: Any = None) -> Rebuilder:
     client = client or stores.events.client
     events, users = EventsTable(client, "events"), UsersTable(client, "events")
-    return Rebuilder(Lake(stores.bucket), stores.hours, events, users, stores.erased)
+    return Rebuilder(Lake(stores.bucket), stores.folders, stores.hours, events, users, stores.erased)
 
 
 def profiler(stores: Stores) -> Profiler:
@@ -100,13 +104,16 @@ def profiler(stores: Stores) -> Profiler:
 
 @pytest.fixture
 def stores() -> Iterator[Stores]:
-    """Events were stored, and archived."""
+    """Events were stored, counted, archived and closed."""
     with empty_stores() as found:
         deliver(found, *MESSAGES)
-        Archiver(Lake(found.bucket), found.hours, found.erased).archive(records_of(found))
-        consolidator = Consolidator(Lake(found.bucket), found.hours, "test", lambda: "run")
-        for state in found.hours.all():
-            consolidator.finish(consolidator.consolidate("shop", state.hour, NOW))
+        records = records_of(found)
+        Aggregator(CONTRACTS, found.rollups, found.bucket).aggregate(records, NOW)
+        Archiver(Lake(found.bucket), found.hours, found.erased).archive(records)
+        Compactor(found.rollups, found.hours).compact(NOW // 1000 + SETTLE_SECONDS + 1)
+        finisher = finisher_of(CONTRACTS, found.rollups.client, found.bucket.client, lambda: NOW)
+        for hour in found.hours.unsettled("shop"):
+            assert finisher.finish("shop", hour.hour, NOW).closed
         yield found
 
 
@@ -133,7 +140,7 @@ def test_what_is_there_is_left_as_it_is(stores: Stores) -> None:
 def test_nothing_that_was_put_back_is_counted_or_archived(stores: Stores) -> None:
     lose(stores)
     rebuilder(stores).rebuild("shop", HOURS, NOW)
-    records, files = records_of(stores), stores.objects("lake/")
+    records, files = records_of(stores, first=100), stores.objects("lake/")
     before = stores.items("rollups")
 
     Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, NOW)
@@ -149,13 +156,13 @@ def test_a_client_that_sends_again_what_was_put_back_meets_its_own_chunk(stores:
     keys = chunks(stores).keys()
 
     deliver(stores, *MESSAGES)
-    Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records_of(stores, "MODIFY"), NOW)
+    Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records_of(stores, "MODIFY", first=100), NOW)
 
     assert chunks(stores).keys() == keys
     assert all("rebuilt" not in item for item in stores.items("events"))
     ledgers = [stores.history.ledger("shop", hour) for hour in HOURS]
     assert sum(ledger.rewritten for ledger in ledgers) == 11
-    assert sum(ledger.stored for ledger in ledgers) == 0
+    assert sum(ledger.stored for ledger in ledgers) == 11  # as before
 
 
 def test_what_would_have_expired_is_not_put_back(stores: Stores) -> None:
@@ -169,7 +176,7 @@ def test_what_would_have_expired_is_not_put_back(stores: Stores) -> None:
 
 
 def test_a_dirty_hour_is_refused_by_name(stores: Stores) -> None:
-    stores.hours.note("shop", hour_of(NINE), "tail-9")
+    stores.hours.note("shop", hour_of(NINE))
 
     with pytest.raises(NotSettled, match="shop 2026-11-20T09 has files that are not consolidated yet"):
         rebuilder(stores).rebuild("shop", HOURS, NOW)

@@ -1,4 +1,4 @@
-"""Session parts in the bucket: what was written is read, in shares that keep a session together."""
+"""Session parts in the bucket: the last version's are read, in shares that keep a session together."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,7 @@ from chalicelib.storage.session_files import SessionFiles
 from tests.stores import Stores, empty_stores
 
 HOUR, NEXT = "2026-11-20T23", "2026-11-21T00"
+FIRST, SECOND, THIRD = (f"{1_795_251_600_000 + n}-{run}" for n, run in enumerate(("c", "b", "a")))  # versions
 
 
 @pytest.fixture
@@ -25,12 +26,12 @@ def parts(hour: int, number: int) -> list[Part]:
     ]
 
 
-def test_what_is_listed_tells_whether_an_hour_was_written_again(stores: Stores) -> None:
+def test_what_is_listed_tells_whether_an_hour_has_another_version(stores: Stores) -> None:
     files = SessionFiles(stores.bucket)
-    files.write("demo", HOUR, [parts(0, 2)])
-    files.write("demo", NEXT, [])
+    files.write("demo", HOUR, FIRST, [parts(0, 2)])
+    files.write("demo", NEXT, FIRST, [])
     before = files.listed("demo", HOUR, NEXT)
-    files.write("demo", HOUR, [parts(0, 3)])
+    files.write("demo", HOUR, SECOND, [parts(0, 3)])
     after = files.listed("demo", HOUR, NEXT)
 
     assert list(before) == list(after) == [HOUR, NEXT]
@@ -38,6 +39,34 @@ def test_what_is_listed_tells_whether_an_hour_was_written_again(stores: Stores) 
     assert before[HOUR] != after[HOUR]
     assert list(files.listed("demo", NEXT, NEXT)) == [NEXT]
     assert files.listed("dem", HOUR, NEXT) == {}
+
+
+def test_who_is_late_with_an_older_version_changes_nothing(stores: Stores) -> None:
+    files = SessionFiles(stores.bucket)
+    files.write("demo", HOUR, SECOND, [parts(0, 3)])
+    before = files.listed("demo", HOUR, HOUR)
+
+    files.write("demo", HOUR, FIRST, [parts(0, 100)])
+
+    assert files.listed("demo", HOUR, HOUR) == before
+    [columns] = files.read("demo", before)
+    assert len(columns.key) == 3
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [THIRD]), (2, [SECOND, THIRD])])
+def test_what_is_left_when_an_hour_is_cleaned_up_are_its_last_versions(
+    stores: Stores, keep: int, left: list[str]
+) -> None:
+    files = SessionFiles(stores.bucket)
+    for version in (FIRST, SECOND, THIRD):
+        files.write("demo", HOUR, version, [parts(0, 1)])
+    files.write("demo", NEXT, FIRST, [parts(0, 1)])
+
+    files.clean("demo", HOUR, keep)
+
+    folder = "sessions/project=demo/"
+    of_hour = [f"{folder}dt=2026-11-20/hr=23-{version}.parquet" for version in left]
+    assert stores.objects(folder) == [*of_hour, f"{folder}dt=2026-11-21/hr=00-{FIRST}.parquet"]
 
 
 @pytest.mark.parametrize("share_bytes", [10**9, 1000])
@@ -48,8 +77,8 @@ def test_every_part_is_read_once_with_all_of_its_session(
     monkeypatch.setattr("chalicelib.storage.session_files.BATCH_ROWS", 7)
     files = SessionFiles(stores.bucket)
     written = {HOUR: parts(0, 100), NEXT: parts(3_600_000, 50)}
-    files.write("demo", HOUR, [written[HOUR][:60], written[HOUR][60:]])
-    files.write("demo", NEXT, [written[NEXT]])
+    files.write("demo", HOUR, FIRST, [written[HOUR][:60], written[HOUR][60:]])
+    files.write("demo", NEXT, SECOND, [written[NEXT]])
 
     shares = list(files.read("demo", files.listed("demo", HOUR, NEXT)))
 

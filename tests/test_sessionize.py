@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 
 from chalicelib.archive import Archiver
-from chalicelib.close import Closer
-from chalicelib.consolidate import Consolidator
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import InvalidRequest
-from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.partitions import hour_file_name, hour_folder
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.sessions import REACH_HOURS
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, MINUTE_MS, hour_of, parse_ms
@@ -21,8 +19,9 @@ from chalicelib.report import Reporter
 from chalicelib.sessionize import Sessionizer, Unsteady
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.lake import Lake, Row
-from chalicelib.storage.objects import DataBucket, Stamp
-from chalicelib.storage.session_files import SessionFiles
+from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.session_files import Listed, SessionFiles
+from tests.hours import finisher_of
 from tests.session_oracle import FIRST, Event, by_hour, duckdb_of, some_events
 from tests.stores import Stores, empty_stores, stream_record
 
@@ -36,6 +35,14 @@ AGGS: dict[str, list[str | None]] = {
 }
 
 
+VERSIONS = count(1)
+
+
+def new_version() -> str:
+    """Later than all before."""
+    return f"{next(VERSIONS):013d}-run"
+
+
 class World:
     """Consolidated hours of a lake, and what is made of them."""
 
@@ -47,17 +54,19 @@ class World:
         closed = ClosedTable(dynamodb or stores.rollups.client, "rollups")
         self.sessionizer = Sessionizer(Lake(bucket), SessionFiles(bucket), closed, lambda: f"token {next(tokens)}")
 
-    def write(self, hour: str, events: list[Event]) -> list[str]:
-        key = f"{hour_folder('demo', hour)}hour-1-0000.parquet"
+    def write(self, hour: str, version: str, events: list[Event]) -> list[str]:
+        key = hour_folder("demo", hour) + hour_file_name(version, 0)
         self.lake.write(key, [Row(event, event["occurred_at"]) for event in events])
         return [key]
 
-    def settle(self, hour: str, events: list[Event]) -> int:
-        """The hour is consolidated: these are its events."""
-        return self.sessionizer.settle("demo", hour, self.write(hour, events))
+    def settle(self, hour: str, events: list[Event], version: str | None = None) -> int:
+        """The hour is consolidated: these are its events. The version is the last one, unless another is named."""
+        version = version or new_version()
+        return self.sessionizer.count("demo", hour, version, self.write(hour, version, events))
 
     def close_days(self, now_ms: int) -> int:
-        return Closer(CONTRACTS, self.stores.rollups, self.stores.closed, "test").close_days("demo", now_ms // 1000)
+        finisher = finisher_of(CONTRACTS, self.stores.rollups.client, self.stores.bucket.client, lambda: now_ms)
+        return finisher.closer.close_days("demo", now_ms)
 
     def answer(self, **parameters: str) -> dict[str, Any]:
         reporter = Reporter(CONTRACTS, self.stores.history)
@@ -202,11 +211,11 @@ def test_dying_before_any_write_and_doing_it_again_changes_no_answer(stores: Sto
 
     for number in count(1):
         come = number % 2
-        found = late if come else []
+        found, version = late if come else [], new_version()
         try:
-            mortal(stores, number, die).settle(hour_at(1), found)
+            mortal(stores, number, die).settle(hour_at(1), found, version)
         except Died:
-            world.settle(hour_at(1), found)
+            world.settle(hour_at(1), found, version if number % 3 else None)  # nothing came since, or something did
             assert world.answers() == right[come]
             continue
         break
@@ -228,6 +237,28 @@ def test_two_runs_at_once_find_each_others_parts(stores: Stores) -> None:
     assert world.answer(agg="max", measure="duration_seconds")["total"] == 75 * 60
 
 
+@pytest.mark.parametrize("number", range(1, 9))
+def test_who_is_late_with_an_older_version_changes_nothing_whenever_it_comes(stores: Stores, number: int) -> None:
+    """As a task of before an erasure, at any write of the run that counts what is left, or after it."""
+    world = World(stores)
+    older, newer = new_version(), new_version()
+    world.settle(hour_at(0), [view(1, 50, "/in")])
+    right = world.answers()
+    before = [view(3, 75), view(4, 76, user_id="gone")]
+    came: list[int] = []
+
+    def late() -> None:
+        came.append(world.settle(hour_at(1), before, older))
+
+    mortal(stores, number, late).settle(hour_at(1), [], newer)
+    if not came:
+        late()
+        assert world.answers() == right
+    world.settle(hour_at(1), [], newer)  # the hour was dirty all the time
+
+    assert world.answers() == right
+
+
 def test_a_run_that_is_always_overtaken_gives_up_and_the_hour_comes_again(stores: Stores) -> None:
     world = World(stores)
 
@@ -235,14 +266,16 @@ def test_a_run_that_is_always_overtaken_gives_up_and_the_hour_comes_again(stores
         __slots__ = ()
         listings = count()
 
-        def listed(self, *span: str) -> dict[str, Stamp]:
-            return {
-                hour: stamp._replace(etag=str(next(self.listings))) for hour, stamp in super().listed(*span).items()
-            }
+        def listed(self, *span: str) -> dict[str, Listed]:
+            found = super().listed(*span)
+            return {hour: Listed(f"{name}{next(self.listings)}", stamp) for hour, (name, stamp) in found.items()}
+
+        def read(self, *_: Any) -> Iterator[Any]:
+            return iter(())
 
     busy = Sessionizer(world.lake, Busy(stores.bucket), stores.closed, lambda: "token")
     with pytest.raises(Unsteady, match="during each of 5 passes"):
-        busy.settle("demo", hour_at(0), world.write(hour_at(0), [view(1, 50)]))
+        busy.count("demo", hour_at(0), "1-a", world.write(hour_at(0), "1-a", [view(1, 50)]))
 
 
 def test_a_day_that_is_put_together_meanwhile_is_put_together_again(stores: Stores) -> None:
@@ -262,43 +295,46 @@ def test_a_day_that_is_put_together_meanwhile_is_put_together_again(stores: Stor
     assert world.answer(agg="users", interval="day")["total"] == 2
 
 
-def test_hours_without_sessions_cost_nothing(stores: Stores) -> None:
+def test_hours_without_sessions_cost_a_look_at_the_bucket_and_no_item(stores: Stores) -> None:
     world = World(stores)
     quiet = [view(1, 5, user_id=None), view(2, 6, enrichment={"bot": True})]
 
     assert World(stores, dynamodb=object()).settle(hour_at(0), quiet) == 0
-    assert stores.objects("sessions/") == []
+    assert World(stores, dynamodb=object()).settle(hour_at(1), []) == 0
+    assert len(stores.objects("sessions/")) == 2
     assert world.answer()["total"] == 0
     assert len(world.answer()["series"]) == 48
 
 
 def test_sessions_follow_consolidation_also_of_what_comes_late(stores: Stores) -> None:
     world = World(stores)
-    consolidator = Consolidator(world.lake, stores.hours, "test", lambda: f"run{next(runs)}")
-    runs = count()
     records = count()
+    now = [FIRST + 400 * DAY_MS]
+    finisher = finisher_of(CONTRACTS, stores.rollups.client, stores.bucket.client, lambda: now[0])
 
     def arrive(*events: Event) -> None:
         chunks = chunks_of(Message("demo", FIRST, list(events)))
         archiver = Archiver(world.lake, stores.hours, stores.erased)
         archiver.archive([stream_record(chunk, next(records)) for chunk in chunks])
 
-    def consolidate(hours: int) -> None:
-        def settle(done: Any) -> bool:
-            world.sessionizer.settle(done.project, done.hour, done.files.keys)
-            return True
+    def hourly() -> None:
+        due = finisher.consolidate_due(now[0])["hours"]
+        assert finisher.finish_all(due, now[0])["waiting"] == 0
+        now[0] += HOUR_MS
 
-        consolidator.run(stores_now + hours * HOUR_MS, settle)
-
-    stores_now = FIRST + 400 * DAY_MS
     arrive(view(1, 50, session_id="s"), view(1, 50, session_id="s"))
-    consolidate(0)
+    hourly()
     assert world.answer()["total"] == 1
     arrive(view(2, 400, "/end", session_id="s"))
-    consolidate(2)
+    hourly()
 
     assert world.answer()["total"] == 1
     assert world.answer(group_by="exit_page")["groups"][0]["key"] == "/end"
+    for _ in range(3):
+        hourly()
+    assert stores.hours.unsettled("demo") == []
+    assert len(stores.objects("sessions/")) == 2  # one for each hour
+    assert world.answer()["total"] == 1
 
 
 def test_sessions_are_open_for_as_long_as_they_may_go_on(world: World) -> None:

@@ -63,8 +63,11 @@ class SessionFiles:
                 columns["user"] = [hash_user(part.user) if part.user else None for part in block]
                 writer.write_table(pa.table(columns, schema=SCHEMA))
         content = buffer.getvalue()
-        key = f"{sessions_folder(project, hour[:10])}{PREFIX}{hour[11:]}-{version}{SUFFIX}"
-        return Written(self.bucket.put(key, content), content)
+        return Written(self.bucket.put(f"{_hour_prefix(project, hour)}{version}{SUFFIX}", content), content)
+
+    def versions(self, project: str, hour: str) -> list[str]:
+        """The versions of the hour that there are parts of, in order."""
+        return sorted(name.removesuffix(SUFFIX) for name in self.bucket.sizes(_hour_prefix(project, hour)))
 
     def listed(self, project: str, first: str, last: str) -> dict[str, Listed]:
         """The last version of each hour from `first` to `last`, both included; another one since makes it differ."""
@@ -79,9 +82,8 @@ class SessionFiles:
 
     def clean(self, project: str, hour: str, keep: int = 1) -> None:
         """Delete the parts of all but the hour's last versions."""
-        folder = f"{sessions_folder(project, hour[:10])}{PREFIX}{hour[11:]}-"
-        for name in sorted(self.bucket.sizes(folder))[:-keep]:
-            self.bucket.delete(folder + name)
+        for version in self.versions(project, hour)[:-keep]:
+            self.bucket.delete(f"{_hour_prefix(project, hour)}{version}{SUFFIX}")
 
     def read(
         self, project: str, listed: Mapping[str, Listed], at_hand: Mapping[str, Written] = NOTHING
@@ -105,6 +107,10 @@ class SessionFiles:
                         for batch in batches(file, BATCH_ROWS, None)
                     ]
             yield _columns(pa.Table.from_batches(found, SCHEMA))
+
+
+def _hour_prefix(project: str, hour: str) -> str:
+    return f"{sessions_folder(project, hour[:10])}{PREFIX}{hour[11:]}-"
 
 
 def _columns(table: pa.Table) -> Columns:
