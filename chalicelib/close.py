@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from chalicelib import metrics
-from chalicelib.domain.closing import Cover, Hour
+from chalicelib.domain.closing import NOTHING_COVERED, Cover, Hour
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.events import user_of
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
@@ -73,9 +73,15 @@ class Closer:
         before = self.hours.get(project, hour)
         if before.version != version:
             return OVERTAKEN
+        day = self.closed.get(project, ALL_TYPES, COUNTS, DAY, hour[:10])
+        closed_before = day.covers.get(hour, NOTHING_COVERED).epoch if day else 0
+        if closed_before > before.frozen:  # the hour's item was lost: what is closed now is to be later than that
+            if not self.hours.skip_to(before, closed_before):
+                return OVERTAKEN
+            before = replace(before, frozen=closed_before)
         under_way = {delta.slot for delta in self.rollups.deltas_of(project, hour)}  # before freezing
         held = self.folders.held(before)
-        if not self.hours.freeze(before):
+        if held.versions != ((version,) if version is not None else ()) or not self.hours.freeze(before):
             return OVERTAKEN
         live = self._live(before)  # after freezing: what it holds does not change any more
         found, waiting = self._compare(before, held, live, under_way, now_ms)

@@ -78,7 +78,8 @@ class Finisher:
         live_is_clean = self.closer.clean(hour, now_ms)
         try:
             files_are_clean = self.consolidator.clean(hour, now_ms)
-        except ManifestGone:  # another version came since the hour was read
+        except ManifestGone:  # another version came since the hour was read, or the table was put back
+            self.hours.note(hour.project, hour.hour)
             return False
         if not (live_is_clean and files_are_clean and hour.consolidated_ms + GRACE_MS <= now_ms):
             return False
@@ -151,10 +152,10 @@ class Finisher:
     def _fits(self, hour: Hour, seconds: float) -> bool:
         """Whether the hour can be finished in the rest of the function's time."""
         try:
-            held = self.consolidator.folders.held(hour)
+            _, held = self.consolidator.folders.found(self.hours, hour.project, hour.hour)
         except ManifestGone:
             return False  # somebody else is at it
-        size_bytes = sum(held.current.values()) + sum(held.fresh.values())
+        size_bytes = sum(held.used.values())
         if seconds + size_bytes / BYTES_PER_SECOND <= FUNCTION_SECONDS:
             return True
         log.warning("hour left for another run", extra={**_named(hour), "size_bytes": size_bytes})
