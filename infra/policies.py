@@ -257,6 +257,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         "import_store": [
             importing,
             *close,
+            allow("s3:DeleteObject", f"{data}/lake/*"),
             allow("s3:GetObject", f"{data}/imports/*"),
             list_data("imports/"),
         ],
