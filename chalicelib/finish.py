@@ -109,7 +109,9 @@ class Finisher:
             try:
                 if is_due(hour, at_ms) and self._fits(hour, self.clock() - started):
                     done.append(self.consolidator.consolidate(hour.project, hour.hour, at_ms))
-                else:
+                    if not done[-1].merged:  # nothing says yet that it had its turn
+                        self.hours.begin(hour, at_ms)
+                elif self.clock() - started < FUNCTION_SECONDS:
                     self.clean(hour, at_ms)
             except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from their turn
                 log.warning("hour not consolidated", extra={**_named(hour), "reason": repr(error)})
