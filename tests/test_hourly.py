@@ -169,7 +169,7 @@ def test_hours_that_nothing_came_of_yet_keep_no_others_from_their_turn(
     for hour in ("2026-11-20T05", "2026-11-20T06"):
         world.hours.note("demo", hour)  # as by compaction, while `archive` is behind
 
-    found = []
+    found: list[dict[str, Any]] = []
     while len(found) < 20 and (not found or found[-1]["more"]):
         found.append(world.finisher.consolidate_due(world.now_ms))
 
