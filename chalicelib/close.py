@@ -81,7 +81,7 @@ class Closer:
             before = replace(before, frozen=closed_before)
         under_way = {delta.slot for delta in self.rollups.deltas_of(project, hour)}  # before freezing
         held = self.folders.held(before)
-        if held.versions != ((version,) if version is not None else ()) or not self.hours.freeze(before):
+        if not self.hours.freeze(before):
             return OVERTAKEN
         live = self._live(before)  # after freezing: what it holds does not change any more
         found, waiting = self._compare(before, held, live, under_way, now_ms)

@@ -92,11 +92,8 @@ class Consolidator:
             try:
                 held = self.folders.held(before)
             except ManifestGone:
-                if self.hours.get(project, hour).version != before.version:
-                    continue
-                held = self.folders.lost(before)  # the table was put back to a time before
-            lost = held.current and held.versions != (before.version,)
-            if not held.fresh and not lost and not (anew and held.current):
+                continue
+            if not held.fresh and not (anew and held.current):
                 files = self.lake.count(hour_folder(project, hour), held.current)
                 return Consolidated(project, hour, before.version, files)
             self.hours.begin(before, now_ms)
@@ -148,24 +145,25 @@ class Consolidator:
             if self.clock() - started > MAX_RUN_SECONDS:
                 raise TooLate(f"{project} {hour} took more than {MAX_RUN_SECONDS} s; nothing was changed")
 
-        # Later than the versions that it follows, whatever the clocks: so that a name says which of two is older.
-        began_ms = max([now_ms, *(began_ms_of(each) + 1 for each in held.versions)])
+        # Later than the version that it follows, whatever the clocks: so that a name says which of two is older.
+        began_ms = max(now_ms, began_ms_of(before.version) + 1 if before.version else 0)
         folder, version = hour_folder(project, hour), version_name(began_ms, self.new_run())
         records, signatures = self._records(before, held, now_ms)
-        rest, duplicates = self._gather(folder, held.used, version, in_time)
+        rest, duplicates = self._gather(folder, {**held.current, **held.fresh}, version, in_time)
         merge = self.lake.merge(folder, rest, without)
         made = self.lake.write_hour(folder, version, merge, in_time)
         ended_ms = now_ms + int((self.clock() - started) * 1000)
         manifest = Manifest(
             absorbed=_recent(held.manifest.absorbed, now_ms) | dict.fromkeys(held.fresh, ended_ms),
-            superseded=_superseded(held, ended_ms),
+            superseded=_superseded(held.manifest, before.version, ended_ms),
             signatures=signatures,
         )
         self.records.write(project, hour, version, records)
         self.folders.manifests.write(project, hour, version, manifest)
         if not self.hours.commit(before, version, ended_ms):
             return None
-        done = Consolidated(project, hour, version, made, duplicates + merge.duplicates, len(held.used))
+        read = len(held.current) + len(held.fresh)
+        done = Consolidated(project, hour, version, made, duplicates + merge.duplicates, read)
         log.info("hour consolidated", extra=done.row())
         return done
 
@@ -173,16 +171,13 @@ class Consolidator:
         """The stream records by slot, as far as a slot may still grow, and the signature of every slot."""
         folder = hour_folder(before.project, before.hour)
         sets: dict[int, list[Records]] = {}
-        known: dict[int, list[Records]] = {}
         for name, size in held.fresh.items():
             slot = slot_of_tail(name)
             if slot is not None:
                 sets.setdefault(slot, []).append(self.lake.records(folder + name, size))
-        for version in held.versions:
-            for slot, each in self.records.read(before.project, before.hour, version).items():
-                known.setdefault(slot, []).append(each)
+        known = self.records.read(before.project, before.hour, before.version)
         signatures = dict(held.manifest.signatures)
-        united = {slot: union([*known[slot], *sets.pop(slot, [])]) for slot in known}
+        united = {slot: union([known[slot], *sets.pop(slot, [])]) for slot in known}
         for slot, some in sets.items():
             fresh = union(some)
             if slot in signatures:  # whose records the bucket has forgotten: nothing of them can come again
@@ -213,10 +208,10 @@ class Consolidator:
         return rest, duplicates
 
 
-def _superseded(held: Held, now_ms: int) -> dict[str, int]:
+def _superseded(manifest: Manifest, version: str | None, now_ms: int) -> dict[str, int]:
     """The versions whose files may be there yet."""
-    before = {name: at for name, at in held.manifest.superseded.items() if at + ORPHAN_MS > now_ms}
-    return before | dict.fromkeys(held.versions, now_ms)
+    before = {name: at for name, at in manifest.superseded.items() if at + ORPHAN_MS > now_ms}
+    return before | ({version: now_ms} if version is not None else {})
 
 
 def _recent(absorbed: Mapping[str, int], now_ms: int) -> dict[str, int]:

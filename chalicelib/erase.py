@@ -222,11 +222,8 @@ class Eraser:
             try:
                 held = self.folders.held(state)
             except ManifestGone:  # another version came since
-                try:
-                    state, held = self.folders.found(self.hours, project, hour)
-                except ManifestGone:
-                    complete = False
-                    continue
+                complete = False
+                continue
             theirs = {name: self.lake.rows_of(folder + name, size, rows) for name, size in files.items()}
             found |= any(theirs.values())
             used = {*held.current, *held.fresh}

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from chalicelib.domain.erasure import FOR_EVER_MS
 from chalicelib.domain.events import moment_of
-from chalicelib.domain.partitions import TAIL, hour_folder, version_of
+from chalicelib.domain.partitions import TAIL, hour_folder
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms, hours_between, iso_ms
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.hour_folders import HourFolders
@@ -81,7 +81,7 @@ class Exporter:
 
     def _write(self, folder: str, files: dict[str, int], there: Path) -> tuple[set[str], int]:
         """The names of what was written, and how many rows it has."""
-        if any(name.startswith(TAIL) for name in files) or len({*map(version_of, files)}) > 1:
+        if any(name.startswith(TAIL) for name in files):
             merge = self.lake.merge(folder, files)
             with pq.ParquetWriter(
                 there / MERGED, merge.schema, compression="zstd", use_dictionary=DICTIONARY, sorting_columns=SORTED_BY

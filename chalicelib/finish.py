@@ -78,8 +78,7 @@ class Finisher:
         live_is_clean = self.closer.clean(hour, now_ms)
         try:
             files_are_clean = self.consolidator.clean(hour, now_ms)
-        except ManifestGone:  # another version came since the hour was read, or the table was put back
-            self.hours.note(hour.project, hour.hour)
+        except ManifestGone:  # another version came since the hour was read
             return False
         if not (live_is_clean and files_are_clean and hour.consolidated_ms + GRACE_MS <= now_ms):
             return False
@@ -109,13 +108,14 @@ class Finisher:
             try:
                 if is_due(hour, at_ms) and self._fits(hour, self.clock() - started):
                     done.append(self.consolidator.consolidate(hour.project, hour.hour, at_ms))
-                    if not done[-1].merged:  # nothing says yet that it had its turn
-                        self.hours.begin(hour, at_ms)
-                elif self.clock() - started < FUNCTION_SECONDS:
+                else:
                     self.clean(hour, at_ms)
             except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from their turn
                 log.warning("hour not consolidated", extra={**_named(hour), "reason": repr(error)})
                 failed += 1
+        for each in done:
+            if not each.merged:  # nothing else says that it had its turn, and the next task would begin with it again
+                self.hours.begin(Hour(each.project, each.hour), now_ms)
         self._measure(found, done, now_ms)
         return {
             "hours": [{"project": each.project, "hour": each.hour} for each in done],
@@ -154,10 +154,10 @@ class Finisher:
     def _fits(self, hour: Hour, seconds: float) -> bool:
         """Whether the hour can be finished in the rest of the function's time."""
         try:
-            _, held = self.consolidator.folders.found(self.hours, hour.project, hour.hour)
+            held = self.consolidator.folders.held(hour)
         except ManifestGone:
             return False  # somebody else is at it
-        size_bytes = sum(held.used.values())
+        size_bytes = sum(held.current.values()) + sum(held.fresh.values())
         if seconds + size_bytes / BYTES_PER_SECOND <= FUNCTION_SECONDS:
             return True
         log.warning("hour left for another run", extra={**_named(hour), "size_bytes": size_bytes})

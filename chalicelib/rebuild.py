@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from chalicelib.domain.chunks import chunks_of
 from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
 from chalicelib.domain.identity import Said
-from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.regrouping import messages_of
 from chalicelib.domain.time_windows import DAY_MS
 from chalicelib.storage.erased_users import ErasedUsers
@@ -71,10 +70,9 @@ class Rebuilder:
 
     def _events(self, project: str, hours: Iterable[str]) -> Iterator[tuple[int, StoredEvent]]:
         for hour in hours:
-            state, held = self.folders.found(self.hours, project, hour)
-            if state.is_dirty or not held.is_one_version:
+            state, keys = self.folders.keys(self.hours, project, hour)
+            if state.is_dirty:
                 raise NotSettled(f"{project} {hour} has files that are not consolidated yet: ops consolidate")
-            folder = hour_folder(project, hour)
-            for row in self.lake.rows([folder + name for name in sorted(held.used)]):
+            for row in self.lake.rows(sorted(keys)):
                 if self.erased.kept(project, [row.event]):
                     yield row.received_ms, row.event

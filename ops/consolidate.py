@@ -61,8 +61,9 @@ def _waiting(hours: Hours, project: str | None) -> list[tuple[str, str]]:
 
 
 def _described(hours: Hours, project: str, hour: str) -> dict[str, Any]:
-    state, held = hours.folders.found(hours.table, project, hour)
-    used = held.used
+    state = hours.table.get(project, hour)
+    held = hours.folders.held(state)
+    used = {**held.current, **held.fresh}
     return {
         "project": project,
         "hour": hour,

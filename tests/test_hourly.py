@@ -8,7 +8,6 @@ import pytest
 
 from chalicelib import finish
 from chalicelib.close import Closer, Closing
-from chalicelib.domain.closing import Hour
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.time_windows import MINUTE_MS, parse_ms
 from chalicelib.storage.lake import Row
@@ -89,27 +88,6 @@ def test_what_does_not_fit_a_task_is_done_by_its_repetition(world: World, monkey
     assert done == [{"closed": 2, "waiting": 1}, {"closed": 3, "waiting": 0}, {"closed": 3, "waiting": 0}]
     assert seconds[0] == pytest.approx(3 * 0.6 * finish.FUNCTION_SECONDS)
     assert world.total("visit") == 3
-
-
-def test_hours_that_are_only_to_be_cleaned_take_no_more_than_a_tasks_time(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    close(world, world.finisher.consolidate_due(world.now_ms))
-    world.now_ms += 240 * MINUTE_MS
-    tail(world, HOURS[2], "late")
-    seconds, cleaned = [0.0], list[str]()
-
-    def slow(self: finish.Finisher, hour: Hour, now_ms: int) -> bool:
-        cleaned.append(hour.hour)
-        seconds[0] += finish.FUNCTION_SECONDS + 1
-        return True
-
-    monkeypatch.setattr(finish.Finisher, "clean", slow)
-
-    found = replace(world.finisher, clock=lambda: seconds[0]).consolidate_due(world.now_ms)
-
-    assert [hour["hour"] for hour in found["hours"]] == HOURS[2:]
-    assert cleaned == HOURS[:1]
 
 
 def test_closing_again_after_a_death_changes_nothing(world: World) -> None:

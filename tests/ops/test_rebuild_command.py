@@ -18,13 +18,15 @@ HOUR = hour_of(NOW_MS - 26 * 3_600_000)
 
 
 @pytest.fixture(autouse=True)
-def an_hour(stores: Stores) -> None:
+def an_hour(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
     """Two events of one request."""
     at_ms = NOW_MS - 26 * 3_600_000
     rows = [
         Row({"event_id": f"e{n}", "event_type": "click", "occurred_at": at_ms, "user_id": "u"}, at_ms) for n in (1, 2)
     ]
-    Lake(stores.bucket).write(hour_folder("shop", HOUR) + "hour-0000000000001-a-0000.parquet", rows)
+    Lake(stores.bucket).write(hour_folder("shop", HOUR) + "tail-import-1.parquet", rows)
+    main(["consolidate", "--stage", "prod", "--project", "shop", "--hour", HOUR])
+    capsys.readouterr()
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
@@ -34,6 +36,10 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, A
 
 
 def test_rollups_are_written_from_the_lake(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
+    for item in stores.items("rollups"):
+        if item["pk"]["S"] != "shop#hours":
+            stores.rollups.client.delete_item(TableName="rollups", Key={name: item[name] for name in ("pk", "sk")})
+
     (first,) = printed(capsys, "rollups")
     (again,) = printed(capsys, "rollups")
 
