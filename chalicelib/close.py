@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chalicelib import metrics
-from chalicelib.domain.closing import Cover, Hour
+from chalicelib.domain.closing import NOTHING_COVERED, Cover, Hour
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
 from chalicelib.domain.events import user_of
@@ -71,6 +71,12 @@ class Closer:
         before = self.hours.get(project, hour)
         if before.version != version:
             return OVERTAKEN
+        day = self.closed.get(project, ALL_TYPES, COUNTS, DAY, hour[:10])
+        closed_before = day.covers.get(hour, NOTHING_COVERED).epoch if day else 0
+        if closed_before > before.frozen:  # the hour's item was lost: what is closed now is to be later than that
+            if not self.hours.skip_to(before, closed_before):
+                return OVERTAKEN
+            before = replace(before, frozen=closed_before)
         under_way = {delta.slot for delta in self.rollups.deltas_of(project, hour)}  # before freezing
         held = self.folders.held(before)
         if not self.hours.freeze(before):

@@ -118,6 +118,9 @@ class Finisher:
             except Exception as error:  # noqa: BLE001 - one hour's trouble must not keep all others from their turn
                 log.warning("hour not consolidated", extra={**_named(hour), "reason": repr(error)})
                 failed += 1
+        for each in done:
+            if not each.merged:  # nothing else says that it had its turn, and the next task would begin with it again
+                self.hours.begin(Hour(each.project, each.hour), now_ms)
         self._measure(found, done, now_ms)
         return {
             "hours": [{"project": each.project, "hour": each.hour} for each in done],

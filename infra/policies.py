@@ -91,15 +91,23 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         list_data("spill/"),  # without it, S3 answers 403 instead of 404 for an object that is gone
         send,
     ]
-    deduplicate = [  # an hour of the lake
+    consolidate = [  # an hour of the lake
+        known_erased,
+        with_keys(allow([f"dynamodb:{call}" for call in ("GetItem", "UpdateItem")], rollups), "*#hours"),
         allow(["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], f"{data}/lake/*"),
-        list_data("lake/"),
+        allow(["s3:GetObject", "s3:PutObject"], f"{data}/manifests/*", f"{data}/records/*"),
+        *map(list_data, ("lake/", "manifests/", "records/")),
     ]
-    close = [
-        allow([f"dynamodb:{call}" for call in ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")], rollups),
-        allow("dynamodb:Query", f"{rollups}/index/open"),
-        allow("s3:GetObject", f"{data}/lake/*"),
-        list_data("lake/"),
+    clean = [  # what an hour that is closed no longer needs
+        allow("s3:DeleteObject", *(f"{data}/{prefix}/*" for prefix in ("lake", "manifests", "records", "sessions"))),
+        with_keys(allow(["dynamodb:DeleteItem", "dynamodb:Query"], rollups), "*#merged"),
+        list_data("sessions/"),
+    ]
+    close = [  # what an hour comes to; consolidated before, and compared with the hot store where live and lake differ
+        *consolidate,
+        allow(["dynamodb:BatchGetItem", "dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem"], rollups),
+        allow("dynamodb:Query", rollups),
+        allow("dynamodb:Scan", events),
         allow(["s3:GetObject", "s3:PutObject"], f"{data}/sessions/*"),
         list_data("sessions/"),
     ]
@@ -163,18 +171,13 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             *stream(events),
             known_erased,
             allow("s3:PutObject", f"{data}/lake/*"),
-            with_keys(allow("dynamodb:UpdateItem", rollups), "lake#dirty"),
+            with_keys(allow("dynamodb:UpdateItem", rollups), "*#hours"),
         ],
-        "consolidate": [
-            with_keys(allow(["dynamodb:DeleteItem", "dynamodb:Query", "dynamodb:UpdateItem"], rollups), "lake#dirty"),
-            *deduplicate,
-            allow("s3:DeleteObject", f"{data}/lake/*"),
-        ],
+        "consolidate": [allow("dynamodb:Query", f"{rollups}/index/open"), *consolidate, *clean],
         "close": close,
         "reconcile": [
             *close,
-            allow(["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:PutObject"], f"{data}/lake/*"),
-            allow("dynamodb:BatchGetItem", rollups),
+            allow("dynamodb:Query", f"{rollups}/index/open"),
             with_keys(allow("dynamodb:Query", control), "projects"),
         ],
         "erase": [
@@ -186,7 +189,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             control_items("dynamodb:DeleteItem", "asked", "query"),
             allow([f"dynamodb:{call}" for call in ("BatchWriteItem", "DeleteItem", "GetItem", "Query")], events),
             *close,
-            allow(["s3:AbortMultipartUpload", "s3:PutObject"], f"{data}/lake/*"),
+            *clean,
             allow(["s3:DeleteObject", "s3:GetObject", "s3:PutObject"], f"{data}/quarantine/*"),
             list_data("quarantine/"),
             *reinject,
@@ -255,9 +258,9 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         "import_store": [
             importing,
             *close,
+            allow("s3:DeleteObject", f"{data}/lake/*"),
             allow("s3:GetObject", f"{data}/imports/*"),
             list_data("imports/"),
-            allow(["s3:AbortMultipartUpload", "s3:PutObject"], f"{data}/lake/*"),
         ],
         "import_notify": [
             importing,

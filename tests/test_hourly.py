@@ -1,15 +1,18 @@
 """The hour's tasks on real stores: compacted, then closed; twice, with hours that fail, with more than fit a task."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from chalicelib import finish
+from chalicelib.close import Closer, Closing
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.time_windows import MINUTE_MS, parse_ms
 from chalicelib.storage.lake import Row
 from tests.importing import World, a_world
+from tests.mortal import Died
 
 HOURS = ["2026-11-20T07", "2026-11-20T08", "2026-11-20T09"]
 
@@ -45,6 +48,45 @@ def test_hours_are_dirty_until_they_are_closed(world: World) -> None:
     assert dirty(world) == HOURS
     assert close(world, found) == {"closed": 3, "waiting": 0}
     assert dirty(world) == []
+    assert world.total("visit") == 3
+
+
+def test_a_task_that_died_leaves_what_it_closed_when_it_is_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.finisher.consolidate_due(world.now_ms)
+    close_one, begun = Closer.close, list[str]()
+
+    def dying(self: Closer, project: str, hour: str, *of: Any) -> Closing:
+        begun.append(hour)
+        if begun == HOURS[:2]:
+            raise Died
+        return close_one(self, project, hour, *of)
+
+    monkeypatch.setattr(Closer, "close", dying)
+    with pytest.raises(Died):
+        close(world, found)
+
+    assert close(world, found) == {"closed": 3, "waiting": 0}
+    assert begun == [HOURS[0], HOURS[1], HOURS[1], HOURS[2]]
+    assert world.total("visit") == 3
+
+
+def test_what_does_not_fit_a_task_is_done_by_its_repetition(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = world.finisher.consolidate_due(world.now_ms)
+    close_one, seconds = Closer.close, [0.0]
+
+    def slow(self: Closer, *of: Any) -> Closing:
+        seconds[0] += 0.6 * finish.FUNCTION_SECONDS
+        return close_one(self, *of)
+
+    monkeypatch.setattr(Closer, "close", slow)
+    finisher = replace(world.finisher, clock=lambda: seconds[0])
+
+    done = [finisher.finish_all(found["hours"], world.now_ms) for _ in range(3)]
+
+    assert done == [{"closed": 2, "waiting": 1}, {"closed": 3, "waiting": 0}, {"closed": 3, "waiting": 0}]
+    assert seconds[0] == pytest.approx(3 * 0.6 * finish.FUNCTION_SECONDS)
     assert world.total("visit") == 3
 
 
@@ -96,6 +138,21 @@ def test_a_task_takes_some_hours_and_says_that_there_are_more(world: World, monk
 
     assert [hour["hour"] for hour in first["hours"] + second["hours"]] == HOURS
     assert (first["more"], second["more"]) == (True, False)
+
+
+def test_hours_that_nothing_came_of_yet_keep_no_others_from_their_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finish, "MAX_HOURS", 1)
+    for hour in ("2026-11-20T05", "2026-11-20T06"):
+        world.hours.note("demo", hour)  # as by compaction, while `archive` is behind
+
+    found: list[dict[str, Any]] = []
+    while len(found) < 20 and (not found or found[-1]["more"]):
+        found.append(world.finisher.consolidate_due(world.now_ms))
+
+    assert [hour["hour"] for one in found for hour in one["hours"]] == ["2026-11-20T05", "2026-11-20T06", *HOURS]
+    assert len(found) == 6
 
 
 def test_an_hour_that_cannot_be_compacted_is_counted_and_the_others_are_done(world: World) -> None:

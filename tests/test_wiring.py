@@ -1,7 +1,9 @@
 import subprocess
 import sys
 import uuid
+from dataclasses import fields
 
+from chalicelib.settings import Settings
 from chalicelib.wiring import new_event_id
 
 HEAVY = (
@@ -24,6 +26,37 @@ def test_the_edge_loads_no_heavy_library() -> None:
     )
 
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+    assert loaded.strip() == "[]"
+
+
+ASKING = """
+import os, sys
+from tests.stores import empty_stores
+from chalicelib.domain.closing import Hour
+from chalicelib.domain.partitions import hour_folder
+from chalicelib.domain.snapshots import Open
+from chalicelib.storage.manifests import Manifest
+
+with empty_stores() as stores:
+    stores.hours.note("shop", "2026-11-20T09")
+    stores.bucket.put(hour_folder("shop", "2026-11-20T09") + "tail-000001-r1.parquet", b"")
+    stores.bucket.put(hour_folder("shop", "2026-11-20T09") + "tail-000001-r2.parquet", b"")
+    stores.folders.manifests.write("shop", "2026-11-20T09", "v", Manifest({"tail-000001-r1.parquet": 1}))
+    stores.hours.commit(Hour("shop", "2026-11-20T09"), "v", 1)
+    from chalicelib import wiring
+    os.environ |= dict.fromkeys(NEEDED, "any") | {"ROLLUPS_TABLE": "rollups", "DATA_BUCKET": "data"}
+    (found,) = wiring.analyst()._open_hours("shop")
+    assert found == Open("2026-11-20T09", "v", ("tail-000001-r2.parquet",)), found
+print([name for name in ("numpy", "pyarrow") if name in sys.modules])
+"""
+
+
+def test_a_query_knows_the_files_of_its_hours_without_the_lakes_libraries() -> None:
+    needed = [field.name.upper() for field in fields(Settings) if field.name != "buffer"]
+
+    asked = f"NEEDED = {needed!r}\n{ASKING}"
+    loaded = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout
 
     assert loaded.strip() == "[]"
 

@@ -31,21 +31,27 @@ from chalicelib.domain.events import Mode, StoredEvent
 from chalicelib.domain.imports import Import
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.notices import Anomaly, Subject
-from chalicelib.domain.partitions import hour_folder, quarantine_key, spill_key, unreadable_key
+from chalicelib.domain.partitions import hour_folder, quarantine_key, spill_key, tail_name, unreadable_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.quotas import Limits
 from chalicelib.domain.rollups import Rollups
-from chalicelib.domain.time_windows import HOUR_MS, hour_of
+from chalicelib.domain.signatures import Signature
+from chalicelib.domain.time_windows import HOUR_MS, hour_of, parse_ms
 from chalicelib.settings import BUFFERS
 from chalicelib.storage.access_table import AccessTable, digest_of
-from chalicelib.storage.lake import Row
+from chalicelib.storage.lake import Row, encode, table_of
+from chalicelib.storage.manifests import Manifest
+from chalicelib.storage.new_days import NewDays
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queries_table import Asked
+from chalicelib.storage.record_sets import RecordSets, records_of
 from chalicelib.storage.rollups_table import _merged_item
 from infra.policies import documents
 from tests.stores import INDEXES, create_table, stream_record
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
+HOUR = "2026-11-21T09"
+THE_HOUR = {"hours": [{"project": "shop", "hour": HOUR}], "failed": 0}
 SOCKETS = f"arn:aws:execute-api:{REGION}:{ACCOUNT}:abc/prod"
 # Lambda's or Athena's calls in the function's name: no code of ours makes them.
 NOT_OURS = {
@@ -474,43 +480,70 @@ def run_compact(recorder: Recorder) -> None:
 
 
 def run_consolidate(recorder: Recorder) -> None:
+    """As a task, until nothing is left to do; what the next task does is not its own."""
     folder = two_tails()
     with recorder.function():
-        for hours in (1, 3, 5):
-            wiring.consolidator().run(now_ms() + hours * HOUR_MS)
-    assert wiring.dirty_hours().all() == []
+        handlers.consolidate({}, None)
+    handlers.close(THE_HOUR, None)
+    one_tail_more()
+    with recorder.function():
+        wiring.finisher().consolidate_due(now_ms() + HOUR_MS)
+    handlers.close(THE_HOUR, None)
+    an_old_version()
+    with recorder.function():
+        wiring.finisher().consolidate_due(now_ms() + 30 * HOUR_MS)
+    assert wiring.hours_table().waiting() == []
     with recorder.function(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("chalicelib.storage.objects.PART_BYTES", 10)
         large = wiring.data_bucket().writer(f"{folder}hour-1-0000.parquet")
         large.write(b"more than ten bytes")
         large.discard()
-        assert (
-            sum(len(batch) for batch in wiring.consolidator().lake.batches([next(wiring.data_bucket().keys(folder))]))
-            == 2
-        )
+        assert sum(map(len, wiring_lake.lake().batches([next(wiring.data_bucket().keys(folder))]))) == 3
 
 
 def two_tails() -> str:
-    """Two tail files of an hour, noted; the hour's folder."""
-    folder = hour_folder("shop", "2026-11-21T09")
+    """Two tail files of an hour, noted, and live items of it; the hour's folder."""
+    folder = hour_folder("shop", HOUR)
     for number in (1, 2):
-        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number, "user_id": "u"}, number)
-        wiring.consolidator().lake.write(f"{folder}tail-{number}.parquet", [row])
-        wiring.dirty_hours().note("shop", "2026-11-21T09", f"tail-{number}.parquet")
+        row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number, "user_id": "u"}, number, 1)
+        content = encode(table_of([row]), records_of([(number, 1)]))
+        wiring_lake.lake().put(folder + tail_name(1, f"r{number}", content), content)
+        wiring.hours_table().note("shop", HOUR)
+    merged = Merged(f"{HOUR}#000001#000001#m", HOUR, 1, 1, "m", 1, Signature(2, 3), Rollups())
+    item = _merged_item("shop", merged)
+    wiring.client("dynamodb").put_item(TableName=wiring.settings().rollups_table, Item=item)
     return folder
 
 
+def one_tail_more() -> None:
+    """A tail file with what is not live."""
+    row = Row({"event_id": "e3", "event_type": "click", "occurred_at": 3, "user_id": "u"}, 3, 2)
+    content = encode(table_of([row]), records_of([(3, 1)]))
+    wiring_lake.lake().put(hour_folder("shop", HOUR) + tail_name(2, "r3", content), content)
+    wiring.hours_table().note("shop", HOUR)
+
+
+def an_old_version() -> None:
+    """What lies beside the lake of a version before the hour's."""
+    version = "0000000000001-old"
+    wiring_lake.hour_folders().manifests.write("shop", HOUR, version, Manifest())
+    RecordSets(wiring.data_bucket()).write("shop", HOUR, version, {})
+    wiring_lake.finisher().sessionizer.files.write("shop", HOUR, version, [])
+
+
 def run_close(recorder: Recorder) -> None:
+    """Of an hour whose files hold what is live, and then something more that nothing is known of."""
     two_tails()
-    merged = Merged("2026-11-21T09#000000#m#1", "2026-11-21T09", 0, "m", 1, Rollups())
-    item = _merged_item("shop", merged)
-    wiring.client("dynamodb").put_item(TableName=wiring.settings().rollups_table, Item=item)
-    for hours in (1, 30):
-        at_ms = now_ms() + hours * HOUR_MS
-        found = wiring.consolidator().compact(at_ms)
-        with recorder.function():
-            wiring.consolidator().close_all(found["hours"], partial(settle, at_ms // 1000))
-        wiring.dirty_hours().note("shop", "2026-11-21T09", "again")
+    with recorder.function():
+        assert handlers.close(THE_HOUR, None) == {"closed": 1, "waiting": 0}
+    one_tail_more()
+    event = StoredEvent(event_id="e4", event_type="click", occurred_at=parse_ms(f"{HOUR}:10:00Z"), user_id="u")
+    wiring.events_table().write(chunks_of(Message("shop", now_ms(), [event])))
+    with recorder.function():
+        found = handlers.close(THE_HOUR, None)
+        assert found == {"closed": 0, "waiting": 1}  # for what the hot store has
+        found = handlers.close(THE_HOUR, None)
+        assert found == {"closed": 1, "waiting": 0}
 
 
 def history() -> dict[str, Any]:
@@ -545,8 +578,11 @@ def run_import(task: str) -> Callable[[Recorder], None]:
         whose = {**whose, "parts": file["parts"]}
         with maybe("import_aggregate"):
             total = handlers.import_aggregate(whose, None)
-        with maybe("import_store"):
+        with maybe("import_store"), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(NewDays, "finish", lambda *_: False)  # as when somebody comes in between
             stored = [wiring.importer().store({**whose, "range": span}, later) for span in total["ranges"]]
+        one_tail_more()
+        with maybe("import_store"):
             stored += [wiring.importer().store({**whose, "range": span}, later) for span in total["ranges"]]
         with maybe("import_fail"):
             handlers.import_fail({**whose, "error": {"Error": "x", "Cause": "y"}}, None)
@@ -566,15 +602,8 @@ def run_start_import(recorder: Recorder) -> None:
         wiring.import_workflow().start("one", {})
 
 
-def settle(now: int, project: str, hour: str, keys: list[str]) -> bool:
-    """What follows a consolidation."""
-    wiring.sessionizer().settle(project, hour, keys)
-    return wiring.closer().settle(project, hour, keys, now)
-
-
 def run_reconcile(recorder: Recorder) -> None:
     """An hour is repaired by the very calls that closed it; beside them, numbers are compared."""
-    run_consolidate(recorder)
     run_close(recorder)
     with recorder.function():
         assert wiring.reconciler().run(wiring.access_table().names(), now_ms() // 1000 + 86_400) == 24
@@ -622,10 +651,6 @@ def run_erase(recorder: Recorder) -> None:
         with recorder.function():
             assert wiring.erasures_table().open()
             replace(wiring.eraser(), now=partial(later, minutes)).run()
-        for state in wiring.dirty_hours().all():
-            wiring.dirty_hours().keep_retired(state, {})
-            for name in state.retired_names:
-                bucket.delete(hour_folder("shop", state.hour) + name)
     assert wiring.profiler().erasure("shop", receipt["id"])["state"] == "done"
 
 

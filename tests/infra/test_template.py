@@ -10,6 +10,7 @@ import pytest
 from cfnlint.api import lint_file
 
 from chalicelib.domain.bodies import MAX_MESSAGES
+from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS
 from chalicelib.settings import BUFFERS
 from chalicelib.storage import lake
 from chalicelib.storage.events_table import MAX_BATCH_ITEMS
@@ -103,6 +104,15 @@ def test_a_deleted_lake_file_can_be_had_back_and_old_versions_end(template: Temp
     )
 
 
+def test_only_what_closing_needs_no_longer_expires(template: Template) -> None:
+    rules = template["Resources"]["DataBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule}
+
+    assert days["records/"] * 86_400 > RETENTION_SECONDS + MARGIN_SECONDS + 2 * 86_400  # two days to put things right
+    assert not {"lake/", "manifests/", "sessions/"} & days.keys()
+    assert {rule.get("Prefix", "") for rule in rules if "Transitions" in rule} == {"lake/"}
+
+
 def test_nothing_is_reached_without_tls(template: Template) -> None:
     policies = {
         **of_type(template, "AWS::S3::BucketPolicy"),
@@ -155,7 +165,8 @@ def test_the_lake_table_has_the_columns_of_its_files(template: Template) -> None
     table = template["Resources"]["LakeTable"]["Properties"]["TableInput"]
 
     columns = [(column["Name"], column["Type"]) for column in table["StorageDescriptor"]["Columns"]]
-    assert columns == [(field.name, GLUE_TYPES[field.type]) for field in lake.SCHEMA]
+    of_files = [field for field in lake.SCHEMA if field.name != lake.SLOT]  # which is for closing only
+    assert columns == [(field.name, GLUE_TYPES[field.type]) for field in of_files]
     assert [key["Name"] for key in table["PartitionKeys"]] == ["project", "dt", "hr"]
 
 

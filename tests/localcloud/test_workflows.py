@@ -27,7 +27,7 @@ RESULTS: dict[str, Any] = {
     "import_store": {"stored": 1, "duplicates": 0, "waiting": 0},
     "import_notify": {"state": "done"},
     "import_fail": {"state": "failed"},
-    "consolidate": {"hours": [{"hour": "h"}], "failed": 0, "more": False},
+    "consolidate": {"hours": [{"project": "demo", "hour": "2026-11-20T09"}], "failed": 0, "more": False},
     "close": {"closed": 1, "waiting": 0},
     "detect": 2,
     "notify": 2,
@@ -287,7 +287,7 @@ def test_an_hour_is_compacted_closed_judged_and_told_of_and_looked_at_once_more(
 
     assert over["status"] == "SUCCEEDED"
     assert [name for name, _ in hourly.tasks.calls] == [*HOURLY_TASKS, "consolidate", "close"]
-    assert hourly.tasks.called("close")[0] == {"hours": [{"hour": "h"}], "failed": 0}
+    assert hourly.tasks.called("close")[0] == {"hours": RESULTS["consolidate"]["hours"], "failed": 0}
 
 
 def test_more_hours_than_one_task_takes_are_done_one_after_the_other(hourly: Machine) -> None:

@@ -1,41 +1,28 @@
 """`ops consolidate` on moto's bucket and table."""
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from chalicelib.domain.access import Project
-from chalicelib.domain.events import Mode
 from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.quotas import UNLIMITED
+from chalicelib.domain.time_windows import hour_start_ms
 from chalicelib.storage.lake import Lake, Row
 from infra.project import OperatorError
-from ops import consolidate, projects
 from ops.__main__ import main
-from tests.stores import Stores, empty_stores
+from tests.stores import Stores
 
 HOURS = ["2026-11-20T09", "2026-11-20T10"]
 
 
-@pytest.fixture
-def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
-    with empty_stores() as found:
-        clients = {"s3": found.bucket.client, "dynamodb": found.dirty.client}
-        tables = {"ROLLUPS_TABLE": "rollups", "CONTROL_TABLE": "control"}
-        for command in (consolidate, projects):
-            monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
-            monkeypatch.setattr(command, "environment", lambda _stage: tables)
-        monkeypatch.setattr(consolidate, "bucket_of", lambda _stage: found.bucket.name)
-        found.access.put_project(Project("shop", Mode.INFER), UNLIMITED, datetime.now(UTC))
-        for hour in HOURS:
-            for tail in ("tail-1.parquet", "tail-2.parquet"):
-                row = Row({"event_id": "e", "event_type": "click", "occurred_at": 1}, 1)
-                Lake(found.bucket).write(hour_folder("shop", hour) + tail, [row])
-                found.dirty.note("shop", hour, tail)
-        yield found
+@pytest.fixture(autouse=True)
+def two_tails(stores: Stores) -> None:
+    """Each hour has an event, which came twice."""
+    for hour in HOURS:
+        for tail in ("tail-import-1.parquet", "tail-import-2.parquet"):
+            row = Row({"event_id": "e", "event_type": "click", "occurred_at": hour_start_ms(hour)}, 1)
+            Lake(stores.bucket).write(hour_folder("shop", hour) + tail, [row])
+            stores.hours.note("shop", hour)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
@@ -45,7 +32,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, A
 
 
 def test_a_dry_run_tells_what_waits_and_changes_nothing(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
-    before = stores.dirty.all()
+    before = stores.hours.waiting()
 
     rows = printed(capsys, "--dry-run")
 
@@ -53,7 +40,7 @@ def test_a_dry_run_tells_what_waits_and_changes_nothing(stores: Stores, capsys: 
         (hour, True, 2, 0) for hour in HOURS
     ]
     assert rows[0]["size_bytes"] > 0
-    assert stores.dirty.all() == before
+    assert stores.hours.waiting() == before
 
 
 def test_one_hour_or_all_that_wait_are_consolidated_once(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:

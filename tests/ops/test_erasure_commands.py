@@ -2,45 +2,31 @@
 
 import json
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chalicelib.domain.access import Project
 from chalicelib.domain.erasure import Arrivals
-from chalicelib.domain.events import Mode
 from chalicelib.domain.identity import Link, Said
 from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.quotas import UNLIMITED
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.storage.lake import Lake, Row
 from infra.project import OperatorError
-from ops import erasures, export, projects
 from ops.__main__ import main
-from tests.stores import Stores, empty_stores
+from tests.stores import Stores
 
 NOW_MS = int(time.time() * 1000)
-TABLES = {"ROLLUPS_TABLE": "rollups", "EVENTS_TABLE": "events", "CONTROL_TABLE": "control"}
 
 
-@pytest.fixture
-def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
-    with empty_stores() as found:
-        clients = {"s3": found.bucket.client, "dynamodb": found.dirty.client}
-        for command in (erasures, export, projects):
-            monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
-            monkeypatch.setattr(command, "environment", lambda _stage: TABLES)
-        monkeypatch.setattr(export, "bucket_of", lambda _stage: found.bucket.name)
-        found.access.put_project(Project("shop", Mode.INFER), UNLIMITED, datetime.now(UTC))
-        rows = [
-            Row({"event_id": f"e{n}", "event_type": "click", "occurred_at": NOW_MS, "user_id": user}, NOW_MS)
-            for n, user in enumerate(("ada", "bob"))
-        ]
-        Lake(found.bucket).write(hour_folder("shop", hour_of(NOW_MS)) + "hour-1-0000.parquet", rows)
-        yield found
+@pytest.fixture(autouse=True)
+def an_hour(stores: Stores) -> None:
+    """An event of each of two users."""
+    rows = [
+        Row({"event_id": f"e{n}", "event_type": "click", "occurred_at": NOW_MS, "user_id": user}, NOW_MS)
+        for n, user in enumerate(("ada", "bob"))
+    ]
+    Lake(stores.bucket).write(hour_folder("shop", hour_of(NOW_MS)) + "tail-import-1.parquet", rows)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
@@ -95,4 +81,4 @@ def test_a_project_is_exported_as_a_whole_or_in_part(
     none = printed(capsys, "export", "project", "--into", str(tmp_path), "--from", "2001-01-01", "--to", "2001-01-02")
 
     assert (whole["hours"], whole["events"], none["events"]) == (1, 2, 0)
-    assert len(list((tmp_path / "all" / "project=shop").rglob("hour-1-0000.parquet"))) == 1
+    assert len(list((tmp_path / "all" / "project=shop").rglob("*.parquet"))) == 1

@@ -2,45 +2,31 @@
 
 import json
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from chalicelib.domain.access import Project
-from chalicelib.domain.events import Mode
 from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.quotas import UNLIMITED
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.storage.lake import Lake, Row
 from infra.project import OperatorError
-from ops import projects, rebuild, reconcile
 from ops.__main__ import main
-from tests.stores import Stores, empty_stores
+from tests.stores import Stores
 
 NOW_MS = int(time.time() * 1000)
 HOUR = hour_of(NOW_MS - 26 * 3_600_000)
 
 
-@pytest.fixture
-def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
-    with empty_stores() as found:
-        clients = {"s3": found.bucket.client, "dynamodb": found.dirty.client}
-        for command in (rebuild, reconcile):
-            monkeypatch.setattr(command, "bucket_of", lambda _stage: found.bucket.name)
-        for command in (rebuild, reconcile, projects):
-            monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
-            tables = {"ROLLUPS_TABLE": "rollups", "EVENTS_TABLE": "events", "CONTROL_TABLE": "control"}
-            monkeypatch.setattr(command, "environment", lambda _stage, tables=tables: tables)
-        found.access.put_project(Project("shop", Mode.INFER), UNLIMITED, datetime.now(UTC))
-        at_ms = NOW_MS - 26 * 3_600_000
-        rows = [
-            Row({"event_id": f"e{n}", "event_type": "click", "occurred_at": at_ms, "user_id": "u"}, at_ms)
-            for n in (1, 2)
-        ]
-        Lake(found.bucket).write(hour_folder("shop", HOUR) + "hour-1-0000.parquet", rows)
-        yield found
+@pytest.fixture(autouse=True)
+def an_hour(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two events of one request."""
+    at_ms = NOW_MS - 26 * 3_600_000
+    rows = [
+        Row({"event_id": f"e{n}", "event_type": "click", "occurred_at": at_ms, "user_id": "u"}, at_ms) for n in (1, 2)
+    ]
+    Lake(stores.bucket).write(hour_folder("shop", HOUR) + "tail-import-1.parquet", rows)
+    main(["consolidate", "--stage", "prod", "--project", "shop", "--hour", HOUR])
+    capsys.readouterr()
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
@@ -50,6 +36,10 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, A
 
 
 def test_rollups_are_written_from_the_lake(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
+    for item in stores.items("rollups"):
+        if item["pk"]["S"] != "shop#hours":
+            stores.rollups.client.delete_item(TableName="rollups", Key={name: item[name] for name in ("pk", "sk")})
+
     (first,) = printed(capsys, "rollups")
     (again,) = printed(capsys, "rollups")
 
@@ -65,7 +55,7 @@ def test_chunks_are_put_back_once(stores: Stores, capsys: pytest.CaptureFixture[
 
 
 def test_files_that_are_not_in_order_yet_are_named(stores: Stores) -> None:
-    stores.dirty.note("shop", HOUR, "tail-1")
+    stores.hours.note("shop", HOUR)
 
     with pytest.raises(OperatorError, match="ops consolidate"):
         main(["rebuild", "events", "--stage", "prod", "--project", "shop", "--hour", HOUR])

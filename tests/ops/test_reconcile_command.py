@@ -1,48 +1,33 @@
 """`ops reconcile` on moto's bucket and table."""
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from chalicelib.domain.access import Project
-from chalicelib.domain.events import Mode
 from chalicelib.domain.facets import COUNTS
 from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.quotas import UNLIMITED
 from chalicelib.domain.rollups import Rollups
 from chalicelib.domain.time_windows import hour_start_ms
 from chalicelib.storage.closed_table import DAY, Closed
 from chalicelib.storage.lake import Lake, Row
 from infra.project import OperatorError
-from ops import consolidate, projects, reconcile
 from ops.__main__ import main
-from tests.stores import Stores, empty_stores
+from tests.stores import Stores
 
 HOURS = ["2026-11-19T09", "2026-11-19T10"]
 RANGE = ("--project", "shop", "--from", "2026-11-19", "--to", "2026-11-19")
 
 
-@pytest.fixture
-def stores(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Stores]:
-    with empty_stores() as found:
-        clients = {"s3": found.bucket.client, "dynamodb": found.dirty.client}
-        for command in (consolidate, reconcile, projects):
-            monkeypatch.setattr(command, "client", lambda _stage, service: clients[service])
-            tables = {"ROLLUPS_TABLE": "rollups", "CONTROL_TABLE": "control"}
-            monkeypatch.setattr(command, "environment", lambda _stage, tables=tables: tables)
-        for command in (consolidate, reconcile):
-            monkeypatch.setattr(command, "bucket_of", lambda _stage: found.bucket.name)
-        found.access.put_project(Project("shop", Mode.INFER), UNLIMITED, datetime.now(UTC))
-        for hour in HOURS:
-            row = Row({"event_id": hour, "event_type": "click", "occurred_at": hour_start_ms(hour)}, 1)
-            Lake(found.bucket).write(hour_folder("shop", hour) + "tail-1.parquet", [row])
-            found.dirty.note("shop", hour, "tail-1.parquet")
-        main(["consolidate", "--stage", "prod"])
-        capsys.readouterr()
-        yield found
+@pytest.fixture(autouse=True)
+def two_closed_hours(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each hour has an event."""
+    for hour in HOURS:
+        row = Row({"event_id": hour, "event_type": "click", "occurred_at": hour_start_ms(hour)}, 1)
+        Lake(stores.bucket).write(hour_folder("shop", hour) + "tail-import-1.parquet", [row])
+        stores.hours.note("shop", hour)
+    main(["consolidate", "--stage", "prod"])
+    capsys.readouterr()
 
 
 def miscount(stores: Stores) -> None:

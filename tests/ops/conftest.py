@@ -1,0 +1,35 @@
+"""A stage for the operator's commands: moto's tables and bucket, with one project."""
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from chalicelib.domain.access import Project
+from chalicelib.domain.events import Mode
+from chalicelib.domain.quotas import UNLIMITED
+from ops import __main__ as commands
+from ops import hours
+from tests.stores import Stores, empty_stores
+
+ENVIRONMENT = {
+    "EVENTS_TABLE": "events",
+    "ROLLUPS_TABLE": "rollups",
+    "CONTROL_TABLE": "control",
+    "DATA_BUCKET": "data",
+}
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
+    """Empty stores that every command takes for its stage's, and the project `shop`."""
+    with empty_stores() as found:
+        clients = {"s3": found.bucket.client, "dynamodb": found.rollups.client}
+        for module in {hours, sys.modules["ops.stages"], *commands.COMMANDS.values()}:
+            if hasattr(module, "client"):
+                monkeypatch.setattr(module, "client", lambda _stage, service: clients[service])
+            if hasattr(module, "environment"):
+                monkeypatch.setattr(module, "environment", lambda _stage: ENVIRONMENT)
+        found.access.put_project(Project("shop", Mode.INFER), UNLIMITED, datetime.now(UTC))
+        yield found
