@@ -137,13 +137,14 @@ class Detector:
         metric = anomaly.subject.metric
         wanted = {EVERYTHING, metric, self.contracts.type_of(metric) or metric}
         shares = [(connection, [frame]) for connection in connections if wanted & set(connection.topics)]
-        for (connection, _), failure in zip(shares, self.sockets.push_all(shares, SHOW_SECONDS), strict=True):
-            if isinstance(failure, Gone):
+        for (connection, _), outcome in zip(shares, self.sockets.push_all(shares, SHOW_SECONDS), strict=True):
+            if isinstance(outcome, int):
+                continue
+            connections.remove(connection)  # no other anomaly waits for it
+            if isinstance(outcome, Gone):
                 self.control.forget_connection(connection.id, connection.project)
-            elif failure:
-                log.warning("anomaly not pushed", extra={"connection_id": connection.id, "reason": str(failure)})
-            if failure:
-                connections.remove(connection)  # no other anomaly waits for it
+            else:
+                log.warning("anomaly not pushed", extra={"connection_id": connection.id, "reason": str(outcome)})
 
     def _anomalies(self, project: str, start_ms: int, end_ms: int) -> Iterator[Anomaly]:
         """Of all that is judged; what the whole explains is left out of its parts: one notice, not twenty."""

@@ -7,8 +7,9 @@ be pushed in time ends the connection, whose client then comes back for a snapsh
 import logging
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -17,17 +18,28 @@ from chalicelib import metrics
 from chalicelib.domain.access import Connection
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
-from chalicelib.domain.frames import STALE_SECONDS, delta_json, delta_parts, frames_of, resync_frame
+from chalicelib.domain.facets import COUNTS, needed
+from chalicelib.domain.frames import (
+    MAX_SNAPSHOT_BYTES,
+    STALE_SECONDS,
+    delta_json,
+    delta_parts,
+    frames_of,
+    resync_frame,
+)
 from chalicelib.domain.time_windows import HOUR_MS, hour_of
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.rollups_table import closing_of, delta_of
 from chalicelib.storage.sockets import Gone, PushFailed, Sockets
 
-# Of a batch: no project's connections delay another's for longer. Together with what follows, to forget and to end
-# those that failed, it is two thirds of the function's 30 seconds.
+# Of a batch: for so long one project's trouble delays another's at most, all in all half of the function's 60 seconds.
+PREPARE_SECONDS = 8.0
 PUSH_SECONDS = 10.0
 FORGET_SECONDS = 5.0
 END_SECONDS = 5.0
+# Of a batch, which may have 6 MB of compressed deltas: a connection is better off with a snapshot, which has no more.
+MAX_SHARE_BYTES = MAX_SNAPSHOT_BYTES
+MAX_HELD_BYTES = 4 * MAX_SHARE_BYTES  # of a project, for connections with different topics
 MAX_MARKS = 10_000  # hours whose last closing a container remembers
 
 log = logging.getLogger(__name__)
@@ -40,7 +52,20 @@ class News:
     deltas: dict[str, Delta] = field(default_factory=dict)  # by frame id; of one that grew, the last
     changed: set[str] = field(default_factory=set)  # of them, those in the place of an earlier version
     closed: dict[str, str] = field(default_factory=dict)  # hour -> mark of its closing
-    parts: dict[tuple[str, tuple[str, ...]], list[bytes]] = field(default_factory=dict)  # by frame id and topics
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the deltas, as they are stored."""
+        return sum(len(delta.body) for delta in self.deltas.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A delta as connections with the same topics are sent it."""
+
+    hour: str
+    written_at: int
+    parts: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +87,28 @@ class Pusher:
         read or one that failed could not be forgotten: the batch then comes again.
         """
         failures: list[Exception] = []
-        shares: list[tuple[Connection, list[bytes]]] = []
+        shares: list[tuple[Connection, Iterable[bytes]]] = []
         found, unreadable = self._read(records)
-        for project, news in found.items():
+        prepared_by = self.sockets.clock() + PREPARE_SECONDS
+        # Who has the least comes first, and so waits for nobody who has much.
+        for project, news in sorted(found.items(), key=lambda pair: pair[1].size_bytes):
             try:
                 self._note_late(project, news, now)
-                connections = self.control.connections(project)
+                connections = [c for c in self.control.connections(project) if c.topics]
             except (BotoCoreError, ClientError) as error:
                 log.warning("project not pushed", extra={"project": project, "reason": str(error)})
                 failures.append(error)
                 continue
-            mine = ((c, self._frames(c, news, unreadable)) for c in connections if c.topics)
-            shares += [(connection, frames) for connection, frames in mine if frames]
+            shares += self._shares(connections, news, prepared_by, unreadable)
         outcomes = self.sockets.push_all(shares, PUSH_SECONDS)
-        failures += self._end([(share[0], outcome) for share, outcome in zip(shares, outcomes, strict=True) if outcome])
+        told = [(connection, outcome) for (connection, _), outcome in zip(shares, outcomes, strict=True)]
+        failures += self._end([(connection, outcome) for connection, outcome in told if not isinstance(outcome, int)])
         if unreadable:
             metrics.emit(self.stage, now * 1000, {"DeltasUnreadable": len(unreadable)})
         if failures:
             raise ExceptionGroup("the batch is to come again", failures)
         self._remember(found)
-        sent = sum(len(frames) for (_, frames), outcome in zip(shares, outcomes, strict=True) if outcome is None)
+        sent = sum(outcome for outcome in outcomes if isinstance(outcome, int))
         if sent:
             log.info("pushed", extra={"frames": sent})
             # After the push, not before it: the next batch then holds all that came, and goes out at once.
@@ -121,29 +148,50 @@ class Pusher:
             written_at = max(delta.written_at for delta in late)
             self.control.note_late(project, written_at, {delta.frame_id: delta.digest for delta in late})
 
-    def _frames(self, connection: Connection, news: News, unreadable: set[str]) -> list[bytes]:
-        parts: list[bytes] = []
-        for delta in news.deltas.values():
+    def _shares(
+        self, connections: Sequence[Connection], news: News, prepared_by: float, unreadable: set[str]
+    ) -> Iterator[tuple[Connection, Iterable[bytes]]]:
+        """What each connection is to be sent. Frames are made as they are pushed: all together would be too many."""
+        shown = self._shown({connection.topics for connection in connections}, news, prepared_by, unreadable)
+        for connection in connections:
+            mine = shown[connection.topics]
+            if mine is None:
+                yield connection, map(_refuse, (MAX_SHARE_BYTES,))
+                continue
             # What is that old is in the snapshot for sure, which need not name it any more.
-            fresh = delta.written_at >= connection.subscribed_at - STALE_SECONDS
-            if fresh and delta.hour >= connection.since:
-                parts += self._parts(delta, connection.topics, news, unreadable)
-        frames = frames_of(parts, connection.subscription)
-        if any(hour >= connection.since for hour in news.closed):
-            frames.append(resync_frame(connection.subscription))
-        return frames
+            since, stale = connection.since, connection.subscribed_at - STALE_SECONDS
+            parts = [part for d in mine if d.hour >= since and d.written_at >= stale for part in d.parts]
+            resync = [resync_frame(connection.subscription)] if any(hour >= since for hour in news.closed) else []
+            if parts or resync:
+                yield connection, chain(frames_of(parts, connection.subscription), resync)
 
-    def _parts(self, delta: Delta, topics: tuple[str, ...], news: News, unreadable: set[str]) -> list[bytes]:
-        """The delta as far as the topics go; none when it has nothing of them and takes nothing back."""
-        name = delta.frame_id
-        if (name, topics) not in news.parts:
-            try:
-                shown = delta_json(delta, topics, self.contracts)
-                news.parts[name, topics] = delta_parts(shown) if shown["metrics"] or name in news.changed else []
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it must not block the shard
-                news.parts[name, topics] = []
-                _leave_out(unreadable, name, error)
-        return news.parts[name, topics]
+    def _shown(
+        self, all_topics: set[tuple[str, ...]], news: News, prepared_by: float, unreadable: set[str]
+    ) -> dict[tuple[str, ...], list[Shown] | None]:
+        """The deltas by topics; None where they are too large together, or take too long."""
+        shown: dict[tuple[str, ...], list[Shown] | None] = {topics: [] for topics in sorted(all_topics)}
+        held_bytes = dict.fromkeys(shown, 0)
+        for delta in news.deltas.values():
+            counts = replace(delta, part=needed(None, COUNTS))  # decoded once for all topics, and not held
+            for topics, before in shown.items():
+                if before is None:
+                    continue
+                parts = self._parts(counts, topics, changed=delta.frame_id in news.changed, unreadable=unreadable)
+                before.append(Shown(delta.hour, delta.written_at, parts))
+                held_bytes[topics] += sum(map(len, parts))
+                large = held_bytes[topics] > MAX_SHARE_BYTES or sum(held_bytes.values()) > MAX_HELD_BYTES
+                if large or self.sockets.clock() >= prepared_by:
+                    shown[topics], held_bytes[topics] = None, 0
+        return shown
+
+    def _parts(self, delta: Delta, topics: tuple[str, ...], *, changed: bool, unreadable: set[str]) -> list[bytes]:
+        """The delta as far as the topics go; none when it has nothing of them, and takes nothing back."""
+        try:
+            shown = delta_json(delta, topics, self.contracts)
+            return delta_parts(shown) if shown["metrics"] or changed else []
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, it must not block the shard
+            _leave_out(unreadable, delta.frame_id, error)
+            return []
 
     def _end(self, failed: Sequence[tuple[Connection, Gone | PushFailed]]) -> list[Exception]:
         """Forget these connections, for what comes next would be wrong without what they missed, and end them.
@@ -159,7 +207,7 @@ class Pusher:
         )
         there = [connection for connection, reason in failed if isinstance(reason, PushFailed)]
         self.sockets.each(there, self.sockets.end, END_SECONDS)
-        return [failure for failure in forgotten if failure]
+        return [failure for failure in forgotten if not isinstance(failure, int)]
 
     def _remember(self, found: Mapping[str, News]) -> None:
         if len(self.marks) > MAX_MARKS:
@@ -179,6 +227,11 @@ def read_closing(record: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Project, hour and mark of a stream record that says how far an hour is closed; None of all others."""
     image = record["dynamodb"].get("NewImage")
     return None if image is None else closing_of(image)
+
+
+def _refuse(most_bytes: int) -> bytes:
+    """Stand for the frames of a connection, whose failure it is then."""
+    raise PushFailed(f"the batch has more for it than {most_bytes} bytes, or than can be prepared in time")
 
 
 def _leave_out(unreadable: set[str], name: str, error: Exception) -> None:

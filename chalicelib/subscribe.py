@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from chalicelib.domain.access import Connection
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.deltas import Delta, HourView
+from chalicelib.domain.deltas import HourView
 from chalicelib.domain.errors import InvalidRequest, Unauthenticated
 from chalicelib.domain.frames import STALE_SECONDS, error_frame, is_wanted, snapshot_frames
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, parse_ms, to_ms
@@ -26,6 +26,7 @@ SNAPSHOT_HOURS = 24
 MAX_SNAPSHOT_HOURS = 31 * 24
 MAX_TOPICS = 50
 MAX_DAY_TOTALS = 4000  # an event type's day each, of some kilobytes: three days of all that a project can make up
+MAX_DECODED = 2_000_000  # a type, or one of its minutes, in a delta that is not merged yet: some 100 MB
 AHEAD_MS = 60_000  # another clock may be in the next hour already
 ANSWER_SECONDS = 18.0  # of the 29 that API Gateway waits: the rest is for reading
 
@@ -91,10 +92,10 @@ class Subscriber:
             frames = self._answer(connection, body, now)
         except InvalidRequest as error:
             frames = [error_frame(error.code, error.message)]
-        (failure,) = self.sockets.push_all([(connection, frames)], ANSWER_SECONDS)
-        if failure:  # without its snapshot a connection would show wrong numbers
+        (outcome,) = self.sockets.push_all([(connection, frames)], ANSWER_SECONDS)
+        if not isinstance(outcome, int):  # without its snapshot a connection would show wrong numbers
             self.control.forget_connection(connection_id, connection.project)
-            if isinstance(failure, PushFailed):
+            if isinstance(outcome, PushFailed):
                 self.sockets.end(connection)
 
     def disconnect(self, connection_id: str) -> None:
@@ -137,7 +138,7 @@ class Subscriber:
             project, since, hours[-1], [hour for hour in hours if hour >= since], late, event_types=types
         )
         return snapshot_frames(
-            [HourView(view.hour, [d for d in view.deltas if _is_readable(d)], view.merged) for view in views],
+            _readable(views),
             topics=topics,
             since=f"{since}:00:00Z",
             as_of=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -147,14 +148,30 @@ class Subscriber:
         )
 
 
-def _is_readable(delta: Delta) -> bool:
-    """Whether it can be shown: one that cannot must not keep a project's dashboards from all other numbers."""
-    try:
-        delta.rollups  # noqa: B018 - decoded here, where it may fail
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it; `live` has said so in a metric
-        log.warning("delta unreadable", extra={"id": delta.frame_id, "reason": type(error).__name__})
-        return False
-    return True
+def _readable(views: Iterable[HourView]) -> list[HourView]:
+    """The hours without deltas that cannot be shown: one must not keep a project's dashboards from all other numbers.
+
+    Raises InvalidRequest when there is more in them than memory is for.
+    """
+    decoded = 0
+    found = []
+    for view in views:
+        deltas = []
+        for delta in view.deltas:
+            try:
+                decoded += sum(1 + len(rollup.minutes) for rollup in delta.rollups.values())
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with it; `live` has said so in a metric
+                log.warning("delta unreadable", extra={"id": delta.frame_id, "reason": type(error).__name__})
+                continue
+            if decoded > MAX_DECODED:
+                raise InvalidRequest(
+                    f"what came lately has over {MAX_DECODED:,} minutes of event types, which is the limit: try again "
+                    "in a minute",
+                    code="snapshot_too_large",
+                )
+            deltas.append(delta)
+        found.append(HourView(view.hour, deltas, view.merged))
+    return found
 
 
 def _read(body: str) -> dict[str, Any]:

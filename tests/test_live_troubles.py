@@ -12,7 +12,7 @@ import orjson
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib import live
+from chalicelib import live, subscribe
 from chalicelib.domain.access import Connection
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.deltas import Delta
@@ -95,6 +95,52 @@ def test_a_project_whose_dashboards_hang_delays_no_other_project(world: World, m
 
     assert [world.dashboard(f"good{number}").total for number in range(40)] == [1] * 40
     assert world.stores.control.connections("bad") == []
+
+
+def test_a_batch_that_has_more_for_a_connection_than_a_snapshot_ends_it_and_costs_no_other_a_frame(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "MAX_SHARE_BYTES", 20_000)
+    world.connect("c1", project="large")
+    world.connect("c2", '["type 7"]', project="large")
+    world.connect("c3", project="small")
+    many = [record for n in range(400) for record in world.events(1, f"type {n}", project="large")]
+    records = [*world.aggregate(many), *world.aggregate(world.events(1, project="small"))]
+
+    world.push(records)
+
+    assert world.gateway.ended == ["c1"]
+    assert [world.dashboard(name).total for name in ("c2", "c3")] == [1, 1]
+    world.connect("c4", project="large")
+    assert world.dashboard("c4").total == 400
+
+
+def test_different_topics_together_hold_no_more_than_some_snapshots(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "MAX_HELD_BYTES", 2_000)
+    for number in range(40):
+        world.connect(f"c{number}", f'["events", "{number}"]')
+
+    world.push(world.aggregate(world.events(1)))
+
+    assert 5 < len(world.gateway.ended) < 40
+    shown = [world.dashboard(f"c{number}").total for number in range(40)]
+    assert sum(shown) == 40 - len(world.gateway.ended)
+
+
+def test_a_project_that_takes_long_to_prepare_comes_after_those_that_do_not(world: World) -> None:
+    world.connect("c1", project="large")
+    world.connect("c2", project="small")
+    many = [record for n in range(400) for record in world.events(1, f"type {n}", project="large")]
+    records = [*world.aggregate(many), *world.aggregate(world.events(1, project="small"))]
+    ticks = iter([0.0, 1.0])  # begun, the small one prepared; from then on it is too late
+    sockets = replace(world.pusher.sockets, clock=lambda: next(ticks, live.PREPARE_SECONDS))
+
+    replace(world.pusher, sockets=sockets).push(records, world.seconds)
+
+    assert world.gateway.ended == ["c1"]
+    assert world.dashboard("c2").total == 1
 
 
 def test_a_connection_that_cannot_even_be_ended_blocks_nobody_and_is_ended_with_its_next_message(world: World) -> None:
@@ -501,6 +547,19 @@ def test_a_dashboard_shows_all_but_what_cannot_be_read(world: World) -> None:
     world.connect()
 
     assert world.dashboard().total == 2
+
+
+def test_a_snapshot_that_would_take_all_memory_to_read_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscribe, "MAX_DECODED", 100)
+    world.aggregate([record for n in range(80) for record in world.events(1, f"type {n}")])
+
+    world.connect()
+
+    (frame,) = world.gateway.frames["c1"]
+    assert (frame["type"], frame["code"]) == ("error", "snapshot_too_large")
+    assert world.stores.control.connections("demo")[0].topics == ()
 
 
 def test_another_clock_may_be_ahead_by_a_minute() -> None:

@@ -5,7 +5,7 @@ delta in parts, its parts added up; of a delta that was pushed and is in the sna
 older subscription than the last count for nothing. A frame is bounded by its bytes, whatever it is about.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -97,21 +97,22 @@ def snapshot_frames(
 
 def delta_frames(deltas: Iterable[dict[str, Any]], subscription: int = 1) -> list[bytes]:
     """Deltas as frames that each fit."""
-    return frames_of([part for delta in deltas for part in delta_parts(delta)], subscription)
+    return list(frames_of((part for delta in deltas for part in delta_parts(delta)), subscription))
 
 
-def frames_of(parts: Sequence[bytes], subscription: int) -> list[bytes]:
+def frames_of(parts: Iterable[bytes], subscription: int) -> Iterator[bytes]:
     """Parts of deltas, as `delta_parts` has them, as frames that each fit."""
-    frames: list[list[bytes]] = []
-    size_bytes = MAX_FRAME_BYTES
-    for part in parts:
-        size_bytes += len(part) + 1
-        if size_bytes > MAX_FRAME_BYTES - HEAD_BYTES:
-            frames.append([])
-            size_bytes = len(part) + 1
-        frames[-1].append(part)
     head = b'{"type":"delta","subscription":%d,"deltas":[' % subscription
-    return [head + b",".join(frame) + b"]}" for frame in frames]
+    frame: list[bytes] = []
+    size_bytes = 0
+    for part in parts:
+        if frame and size_bytes + len(part) + 1 > MAX_FRAME_BYTES - HEAD_BYTES:
+            yield head + b",".join(frame) + b"]}"
+            frame, size_bytes = [], 0
+        frame.append(part)
+        size_bytes += len(part) + 1
+    if frame:
+        yield head + b",".join(frame) + b"]}"
 
 
 def delta_parts(delta: dict[str, Any]) -> list[bytes]:
@@ -146,7 +147,11 @@ def is_wanted(event_type: str, topics: tuple[str, ...], contracts: Contracts) ->
 
 
 def _wanted(rollups: Rollups, topics: tuple[str, ...], contracts: Contracts) -> Rollups:
-    return Rollups({name: rollup for name, rollup in rollups.items() if is_wanted(name, topics, contracts)})
+    """As `is_wanted`, by the few topics rather than the many types."""
+    if EVERYTHING in topics:
+        return rollups
+    types = {*topics, *(contract.event_type for contract in contracts if contract.metric in topics)}
+    return Rollups({name: rollups[name] for name in sorted(types) if name in rollups})
 
 
 def _name(event_type: str, contracts: Contracts) -> str:

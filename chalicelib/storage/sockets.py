@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock, Thread
@@ -46,29 +46,37 @@ class Sockets:
             raise PushFailed(str(error)) from error
 
     def push_all(
-        self, shares: Sequence[tuple[Connection, Sequence[bytes]]], seconds: float
-    ) -> list[Gone | PushFailed | None]:
-        """Send each connection its frames in order, and return what became of each share, None where all is sent.
+        self, shares: Sequence[tuple[Connection, Iterable[bytes]]], seconds: float
+    ) -> list[int | Gone | PushFailed]:
+        """Send each connection its frames in order; returns how many of each share were sent, or why not all were.
 
         Takes no longer than `seconds`, whatever hangs: what is not sent by then has failed, and so has the share whose
         call is still under way. Projects take turns, so that none waits for all connections of another.
         """
         deadline = self.clock() + seconds
 
-        def push(number: int) -> None:
+        def push(number: int) -> int:
             connection, frames = shares[number]
+            sent = 0
             for frame in frames:
                 if self.clock() >= deadline:
-                    raise PushFailed(f"not all of {len(frames)} frames were sent in time")
+                    raise PushFailed(f"only {sent} frames were sent in time")
                 self.push(connection, frame)
+                sent += 1
+            return sent
 
         return self._each([connection for connection, _ in shares], push, deadline)
 
     def each(
-        self, connections: Sequence[Connection], work: Callable[[Connection], None], seconds: float
-    ) -> list[Gone | PushFailed | None]:
+        self, connections: Sequence[Connection], work: Callable[[Connection], object], seconds: float
+    ) -> list[int | Gone | PushFailed]:
         """Do something else with each connection, side by side as `push_all` does."""
-        return self._each(connections, lambda number: work(connections[number]), self.clock() + seconds)
+
+        def do(number: int) -> int:
+            work(connections[number])
+            return 1
+
+        return self._each(connections, do, self.clock() + seconds)
 
     def end(self, connection: Connection) -> None:
         """Close the connection, if the gateway lets us; its client comes back and gets a snapshot.
@@ -79,20 +87,19 @@ class Sockets:
             self.client_of(connection).delete_connection(ConnectionId=connection.id)
 
     def _each(
-        self, connections: Sequence[Connection], work: Callable[[int], None], deadline: float
-    ) -> list[Gone | PushFailed | None]:
+        self, connections: Sequence[Connection], work: Callable[[int], int], deadline: float
+    ) -> list[int | Gone | PushFailed]:
         for connection in connections:
             self.client_of(connection)  # which makes it where need be: boto3 can do that in one thread only
         turns = _Turns([connection.project for connection in connections])
-        outcomes: list[Gone | PushFailed | None] = [PushFailed("its turn did not come, or end, in time")] * len(
-            connections
-        )
+        late: int | Gone | PushFailed = PushFailed("its turn did not come, or end, in time")
+        outcomes = [late] * len(connections)
 
         def take_turns() -> None:
             while self.clock() < deadline and (number := turns.take()) is not None:
-                outcome: Gone | PushFailed | None = None
+                outcome: int | Gone | PushFailed
                 try:
-                    work(number)
+                    outcome = work(number)
                 except (Gone, PushFailed) as error:
                     outcome = error
                 except Exception as error:  # noqa: BLE001 - one connection's trouble must not keep others from theirs
