@@ -1,6 +1,7 @@
 """A table's stream: shards that split, records that are forgotten after a day, as Lambda hands them to a function."""
 
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import md5
 from typing import Any
@@ -78,6 +79,7 @@ class TableStream:
     arn: str
     shards: list[Shard] = field(default_factory=list)
     appended: int = 0
+    appended_to: Callable[["TableStream"], None] = lambda _stream: None
 
     def __post_init__(self) -> None:
         self.shards.append(Shard("shardId-0000", 0, FULL_RANGE))
@@ -93,7 +95,9 @@ class TableStream:
         sequence = FIRST_SEQUENCE + self.appended * 11 + (at % 7)
         event_id = md5(f"{self.arn} {sequence}".encode(), usedforsecurity=False).hexdigest()
         keys = {"pk": {"S": key[0]}, "sk": {"S": key[1]}}
-        shard.records.append(StreamRecord(event, keys, after, now, sequence, event_id, by_ttl))
+        self.newest = StreamRecord(event, keys, after, now, sequence, event_id, by_ttl)
+        shard.records.append(self.newest)
+        self.appended_to(self)
 
     def split(self, shard: Shard) -> None:
         """Close the shard; what is written from now on goes to its two children."""
