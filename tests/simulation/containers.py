@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import _lru_cache_wrapper, wraps
+from functools import _lru_cache_wrapper, cache, wraps
 from types import ModuleType
 from typing import Any
 
 import boto3
+import pyarrow as pa
 
 from tests.simulation.entropy import hash_of_text
+from tests.simulation.ports.athena import in_short
 from tests.simulation.scheduler import current
 
 # Made once per process: they hold what is in the repository's files, never change, and take long to make.
@@ -39,6 +41,7 @@ class Observer:
 
     container = Container("observer", 0)
     client: Callable[[str], Any]
+    asks_in_full = False
 
 
 def container() -> Container:
@@ -61,6 +64,9 @@ def load() -> Any:
             if isinstance(made, _lru_cache_wrapper) and "wiring" in made.__module__ and name not in SHARED:
                 setattr(module, name, replaced.setdefault(id(made), _per_container(made.__wrapped__)))
         _put_hash(module)
+    _ask_in_short()
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
     app.now = _utc_now
     app.app.current_request = None
     return app.app
@@ -81,6 +87,22 @@ def _put_hash(module: ModuleType) -> None:
     """A module that keeps hashes of texts takes those that are the same in each process."""
     if module.__name__.endswith(".merging"):
         vars(module)["hash"] = hash_of_text
+
+
+def _ask_in_short() -> None:
+    """POST /query asks by the same conditions as ever; its text is not written out, unless a history wants it."""
+    from chalicelib.domain import sql
+
+    confine, read = sql.confine, sql.read
+
+    def asked(statement: Any, *, project: str, snapshot: Any, **more: Any) -> str:
+        if Observer.asks_in_full:
+            return confine(statement, project=project, snapshot=snapshot, **more)
+        unsettled = snapshot.unsettled("name") if snapshot.open else None
+        return in_short(project, snapshot.settled("name"), unsettled)
+
+    sql.confine = asked
+    sql.read = cache(read)
 
 
 def _utc_now() -> datetime:

@@ -8,9 +8,8 @@ from typing import Any
 import orjson
 
 from tests.simulation.containers import Container
-from tests.simulation.faults import Mix
+from tests.simulation.scene import Scene
 from tests.simulation.scheduler import Actor, Killed, Scheduler, current
-from tests.simulation.trace import Trace
 
 Ended = Callable[[Any, BaseException | None], None]
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -43,13 +42,10 @@ class FunctionFailed(Exception):
 class Functions:
     """The functions by name; a container serves one invocation at a time, and none after it was killed."""
 
-    scheduler: Scheduler
+    scene: Scene
     handlers: Mapping[str, Callable[[Any, Any], Any]]
     timeouts: Mapping[str, float]
     rnd: random.Random
-    mix: Mix
-    trace: Trace
-    reached: Callable[[str], None]
     failures: list[str] = field(default_factory=list)  # errors that no fault explains
     idle: dict[str, list[Container]] = field(default_factory=dict)
     made: int = 0
@@ -59,8 +55,8 @@ class Functions:
         """Begin; `ended` gets what the handler returned, or FunctionFailed."""
         self.invocations += 1
         container = self._container(function)
-        deadline = self.scheduler.now + self.timeouts.get(function, DEFAULT_TIMEOUT_SECONDS)
-        context = Context(function, self.scheduler, deadline)
+        deadline = self.scene.scheduler.now + self.timeouts.get(function, DEFAULT_TIMEOUT_SECONDS)
+        context = Context(function, self.scene.scheduler, deadline)
         handler = self.handlers[function]
 
         def work() -> Any:
@@ -68,20 +64,22 @@ class Functions:
 
         def over(result: Any, error: BaseException | None) -> None:
             if isinstance(error, Killed):
-                self.reached(f"{function} killed")
-                self.trace.note("killed", container=container, why=str(error))
+                self.scene.reached(f"{function} killed")
+                self.scene.trace.note("killed", container=container, why=str(error))
                 ended(None, FunctionFailed("Sandbox.Timedout", f"{function} was killed: {error}"))
                 return
             self.idle.setdefault(function, []).append(container)
             if error is not None:
-                self.trace.note("failed", container=container, error=repr(error))
-                self.reached(f"{function} failed")
+                self.scene.trace.note("failed", container=container, error=repr(error))
+                self.scene.reached(f"{function} failed")
                 ended(None, FunctionFailed(type(error).__name__, str(error)))
             else:
                 ended(result, None)
 
         name = who or str(container)
-        return self.scheduler.start(Actor(self.scheduler, name, work, over, container=container, deadline=deadline))
+        return self.scene.scheduler.start(
+            Actor(self.scene.scheduler, name, work, over, container=container, deadline=deadline)
+        )
 
     def call(self, function: str, event: Any) -> Any:
         """Invoke from an actor, and wait for what the handler returns, as JSON; raises FunctionFailed."""
@@ -91,10 +89,10 @@ class Functions:
 
         def ended(result: Any, error: BaseException | None) -> None:
             outcome.append((result, error))
-            self.scheduler.at(self.scheduler.now, caller.switch)
+            self.scene.scheduler.at(self.scene.scheduler.now, caller.switch)
 
         self.invoke(function, orjson.loads(orjson.dumps(event)), ended)
-        self.scheduler.wait()
+        self.scene.scheduler.wait()
         result, error = outcome[0]
         if error is not None:
             raise error
@@ -102,10 +100,10 @@ class Functions:
 
     def _container(self, function: str) -> Container:
         idle = self.idle.setdefault(function, [])
-        if idle and self.rnd.random() >= self.mix.cold:
+        if idle and self.rnd.random() >= self.scene.mix.cold:
             return idle.pop(self.rnd.randrange(len(idle)))
         if len(idle) > 3:
             idle.clear()  # Lambda retires them as it likes
         self.made += 1
-        skew = (self.rnd.random() * 2 - 1) * self.mix.skew_seconds
+        skew = (self.rnd.random() * 2 - 1) * self.scene.mix.skew_seconds
         return Container(function, self.made, skew)

@@ -23,6 +23,7 @@ from tests.simulation.world import World
 REST_HOURS = 4.0  # after all faults are over everything must have come to rest
 DOUBT_HOURS = 30.0  # … or after the streams have forgotten what guarantees except
 LOOK_SECONDS = 1800.0
+FULL_SQL = 0.02  # of histories write out what they ask Athena, and have it run by an SQL engine
 
 
 @dataclass
@@ -75,6 +76,7 @@ class History:
         outcome = Outcome(self.options, reached=self.reached)
         Observer.container = Container("observer", 0)
         Observer.client = self.world.services.client
+        Observer.asks_in_full = self.rnd.random() < FULL_SQL
         loggers = [logging.getLogger(name) for name in ("tidemark", "chalicelib")]
         for logger in loggers:
             logger.handlers = [self.log]

@@ -10,10 +10,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from tests.simulation.faults import Mix
 from tests.simulation.ports.client import Answer, Effect, refusal
-from tests.simulation.scheduler import Killed, Scheduler, current
-from tests.simulation.trace import Trace
+from tests.simulation.scene import Scene
+from tests.simulation.scheduler import Killed, current
 
 ATTEMPTS = 3
 TIMEOUT_SECONDS = 5.0
@@ -36,11 +35,8 @@ CONFLICT = "TransactionConflict"
 class Network:
     """The link of every client of a history."""
 
-    scheduler: Scheduler
+    scene: Scene
     rnd: random.Random
-    mix: Mix
-    trace: Trace
-    reached: Callable[[str], None]
     hangs: Callable[[dict[str, Any]], bool] = lambda _arguments: False  # whether a frame's socket takes nothing
     faults_until: int | None = None
     calls: int = 0
@@ -60,7 +56,7 @@ class Network:
         error: Exception = AssertionError("no attempt")
         for attempt in range(ATTEMPTS):
             if attempt:
-                self.scheduler.pause(self.rnd.random() * BACKOFF_SECONDS * 2**attempt)
+                self.scene.scheduler.pause(self.rnd.random() * BACKOFF_SECONDS * 2**attempt)
             try:
                 return self._attempt(service, operation, arguments, effect)
             except ReadTimeoutError as timeout:
@@ -69,12 +65,12 @@ class Network:
                 if refused.response["Error"]["Code"] != REFUSALS.get(service, ("", 0))[0]:
                     raise
                 error = refused
-        self.reached(f"{service} did not answer in {ATTEMPTS} attempts")
+        self.scene.reached(f"{service} did not answer in {ATTEMPTS} attempts")
         raise error
 
     def _attempt(self, service: str, operation: str, arguments: dict[str, Any], effect: Effect) -> Answer:
         fate = self._fate(operation)
-        pause = self.scheduler.pause
+        pause = self.scene.scheduler.pause
         pause(self._latency())
         if operation == "post_to_connection" and self.hangs(arguments):
             pause(TIMEOUT_SECONDS)
@@ -83,7 +79,6 @@ class Network:
             self._die(service, operation, arguments, fate)
         if fate == "refuse":
             self._note(service, operation, arguments, fate)
-            pause(self._latency())
             raise self._refusal(service, operation, arguments)
         if fate in ("lose_request", "late"):
             self._note(service, operation, arguments, fate)
@@ -94,21 +89,19 @@ class Network:
         try:
             answer = effect(**arguments)
         except ClientError as refused:
-            self.trace.call(service, operation, arguments, refused)
-            pause(self._latency())
+            self.scene.trace.call(service, operation, arguments, refused)
             raise
-        self.trace.call(service, operation, arguments, answer)
+        self.scene.trace.call(service, operation, arguments, answer)
         if fate == "kill_after":
             self._die(service, operation, arguments, fate)
         if fate == "lose_answer":
             self._note(service, operation, arguments, fate)
             pause(TIMEOUT_SECONDS)
             raise ReadTimeoutError(endpoint_url=service)
-        pause(self._latency())
-        return answer
+        return answer  # whoever goes on meanwhile goes on before the next call
 
     def _fate(self, operation: str) -> str:
-        drawn, mix = self.rnd.random(), self.mix
+        drawn, mix = self.rnd.random(), self.scene.mix
         for kind in ("kill_before", "kill_after", "refuse", "lose_request", "lose_answer", "late"):
             rate = getattr(mix, kind)
             if drawn < rate:
@@ -122,15 +115,15 @@ class Network:
     def _latency(self) -> float:
         """Of one way; seldom the process stands still meanwhile."""
         drawn = self.rnd.random()
-        seconds = 0.001 + 0.01 * drawn * drawn * self.mix.slow
-        if self.mix.stall and self.rnd.random() < self.mix.stall:
-            self.reached("a process that stands still")
+        seconds = 0.001 + 0.01 * drawn * drawn * self.scene.mix.slow
+        if self.scene.mix.stall and self.rnd.random() < self.scene.mix.stall:
+            self.scene.reached("a process that stands still")
             seconds += self.rnd.choice((1.0, 30.0, 300.0)) * self.rnd.random()
         return seconds
 
     def _refusal(self, service: str, operation: str, arguments: dict[str, Any]) -> ClientError:
         if operation == "transact_write_items" and self.rnd.random() < 0.5:
-            self.reached("a transaction that met another write")
+            self.scene.reached("a transaction that met another write")
             reasons = [{"Code": "None"} for _ in arguments["TransactItems"]]
             reasons[self.rnd.randrange(len(reasons))] = {"Code": CONFLICT, "Message": "Transaction is ongoing"}
             return refusal("TransactionCanceledException", "Transaction cancelled", CancellationReasons=reasons)
@@ -145,9 +138,9 @@ class Network:
                 answer: Any = effect(**arguments)
             except ClientError as refused:
                 answer = refused
-            self.trace.call(service, operation, arguments, answer, who=f"{actor.name if actor else ''} (late)")
+            self.scene.trace.call(service, operation, arguments, answer, who=f"{actor.name if actor else ''} (late)")
 
-        self.scheduler.after(0.05 + self.rnd.random() ** 2 * self.mix.late_seconds, land)
+        self.scene.scheduler.after(0.05 + self.rnd.random() ** 2 * self.scene.mix.late_seconds, land)
 
     def _die(self, service: str, operation: str, arguments: dict[str, Any], fate: str) -> None:
         self._note(service, operation, arguments, fate)
@@ -157,6 +150,6 @@ class Network:
         raise Killed(fate)
 
     def _note(self, service: str, operation: str, arguments: dict[str, Any], fate: str) -> None:
-        self.reached(f"{fate} {operation}")
-        self.reached(fate)
-        self.trace.fault(service, operation, arguments, fate)
+        self.scene.reached(f"{fate} {operation}")
+        self.scene.reached(fate)
+        self.scene.trace.fault(service, operation, arguments, fate)

@@ -16,7 +16,8 @@ from tests.simulation.workload import PROJECTS
 Hours = Counter[tuple[str, str]]  # events by type and hour
 LAG_SECONDS = 320.0  # of an index, at most, and what it takes until its reader is answered
 NEVER_ARE = ("EventsMissing", "EventsSurplus", "LakeOldestDirtySeconds")
-BEFORE = timedelta(hours=60)  # how far back events go
+LATEST = timedelta(hours=6)  # how far back events go …
+BEFORE = timedelta(hours=60)  # … and those of imports
 AFTER = timedelta(hours=8)
 PATH = "path"
 
@@ -186,7 +187,7 @@ class Oracles:
 
     def _question(self, metric: str) -> dict[str, str]:
         start = datetime.fromtimestamp(self.world.options.started_at, UTC).replace(minute=0, second=0)
-        times = {"start": start - BEFORE, "end": start + AFTER}
+        times = {"start": start - (BEFORE if self.truth.files else LATEST), "end": start + AFTER}
         return {"metric": metric, "interval": "hour", **{n: f"{at:%Y-%m-%dT%H:%M:%SZ}" for n, at in times.items()}}
 
     def _is_erased(self, event_id: tuple[str, str]) -> bool:

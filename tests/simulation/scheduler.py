@@ -58,6 +58,7 @@ class Scheduler:
         self.steps = 0
         self._plans: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
+        self._limit = start
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         """Plan something; what is overdue happens now."""
@@ -81,8 +82,13 @@ class Scheduler:
         if actor.killed:
             raise Killed
         until = self.now + seconds
-        if actor.deadline is not None and until > actor.deadline:
-            self.at(actor.deadline, actor.switch)
+        deadline = actor.deadline
+        is_over = deadline is not None and until > deadline
+        if not is_over and until <= self._limit and (not self._plans or self._plans[0][0] > until):
+            self.now = until  # nobody else is due meanwhile
+            return
+        if deadline is not None and is_over:
+            self.at(deadline, actor.switch)
             self._leave()
             actor.killed = True
             raise Killed("out of time")
@@ -112,7 +118,7 @@ class Scheduler:
 
     def run(self, until: float) -> None:
         """Let everything happen that is planned before then."""
-        plans = self._plans
+        plans, self._limit = self._plans, until
         while plans and plans[0][0] <= until:
             self.now, _, what = heappop(plans)
             self.steps += 1

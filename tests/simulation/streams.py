@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from localcloud.filters import compile_patterns
-from tests.simulation.faults import Mix
 from tests.simulation.functions import Functions
-from tests.simulation.scheduler import Scheduler
-from tests.simulation.trace import Trace
+from tests.simulation.scene import Scene
 
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 RETRY_SECONDS = (1.0, 2.0, 5.0, 20.0, 60.0)
@@ -66,14 +64,11 @@ class Place:
 class StreamTrigger:
     """One event source mapping."""
 
+    scene: Scene
     trigger: Mapping[str, Any]
     sources: Callable[[], Sequence[Source]]
     functions: Functions
-    scheduler: Scheduler
     rnd: random.Random
-    mix: Mix
-    trace: Trace
-    reached: Callable[[str], None]
     delivered: Callable[[str, Source, int, int], None] = lambda _function, _source, _first, _end: None
     lost: Callable[[str, Source, int], None] = lambda _function, _source, _number: None
     cut: Callable[[str, Source, int, int], None] = lambda _function, _source, _first, _end: None
@@ -92,6 +87,13 @@ class StreamTrigger:
                 window = self.trigger["window_seconds"] if not place.failures else 0
                 self._plan(place, window + self.rnd.random() * POLL_SECONDS)
 
+    def resume(self) -> None:
+        """Stand still no longer."""
+        self.resumes_at = 0.0
+        for place in self.places.values():
+            place.planned = False
+        self.wake()
+
     def waiting(self) -> int:
         """How many records are not done with."""
         self.wake()
@@ -99,11 +101,11 @@ class StreamTrigger:
 
     def _plan(self, place: Place, seconds: float) -> None:
         place.planned = True
-        self.scheduler.at(max(self.scheduler.now + seconds, self.resumes_at), lambda: self._turn(place))
+        self.scene.scheduler.at(max(self.scene.scheduler.now + seconds, self.resumes_at), lambda: self._turn(place))
 
     def _turn(self, place: Place) -> None:
         place.planned = False
-        if self.scheduler.now < self.resumes_at:
+        if self.scene.scheduler.now < self.resumes_at:
             self._plan(place, 0)
             return
         self._trim(place)
@@ -122,16 +124,16 @@ class StreamTrigger:
         self.functions.invoke(
             self.function, event, lambda result, error: self._ended(place, batch, end, result, error), who
         )
-        if self.rnd.random() < self.mix.overlap:
-            self.reached("a batch delivered again while it is under way")
+        if self.rnd.random() < self.scene.mix.overlap:
+            self.scene.reached("a batch delivered again while it is under way")
             place.busy = False
             self._plan(place, self.rnd.random())
 
     def _trim(self, place: Place) -> None:
-        trimmed = place.source.trimmed(self.scheduler.now)
+        trimmed = place.source.trimmed(self.scene.scheduler.now)
         while place.at < trimmed:
             self.lost(self.function, place.source, place.at)
-            self.reached("a record trimmed before it was read")
+            self.scene.reached("a record trimmed before it was read")
             place.at += 1
 
     def _may_begin(self, place: Place) -> bool:
@@ -145,15 +147,15 @@ class StreamTrigger:
         """The numbers of the records of a batch, and where it ends."""
         most, there = place.limit or self.trigger["batch_size"], place.source.count()
         if place.failures and place.tried > place.at:
-            if self.rnd.random() < self.mix.cut and place.tried > place.at + 1:
-                self.reached("a batch that comes again shorter")
+            if self.rnd.random() < self.scene.mix.cut and place.tried > place.at + 1:
+                self.scene.reached("a batch that comes again shorter")
                 there = self.rnd.randint(place.at + 1, place.tried - 1)
                 self.cut(self.function, place.source, place.at, place.tried)
             elif self.rnd.random() < 0.5:
                 there = min(there, place.tried)
             elif there > place.tried:
-                self.reached("a batch that comes again longer")
-        elif self.rnd.random() < self.mix.small_batches:
+                self.scene.reached("a batch that comes again longer")
+        elif self.rnd.random() < self.scene.mix.small_batches:
             most = min(most, self.rnd.randint(1, 5))
         batch: list[int] = []
         size, number = 0, place.at
@@ -171,8 +173,8 @@ class StreamTrigger:
             return  # of a delivery that was given up, whose records another one has done
         place.busy = False
         failed = None if error else self._first_failed(place, batch, result)
-        if error is None and failed is None and self.rnd.random() < self.mix.again:
-            self.reached("a batch delivered again though it was done")
+        if error is None and failed is None and self.rnd.random() < self.scene.mix.again:
+            self.scene.reached("a batch delivered again though it was done")
             place.failures += 1
             self._plan(place, self.rnd.random())
             return
@@ -185,7 +187,7 @@ class StreamTrigger:
             self._advance(place, failed)
         place.failures += 1
         if self.trigger["bisect"] and len(batch) > 1:
-            self.reached("a batch that was halved")
+            self.scene.reached("a batch that was halved")
             place.limit = max(1, len(batch) // 2)
         self._plan(place, RETRY_SECONDS[min(place.failures, len(RETRY_SECONDS)) - 1] * (0.5 + self.rnd.random()))
 

@@ -1,7 +1,7 @@
 """What else triggers functions: a queue, notifications of a bucket, schedules."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -9,12 +9,10 @@ from urllib.parse import quote_plus
 
 from localcloud.queue_pump import lambda_record
 from localcloud.schedule import period_seconds, scheduled_event, wait_seconds
-from tests.simulation.faults import Mix
 from tests.simulation.functions import Functions
 from tests.simulation.ports.s3 import S3
 from tests.simulation.ports.sqs import SQS, URL
-from tests.simulation.scheduler import Scheduler
-from tests.simulation.trace import Trace
+from tests.simulation.scene import Scene
 
 ASYNC_ATTEMPTS = 3  # of an asynchronous invocation: Lambda retries twice …
 ASYNC_RETRY_SECONDS = (60.0, 120.0)  # … after so long
@@ -24,18 +22,19 @@ POLL_SECONDS = 0.1
 
 @dataclass
 class Trigger:
-    """What all have; `mix` changes when the history comes to rest."""
+    """What all have."""
 
+    scene: Scene
     trigger: Mapping[str, Any]
     functions: Functions
-    scheduler: Scheduler
     rnd: random.Random
-    mix: Mix
-    trace: Trace
-    reached: Callable[[str], None]
 
     def __post_init__(self) -> None:
         self.function: str = self.trigger["function"]
+
+    def waiting(self) -> int:
+        """How much there is that the function is not done with."""
+        return 0
 
 
 @dataclass
@@ -50,10 +49,9 @@ class QueueTrigger(Trigger):
         """Something may be there to receive."""
         if not self.planned and self.busy < POLLERS:
             self.planned = True
-            self.scheduler.after(self.rnd.random() * POLL_SECONDS, self._turn)
+            self.scene.scheduler.after(self.rnd.random() * POLL_SECONDS, self._turn)
 
     def waiting(self) -> int:
-        """How many messages are not done with."""
         assert self.sqs is not None
         self.wake()
         return len(self.sqs.queues[self.trigger["queue"]].messages)
@@ -63,7 +61,7 @@ class QueueTrigger(Trigger):
         self.planned = False
         url = URL + self.trigger["queue"]
         most = min(10, self.trigger["batch_size"])
-        if self.rnd.random() < self.mix.small_batches:
+        if self.rnd.random() < self.scene.mix.small_batches:
             most = self.rnd.randint(1, 3)
         messages = self.sqs.receive_message(url, most).get("Messages", [])
         if not messages:
@@ -73,8 +71,8 @@ class QueueTrigger(Trigger):
         arn = f"arn:aws:sqs:us-east-1:000000000000:{self.trigger['queue']}"
         event = {"Records": [lambda_record(message, arn) for message in messages]}
         self.functions.invoke(self.function, event, lambda result, error: self._ended(messages, result, error))
-        if self.rnd.random() < self.mix.again:
-            self.reached("a message delivered while it is under way")
+        if self.rnd.random() < self.scene.mix.again:
+            self.scene.reached("a message delivered while it is under way")
             for message in messages:
                 self.sqs.change_message_visibility(url, message["ReceiptHandle"], VisibilityTimeout=0)
         self.wake()
@@ -87,9 +85,9 @@ class QueueTrigger(Trigger):
             failed = {failure.get("itemIdentifier") for failure in result.get("batchItemFailures", [])}
         for message in messages if error is None else ():
             if message["MessageId"] in failed:
-                self.reached("a message that came back from its batch")
-            elif self.rnd.random() < self.mix.again:
-                self.reached("a message delivered again though it was done")
+                self.scene.reached("a message that came back from its batch")
+            elif self.rnd.random() < self.scene.mix.again:
+                self.scene.reached("a message delivered again though it was done")
             else:
                 self.sqs.delete_message(URL + self.trigger["queue"], message["ReceiptHandle"])
         self.wake()
@@ -100,7 +98,7 @@ class QueueTrigger(Trigger):
         hidden = [message.visible_at for message in self.sqs.queues[self.trigger["queue"]].messages]
         if hidden and not self.planned:
             self.planned = True
-            self.scheduler.at(min(hidden) + POLL_SECONDS, self._turn)
+            self.scene.scheduler.at(min(hidden) + POLL_SECONDS, self._turn)
 
 
 @dataclass
@@ -108,21 +106,24 @@ class BucketTrigger(Trigger):
     """Notifications of a bucket, each invoked asynchronously: at least once, given up after the third failure."""
 
     s3: S3 | None = None
-    under_way: int = 0
+    under_way: int = 0  # notifications
     numbers: int = 0
+
+    def waiting(self) -> int:
+        return self.under_way
 
     def created(self, bucket: str, key: str) -> None:
         """An object was written."""
         if bucket != self.trigger["bucket"] or not key.startswith(self.trigger["prefix"] or ""):
             return
-        if self.rnd.random() < self.mix.lost_notice:
-            self.reached("a notification that never comes")
+        if self.rnd.random() < self.scene.mix.lost_notice:
+            self.scene.reached("a notification that never comes")
             return
         event = {"Records": [self._record(bucket, key)]}
-        for _ in range(1 + (self.rnd.random() < self.mix.twice)):
-            late = self.rnd.random() * 300 if self.rnd.random() < self.mix.tardy else self.rnd.random()
+        for _ in range(1 + (self.rnd.random() < self.scene.mix.twice)):
+            late = self.rnd.random() * 300 if self.rnd.random() < self.scene.mix.tardy else self.rnd.random()
             self.under_way += 1
-            self.scheduler.after(late, lambda: self._invoke(event, 1))
+            self.scene.scheduler.after(late, lambda: self._invoke(event, 1))
 
     def _record(self, bucket: str, key: str) -> dict[str, Any]:
         assert self.s3 is not None
@@ -132,7 +133,7 @@ class BucketTrigger(Trigger):
         return {
             "eventSource": "aws:s3",
             "eventName": "ObjectCreated:Put",
-            "eventTime": f"{datetime.fromtimestamp(self.scheduler.now, UTC):%Y-%m-%dT%H:%M:%S}.000Z",
+            "eventTime": f"{datetime.fromtimestamp(self.scene.scheduler.now, UTC):%Y-%m-%dT%H:%M:%S}.000Z",
             "s3": {"bucket": {"name": bucket}, "object": {**described, "sequencer": f"{self.numbers:016d}"}},
         }
 
@@ -141,9 +142,9 @@ class BucketTrigger(Trigger):
             if error is None or attempt == ASYNC_ATTEMPTS:
                 self.under_way -= 1
                 if error is not None:
-                    self.reached("a notification that was given up")
+                    self.scene.reached("a notification that was given up")
                 return
-            self.scheduler.after(ASYNC_RETRY_SECONDS[attempt - 1], lambda: self._invoke(event, attempt + 1))
+            self.scene.scheduler.after(ASYNC_RETRY_SECONDS[attempt - 1], lambda: self._invoke(event, attempt + 1))
 
         self.functions.invoke(self.function, event, ended)
 
@@ -158,20 +159,20 @@ class ScheduleTrigger(Trigger):
 
     def start(self) -> None:
         """Begin to fire."""
-        self.scheduler.after(wait_seconds(self.trigger["expression"], self.scheduler.now), self._due)
+        self.scene.scheduler.after(wait_seconds(self.trigger["expression"], self.scene.scheduler.now), self._due)
 
     def _due(self) -> None:
-        self.scheduler.after(period_seconds(self.trigger["expression"]) * self.every, self._due)
+        self.scene.scheduler.after(period_seconds(self.trigger["expression"]) * self.every, self._due)
         times = 1
-        if self.rnd.random() < self.mix.twice:
-            self.reached("a schedule that fires twice")
+        if self.rnd.random() < self.scene.mix.twice:
+            self.scene.reached("a schedule that fires twice")
             times = 2
         for _ in range(times):
             late = 0.0
-            if self.rnd.random() < self.mix.tardy:
-                self.reached("a schedule that fires late")
+            if self.rnd.random() < self.scene.mix.tardy:
+                self.scene.reached("a schedule that fires late")
                 late = self.rnd.random() * 1800
-            self.scheduler.after(late + self.rnd.random() * 2, self.fire)
+            self.scene.scheduler.after(late + self.rnd.random() * 2, self.fire)
 
     def fire(self) -> None:
         """Invoke the function now."""

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.simulation.faults import Mix
 from tests.simulation.functions import FunctionFailed, Functions
 from tests.simulation.ports.stepfunctions import StepFunctions
-from tests.simulation.scheduler import Actor, Scheduler
-from tests.simulation.trace import Trace
+from tests.simulation.scene import Scene
+from tests.simulation.scheduler import Actor
 
 MAX_STATE_BYTES = 256 * 1024
 FOLDER = Path(__file__).parent.parent.parent / "infra" / "workflows"
@@ -34,16 +33,13 @@ class States(Exception):
 
 @dataclass
 class Workflows:
-    """The state machines by name; `functions_of` says which function a resource stands for."""
+    """The state machines by name."""
 
+    scene: Scene
     machines: dict[str, dict[str, Any]]
     service: StepFunctions
     functions: Functions
-    scheduler: Scheduler
     rnd: random.Random
-    mix: Mix
-    trace: Trace
-    reached: Callable[[str], None]
     ended: dict[str, list[str]] = field(default_factory=dict)  # how the executions of a machine ended
 
     def start(self, arn: str, name: str, document: Any) -> None:
@@ -56,11 +52,11 @@ class Workflows:
         def over(_result: Any, error: BaseException | None) -> None:
             self.service.running.discard((arn, name))
             self.ended.setdefault(machine, []).append(str(error or "succeeded"))
-            self.trace.note(f"{machine} {name} ended", error=error)
-            if error is not None and not isinstance(error, Failed):
+            self.scene.trace.note(f"{machine} {name} ended", error=error)
+            if isinstance(error, Exception) and not isinstance(error, Failed):
                 raise error
 
-        self.scheduler.start(Actor(self.scheduler, f"{machine} {name}", work, over))
+        self.scene.scheduler.start(Actor(self.scene.scheduler, f"{machine} {name}", work, over))
 
     def _run(self, machine: dict[str, Any], document: Any) -> Any:
         name = machine["StartAt"]
@@ -72,7 +68,7 @@ class Workflows:
                 caught = next((c for c in state.get("Catch", []) if _matches(c["ErrorEquals"], error.name)), None)
                 if caught is None:
                     raise Failed(str(error)) from error
-                self.reached(f"a workflow caught a failure in {name}")
+                self.scene.reached(f"a workflow caught a failure in {name}")
                 told = {"Error": error.name, "Cause": error.cause}
                 document, following = _placed(document, caught.get("ResultPath", "$"), told), caught["Next"]
             if following is None:
@@ -88,7 +84,7 @@ class Workflows:
             case "Fail":
                 raise Failed(state["Error"])
             case "Wait":
-                self.scheduler.pause(state["Seconds"])
+                self.scene.scheduler.pause(state["Seconds"])
                 return following, document
             case "Pass":
                 return following, _placed(document, state.get("ResultPath", "$"), state.get("Result", document))
@@ -105,15 +101,15 @@ class Workflows:
     def _task(self, state: dict[str, Any], document: Any) -> Any:
         function = _function(state["Resource"])
         sent = _filled(state["Parameters"], document, None) if "Parameters" in state else document
-        if self.rnd.random() < self.mix.late_start:
-            self.reached("a task that begins late")
-            self.scheduler.pause(self.rnd.random() * 900)
+        if self.rnd.random() < self.scene.mix.late_start:
+            self.scene.reached("a task that begins late")
+            self.scene.scheduler.pause(self.rnd.random() * 900)
         if len(json.dumps(sent)) > MAX_STATE_BYTES:
             raise States("States.DataLimitExceeded", f"the input of {function} has {len(json.dumps(sent))} bytes")
         try:
             made = self.functions.call(function, sent)
-            if self.rnd.random() < self.mix.again:
-                self.reached("a task that is done, and whose answer is lost")
+            if self.rnd.random() < self.scene.mix.again:
+                self.scene.reached("a task that is done, and whose answer is lost")
                 raise States("Lambda.SdkClientException", "the answer was lost")
         except FunctionFailed as error:
             raise States(error.name, str(error)) from error
@@ -148,8 +144,10 @@ class Workflows:
                 tried = tries[number] = tries.get(number, 0) + 1
                 if tried > retry.get("MaxAttempts", 3):
                     raise
-                self.reached("a task tried again as a whole")
-                self.scheduler.pause(retry.get("IntervalSeconds", 1) * retry.get("BackoffRate", 2.0) ** (tried - 1))
+                self.scene.reached("a task tried again as a whole")
+                self.scene.scheduler.pause(
+                    retry.get("IntervalSeconds", 1) * retry.get("BackoffRate", 2.0) ** (tried - 1)
+                )
 
 
 def read_machines() -> dict[str, dict[str, Any]]:

@@ -106,7 +106,8 @@ class _Planner:
         self.start, self.seconds = options.started_at, options.hours * HOUR_SECONDS
         self.numbers = 0
         self.sent: dict[str, list[Event]] = {project: [] for project in PROJECTS}
-        self.users = [f"user-{options.random('users').randbytes(4).hex()}-{n}" for n in range(5)]
+        rnd = options.random("users")
+        self.users = {project: [f"user-{rnd.randbytes(4).hex()}" for _ in range(5)] for project in PROJECTS}
 
     def plan(self) -> Workload:
         rnd, options = self.rnd, self.options
@@ -118,7 +119,7 @@ class _Planner:
         )
         erased: dict[str, float] = {}
         for number in range(options.erasures):
-            user, at = self.users[number], self.start + self.seconds * (0.2 + rnd.random())
+            user, at = self.users[PROJECTS[0]][number], self.start + self.seconds * (0.2 + rnd.random())
             erased[user] = at
             found.erasures.append(Erasure(at, PROJECTS[0], user))
         for number, at in enumerate(times):
@@ -128,7 +129,7 @@ class _Planner:
         for number in range(options.imports):
             at = self._moment()
             hours = [at - HOUR_SECONDS * rnd.choice((1, 2, 26, 50)) for _ in range(rnd.randint(1, 6))]
-            events = tuple(self._event(PROJECTS[0], moment, self.users[-1]) for moment in hours)
+            events = tuple(self._event(PROJECTS[0], moment, self.users[PROJECTS[0]][-1]) for moment in hours)
             found.imports.append(ImportFile(at, PROJECTS[0], f"history-{number}.ndjson", events))
         return found
 
@@ -141,8 +142,8 @@ class _Planner:
             if known and rnd.random() < 0.15:
                 events.append(rnd.choice(known))  # in another request before
                 continue
-            users = [*(user for user in self.users if erased.get(user, at) >= at), None]
-            user = self.users[-1] if self.options.shape == "hot user" else rnd.choice(users)
+            users = [*(user for user in self.users[project] if erased.get(user, at) >= at), None]
+            user = self.users[project][-1] if self.options.shape == "hot user" else rnd.choice(users)
             events.append(self._event(project, self._occurred(at), user))
         self.sent[project] += events
         unique = tuple({event.id: event for event in events}.values())

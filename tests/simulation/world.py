@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from localcloud.declared_triggers import read_triggers
@@ -12,6 +13,7 @@ from tests.simulation.gateway import Gateway
 from tests.simulation.network import Network
 from tests.simulation.options import Options
 from tests.simulation.ports.table_stream import TableStream
+from tests.simulation.scene import Scene
 from tests.simulation.scheduler import Scheduler, current
 from tests.simulation.services import Services
 from tests.simulation.sources import KinesisSource, TableSource
@@ -22,6 +24,7 @@ from tests.simulation.truth import Truth
 from tests.simulation.workflows import Workflows, read_machines
 
 WATCHED_EVERY = 30  # minutes: schedules that only look, of which one firing tells as much as many
+CALM_EVERY = 5  # minutes, once nothing goes wrong any more
 LOOKS_ONLY = ("audit", "watch")
 
 
@@ -35,27 +38,17 @@ class World:
         self.names = options.random("names")
         self.mix = draw(options.random("mix")).leave_out(options.without)
         self.truth = Truth()
-        network = Network(self.scheduler, options.random("calls"), self.mix, trace, reached)
-        network.faults_until = options.faults_until
-        network.hangs = self._hangs
-        self.network = network
+        scene = self.scene = Scene(self.scheduler, self.mix, trace, reached)
+        network = self.network = Network(scene, options.random("calls"))
+        network.faults_until, network.hangs = options.faults_until, self._hangs
         quirks = SeededQuirks(options.random("quirks"), self.mix, reached)
         self.services = Services(lambda: self.scheduler.now, network, quirks)
         handlers = {name: handler for name, handler in app.handler_map.items() if name != "api_handler"}
         timeouts = resources.timeouts([*handlers, "api_handler"])
-        parts: tuple[Any, ...] = (self.scheduler, {**handlers, "api_handler": app}, timeouts)
-        self.functions = Functions(*parts, options.random("containers"), self.mix, trace, reached)
+        self.functions = Functions(scene, {**handlers, "api_handler": app}, timeouts, options.random("containers"))
         self.gateway = Gateway(self.functions, self.scheduler, app.routes)
-        self.workflows = Workflows(
-            read_machines(),
-            self.services.workflows,
-            self.functions,
-            self.scheduler,
-            options.random("workflows"),
-            self.mix,
-            trace,
-            reached,
-        )
+        rnd = options.random("workflows")
+        self.workflows = Workflows(scene, read_machines(), self.services.workflows, self.functions, rnd)
         self.services.workflows.started = self.workflows.start
         self.streams: list[StreamTrigger] = []
         self.queues: list[QueueTrigger] = []
@@ -84,15 +77,16 @@ class World:
         """From now on nothing goes wrong any more; what is late is still to come."""
         self.mix.leave_out(self.mix.kinds())
         for trigger in self.streams:
-            trigger.resumes_at = 0.0
-            trigger.wake()
+            trigger.resume()
         for schedule in self.schedules:
-            schedule.every = max(schedule.every, 5)
+            if schedule.trigger["function"] == "compact":
+                schedule.every = max(schedule.every, CALM_EVERY)
 
     def pending(self) -> int:
         """What triggers and workflows have not done with."""
-        waiting = sum(trigger.waiting() for trigger in [*self.streams, *self.queues])
-        return waiting + sum(trigger.under_way for trigger in self.buckets) + len(self.services.workflows.running)
+        waiting = sum(trigger.waiting() for trigger in self.streams)
+        waiting += sum(trigger.waiting() for trigger in [*self.queues, *self.buckets])
+        return waiting + len(self.services.workflows.running)
 
     def redrive(self) -> None:
         """What an operator does about dead letters."""
@@ -104,24 +98,24 @@ class World:
 
     def _join(self, trigger: dict[str, Any]) -> None:
         rnd = self.options.random(f"{trigger['function']} {trigger['type']}")
-        common: tuple[Any, ...] = (self.functions, self.scheduler, rnd, self.mix, self.trace, self.reached)
+        scene, functions = self.scene, self.functions
         match trigger["type"]:
             case "queue":
-                self.queues.append(QueueTrigger(trigger, *common, sqs=self.services.sqs))
-                self._join_kinesis(trigger, common)
+                self.queues.append(QueueTrigger(scene, trigger, functions, rnd, sqs=self.services.sqs))
+                self._join_kinesis(trigger["function"], rnd)
             case "stream":
                 stream = self.services.stream(trigger["stream_arn"])
-                made = StreamTrigger(trigger, lambda: [TableSource(stream, each) for each in stream.shards], *common)
-                self._join_stream(made, stream, rnd)
+                sources = partial(_shards_of, stream)
+                self._join_stream(StreamTrigger(scene, trigger, sources, functions, rnd), stream, rnd)
             case "bucket":
-                self.buckets.append(BucketTrigger(trigger, *common, s3=self.services.s3))
+                self.buckets.append(BucketTrigger(scene, trigger, functions, rnd, s3=self.services.s3))
             case "schedule":
                 every = WATCHED_EVERY if trigger["function"] in LOOKS_ONLY else 1
                 every = self.options.thin if trigger["function"] == "compact" else every
-                self.schedules.append(ScheduleTrigger(trigger, *common, every=every))
+                self.schedules.append(ScheduleTrigger(scene, trigger, functions, rnd, every=every))
 
     def _join_stream(self, made: StreamTrigger, stream: TableStream, rnd: random.Random) -> None:
-        if stream.arn.endswith("events/stream/sim") or "events" in stream.arn:
+        if "events" in stream.arn:
             made.delivered = self._delivered
             made.lost = self._lost
             made.cut = self._cut
@@ -130,19 +124,20 @@ class World:
             made.resumes_at = self.scheduler.now + rnd.random() * self.mix.behind_seconds
         self.streams.append(made)
 
-    def _join_kinesis(self, trigger: dict[str, Any], common: tuple[Any, ...]) -> None:
+    def _join_kinesis(self, function: str, rnd: random.Random) -> None:
         """The same function reads the other buffer, where a history has that one."""
         name = f"tidemark-{resources.STAGE}-events"
         arn, stream = resources.KINESIS_ARN.format(name), self.services.kinesis.streams[name]
         mapping = {
-            "function": trigger["function"],
+            "function": function,
             "batch_size": 200,
             "window_seconds": 0,
             "partial_results": True,
             "bisect": True,
             "patterns": [],
         }
-        made = StreamTrigger(mapping, lambda: [KinesisSource(arn, stream, each) for each in stream.shards], *common)
+        sources = [KinesisSource(arn, stream, each) for each in stream.shards]
+        made = StreamTrigger(self.scene, mapping, lambda: sources, self.functions, rnd)
         self.services.kinesis.put = lambda _stream: made.wake()
         self.streams.append(made)
 
@@ -188,3 +183,7 @@ class World:
     def _hangs(self, arguments: dict[str, Any]) -> bool:
         socket = self.services.sockets.open.get(arguments["ConnectionId"])
         return socket is not None and socket.hangs
+
+
+def _shards_of(stream: TableStream) -> list[TableSource]:
+    return [TableSource(stream, shard) for shard in stream.shards]

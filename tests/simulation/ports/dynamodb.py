@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from tests.simulation.ports.client import Answer, Service, refusal
 from tests.simulation.ports.expressions import KeyCondition, read_all
-from tests.simulation.ports.items import Item, Value, comparable, invalid, item_size, stored
+from tests.simulation.ports.items import Item, Value, comparable, invalid, item_size, measured, stored
 from tests.simulation.ports.quirks import ORDINARY, Quirks
 from tests.simulation.ports.tables import Index, Key, Table, check_indexed, check_size, key_of, slice_of
 from tests.simulation.ports.updates import projected, touched, updated
@@ -268,7 +268,7 @@ class _Change:
         for action in actions:
             if action.path[0] in keys:
                 raise invalid(f"Cannot update attribute {action.path[0]}. This attribute is part of the key")
-        item = updated(self.before or keys, actions, self.values)
+        item = measured(updated(self.before or keys, actions, self.values))
         check_indexed(self.table, item)
         check_size(item, "Item size to update has exceeded the maximum allowed size")
         return item
@@ -316,7 +316,7 @@ def _tried(change: _Change) -> tuple[dict[str, Any], Item | None]:
 
 
 def _normal(item: Item) -> Item:
-    return {name: stored(value) for name, value in item.items()}
+    return measured({name: stored(value) for name, value in item.items()})
 
 
 def _stored(table: Table, item: Item) -> Item:

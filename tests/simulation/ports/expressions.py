@@ -4,9 +4,8 @@ The grammar is AWS's: conditions, updates, key conditions, projections. Reserved
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from tests.simulation.ports.items import Item, Value, comparable, invalid, is_less
@@ -138,7 +137,6 @@ class Read:
     values: frozenset[str]
 
 
-@lru_cache(maxsize=4096)
 def _read(kind: str, text: str, names: tuple[tuple[str, str], ...]) -> Read:
     reader = _Reader(text, dict(names))
     match kind:
@@ -165,19 +163,35 @@ _PARTS = {
 }
 
 
+_EMPTY: dict[str, Any] = {}
+_TREES: dict[Any, dict[str, Any]] = {}
+
+
 def read_all(request: Mapping[str, Any]) -> dict[str, Any]:
     """Each expression of a request by its parameter's name; raises a ValidationException, also for what is not used."""
-    names, values = request.get("ExpressionAttributeNames") or {}, request.get("ExpressionAttributeValues") or {}
-    key = tuple(names.items())
-    found = {part: _read(kind, request[part], key) for part, kind in _PARTS.items() if request.get(part)}
+    names, values = (
+        request.get("ExpressionAttributeNames") or _EMPTY,
+        request.get("ExpressionAttributeValues") or _EMPTY,
+    )
+    texts = tuple([(part, request[part]) for part in _PARTS if request.get(part)])
+    if not texts and not names and not values:
+        return _EMPTY
+    key = (texts, tuple(names.items()), tuple(values))
+    if key not in _TREES:
+        _TREES[key] = _read_all(texts, names, values.keys())
+    return _TREES[key]
+
+
+def _read_all(texts: Iterable[tuple[str, str]], names: Mapping[str, str], values: Set[str]) -> dict[str, Any]:
+    found = {part: _read(_PARTS[part], text, tuple(names.items())) for part, text in texts}
     used_names = frozenset().union(*(read.names for read in found.values()))
     used_values = frozenset().union(*(read.values for read in found.values()))
     if names.keys() - used_names:
         raise invalid("Value provided in ExpressionAttributeNames unused in expressions")
-    if values.keys() - used_values:
+    if values - used_values:
         raise invalid("Value provided in ExpressionAttributeValues unused in expressions")
-    if used_values - values.keys():
-        missing = sorted(used_values - values.keys())[0]
+    if used_values - values:
+        missing = sorted(used_values - values)[0]
         raise invalid(f"An expression attribute value used in expression is not defined; attribute value: {missing}")
     return {part: read.tree for part, read in found.items()}
 

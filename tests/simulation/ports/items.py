@@ -103,9 +103,25 @@ def size_of(value: Value) -> int:
     return len(b"".join(content))
 
 
+class StoredItem(dict[str, Value]):
+    """An item as a table has it, which nobody changes; measured once."""
+
+    __slots__ = ("size",)
+    size: int
+
+
 def item_size(item: Mapping[str, Value]) -> int:
     """An item's bytes, names included."""
+    if isinstance(item, StoredItem):
+        return item.size
     return sum(len(name.encode()) + size_of(value) for name, value in item.items())
+
+
+def measured(item: Item) -> StoredItem:
+    """The item as a table keeps it."""
+    found = StoredItem(item)
+    found.size = sum(len(name.encode()) + size_of(value) for name, value in item.items())
+    return found
 
 
 def comparable(value: Value | None) -> tuple[str, Any] | None:
