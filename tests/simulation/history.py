@@ -23,6 +23,7 @@ from tests.simulation.world import World
 REST_HOURS = 4.0  # after all faults are over everything must have come to rest
 DOUBT_HOURS = 30.0  # … or after the streams have forgotten what guarantees except
 LOOK_SECONDS = 1800.0
+LOOKS = (8 * 60.0, 50 * 60.0)  # within an hour, once nothing goes wrong any more
 FULL_SQL = 0.02  # of histories write out what they ask Athena, and have it run by an SQL engine
 
 
@@ -141,7 +142,7 @@ class History:
         healed = scheduler.now
         last_error: Broken | None = None
         while True:
-            scheduler.run(scheduler.now + LOOK_SECONDS)
+            scheduler.run(_next_look(scheduler.now))
             self.world.redrive()
             hours = (scheduler.now - healed) / 3600
             if not self.world.pending():
@@ -235,6 +236,12 @@ class History:
         for table in self.world.services.dynamodb.tables.values():
             if table.expire(self.world.scheduler.now):
                 self.reached["items deleted by their TTL"] += 1
+
+
+def _next_look(now: float) -> float:
+    """Shortly before the hourly workflow begins, and some time after it has ended."""
+    hour = now - now % 3600
+    return min(hour + at for at in (*LOOKS, *(3600 + each for each in LOOKS)) if hour + at > now)
 
 
 def key_of(project: str, scope: str) -> str:

@@ -73,8 +73,7 @@ class Oracles:
         self._settle_imports()
         stored = self.truth.stored()
         for project in PROJECTS:
-            rows = [row for row in stored.values() if row.project == project]
-            self._lake(project, rows)
+            rows = self._lake(project, [rows for (owner, _), rows in stored.items() if owner == project])
             self._analytics(project, rows)
             self._paths(project, rows)
         missing = [each for each in self.truth.acknowledged if each not in stored and not self._is_erased(each)]
@@ -113,20 +112,33 @@ class Oracles:
             often = Counter({path: count for path, count in paths.items() if count > 1})
             self._same(f"frequent paths of {project}", Counter({path: found[path] for path in often}), often)
 
-    def _lake(self, project: str, rows: list[Row]) -> None:
-        """SQL sees each event once."""
+    def _lake(self, project: str, stored: list[list[Row]]) -> list[Row]:
+        """SQL sees each event once; returns what everybody has to see.
+
+        Where copies of an event differ, SQL says which one is it. Of imports that failed it may see some rows.
+        """
+        found = self._sql(project)
+        rows = [next((row for row in copies if row[1:4] in found), copies[0]) for copies in stored]
+        known = {row.id for row in rows}
+        files = self.truth.files.get(project, {})
+        open_ids = {each for file in files.values() for each in file} - known
+        rows += [Row(project, *row, None) for row in found if row[0] in open_ids]
+        self._same(f"SQL of {project}", found, Counter(row[1:4] for row in rows))
+        return rows
+
+    def _sql(self, project: str) -> Counter[tuple[str, str, str]]:
+        """Id, type and hour of the events that SQL sees."""
         body = {"sql": "SELECT event_id, event_type, dt, hr FROM events", "limit": 1000}
         answer = self.gateway.look("POST", "/query", f"{project}-read", body)
-        found: Counter[tuple[str, ...]] = Counter()
+        found: Counter[tuple[str, str, str]] = Counter()
         while True:
             if answer.status != 200:
                 raise Broken(f"POST /query answered {answer.status}: {answer.body}")
             found.update((row[0], row[1], f"{row[2]}T{row[3]}") for row in answer.body["rows"])
             if not answer.body["next"]:
-                break
+                return found
             page = {"limit": "1000", "page": answer.body["next"]}
             answer = self.gateway.look("GET", f"/query/{answer.body['id']}", f"{project}-read", **page)
-        self._same(f"SQL of {project}", found, Counter((row.id, row.type, row.hour) for row in rows))
 
     def _sockets(self) -> None:
         for dashboard in self.dashboards:

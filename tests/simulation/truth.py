@@ -68,17 +68,17 @@ class Truth:
         """Whether its user asked to be forgotten."""
         return row.user is not None and (row.project, row.user) in self.erased
 
-    def stored(self) -> dict[Id, Row]:
-        """What has to be shown in the end: each event once, where it was first said to have happened."""
-        found: dict[Id, Row] = {}
+    def stored(self) -> dict[Id, list[Row]]:
+        """What has to be shown in the end, each event once; where its copies differ, as one of them says."""
+        found: dict[Id, list[Row]] = {}
         for row in self.copies:
             if not self.is_gone(row):
-                found.setdefault((row.project, row.id), row)
+                found.setdefault((row.project, row.id), []).append(row)
         for project, event_id in self.imported:
             event = self.events[project, event_id]
             row = Row(project, event_id, event.type, hour_name(event.at), event.user)
             if not self.is_gone(row):
-                found.setdefault((project, event_id), row)
+                found.setdefault((project, event_id), []).append(row)
         return found
 
     def least(self, before: float) -> Counter[tuple[str, str, str]]:

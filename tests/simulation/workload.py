@@ -14,7 +14,8 @@ HOUR_SECONDS = 3600.0
 PATHS = ("/", "/pricing", "/checkout", "/blog")
 COUNTRIES = ("DE", "FR", "US")
 MADE_UP = ("level_up", "Song Played", "ünïcode type", "x")
-LATE_HOURS = 5
+LATE_HOURS = 2
+AHEAD = (45.0, 59.5, 61.0, 90.0, 3600.0, -90.0, -7200.0)  # of clients' clocks, in seconds
 GIVE_UP_AFTER = 6  # attempts
 MANY = 1100  # types or values: over what is kept of them
 
@@ -27,8 +28,9 @@ class Event:
     id: str
     type: str
     user: str | None
-    at: float  # by the client's clock, which is right unless the request says otherwise
+    at: float  # by the client's clock
     properties: dict[str, Any]
+    ahead: float = 0.0  # by how much that is ahead
 
     def to_json(self) -> dict[str, Any]:
         """As it is sent."""
@@ -47,14 +49,14 @@ class Request:
     events: tuple[Event, ...]
     patience: int = GIVE_UP_AFTER
     regroups: bool = False
-    skew_seconds: float = 0.0  # by how much the client's clock is ahead
+    ahead: float = 0.0  # by how many seconds the client's clock is ahead
+    tells_time: bool = True  # whether the client says when it sends
     path: str = "/events"
 
     def body(self, sent_at: float, events: tuple[Event, ...]) -> dict[str, Any]:
-        """The document; times are by the client's clock."""
-        ahead = self.skew_seconds
-        found = [replace(event, at=event.at + ahead).to_json() for event in events]
-        return {"events": found, "sent_at": iso(sent_at + ahead)} if ahead else {"events": found}
+        """The document."""
+        told = {"sent_at": iso(sent_at + self.ahead)} if self.tells_time else {}
+        return {"events": [event.to_json() for event in events], **told}
 
 
 @dataclass(frozen=True)
@@ -136,25 +138,26 @@ class _Planner:
     def _request(self, number: int, at: float, erased: dict[str, float]) -> Request:
         rnd = self.rnd
         project = rnd.choice((*PROJECTS, PROJECTS[0]))
+        ahead = rnd.choice(AHEAD) if rnd.random() < 0.2 else 0.0
         events = []
         for _ in range(self._size(number)):
-            known = [event for event in self.sent[project] if event.user not in erased or rnd.random() < 0.3]
-            if known and rnd.random() < 0.15:
+            known = [e for e in self.sent[project] if e.ahead == ahead and (e.user not in erased or rnd.random() < 0.3)]
+            if known and rnd.random() < 0.2:
                 events.append(rnd.choice(known))  # in another request before
                 continue
             users = [*(user for user in self.users[project] if erased.get(user, at) >= at), None]
             user = self.users[project][-1] if self.options.shape == "hot user" else rnd.choice(users)
-            events.append(self._event(project, self._occurred(at), user))
+            events.append(self._event(project, self._occurred(at), user, ahead))
         self.sent[project] += events
-        unique = tuple({event.id: event for event in events}.values())
         return Request(
             number,
             at,
             project,
-            unique,
+            tuple({event.id: event for event in events}.values()),
             patience=rnd.choice((1, GIVE_UP_AFTER, GIVE_UP_AFTER)),
             regroups=rnd.random() < 0.2,
-            skew_seconds=rnd.choice((-90.0, 59.5, 61.0, 3600.0)) if rnd.random() < 0.08 else 0.0,
+            ahead=ahead,
+            tells_time=bool(ahead) and rnd.random() < 0.7,
         )
 
     def _size(self, number: int) -> int:
@@ -175,10 +178,12 @@ class _Planner:
             return edge + rnd.choice((-0.001, 0.0, 0.001))
         return at + rnd.random() * 50
 
-    def _event(self, project: str, at: float, user: str | None) -> Event:
+    def _event(self, project: str, at: float, user: str | None, ahead: float = 0.0) -> Event:
+        return replace(self._of_shape(project, round(at + ahead, 3), user), ahead=ahead)
+
+    def _of_shape(self, project: str, at: float, user: str | None) -> Event:
         rnd = self.rnd
         self.numbers += 1
-        at = round(at, 3)
         event_id = f"e{self.options.seed}-{self.numbers}"
         shape = self.options.shape
         if shape == "many types" and rnd.random() < 0.9:

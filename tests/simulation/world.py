@@ -111,7 +111,7 @@ class World:
                 self.buckets.append(BucketTrigger(scene, trigger, functions, rnd, s3=self.services.s3))
             case "schedule":
                 every = WATCHED_EVERY if trigger["function"] in LOOKS_ONLY else 1
-                every = self.options.thin if trigger["function"] == "compact" else every
+                every = {"compact": self.options.thin, "reconcile": 4}.get(trigger["function"], every)
                 self.schedules.append(ScheduleTrigger(scene, trigger, functions, rnd, every=every))
 
     def _join_stream(self, made: StreamTrigger, stream: TableStream, rnd: random.Random) -> None:

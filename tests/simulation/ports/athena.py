@@ -93,7 +93,7 @@ class Athena(Service):
             for key in bucket.order:
                 if place := _PLACE.fullmatch(key):
                     table = pq.read_table(io.BytesIO(bucket.objects[key].content), use_threads=False)
-                    values = (*place.groups(), f"s3://{name}/{key}")
+                    values = (*place.groups()[:3], f"s3://{name}/{key}")
                     for column, value in zip(("project", "dt", "hr", "$path"), values, strict=True):
                         table = table.append_column(column, pa.repeat(pa.scalar(value), table.num_rows))
                     tables.append(table)
