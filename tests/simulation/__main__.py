@@ -48,20 +48,56 @@ def begin() -> None:
     loaded()
 
 
-def many(first: int, count: int) -> int:
-    """Play many, and say which are broken."""
+def many(documents: list[dict[str, Any]]) -> tuple[list[Any], Counter[str]]:
+    """Play many; returns those that are broken, and what was reached how often."""
     from tqdm import tqdm
 
-    broken, reached, began = [], Counter[str](), perf_counter()
-    seeds = [{"seed": seed} for seed in range(first, first + count)]
+    broken, reached = [], Counter[str]()
     with get_context("spawn").Pool(PROCESSES, begin) as pool:
-        for outcome in tqdm(pool.imap_unordered(play, seeds, 4), total=count, unit="seed"):
+        for outcome in tqdm(pool.imap_unordered(play, documents, 4), total=len(documents), unit="seed"):
             reached += outcome.reached
             if outcome.broken:
                 broken.append(outcome)
                 tqdm.write(f"seed {outcome.options.seed}: {outcome.broken[:300]}")
+    return broken, reached
+
+
+def play_seeds(first: int, count: int) -> int:
+    """Play the histories of many seeds; fails when one is broken, or when something rare was never reached."""
+    from tests.simulation.sometimes import ENOUGH_SEEDS, unreached
+
+    began = perf_counter()
+    broken, reached = many([{"seed": seed} for seed in range(first, first + count)])
     print(f"{len(broken)} of {count} are broken, after {perf_counter() - began:.0f} s")
-    return 1 if broken else 0
+    never = unreached(reached)
+    if count < ENOUGH_SEEDS or not never:
+        return int(bool(broken))
+    print(f"never reached in {count} seeds: {', '.join(never)}")
+    return 1
+
+
+def play_regressions() -> int:
+    """Play what failed once; fails when it fails again."""
+    documents = [json.loads(path.read_text())["options"] for path in sorted(REGRESSIONS.glob("*.json"))]
+    broken, _ = many(documents)
+    print(f"{len(broken)} of {len(documents)} fail again")
+    return int(bool(broken))
+
+
+def shrink(document: dict[str, Any]) -> int:
+    """Make a history smaller, and keep it as a file."""
+    from tests.simulation.options import Options
+    from tests.simulation.shrink import shrunk
+
+    outcome = shrunk(Options.from_json(document), lambda options: play(options.to_json()))
+    if not outcome.broken:
+        print("the history holds")
+        return 0
+    kept = {"wrong": outcome.broken, "options": outcome.options.to_json()}
+    path = REGRESSIONS / f"{outcome.options.seed}.json"
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    print(f"{outcome.broken}\n{path}")
+    return 1
 
 
 def main() -> int:
@@ -70,16 +106,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="play one history and print it")
     parser.add_argument("--options", type=json.loads, default={}, help="what differs from what the seed draws, as JSON")
     parser.add_argument("--quiet", action="store_true", help="print only what came of it")
+    parser.add_argument(
+        "--shrink", action="store_true", help="make the history smaller as long as it fails, and keep it"
+    )
+    parser.add_argument("--regressions", action="store_true", help="play what failed once: regressions/*.json")
     parser.add_argument("--seeds", type=int, default=100, help="play so many histories")
     parser.add_argument("--first", type=int, default=0, help="the first seed of many")
     asked = parser.parse_args()
     entropy.settle_hashes()
+    if asked.regressions:
+        return play_regressions()
     if asked.seed is None:
-        return many(asked.first, asked.seeds)
-    entropy.install()
-    loaded()
+        return play_seeds(asked.first, asked.seeds)
+    begin()
+    document = {"seed": asked.seed, **asked.options}
+    if asked.shrink:
+        return shrink(document)
     began = perf_counter()
-    outcome = play({"seed": asked.seed, **asked.options}, trace=not asked.quiet)
+    outcome = play(document, trace=not asked.quiet)
     print(outcome.options)
     print(f"{outcome.steps} steps, {outcome.calls} calls, {outcome.simulated_seconds / 3600:.1f} hours")
     print(f"{perf_counter() - began:.3f} s: {outcome.broken or 'holds'}")

@@ -13,6 +13,7 @@ from tests.simulation import resources
 from tests.simulation.containers import Container, Observer
 from tests.simulation.dashboards import Dashboard
 from tests.simulation.entropy import played
+from tests.simulation.limits import small
 from tests.simulation.options import Options
 from tests.simulation.oracles import Broken, Oracles
 from tests.simulation.scheduler import Actor
@@ -82,7 +83,7 @@ class History:
         for logger in loggers:
             logger.handlers = [self.log]
         began = self.world.scheduler.now
-        with played(self.world):
+        with played(self.world), small(self.options.bounds):
             try:
                 self._begin()
                 self._live()

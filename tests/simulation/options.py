@@ -1,9 +1,11 @@
 """What a history is made of, drawn by its seed; and what was taken away from it while it was being shrunk."""
 
 import random
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+
+from tests.simulation import limits
 
 # When histories begin: in the middle of a day, before a day's, a month's and a year's end, before a summer time.
 STARTS = (
@@ -14,7 +16,7 @@ STARTS = (
     datetime(2027, 3, 27, 23, tzinfo=UTC),
 )
 # What is special about the events: mostly nothing. Each of the others takes longer.
-SHAPES = ("plain",) * 90 + ("hot user",) * 4 + ("deep",) * 2 + ("wide",) * 2 + ("many values", "many types")
+SHAPES = ("plain",) * 180 + ("hot user",) * 8 + ("deep",) * 4 + ("wide",) * 4 + ("many values",) * 3 + ("many types",)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Options:
     erasures: int = 0
     imports: int = 0
     thin: int = 2  # of the schedules of every minute one of so many is fired
+    bounds: dict[str, int] = field(default_factory=dict)  # of the app, made small
     # While shrinking:
     without: tuple[str, ...] = ()  # kinds of faults
     dropped: tuple[int, ...] = ()  # requests, by number
@@ -74,4 +77,5 @@ def draw(seed: int) -> Options:
         erasures=rnd.choice((0, 0, 0, 1)),
         imports=rnd.choice((0, 0, 0, 0, 1)),
         thin=rnd.choice((1, 2, 5)),
+        bounds=limits.draw(random.Random(f"{seed} limits")),
     )

@@ -17,7 +17,7 @@ MADE_UP = ("level_up", "Song Played", "ünïcode type", "x")
 LATE_HOURS = 2
 AHEAD = (45.0, 59.5, 61.0, 90.0, 3600.0, -90.0, -7200.0)  # of clients' clocks, in seconds
 GIVE_UP_AFTER = 6  # attempts
-MANY = 1100  # types or values: over what is kept of them
+MANY = {"many values": 480, "many types": 60}  # events of the first request
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ class _Planner:
         )
 
     def _size(self, number: int) -> int:
-        if self.options.shape in ("many values", "many types") and number == 0:
-            return 480
+        if number == 0 and self.options.shape in MANY:
+            return MANY[self.options.shape]
         return self.rnd.choice((1, 1, 2, 3, 6))
 
     def _occurred(self, at: float) -> float:
@@ -187,7 +187,7 @@ class _Planner:
         event_id = f"e{self.options.seed}-{self.numbers}"
         shape = self.options.shape
         if shape == "many types" and rnd.random() < 0.9:
-            return Event(project, event_id, f"type {self.numbers % MANY}", user, at, {})
+            return Event(project, event_id, f"type {self.numbers}", user, at, {})
         kind = rnd.choice(("page_view", "page_view", "page_view", "purchase", *MADE_UP[:2]))
         if kind == "page_view":
             path = f"/crawled/{self.numbers}" if shape == "many values" and rnd.random() < 0.9 else rnd.choice(PATHS)

@@ -108,12 +108,21 @@ def _cell(value: Any) -> dict[str, str]:
     return {} if value is None else {"VarCharValue": str(value)}
 
 
+def _regexp_extract(text: str, pattern: str, group: int = 0) -> str | None:
+    found = re.search(pattern, text)
+    return found[group] if found else None
+
+
 _sqlite = sqlite3.connect(":memory:", check_same_thread=False)
+_sqlite.create_function("concat", -1, lambda *texts: "".join(texts))
+_sqlite.create_function("regexp_extract", -1, _regexp_extract)
 
 
 @lru_cache(maxsize=10_000)
 def _holds(condition: str, name: str, dt: str, hr: str) -> bool:
-    """SQLite reads what is used of Athena's words in the same way: comparisons of texts, LIKE, IN, AND, OR, NOT."""
+    """SQLite reads what is used of Athena's words in the same way: comparisons of texts, LIKE, IN, AND, OR, NOT; it
+    has been given two functions.
+    """
     [found] = _sqlite.execute(
         f"SELECT {condition} FROM (SELECT ? AS name, ? AS dt, ? AS hr)", (name, dt, hr)
     ).fetchone()
