@@ -3,72 +3,26 @@
 import argparse
 import json
 import sys
-from collections import Counter
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from tests.simulation import entropy
+from tests.simulation.playing import begin, play, play_all, tally
 
 REGRESSIONS = Path(__file__).parent / "regressions"
-PROCESSES = 2
 
 
-def play(document: dict[str, Any], *, trace: bool = False) -> Any:
-    """Play the history of these options."""
-    from tests.simulation.history import History
-    from tests.simulation.options import Options
-    from tests.simulation.trace import Trace
-
-    options = Options.from_json(document)
-    return History(options, loaded(), Trace(sys.stdout if trace else None)).play()
-
-
-_app: Any = None
-
-
-def loaded() -> Any:
-    """The app, imported once per process."""
-    global _app
-    if _app is None:
-        import os
-
-        from tests.simulation import resources
-        from tests.simulation.containers import load
-
-        os.environ.update(resources.environment())
-        _app = load()
-    return _app
-
-
-def begin() -> None:
-    """Of a process."""
-    entropy.install()
-    loaded()
-
-
-def many(documents: list[dict[str, Any]]) -> tuple[list[Any], Counter[str]]:
-    """Play many; returns those that are broken, and what was reached how often."""
-    from tqdm import tqdm
-
-    broken, reached = [], Counter[str]()
-    with get_context("spawn").Pool(PROCESSES, begin) as pool:
-        for outcome in tqdm(pool.imap_unordered(play, documents, 4), total=len(documents), unit="seed"):
-            reached += outcome.reached
-            if outcome.broken:
-                broken.append(outcome)
-                tqdm.write(f"seed {outcome.options.seed}: {outcome.broken[:300]}")
-    return broken, reached
-
-
-def play_seeds(first: int, count: int) -> int:
+def play_seeds(first: int, count: int, *, tell: bool) -> int:
     """Play the histories of many seeds; fails when one is broken, or when something rare was never reached."""
     from tests.simulation.sometimes import ENOUGH_SEEDS, unreached
 
     began = perf_counter()
-    broken, reached = many([{"seed": seed} for seed in range(first, first + count)])
+    documents = [{"seed": seed} for seed in range(first, first + count)]
+    broken, reached = tally(play_all(documents), count)
     print(f"{len(broken)} of {count} are broken, after {perf_counter() - began:.0f} s")
+    for what, times in sorted(reached.items()) if tell else ():
+        print(f"{times:6} {what}")
     never = unreached(reached)
     if count < ENOUGH_SEEDS or not never:
         return int(bool(broken))
@@ -79,7 +33,7 @@ def play_seeds(first: int, count: int) -> int:
 def play_regressions() -> int:
     """Play what failed once; fails when it fails again."""
     documents = [json.loads(path.read_text())["options"] for path in sorted(REGRESSIONS.glob("*.json"))]
-    broken, _ = many(documents)
+    broken, _ = tally(play_all(documents), len(documents))
     print(f"{len(broken)} of {len(documents)} fail again")
     return int(bool(broken))
 
@@ -110,6 +64,7 @@ def main() -> int:
         "--shrink", action="store_true", help="make the history smaller as long as it fails, and keep it"
     )
     parser.add_argument("--regressions", action="store_true", help="play what failed once: regressions/*.json")
+    parser.add_argument("--reached", action="store_true", help="say what was reached in how many histories")
     parser.add_argument("--seeds", type=int, default=100, help="play so many histories")
     parser.add_argument("--first", type=int, default=0, help="the first seed of many")
     asked = parser.parse_args()
@@ -117,7 +72,7 @@ def main() -> int:
     if asked.regressions:
         return play_regressions()
     if asked.seed is None:
-        return play_seeds(asked.first, asked.seeds)
+        return play_seeds(asked.first, asked.seeds, tell=asked.reached)
     begin()
     document = {"seed": asked.seed, **asked.options}
     if asked.shrink:

@@ -94,7 +94,7 @@ def draw(rnd: random.Random) -> Mix:
         cut=maybe(0.1, 0.3),
         small_batches=maybe(0.3, 1.0),
         behind=consumer,
-        behind_seconds=rnd.choice((300.0, 3600.0, 4 * 3600.0, 20 * 3600.0)) if consumer else 0.0,
+        behind_seconds=rnd.choice((300.0, 3600.0, 3600.0, 4 * 3600.0, 20 * 3600.0, 26 * 3600.0)) if consumer else 0.0,
         split=maybe(0.3, 1.0),
         twice=maybe(0.05, 0.3),
         tardy=maybe(0.05, 0.3),

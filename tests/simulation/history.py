@@ -140,7 +140,8 @@ class History:
         """All faults heal, and everything has to come to rest within a bound."""
         scheduler = self.world.scheduler
         self.world.heal()
-        healed = scheduler.now
+        healed = max(scheduler.now, *(trigger.resumes_at for trigger in self.world.streams))
+        scheduler.run(healed)
         last_error: Broken | None = None
         while True:
             scheduler.run(_next_look(scheduler.now))

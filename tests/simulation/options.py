@@ -33,6 +33,7 @@ class Options:
     sockets: int = 1
     erasures: int = 0
     imports: int = 0
+    shards: int = 1  # of each table's stream
     thin: int = 2  # of the schedules of every minute one of so many is fired
     bounds: dict[str, int] = field(default_factory=dict)  # of the app, made small
     # While shrinking:
@@ -76,6 +77,7 @@ def draw(seed: int) -> Options:
         sockets=rnd.choice((0, 1, 1, 2)),
         erasures=rnd.choice((0, 0, 0, 1)),
         imports=rnd.choice((0, 0, 0, 0, 1)),
+        shards=rnd.choice((1, 1, 2, 4)),
         thin=rnd.choice((1, 2, 5)),
         bounds=limits.draw(random.Random(f"{seed} limits")),
     )

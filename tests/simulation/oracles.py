@@ -53,8 +53,20 @@ class Oracles:
             for event_type in self._types(project):
                 found = _by_hour(self._ask(project, event_type))
                 self._between(project, event_type, found, least, "a look")
+            self._query_now(project)
         if self.log.crashes:
             raise Broken(f"a handler crashed: {self.log.crashes[0]}")
+
+    def _query_now(self, project: str) -> None:
+        """SQL sees what `archive` is done with, and nothing twice in an hour."""
+        found = self._sql(project)
+        if twice := [key for key, count in found.items() if count > 1]:
+            raise Broken(f"SQL of {project} sees twice {twice[:3]}")
+        ids = {key[0] for key in found}
+        before = self.world.scheduler.now - LAG_SECONDS
+        for row, at in self.truth.delivered["archive"].items():
+            if at <= before and row.project == project and row.id not in ids and not self.truth.is_gone(row):
+                raise Broken(f"SQL of {project} does not see {row}")
 
     def _between(self, project: str, event_type: str, found: Counter[str], least: Any, who: str) -> None:
         self.checks += 1
@@ -102,13 +114,19 @@ class Oracles:
         self._same(f"GET /analytics of all events of {project}", every, Counter(row.hour for row in rows))
 
     def _paths(self, project: str, rows: list[Row]) -> None:
-        """A dimension's values: all, or, where there are too many, those that are more frequent than others."""
+        """A dimension's values in each hour: all, or those that are more frequent than what is too much."""
         events = self.truth.events
-        paths = Counter(events[project, row.id].properties[PATH] for row in rows if row.type == "page_view")
+        viewed = [row for row in rows if row.type == "page_view"]
+        paths: Hours = Counter((events[project, row.id].properties[PATH], row.hour) for row in viewed)
         answer = self._ask(project, "page_view", group_by=PATH, limit="1000")
-        found = Counter({group["key"]: group["total"] for group in answer.body.get("groups", [])})
-        if self.world.options.bounds.get("MAX_DIMENSION_VALUES", 1000) > len(paths):
-            self._same(f"paths of {project}", found, paths)
+        found: Hours = Counter()
+        for group in answer.body.get("groups", []):
+            found.update({(group["key"], b["start"][:13]): b["value"] for b in group["series"] if b["value"]})
+        most = self.world.options.bounds.get("MAX_DIMENSION_VALUES", 1000)
+        for hour in {hour for _, hour in paths}:
+            counts = sorted((count for (_, at), count in paths.items() if at == hour), reverse=True)
+            often = {key: n for key, n in paths.items() if key[1] == hour and (len(counts) <= most or n > counts[most])}
+            self._same(f"paths of {project}", Counter({key: found[key] for key in often}), Counter(often))
 
     def _lake(self, project: str, stored: list[list[Row]]) -> list[Row]:
         """SQL sees each event once; returns what everybody has to see.

@@ -28,6 +28,7 @@ class Services:
     clock: Callable[[], float]
     link: Link
     quirks: Quirks
+    shards: int = 1  # of a table's stream
     clients: dict[str, Client] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,7 +59,9 @@ class Services:
     def _make(self) -> None:
         for table in resources.of_type("AWS::DynamoDB::Table").values():
             name = resources.name_of(table["TableName"])
-            stream = TableStream(resources.STREAM_ARN.format(name)) if "StreamSpecification" in table else None
+            stream = (
+                TableStream(resources.STREAM_ARN.format(name), self.shards) if "StreamSpecification" in table else None
+            )
             indexes = {each["IndexName"]: _index(each) for each in table.get("GlobalSecondaryIndexes", ())}
             self.dynamodb.tables[name] = Table(name, indexes, stream, self.quirks)
         named = resources.of_type("AWS::SQS::Queue")

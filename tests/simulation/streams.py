@@ -87,13 +87,6 @@ class StreamTrigger:
                 window = self.trigger["window_seconds"] if not place.failures else 0
                 self._plan(place, window + self.rnd.random() * POLL_SECONDS)
 
-    def resume(self) -> None:
-        """Stand still no longer."""
-        self.resumes_at = 0.0
-        for place in self.places.values():
-            place.planned = False
-        self.wake()
-
     def waiting(self) -> int:
         """How many records are not done with."""
         self.wake()

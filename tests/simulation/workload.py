@@ -13,6 +13,7 @@ PROJECTS = ("acme", "acme2")  # one's name begins with the other's
 HOUR_SECONDS = 3600.0
 PATHS = ("/", "/pricing", "/checkout", "/blog")
 COUNTRIES = ("DE", "FR", "US")
+KINDS = (*("page_view",) * 6, "purchase", "purchase", "level_up", "Song Played", "level_up", "Song Played", "identify")
 MADE_UP = ("level_up", "Song Played", "ünïcode type", "x")
 LATE_HOURS = 2
 AHEAD = (45.0, 59.5, 61.0, 90.0, 3600.0, -90.0, -7200.0)  # of clients' clocks, in seconds
@@ -114,7 +115,8 @@ class _Planner:
     def plan(self) -> Workload:
         rnd, options = self.rnd, self.options
         found = Workload()
-        bursts = sorted(self._moment() for _ in range(3))
+        edge = self.start - self.start % HOUR_SECONDS + HOUR_SECONDS
+        bursts = [self._moment(), self._moment(), edge - 35 if edge < self.start + self.seconds else self._moment()]
         times = sorted(
             rnd.choice(bursts) + rnd.random() * 30 if rnd.random() < 0.4 else self._moment()
             for _ in range(options.requests)
@@ -188,10 +190,12 @@ class _Planner:
         shape = self.options.shape
         if shape == "many types" and rnd.random() < 0.9:
             return Event(project, event_id, f"type {self.numbers}", user, at, {})
-        kind = rnd.choice(("page_view", "page_view", "page_view", "purchase", *MADE_UP[:2]))
+        kind = rnd.choice(KINDS)
         if kind == "page_view":
             path = f"/crawled/{self.numbers}" if shape == "many values" and rnd.random() < 0.9 else rnd.choice(PATHS)
             return Event(project, event_id, kind, user, at, {"path": path, "country": rnd.choice(COUNTRIES)})
+        if kind == "identify" and user:
+            return Event(project, event_id, kind, user, at, {"plan": rnd.choice(("free", "paid")), "age": self.numbers})
         if kind == "purchase":
             return Event(project, event_id, kind, user, at, {"currency": "EUR", "revenue": rnd.randint(1, 9)})
         return Event(project, event_id, kind, user, at, self._odd(rnd))

@@ -24,6 +24,7 @@ from tests.simulation.truth import Truth
 from tests.simulation.workflows import Workflows, read_machines
 
 WATCHED_EVERY = 30  # minutes: schedules that only look, of which one firing tells as much as many
+FRAME_PERCENT = 128  # what the gateway takes, of what the app makes of it: 128 KB of 100
 CALM_EVERY = 5  # minutes, once nothing goes wrong any more
 LOOKS_ONLY = ("audit", "watch")
 
@@ -42,7 +43,9 @@ class World:
         network = self.network = Network(scene, options.random("calls"))
         network.faults_until, network.hangs = options.faults_until, self._hangs
         quirks = SeededQuirks(options.random("quirks"), self.mix, reached)
-        self.services = Services(lambda: self.scheduler.now, network, quirks)
+        self.services = Services(lambda: self.scheduler.now, network, quirks, options.shards)
+        if smaller := options.bounds.get("MAX_FRAME_BYTES"):
+            self.services.sockets.most_bytes = smaller * FRAME_PERCENT // 100
         handlers = {name: handler for name, handler in app.handler_map.items() if name != "api_handler"}
         timeouts = resources.timeouts([*handlers, "api_handler"])
         self.functions = Functions(scene, {**handlers, "api_handler": app}, timeouts, options.random("containers"))
@@ -77,7 +80,7 @@ class World:
         """From now on nothing goes wrong any more; what is late is still to come."""
         self.mix.leave_out(self.mix.kinds())
         for trigger in self.streams:
-            trigger.resume()
+            trigger.wake()
         for schedule in self.schedules:
             if schedule.trigger["function"] == "compact":
                 schedule.every = max(schedule.every, CALM_EVERY)

@@ -22,14 +22,15 @@ class Connections(Service):
     """Sockets by their connection's id."""
 
     open: dict[str, Socket] = field(default_factory=dict)
+    most_bytes: int = MAX_FRAME_BYTES  # of a frame
     name: str = "apigatewaymanagementapi"
 
     def post_to_connection(self, ConnectionId: str, Data: bytes | str) -> Answer:
         """Send a frame."""
         frame = Data.encode() if isinstance(Data, str) else bytes(Data)
         socket = self._socket(ConnectionId)
-        if len(frame) > MAX_FRAME_BYTES:
-            message = f"the frame has {len(frame)} bytes; the limit is {MAX_FRAME_BYTES}"
+        if len(frame) > self.most_bytes:
+            message = f"the frame has {len(frame)} bytes; the limit is {self.most_bytes}"
             raise refusal("PayloadTooLargeException", message, status=413)
         socket.receive(frame)
         return {}

@@ -77,12 +77,15 @@ class TableStream:
     """Sequence numbers rise within a shard, and say nothing about two shards."""
 
     arn: str
+    begins_with: int = 1  # shards; a new table of AWS has about four
     shards: list[Shard] = field(default_factory=list)
     appended: int = 0
     appended_to: Callable[["TableStream"], None] = lambda _stream: None
 
     def __post_init__(self) -> None:
-        self.shards.append(Shard("shardId-0000", 0, FULL_RANGE))
+        for number in range(self.begins_with):
+            first, end = (FULL_RANGE * part // self.begins_with for part in (number, number + 1))
+            self.shards.append(Shard(f"shardId-{number:04d}", first, end))
 
     def append(
         self, key: tuple[str, str], before: Item | None, after: Item | None, now: float, *, by_ttl: bool

@@ -167,6 +167,12 @@ def key_of(item: Mapping[str, Any], *, alone: bool = False) -> Key:
     """An item's key; raises a ValidationException for one that is missing, empty, too long or no text."""
     if alone and len(item) != 2:
         raise invalid("The provided key element does not match the schema")
+    try:
+        pk, sk = item["pk"]["S"], item["sk"]["S"]
+        if 0 < len(pk) < 500 and 0 < len(sk) < 250:  # texts of four bytes each at most
+            return pk, sk
+    except KeyError:
+        pass
     found = []
     for name, most in KEY_BYTES.items():
         text = item.get(name, {}).get("S")
