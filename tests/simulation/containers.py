@@ -1,0 +1,109 @@
+"""Containers of Lambda: each has its own stages, clients and caches, though all are in one process.
+
+The functions of the wiring modules that make something once per container do so once per container here as well.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import _lru_cache_wrapper, cache, wraps
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pyarrow as pa
+
+from tests.simulation.entropy import hash_of_text
+from tests.simulation.ports.athena import in_short
+from tests.simulation.scheduler import current
+
+# Made once per process: they hold what is in the repository's files, never change, and take long to make.
+SHARED = {"contracts"}
+
+
+@dataclass(eq=False)
+class Container:
+    """What lives as long as a process of a function; `skew_seconds` is by how much its clock is ahead."""
+
+    function: str
+    number: int
+    skew_seconds: float = 0.0
+    made: dict[Any, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.function}/{self.number}"
+
+
+class Observer:
+    """Who looks from outside of every function has one container, too; its clients fail never."""
+
+    container = Container("observer", 0)
+    client: Callable[[str], Any]
+    asks_in_full = False
+
+
+def container() -> Container:
+    """Whose the running code is."""
+    actor = current()
+    return actor.container if actor is not None and actor.container is not None else Observer.container
+
+
+def load() -> Any:
+    """Import the app and have it make everything per container; returns the Chalice app."""
+    boto3.client = lambda service, **_: Observer.client(service)
+    import app
+    import chalicelib.wiring_lake
+
+    assert chalicelib.wiring_lake
+    modules = [module for name, module in sys.modules.items() if name == "app" or name.startswith("chalicelib")]
+    replaced: dict[int, Callable[..., Any]] = {}
+    for module in modules:
+        for name, made in list(vars(module).items()):
+            if isinstance(made, _lru_cache_wrapper) and "wiring" in made.__module__ and name not in SHARED:
+                setattr(module, name, replaced.setdefault(id(made), _per_container(made.__wrapped__)))
+        _put_hash(module)
+    _ask_in_short()
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    app.now = _utc_now
+    app.app.current_request = None
+    return app.app
+
+
+def _per_container(make: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(make)
+    def made(*arguments: Any) -> Any:
+        kept, key = container().made, (make, arguments)
+        if key not in kept:
+            kept[key] = make(*arguments)
+        return kept[key]
+
+    return made
+
+
+def _put_hash(module: ModuleType) -> None:
+    """A module that keeps hashes of texts takes those that are the same in each process."""
+    if module.__name__.endswith(".merging"):
+        vars(module)["hash"] = hash_of_text
+
+
+def _ask_in_short() -> None:
+    """POST /query asks by the same conditions as ever; its text is not written out, unless a history wants it."""
+    from chalicelib.domain import sql
+
+    confine, read = sql.confine, sql.read
+
+    def asked(statement: Any, *, project: str, snapshot: Any, **more: Any) -> str:
+        if Observer.asks_in_full:
+            return confine(statement, project=project, snapshot=snapshot, **more)
+        unsettled = snapshot.unsettled("name") if snapshot.open else None
+        return in_short(project, snapshot.settled("name"), unsettled)
+
+    sql.confine = asked
+    sql.read = cache(read)
+
+
+def _utc_now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)

@@ -1,0 +1,83 @@
+"""What a history is made of, drawn by its seed; and what was taken away from it while it was being shrunk."""
+
+import random
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.simulation import limits
+
+# When histories begin: in the middle of a day, before a day's, a month's and a year's end, before a summer time.
+STARTS = (
+    datetime(2026, 11, 20, 9, tzinfo=UTC),
+    datetime(2026, 11, 20, 22, tzinfo=UTC),
+    datetime(2026, 11, 30, 22, tzinfo=UTC),
+    datetime(2026, 12, 31, 22, tzinfo=UTC),
+    datetime(2027, 3, 27, 23, tzinfo=UTC),
+)
+# What is special about the events: mostly nothing. Each of the others takes longer.
+SHAPES = ("plain",) * 180 + ("hot user",) * 8 + ("deep",) * 4 + ("wide",) * 4 + ("many values",) * 3 + ("many types",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything follows from these."""
+
+    seed: int
+    start: str = ""
+    hours: float = 2.0  # in which requests are sent
+    requests: int = 12
+    shape: str = "plain"
+    buffer: str = "sqs"
+    readers: int = 6
+    sockets: int = 1
+    erasures: int = 0
+    imports: int = 0
+    shards: int = 1  # of each table's stream
+    thin: int = 2  # of the schedules of every minute one of so many is fired
+    bounds: dict[str, int] = field(default_factory=dict)  # of the app, made small
+    # While shrinking:
+    without: tuple[str, ...] = ()  # kinds of faults
+    dropped: tuple[int, ...] = ()  # requests, by number
+    faults_until: int | None = None  # how many calls something may happen to
+
+    @property
+    def started_at(self) -> float:
+        """In epoch seconds."""
+        return datetime.fromisoformat(self.start).timestamp()
+
+    def random(self, what: str) -> random.Random:
+        """Choices about one thing: leaving out another one does not change them."""
+        return random.Random(f"{self.seed} {what}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Only what differs from what the seed draws."""
+        drawn = asdict(draw(self.seed))
+        return {name: value for name, value in asdict(self).items() if name == "seed" or value != drawn[name]}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "Options":
+        """The inverse of `to_json`."""
+        words: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in document.items()}
+        return replace(draw(document["seed"]), **words)
+
+
+def draw(seed: int) -> Options:
+    """What the seed says."""
+    rnd = random.Random(f"{seed} options")
+    start = rnd.choice(STARTS)
+    return Options(
+        seed,
+        start=start.replace(minute=rnd.randrange(60), second=rnd.randrange(60)).isoformat(),
+        hours=rnd.choice((0.2, 0.5, 1.0, 1.0, 2.0)),
+        requests=rnd.choice((3, 5, 8, 8, 12)),
+        shape=rnd.choice(SHAPES),
+        buffer=rnd.choice(("sqs", "sqs", "sqs", "kinesis")),
+        readers=rnd.choice((1, 3, 6)),
+        sockets=rnd.choice((0, 1, 1, 2)),
+        erasures=rnd.choice((0, 0, 0, 1)),
+        imports=rnd.choice((0, 0, 0, 0, 1)),
+        shards=rnd.choice((1, 1, 2, 4)),
+        thin=rnd.choice((1, 2, 5)),
+        bounds=limits.draw(random.Random(f"{seed} limits")),
+    )
