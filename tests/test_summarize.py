@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib.aggregate import Aggregator
-from chalicelib.close import Closer
+from chalicelib.archive import Archiver
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
@@ -17,7 +17,9 @@ from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.summaries import Day, read_day
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, parse_ms
+from chalicelib.storage.lake import Lake
 from chalicelib.summarize import Summarizer
+from tests.hours import finisher_of
 from tests.stores import Stores, empty_stores, stream_record
 
 DAY = "2026-11-20"
@@ -72,6 +74,7 @@ def stores() -> Iterator[Stores]:
     with empty_stores() as found:
         records = [stream_record(chunk, n) for n, chunk in enumerate(chunks_of(Message("shop", MIDNIGHT, EVENTS)))]
         Aggregator(CONTRACTS, found.rollups, found.bucket).aggregate(records, MIDNIGHT)
+        Archiver(Lake(found.bucket), found.hours, found.erased).archive(records)
         Compactor(found.rollups, found.hours).compact(MIDNIGHT // 1000 + 3600)
         yield found
 
@@ -81,12 +84,10 @@ def ask(stores: Stores, name: str = "sales", now_ms: int = AFTER, top: int = 10)
 
 
 def close(stores: Stores, *hours: int) -> None:
-    closer = Closer(CONTRACTS, stores.rollups, stores.closed, "test")
+    finisher = finisher_of(CONTRACTS, stores.rollups.client, stores.bucket.client, lambda: AFTER)
     for number in hours:
-        hour = f"{DAY}T{number:02}"
-        events = [event for event in EVENTS if hour_of(event["occurred_at"]) == hour]
-        assert closer.close("shop", hour, events, AFTER // 1000).closed
-    closer.close_days("shop", AFTER // 1000)
+        assert finisher.finish("shop", f"{DAY}T{number:02}", AFTER).closed
+    finisher.closer.close_days("shop", AFTER)
 
 
 @pytest.mark.parametrize("closed", [(), (3,), (3, 13, 23)], ids=["live", "half", "closed"])
@@ -166,11 +167,11 @@ def test_a_closed_hour_without_values_of_a_dimension_is_not_open() -> None:
             stream_record(chunk, n) for n, chunk in enumerate(chunks_of(Message("shop", MIDNIGHT, [plain_sale])))
         ]
         Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, MIDNIGHT)
+        Archiver(Lake(stores.bucket), stores.hours, stores.erased).archive(records)
         Compactor(stores.rollups, stores.hours).compact(MIDNIGHT // 1000 + 3600)
         assert ask(stores)["open"]
 
-        closer = Closer(CONTRACTS, stores.rollups, stores.closed, "test")
-        assert closer.close("shop", f"{DAY}T00", [plain_sale], AFTER // 1000).closed
+        close(stores, 0)
 
         assert not ask(stores)["open"]
         assert ask(stores)["total"]["count"] == 1
