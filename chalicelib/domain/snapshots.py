@@ -14,8 +14,8 @@ from chalicelib.domain.partitions import HOUR_FILE, TAIL
 
 # Half of the time for which absorbed files are kept: clocks may differ by as much, in both directions.
 SNAPSHOT_AGE_MS = 30 * 60_000
-MAX_NAMED_HOURS = 2000  # by name in a query, whose text is limited; some 45 bytes each
-MAX_NAMED_TAILS = 1000  # some 75 bytes each
+MAX_NAMED_HOURS = 2000  # by name in a query, whose text is limited; some 60 bytes each
+MAX_NAMED_TAILS = 500  # some 90 bytes each
 
 
 @dataclass(frozen=True, slots=True)

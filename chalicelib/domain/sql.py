@@ -260,7 +260,7 @@ def _plain(text: str) -> str:
 
 
 def _seen(project: str, lake_table: str, snapshot: Snapshot) -> exp.Query:
-    """The project's rows. `received_at` and the rest decide as the consolidation does which row of an event stays."""
+    """The project's rows, each event once: of several the one received first, which consolidating decides by slots."""
     own = exp.column("project", quoted=True).eq(exp.Literal.string(project))
     columns = [exp.column(name, quoted=True) for name in COLUMNS]
     lake = exp.to_table(lake_table, dialect="athena")

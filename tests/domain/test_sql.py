@@ -16,7 +16,8 @@ NOW = 1_795_251_600_000
 SETTLED = Snapshot(NOW)
 SNAPSHOTS = [
     SETTLED,
-    Snapshot(NOW, [Open("2026-11-21T10"), Open("2026-11-21T09", "1795251600000-ab", "tail-o'clock.parquet")]),
+    Snapshot(NOW, [Open("2026-11-21T10"), Open("2026-11-21T09", "1795251600000-ab", ["tail-o'clock.parquet"])]),
+    Snapshot(NOW, [Open("2026-11-21T10", "1795251600000-ab", ()), Open("2026-11-21T09", "1795251600000-a'b")]),
     Snapshot(NOW, [Open(f"2026-11-{n // 24 + 1:02}T{n % 24:02}") for n in range(MAX_NAMED_HOURS + 1)]),
 ]
 CONFINED = [

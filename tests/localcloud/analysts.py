@@ -9,7 +9,6 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from chalicelib.storage.dirty_hours import DirtyHours
 
 from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.partitions import hour_folder, tail_name
@@ -17,15 +16,16 @@ from chalicelib.domain.query_requests import ROWS, QueryRequest, ResultPage
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.query import Analyst
 from chalicelib.storage.athena import Athena
-from chalicelib.storage.lake import SCHEMA, Lake, Row
+from chalicelib.storage.hour_folders import HourFolders
+from chalicelib.storage.hours_table import HoursTable
+from chalicelib.storage.lake import SCHEMA, SLOT, Lake, Row, encode, table_of
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queries_table import QueriesTable
 from tests.localcloud.conftest import Services
+from tests.stores import INDEXES, create_table
 
 ATHENA_TYPES = {"string": "string", "timestamp[us, tz=UTC]": "timestamp"}
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
-ENDLESS = "SELECT count(*) FROM UNNEST(sequence(1, 300000)) a(x) "
-ENDLESS += "CROSS JOIN UNNEST(sequence(1, 300000)) b(y) WHERE x * y = 7"
 
 
 @dataclass
@@ -42,14 +42,9 @@ class Place:
         self.bucket, self.table, self.database = f"lake-{name}", f"table-{name}", f"db_{name}"
         s3, dynamodb, glue = (self.services.client(service) for service in ("s3", "dynamodb", "glue"))
         s3.create_bucket(Bucket=self.bucket)
-        dynamodb.create_table(
-            TableName=self.table,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-            AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("pk", "sk")],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        create_table(dynamodb, self.table, INDEXES)
         glue.create_database(DatabaseInput={"Name": self.database})
-        columns = [{"Name": column.name, "Type": ATHENA_TYPES[str(column.type)]} for column in SCHEMA]
+        columns = [{"Name": c.name, "Type": ATHENA_TYPES[str(c.type)]} for c in SCHEMA if c.name != SLOT]
         glue.create_table(
             DatabaseName=self.database,
             TableInput={
@@ -65,10 +60,13 @@ class Place:
             configuration["BytesScannedCutoffPerQuery"] = self.most_bytes
         client.create_work_group(Name=self.database, Configuration=configuration)
         athena = Athena(client, self.client("s3", signature_version="s3v4"), self.database, self.database, self.bucket)
-        self.lake, self.dirty = Lake(DataBucket(s3, self.bucket)), DirtyHours(dynamodb, self.table)
-        self.analyst = Analyst(
-            athena, QueriesTable(dynamodb, self.table), self.dirty, sleep=lambda _: time.sleep(0.002)
+        bucket = DataBucket(s3, self.bucket)
+        self.lake, self.hours, queries = (
+            Lake(bucket),
+            HoursTable(dynamodb, self.table),
+            QueriesTable(dynamodb, self.table),
         )
+        self.analyst = Analyst(athena, queries, self.hours, HourFolders(bucket), sleep=lambda _: time.sleep(0.002))
 
     def client(self, service: str, **options: Any) -> Any:
         """A client of its own."""
@@ -88,9 +86,9 @@ class Place:
             hours.setdefault(hour_of(event["occurred_at"]), []).append(Row(event, event["occurred_at"] + 500))
         for hour, rows in hours.items():
             self.tails += 1
-            name = tail_name(self.tails, f"{self.tails:032x}", len(rows))
-            self.lake.write(hour_folder(project, hour) + name, rows)
-            self.dirty.note(project, hour, name)
+            content = encode(table_of(rows))
+            self.lake.put(hour_folder(project, hour) + tail_name(1, f"{self.tails:032x}", content), content)
+            self.hours.note(project, hour)
 
     def ask(
         self,
