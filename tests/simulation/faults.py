@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.simulation.ports.quirks import Entry, Quirks
 
+CALL_FAULTS = ("kill_before", "kill_after", "refuse", "lose_request", "lose_answer", "late")
 CALL_RATES = (0.0, 0.003, 0.01, 0.03)
 
 
@@ -48,6 +49,12 @@ class Mix:
     hang: float = 0.0  # a socket takes nothing any more, per frame
     hash_bits: int = 63
     late_start: float = 0.0  # a task of a workflow begins late
+
+    @property
+    def calls(self) -> float:
+        """How likely something happens to a call."""
+        rates = (self.kill_before, self.kill_after, self.refuse, self.lose_request, self.lose_answer, self.late)
+        return sum(rates)
 
     def leave_out(self, kinds: Iterable[str]) -> "Mix":
         """Without some kinds of faults from now on."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.simulation.containers import Container
 from tests.simulation.scene import Scene
@@ -70,6 +71,8 @@ class Functions:
                 return
             self.idle.setdefault(function, []).append(container)
             if error is not None:
+                if not _is_expected(error):
+                    self.failures.append(f"{function} failed with {error!r}")
                 self.scene.trace.note("failed", container=container, error=repr(error))
                 self.scene.reached(f"{function} failed")
                 ended(None, FunctionFailed(type(error).__name__, str(error)))
@@ -107,3 +110,13 @@ class Functions:
         self.made += 1
         skew = (self.rnd.random() * 2 - 1) * self.scene.mix.skew_seconds
         return Container(function, self.made, skew)
+
+
+def _is_expected(error: BaseException) -> bool:
+    """Whether a handler may fail so: because a store did, or in words of the app's own."""
+    if isinstance(error, ExceptionGroup):
+        return all(map(_is_expected, error.exceptions))
+    if isinstance(error, ClientError):
+        return error.response["Error"]["Code"] not in ("ValidationException", "InvalidParameterValue", "InvalidRange")
+    own = type(error).__module__.startswith("chalicelib")
+    return own or isinstance(error, BotoCoreError | FileNotFoundError | Killed)

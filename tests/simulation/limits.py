@@ -19,7 +19,6 @@ SMALL = {
     "MAX_HELD": 3,
     "MAX_HOURS": 1,
     "MAX_MERGE": 2,
-    "MAX_NAMED_HOURS": 2,
     "MAX_PUT_RECORDS": 2,
     "MAX_SHARE_BYTES": 700,
     "MIN_SLICE_ROWS": 2,

@@ -10,6 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from tests.simulation.faults import CALL_FAULTS
 from tests.simulation.ports.client import Answer, Effect, refusal
 from tests.simulation.scene import Scene
 from tests.simulation.scheduler import Killed, current
@@ -102,13 +103,15 @@ class Network:
 
     def _fate(self, operation: str) -> str:
         drawn, mix = self.rnd.random(), self.scene.mix
-        for kind in ("kill_before", "kill_after", "refuse", "lose_request", "lose_answer", "late"):
+        if drawn >= mix.calls:
+            return ""
+        for kind in CALL_FAULTS:
             rate = getattr(mix, kind)
             if drawn < rate:
                 self.faults += 1
                 if self.faults_until is not None and self.faults > self.faults_until:
                     return ""
-                return "lose_request" if kind == "late" and operation.startswith(READS) else kind
+                return "lose_request" if kind == "late" and operation.startswith(READS) else str(kind)
             drawn -= rate
         return ""
 

@@ -34,6 +34,7 @@ class Options:
     erasures: int = 0
     imports: int = 0
     shards: int = 1  # of each table's stream
+    reconciles: bool = False  # yesterday's hours, which takes long
     thin: int = 2  # of the schedules of every minute one of so many is fired
     bounds: dict[str, int] = field(default_factory=dict)  # of the app, made small
     # While shrinking:
@@ -78,6 +79,7 @@ def draw(seed: int) -> Options:
         erasures=rnd.choice((0, 0, 0, 1)),
         imports=rnd.choice((0, 0, 0, 0, 1)),
         shards=rnd.choice((1, 1, 2, 4)),
+        reconciles=rnd.random() < 0.2,
         thin=rnd.choice((1, 2, 5)),
         bounds=limits.draw(random.Random(f"{seed} limits")),
     )

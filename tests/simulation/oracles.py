@@ -56,6 +56,8 @@ class Oracles:
             self._query_now(project)
         if self.log.crashes:
             raise Broken(f"a handler crashed: {self.log.crashes[0]}")
+        if failures := self.world.functions.failures:
+            raise Broken(failures[0])
 
     def _query_now(self, project: str) -> None:
         """SQL sees what `archive` is done with, and nothing twice in an hour."""

@@ -7,13 +7,14 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.simulation.functions import FunctionFailed, Functions
 from tests.simulation.ports.stepfunctions import StepFunctions
 from tests.simulation.scene import Scene
-from tests.simulation.scheduler import Actor
+from tests.simulation.scheduler import Actor, current
 
 MAX_STATE_BYTES = 256 * 1024
 FOLDER = Path(__file__).parent.parent.parent / "infra" / "workflows"
@@ -118,16 +119,35 @@ class Workflows:
         return made
 
     def _map(self, state: dict[str, Any], document: Any) -> list[Any]:
-        """One after the other, which is one of the orders that there are."""
+        """All items at the same time; the first failure is the whole's."""
         items = _at(document, state["ItemsPath"])
-        made = []
-        for item in items:
-            sent = _filled(state["ItemSelector"], document, item)
-            try:
-                made.append(self._run(state["ItemProcessor"], sent))
-            except Failed as error:
-                raise States(str(error).partition(":")[0], str(error)) from error
-        return made
+        made: dict[int, Any] = {}
+        failed: list[BaseException] = []
+        caller, scheduler = current(), self.scene.scheduler
+        assert caller is not None
+
+        def run(number: int) -> None:
+            sent = _filled(state["ItemSelector"], document, items[number])
+
+            def over(result: Any, error: BaseException | None) -> None:
+                made[number] = result
+                if error is not None:
+                    failed.append(error)
+                if len(made) == len(items):
+                    scheduler.at(scheduler.now, caller.switch)
+
+            work = partial(self._run, state["ItemProcessor"], sent)
+            scheduler.start(Actor(scheduler, f"{caller.name} {number}", work, over))
+
+        for number in range(len(items)):
+            run(number)
+        if items:
+            scheduler.wait()
+        if failed:
+            if not isinstance(failed[0], Failed):
+                raise failed[0]
+            raise States(str(failed[0]).partition(":")[0], str(failed[0])) from failed[0]
+        return [made[number] for number in range(len(items))]
 
     def _retried(self, state: dict[str, Any], work: Callable[[], Any]) -> Any:
         tries: dict[int, int] = {}

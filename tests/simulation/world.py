@@ -114,8 +114,9 @@ class World:
                 self.buckets.append(BucketTrigger(scene, trigger, functions, rnd, s3=self.services.s3))
             case "schedule":
                 every = WATCHED_EVERY if trigger["function"] in LOOKS_ONLY else 1
-                every = {"compact": self.options.thin, "reconcile": 4}.get(trigger["function"], every)
-                self.schedules.append(ScheduleTrigger(scene, trigger, functions, rnd, every=every))
+                every = {"compact": self.options.thin, "reconcile": 3}.get(trigger["function"], every)
+                if self.options.reconciles or trigger["function"] != "reconcile":
+                    self.schedules.append(ScheduleTrigger(scene, trigger, functions, rnd, every=every))
 
     def _join_stream(self, made: StreamTrigger, stream: TableStream, rnd: random.Random) -> None:
         if "events" in stream.arn:
