@@ -20,6 +20,7 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
 from chalicelib.domain.facets import COUNTS, needed
 from chalicelib.domain.frames import (
+    EVERYTHING,
     MAX_SNAPSHOT_BYTES,
     STALE_SECONDS,
     delta_json,
@@ -152,9 +153,9 @@ class Pusher:
         self, connections: Sequence[Connection], news: News, prepared_by: float, unreadable: set[str]
     ) -> Iterator[tuple[Connection, Iterable[bytes]]]:
         """What each connection is to be sent. Frames are made as they are pushed: all together would be too many."""
-        shown = self._shown({connection.topics for connection in connections}, news, prepared_by, unreadable)
+        shown = self._shown({_topics(connection) for connection in connections}, news, prepared_by, unreadable)
         for connection in connections:
-            mine = shown[connection.topics]
+            mine = shown[_topics(connection)]
             if mine is None:
                 yield connection, map(_refuse, (MAX_SHARE_BYTES,))
                 continue
@@ -174,13 +175,14 @@ class Pusher:
         for delta in news.deltas.values():
             counts = replace(delta, part=needed(None, COUNTS))  # decoded once for all topics, and not held
             for topics, before in shown.items():
+                if self.sockets.clock() >= prepared_by:
+                    return dict.fromkeys(shown)
                 if before is None:
                     continue
                 parts = self._parts(counts, topics, changed=delta.frame_id in news.changed, unreadable=unreadable)
                 before.append(Shown(delta.hour, delta.written_at, parts))
                 held_bytes[topics] += sum(map(len, parts))
-                large = held_bytes[topics] > MAX_SHARE_BYTES or sum(held_bytes.values()) > MAX_HELD_BYTES
-                if large or self.sockets.clock() >= prepared_by:
+                if held_bytes[topics] > MAX_SHARE_BYTES or sum(held_bytes.values()) > MAX_HELD_BYTES:
                     shown[topics], held_bytes[topics] = None, 0
         return shown
 
@@ -227,6 +229,11 @@ def read_closing(record: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Project, hour and mark of a stream record that says how far an hour is closed; None of all others."""
     image = record["dynamodb"].get("NewImage")
     return None if image is None else closing_of(image)
+
+
+def _topics(connection: Connection) -> tuple[str, ...]:
+    """The connection's topics; the same for all that are sent the same."""
+    return (EVERYTHING,) if EVERYTHING in connection.topics else tuple(sorted({*connection.topics}))
 
 
 def _refuse(most_bytes: int) -> bytes:

@@ -120,7 +120,7 @@ def test_different_topics_together_hold_no_more_than_some_snapshots(
 ) -> None:
     monkeypatch.setattr(live, "MAX_HELD_BYTES", 2_000)
     for number in range(40):
-        world.connect(f"c{number}", f'["events", "{number}"]')
+        world.connect(f"c{number}", f'["click", "{number}"]')
 
     world.push(world.aggregate(world.events(1)))
 
@@ -134,7 +134,7 @@ def test_a_project_that_takes_long_to_prepare_comes_after_those_that_do_not(worl
     world.connect("c2", project="small")
     many = [record for n in range(400) for record in world.events(1, f"type {n}", project="large")]
     records = [*world.aggregate(many), *world.aggregate(world.events(1, project="small"))]
-    ticks = iter([0.0, 1.0])  # begun, the small one prepared; from then on it is too late
+    ticks = iter([0.0, 1.0])  # begun, the small one's turn; from then on it is too late
     sockets = replace(world.pusher.sockets, clock=lambda: next(ticks, live.PREPARE_SECONDS))
 
     replace(world.pusher, sockets=sockets).push(records, world.seconds)
