@@ -9,23 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 
 NAMESPACE = "Tidemark"
-METRICS = {
+# What there is of everything: any number is a good one.
+QUANTITIES = {
     "EventsReceived": ("Count", "events of this hour and the one before that were acknowledged"),
     "EventsStored": ("Count", "of them: in the events table, and counted"),
     "EventsDuplicate": ("Count", "of them: sent again, and recognised"),
     "EventsQuarantined": ("Count", "of them: rejected, and kept with the reason"),
     "EventsInFlight": ("Count", "of them: on their way, in the queue, the spill or a stream"),
-    "EventsMissing": ("Count", "received in an hour that ended fifteen minutes ago or more, and still in flight"),
-    "EventsSurplus": ("Count", "counted once too often in such an hour: a message came again after its repetition"),
-    "MessagesSpilled": ("Count", "messages that lie in `spill/` for more than five minutes"),
     "LakeRowsConsolidated": ("Count", "rows of the lake's hours that a run of `consolidate` wrote anew"),
     "LakeDuplicatesRemoved": ("Count", "rows that it left out, because the same event is there already"),
     "LakeFilesMerged": ("Count", "files that it read for that"),
+    "HoursReconciled": ("Count", "closed hours that a run of `reconcile` compared with the lake"),
+}
+# Zero, or for those in seconds small, unless something is broken: each has an alarm in infra/monitoring.yaml.
+INVARIANTS = {
+    "EventsMissing": ("Count", "received in an hour that ended fifteen minutes ago or more, and still in flight"),
+    "EventsSurplus": ("Count", "counted once too often in such an hour: a message came again after its repetition"),
+    "MessagesSpilled": ("Count", "messages that lie in `spill/` for more than five minutes"),
     "EventsDrift": ("Count", "events by which the live numbers of an hour differ from its file for good"),
     "EventsRearchived": ("Count", "events that the lake lacked, and that were put back from the hot store"),
     "HoursNotRearchived": ("Count", "hours of which the lake lacks events, in a hot store too large for the function"),
-    "HoursReconciled": ("Count", "closed hours that a run of `reconcile` compared with the lake"),
-    "NumbersDrifted": ("Count", "numbers of them, and of their days, that were not what the lake says"),
+    "NumbersDrifted": ("Count", "numbers of closed hours, and of their days, that were not what the lake says"),
     "LakeOldestDirtySeconds": ("Seconds", "how long the oldest hour has been waiting for a run after it was due"),
     "DeltasUnreadable": ("Count", "deltas that could not be shown to dashboards, which get their numbers later"),
     "ErasureOldestSeconds": (
@@ -33,12 +37,13 @@ METRICS = {
         "how long ago the oldest erasure that is not done was asked for, if there is one",
     ),
 }
+METRICS = {**QUANTITIES, **INVARIANTS}
 
 log = logging.getLogger(__name__)
 
 
 def emit(stage: str, now_ms: int, values: Mapping[str, float]) -> None:
-    """Log the values under their names; raises KeyError for a name that is not in METRICS."""
+    """Log the values under their names; raises KeyError for a name that is in neither table."""
     metrics = [{"Name": name, "Unit": METRICS[name][0]} for name in values]
     described: dict[str, Any] = {
         "Timestamp": now_ms,

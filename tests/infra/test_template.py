@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from cfnlint.api import lint_file
 
+from chalicelib import metrics
 from chalicelib.domain.bodies import MAX_MESSAGES
 from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS
 from chalicelib.settings import BUFFERS
@@ -233,6 +234,10 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
         ("ExecutionsFailed", "hourly-failed"),
         ("ExecutionsFailed", "import-failed"),
         ("EventsMissing", "events-missing"),
+        ("EventsSurplus", "events-surplus"),
+        ("EventsDrift", "events-drift"),
+        ("EventsRearchived", "events-rearchived"),
+        ("HoursNotRearchived", "hours-not-rearchived"),
         ("LakeOldestDirtySeconds", "lake-dirty"),
         ("ErasureOldestSeconds", "erasure-overdue"),
         ("NumbersDrifted", "numbers-drifted"),
@@ -242,11 +247,24 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
     }
 
 
+def test_every_metric_that_stands_for_a_broken_invariant_has_an_alarm_and_no_other_has(monitoring: Template) -> None:
+    alarms = [a["Properties"] for a in of_type(monitoring, "AWS::CloudWatch::Alarm").values()]
+    ours = {a["MetricName"]: a for a in alarms if a["Namespace"] == metrics.NAMESPACE}
+
+    assert ours.keys() == metrics.INVARIANTS.keys()
+    assert not metrics.INVARIANTS.keys() & metrics.QUANTITIES.keys()
+    for name, alarm in ours.items():
+        assert alarm["Dimensions"] == [{"Name": "stage", "Value": {"Ref": "Stage"}}]
+        assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
+        assert alarm["Statistic"] in ("Sum", "Maximum")  # an average would hide one among many
+        assert (alarm["Threshold"] == 1) == (metrics.INVARIANTS[name][0] == "Count")
+
+
 def test_the_handbook_says_what_to_do_for_every_alarm(monitoring: Template) -> None:
     documented = set(re.findall(r"^\| `([a-z-]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
 
     names = [a["Properties"]["AlarmName"]["Fn::Sub"] for a in of_type(monitoring, "AWS::CloudWatch::Alarm").values()]
-    assert f"{len(names)} alarms $0.10 each" in OPERATIONS.read_text()
+    assert f"{len(names)} alarms $0.10 each, {len(metrics.METRICS)} metrics" in OPERATIONS.read_text()
     assert documented == {name.removeprefix("tidemark-${Stage}-") for name in names}
 
 
