@@ -12,10 +12,9 @@ from typing import Any
 import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
-from chalicelib.domain import cloudevents, segment, values
+from chalicelib.domain import cloudevents, repair, segment, values
 from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
 from chalicelib.domain.events import MAX_EVENT_VALUES, TOO_MANY_VALUES, Rejection, Unreadable
-from chalicelib.domain.repair import repair
 
 MAX_BODY_BYTES = 5 * 1024 * 1024  # on the wire: one SDK sends 4 MiB and a last event; Lambda takes 6 MB
 MAX_INFLATED_BYTES = 5 * 1024 * 1024
@@ -28,7 +27,6 @@ JSON, NDJSON = "application/json", "application/x-ndjson"
 # JSON under the names that browsers' beacons and SDKs give it, and, beside these, whatever ends in +json.
 MEDIA_TYPES = (JSON, NDJSON, "text/plain", "application/x-www-form-urlencoded", "application/gzip")
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-MAX_REPAIRED_BYTES = 1024 * 1024  # takes half a second at worst, whatever is in it
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -227,19 +225,9 @@ def inflate(body: bytes) -> bytes:
     return data
 
 
-def _loads(data: bytes) -> Any:
-    """The document, repaired where that helps; raises orjson.JSONDecodeError."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        if len(data) > MAX_REPAIRED_BYTES:
-            raise
-        return orjson.loads(repair(data))
-
-
 def _parse(data: bytes) -> Any:
     try:
-        return _loads(data)
+        return repair.loads(data)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}", code="malformed_json") from error
 
@@ -253,7 +241,7 @@ def _has_lines(data: bytes) -> bool:
 def _parse_line(line: bytes) -> Any:
     """A line's event, or Unreadable: a bad line costs the others nothing."""
     try:
-        return _loads(line)
+        return repair.loads(line)
     except orjson.JSONDecodeError as error:
         return Unreadable(line.decode(errors="replace"), "malformed_json", f"the line is not JSON: {error}")
 
