@@ -9,12 +9,13 @@ from chalicelib.domain.partitions import hour_folder, tail_name
 from chalicelib.domain.records import ChunkRecord, read_chunk
 from chalicelib.domain.signatures import hash_of, slot_of
 from chalicelib.domain.time_windows import hour_of
+from chalicelib.domain.values import held_bytes
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import Lake, Row, encode, table_of
 from chalicelib.storage.record_sets import records_of
 
-MAX_SHARE_BYTES = 32 * 1024 * 1024  # of unpacked events; as Python objects some ten times that
+MAX_SHARE_BYTES = 256 * 1024 * 1024  # of memory that unpacked events take; the function has 1,024 MB
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,12 @@ class Archiver:
         for record in records:
             chunk = read_chunk(record)
             if isinstance(chunk, ChunkRecord):
-                if share and share_bytes + chunk.plain_bytes > MAX_SHARE_BYTES:
+                chunk_bytes = held_bytes(chunk.values, chunk.plain_bytes)
+                if share and share_bytes + chunk_bytes > MAX_SHARE_BYTES:
                     events += self._write(share)
                     share, share_bytes = [], 0
                 share.append((slot_of(record), chunk))
-                share_bytes += chunk.plain_bytes
+                share_bytes += chunk_bytes
         return events + self._write(share)
 
     def _write(self, share: Sequence[tuple[int, ChunkRecord]]) -> int:

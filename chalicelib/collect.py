@@ -18,7 +18,7 @@ from chalicelib.domain.bodies import Request
 from chalicelib.domain.chunks import Message, Parcel, from_spill, pack, to_spill
 from chalicelib.domain.enrichment import NOBODY, Client
 from chalicelib.domain.errors import Unavailable
-from chalicelib.domain.events import MAX_EVENT_BYTES, Admission, Admitter
+from chalicelib.domain.events import MAX_EVENT_BYTES, MAX_EVENT_VALUES, Admission, Admitter
 from chalicelib.domain.ledger import Receipt, Tally, Totals
 from chalicelib.domain.partitions import SPILL, quarantine_key, spill_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
@@ -62,7 +62,8 @@ class Collector:
     ) -> Admission:
         hide_addresses(request.events)
         hour = hour_of(received_ms)
-        admission = self._admit(request, project, received_ms, check_sizes=request.size_bytes > MAX_EVENT_BYTES)
+        may_exceed = request.size_bytes > MAX_EVENT_BYTES or request.values > MAX_EVENT_VALUES
+        admission = self._admit(request, project, received_ms, check_sizes=may_exceed)
         receipt = totals.add(project.id, hour, received=len(request.events), **_judged(admission))
         try:
             parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))

@@ -15,14 +15,17 @@ from typing import Any
 import orjson
 from isal import isal_zlib
 
+from chalicelib.domain import values
 from chalicelib.domain.access import Project
 from chalicelib.domain.addresses import hide_addresses
 from chalicelib.domain.enrichment import NOBODY, enrich
-from chalicelib.domain.events import Admission, Admitter, Unreadable
+from chalicelib.domain.events import MAX_DEPTH, Admission, Admitter, Unreadable
 from chalicelib.domain.imports import (
     MAX_ERROR_CHARACTERS,
     MAX_FILE_BYTES,
+    MAX_PARTS,
     MAX_ROWS,
+    PART_HELD_BYTES,
     PART_ROWS,
     SHOWN_REJECTIONS,
     Import,
@@ -46,6 +49,7 @@ from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.raw_files import RawFile
 
 QUARANTINED_AT_ONCE = 1000  # rejected rows of one quarantine file
+QUARANTINED_BYTES = 4 * 1024 * 1024  # of one; a request's has 5 MiB at most
 ADMITTED_AT_ONCE = 5000
 GZIP = 31  # of zlib's window bits: gzip, with the largest window
 
@@ -78,12 +82,16 @@ class Importer:
         mapping = self._mapping(one)
         file = RawFile(lambda: self.bucket.open(one.key, size_bytes), one.file, mapping)
         rows, part = 0, 0
-        left = file.rows()
-        while share := list(islice(left, PART_ROWS)):
+        for share in _parts(map(_staged, file.rows())):
             part += 1
-            if (rows := rows + len(share)) > MAX_ROWS:
-                raise ImportRefused(f"{one.file} has over {MAX_ROWS:,} rows, which is the limit; cut it up")
-            self.bucket.put(one.rows_key(part), isal_zlib.compress(b"\n".join(map(_staged, share)), 1, GZIP))
+            if (rows + len(share)) > MAX_ROWS or part > MAX_PARTS:
+                raise ImportRefused(
+                    f"{one.file} has over {MAX_ROWS:,} rows, or {MAX_PARTS:,} parts of {PART_HELD_BYTES:,} bytes of "
+                    "memory, which is the limit; cut it up"
+                )
+            lines = [orjson.dumps(rows + 1), *share]
+            self.bucket.put(one.rows_key(part), isal_zlib.compress(b"\n".join(lines), 1, GZIP))
+            rows += len(share)
         if not rows:
             raise ImportRefused(f"{one.file} has no row")
         self._size(one)
@@ -103,8 +111,7 @@ class Importer:
         found: list[Row] = []
         reasons, shown, repeated, erased, rows = Counter[str](), list[dict[str, Any]](), 0, 0, 0
         ids: set[str] = set()
-        staged = self._rows(one, part)
-        first_row = (part - 1) * PART_ROWS + 1
+        first_row, staged = self._rows(one, part)
         while share := list(islice(staged, ADMITTED_AT_ONCE)):
             raw = [self._raw(row, mapping, task["digest"], first_row + rows + n) for n, row in enumerate(share)]
             admission = self._admit(raw, project, one)
@@ -226,13 +233,13 @@ class Importer:
         content = next((content for content in contents if content is not None), None)
         return None if content is None else RowMapping.read(content)
 
-    def _rows(self, one: Import, part: int) -> Iterator[Any]:
+    def _rows(self, one: Import, part: int) -> tuple[int, Iterator[Any]]:
+        """The number of the part's first row in the file, and its rows."""
         content = self.bucket.get(one.rows_key(part))
         if content is None:
             raise ImportRefused(f"part {part} is gone; drop the file again")
-        for line in isal_zlib.decompress(content, GZIP).split(b"\n"):
-            row, *unreadable = orjson.loads(line)
-            yield Unreadable(row, *unreadable) if unreadable else row
+        first, *lines = isal_zlib.decompress(content, GZIP).split(b"\n")
+        return int(first), map(_row, lines)
 
     def _raw(self, row: Any, mapping: RowMapping | None, digest: str, number: int) -> Any:
         raw = mapping.event(row) if mapping else row
@@ -246,8 +253,7 @@ class Importer:
         left = (
             each for each in admission.rejections if not self.erased.is_theirs(one.project, each.event, one.started_ms)
         )
-        while share := list(islice(left, QUARANTINED_AT_ONCE)):
-            records = [Record.of(rejection, raw[rejection.index]) for rejection in share]
+        for records in _files(Record.of(rejection, raw[rejection.index]) for rejection in left):
             file = QuarantineFile(one.project, one.started_ms, None, NOBODY, records)
             place = f"{one.id} {first_row}".encode()  # rows without ids of the same content are others
             self.bucket.put_gzip(quarantine_key(one.project, one.started_ms, file.content() + place), file.encode())
@@ -265,12 +271,49 @@ class Importer:
 
 
 def _staged(row: Any) -> bytes:
+    """A row as its part has it: `[row]`, or what is said of one that cannot be read."""
     if isinstance(row, Unreadable):
         return orjson.dumps([row.sent, row.code, row.message, row.path])
     try:
         return orjson.dumps([row])
-    except TypeError as error:  # nested too deep, or an integer beyond 64 bits
-        return orjson.dumps([str(row)[:1000], "malformed_json", f"the row cannot be kept: {error}", ""])
+    except TypeError as error:  # nested too deep
+        return orjson.dumps(
+            [None, "malformed_json", f"the row cannot be kept: {error}; the limit is {MAX_DEPTH} levels", ""]
+        )
+
+
+def _row(line: bytes) -> Any:
+    row, *unreadable = orjson.loads(line)
+    return Unreadable(row, *unreadable) if unreadable else row
+
+
+def _parts(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """As many rows at a time as one task holds as Python objects."""
+    part: list[bytes] = []
+    left_bytes = PART_HELD_BYTES
+    for line in lines:
+        line_bytes = values.held_bytes(values.most_in(line, 0), len(line))
+        if part and (len(part) == PART_ROWS or line_bytes > left_bytes):
+            yield part
+            part, left_bytes = [], PART_HELD_BYTES
+        part.append(line)
+        left_bytes -= line_bytes
+    if part:
+        yield part
+
+
+def _files(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """As many rejected rows at a time as one file of the quarantine has."""
+    file: list[Record] = []
+    size_bytes = 0
+    for record in records:
+        file.append(record)
+        size_bytes += len(orjson.dumps(record.to_json()))
+        if len(file) == QUARANTINED_AT_ONCE or size_bytes > QUARANTINED_BYTES:
+            yield file
+            file, size_bytes = [], 0
+    if file:
+        yield file
 
 
 def _told(answer: Mapping[str, Any]) -> dict[str, Any]:

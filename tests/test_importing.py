@@ -15,6 +15,7 @@ import pytest
 from chalicelib import importing
 from chalicelib.domain import imports
 from chalicelib.domain.imports import Import, ImportRefused
+from chalicelib.domain.partitions import hour_folder
 from chalicelib.storage.new_days import NewDays
 from tests.importing import FILE, World, a_world, ndjson, view
 
@@ -196,6 +197,115 @@ def test_a_bad_row_costs_the_others_nothing_and_is_kept_with_its_reason(world: W
         "malformed_json",
     ]
     assert world.shown()[0]["rejected"] == 3
+
+
+LISTS = b"[" + b"[]," * 30_000 + b"0]"
+STRANGE = [  # as a row may have it, and as it is stored; None: the row is rejected
+    (b'"\\ud83d!"', "\ufffd!"),
+    (b"NaN", None),
+    (b"-Infinity", None),
+    (b"1e999", None),
+    (b"18446744073709551616", 18446744073709551616.0),
+    (b"-9223372036854775809", -9223372036854775808.0),
+    (b"9" * 5000, None),
+    (b'"\\ud83d\\ude00"', "\U0001f600"),
+]
+REJECTED = [(LISTS, "too_many_values"), (b"[" * 300 + b"]" * 300, "malformed_json")]
+REJECTED.append((b'{"a":' * 990 + b"0" + b"}" * 990, "malformed_json"))
+
+
+@pytest.mark.parametrize("form", ["lines", "array"])
+def test_a_row_that_json_hardly_takes_costs_the_others_nothing(world: World, form: str) -> None:
+    rows = [
+        b'{"event_type": "wave", "event_id": "%d", "timestamp": "2013-01-07T09:00:00Z", "properties": {"x": %s}}'
+        % (number, value)
+        for number, (value, _) in enumerate([*STRANGE, *REJECTED])
+    ]
+    content = b"\n".join(rows) if form == "lines" else b"[" + b", ".join(rows) + b"]"
+
+    report = world.drop(content, "raw/demo/a.json")
+
+    assert (report["rows"], report["stored"], report["rejected"]) == (len(rows), len(STRANGE), len(REJECTED))
+    assert report["reasons"] == {"malformed_json": 2, "too_many_values": 1}
+    folder = hour_folder("demo", "2013-01-07T09")
+    found = world.lake.rows([folder + name for name in world.lake.files(folder)])
+    assert {row.event["event_id"]: row.event["properties"]["x"] for row in found} == {
+        str(number): stored for number, (_, stored) in enumerate(STRANGE)
+    }
+
+
+def test_a_row_of_a_parquet_file_that_json_hardly_takes_costs_the_others_nothing(world: World) -> None:
+    texts = pa.array([b"\xff\xfe", b"a", b"b"], pa.binary()).view(pa.string())
+    lists = pa.array([[], [], [[]] * 30_000], pa.list_(pa.list_(pa.int64())))
+    properties = pa.StructArray.from_arrays([texts, lists], ["x", "y"])
+    columns = {
+        "event_id": ["1", "2", "3"],
+        "event_type": ["wave"] * 3,
+        "timestamp": ["2013-01-07T09:00:00Z"] * 3,
+        "properties": properties,
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+
+    report = world.drop(sink.getvalue(), "raw/demo/a.parquet")
+
+    assert (report["stored"], report["reasons"]) == (1, {"malformed_json": 1, "too_many_values": 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (",".join(f"c{n}" for n in range(10_001)).encode(), "the header names 10001 columns; the limit is 10000"),
+        (b'order,x,y\n1,"' + b'a,"\n' * 0 + b"a\n" * 600_000 + b'","' + b"b\n" * 600_000 + b'"\n', "a row has over"),
+    ],
+)
+def test_a_table_whose_rows_would_fill_the_memory_is_refused(world: World, content: bytes, words: str) -> None:
+    mapping = {"event_type": "order", "timestamp": "order"}
+    world.stores.bucket.put("raw/demo/a.csv.mapping.json", json.dumps(mapping).encode())
+    one = world.put(content, "raw/demo/a.csv")
+
+    with pytest.raises(ImportRefused, match=words):
+        world.importer.validate({"import": one.to_json()})
+
+
+def test_an_integer_of_a_table_that_no_store_takes_is_rejected(world: World) -> None:
+    key = "raw/demo/orders.csv"
+    mapping = {**MAPPING, "properties": {"amount": {"column": "amount", "type": "integer"}}}
+    world.stores.bucket.put(f"{key}.mapping.json", json.dumps(mapping).encode())
+    rows = [["a", "7", "ada", "01.07.2013", "01:30", "1e300", "EUR"], ["a", "8", "ada", "01.07.2013", "01:30", "7", ""]]
+
+    report = world.drop(as_csv([TABLE[0], *rows]), key)
+
+    assert (report["stored"], report["reasons"]) == (1, {"invalid_value": 1})
+
+
+def test_a_part_holds_no_more_than_memory_should_and_rows_keep_their_numbers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [view(f"2013-01-07T09:00:{n:02}Z", path="/" + "x" * n * 100) for n in range(20)]  # without ids
+    bad = {"no": "type"}
+    first = world.drop(ndjson(*rows, bad))
+    monkeypatch.setattr(importing, "PART_HELD_BYTES", 20_000)
+    one = world.put(ndjson(*rows, bad))
+
+    parts = world.importer.validate({"import": one.to_json()})["parts"]
+    again = world.run(one)
+
+    assert len(parts) > 3
+    assert (first["stored"], again["stored"], again["duplicates"]) == (20, 0, 20)
+    shown = json.loads(world.stores.bucket.get(f"{FILE}.report.json") or b"")
+    assert [rejection["row"] for rejection in shown["rejections"]] == [21]
+
+
+def test_rejected_rows_are_kept_in_files_of_a_bounded_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "QUARANTINED_BYTES", 10_000)
+
+    report = world.drop(ndjson(*({"no": "type", "text": "x" * 900} for _ in range(50)), *EVENTS))
+
+    assert report["rejected"] == 50
+    sizes = [len(gzip.decompress(world.stores.bucket.get(key) or b"")) for key in world.stores.objects("quarantine/")]
+    assert len(sizes) > 3
+    assert max(sizes) < 13_000
 
 
 def test_rejected_rows_are_in_quarantine_once_however_often_the_task_runs(world: World) -> None:

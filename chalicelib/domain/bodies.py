@@ -12,13 +12,13 @@ from typing import Any
 import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
-from chalicelib.domain import cloudevents, segment
+from chalicelib.domain import cloudevents, repair, segment, values
 from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
-from chalicelib.domain.events import Rejection, Unreadable
-from chalicelib.domain.repair import repair
+from chalicelib.domain.events import MAX_EVENT_VALUES, TOO_MANY_VALUES, Rejection, Unreadable
 
 MAX_BODY_BYTES = 5 * 1024 * 1024  # on the wire: one SDK sends 4 MiB and a last event; Lambda takes 6 MB
 MAX_INFLATED_BYTES = 5 * 1024 * 1024
+MAX_BODY_VALUES = 500_000  # 50 MB as Python objects at most; 5 MiB of usual events have fewer
 MAX_EVENTS = 500
 MAX_MESSAGES = 2500  # of a Segment batch, as Segment's own: analytics.js gathers what it retries, and drops it at a 400
 MAX_COPIED_BYTES = 4 * 1024 * 1024  # of the context that a Segment batch shares, once each message has it
@@ -27,7 +27,6 @@ JSON, NDJSON = "application/json", "application/x-ndjson"
 # JSON under the names that browsers' beacons and SDKs give it, and, beside these, whatever ends in +json.
 MEDIA_TYPES = (JSON, NDJSON, "text/plain", "application/x-www-form-urlencoded", "application/gzip")
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-MAX_REPAIRED_BYTES = 1024 * 1024  # takes half a second at worst, whatever is in it
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -75,6 +74,7 @@ class Request:
     sent_at: object
     body: bytes  # as it came, inflated
     size_bytes: int  # of the events in our form, at most
+    values: int  # of the events in our form, at most
     write_key: str | None = None  # of SDKs that send the key in the body
     pointer: Callable[[int, str], str] = lambda _, path: path  # index, and path in our form -> path in the client's
 
@@ -97,7 +97,7 @@ def read_native(body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request
     Raises InvalidRequest, PayloadTooLarge or UnsupportedMediaType.
     """
     media_type = media_type_of(headers)
-    data = inflate(body)
+    data = opened(body)
     if media_type in (cloudevents.STRUCTURED, cloudevents.BATCH) or cloudevents.VERSION_HEADER in headers:
         return _read_cloudevents(data, media_type, headers)
     if media_type == NDJSON or _has_lines(data):
@@ -109,69 +109,99 @@ def read_native(body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request
     else:
         document = _parse(data)
     if isinstance(document, dict) and "events" not in document:
-        return Request([document], None, data, len(data))  # without an envelope, there is none to load
+        return Request([document], None, data, len(data), _most_in(data))  # without an envelope, there is none to load
     envelope = {"events": document} if isinstance(document, list) else document
     events = envelope["events"] if isinstance(envelope, dict) else None
     if not (isinstance(events, list) and 0 < len(events) <= MAX_EVENTS):  # what is right is not put through the schema
         _load(ENVELOPE, envelope)
-    return Request(envelope["events"], envelope.get("sent_at"), data, len(data))
+    return Request(envelope["events"], envelope.get("sent_at"), data, len(data), _most_in(data))
 
 
 def _read_cloudevents(data: bytes, media_type: str, headers: Mapping[str, str]) -> Request:
-    if media_type == cloudevents.BATCH:
-        sent = _load(ENVELOPE, {"events": _parse(data)})["events"]
+    texts = [data]
+    if media_type in (cloudevents.STRUCTURED, cloudevents.BATCH):
+        document = _parse(data)
+        sent = _load(ENVELOPE, {"events": document})["events"] if media_type == cloudevents.BATCH else [document]
+        texts += cloudevents.encoded(sent)
+        _check_values(texts)  # what is JSON within JSON is parsed now
         events = [cloudevents.to_native(event) for event in sent]
-    elif media_type == cloudevents.STRUCTURED:
-        events = [cloudevents.to_native(_parse(data))]
     else:
         events = [cloudevents.from_headers(headers, _parse(data) if data else None)]
-    return Request(events, None, data, len(data), pointer=lambda _, path: cloudevents.pointer(path))
+    most = sum(map(_most_in, texts))
+    return Request(events, None, data, len(data), most, pointer=lambda _, path: cloudevents.pointer(path))
 
 
 def read_segment(body: bytes, kind: str) -> Request:
     """A batch (`kind` is batch) or one call (track, page, …) of a Segment-compatible SDK."""
-    data = inflate(body)
+    data = opened(body)
     document = _parse(data)
     if kind == segment.BATCH:
         loaded = _load(SEGMENT_ENVELOPE, document)
-        copied_bytes = _size_of(loaded["context"]) * len(loaded["batch"])
-        if copied_bytes > MAX_COPIED_BYTES:
-            message = f"context: copied into each event it has {copied_bytes} bytes; the limit is {MAX_COPIED_BYTES}"
-            raise InvalidRequest(message, code="invalid_envelope")
-        events = [segment.to_native(message, shared=loaded["context"]) for message in loaded["batch"]]
+        messages = loaded["batch"]
+        copied_bytes, copied_values = _copied(loaded["context"], len(messages))
+        times = WITH_TRAITS if any(map(segment.copies_traits, messages)) else 1
         return Request(
-            events,
+            [segment.to_native(message, shared=loaded["context"]) for message in messages],
             loaded["sent_at"],
             data,
             len(data) * WITH_TRAITS + copied_bytes,
+            _most_in(data) * times + copied_values,
             _text(loaded["write_key"]),
-            pointer=lambda index, path: segment.pointer(path, loaded["batch"][index]),
+            pointer=lambda index, path: segment.pointer(path, messages[index]),
         )
     return Request(
         [segment.to_native(document, kind=kind)],
         None,
         data,
         len(data) * WITH_TRAITS,
+        _most_in(data) * WITH_TRAITS,
         _text(document.get("writeKey")) if isinstance(document, dict) else None,
         pointer=lambda _, path: segment.pointer(path, document, kind=kind),
     )
 
 
-def _size_of(context: object) -> int:
+def _copied(context: object, times: int) -> tuple[int, int]:
+    """How many bytes and values a batch's context has, once each of its messages has it; raises InvalidRequest."""
     try:
-        return len(orjson.dumps(context))
+        text = orjson.dumps(context)
     except TypeError as error:  # orjson.JSONEncodeError is one: it is nested too deeply
         raise InvalidRequest(f"context: {error}; the limit is 252 levels", code="invalid_envelope") from error
+    for unit, each, limit in (
+        ("bytes", len(text), MAX_COPIED_BYTES),
+        ("JSON values", values.count(text), MAX_BODY_VALUES),
+    ):
+        if each * times > limit:
+            message = f"context: copied into each event it has {each * times} {unit}; the limit is {limit}"
+            raise InvalidRequest(message, code="invalid_envelope")
+    return len(text) * times, values.most_in(text, 0) * times
 
 
 def read_object(body: bytes) -> dict[str, Any]:
     """A JSON object, such as the body of a query."""
-    document = _parse(inflate(body))
+    document = _parse(opened(body))
     if not isinstance(document, dict):
         raise InvalidRequest(
             f"the body is a JSON object, and this is {type(document).__name__}", code="invalid_envelope"
         )
     return document
+
+
+def opened(body: bytes) -> bytes:
+    """The body, unpacked, if it has no more values than memory is to hold; none is parsed otherwise."""
+    data = inflate(body)
+    _check_values([data])
+    return data
+
+
+def _check_values(texts: list[bytes]) -> None:
+    """Raises PayloadTooLarge where JSON texts of one request have too many values together."""
+    most, limit = sum(values.most_in(text, values.LEAST_BYTES * MAX_BODY_VALUES - 1) for text in texts), MAX_BODY_VALUES
+    if most > limit and sum(values.count(text, limit + 1) for text in texts) > limit:
+        raise PayloadTooLarge(f"the body has over {limit} JSON values, which is the limit", code=TOO_MANY_VALUES)
+
+
+def _most_in(text: bytes) -> int:
+    return values.most_in(text, values.LEAST_BYTES * MAX_EVENT_VALUES - 1)
 
 
 def inflate(body: bytes) -> bytes:
@@ -195,19 +225,9 @@ def inflate(body: bytes) -> bytes:
     return data
 
 
-def _loads(data: bytes) -> Any:
-    """The document, repaired where that helps; raises orjson.JSONDecodeError."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        if len(data) > MAX_REPAIRED_BYTES:
-            raise
-        return orjson.loads(repair(data))
-
-
 def _parse(data: bytes) -> Any:
     try:
-        return _loads(data)
+        return repair.loads(data)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}", code="malformed_json") from error
 
@@ -221,7 +241,7 @@ def _has_lines(data: bytes) -> bool:
 def _parse_line(line: bytes) -> Any:
     """A line's event, or Unreadable: a bad line costs the others nothing."""
     try:
-        return _loads(line)
+        return repair.loads(line)
     except orjson.JSONDecodeError as error:
         return Unreadable(line.decode(errors="replace"), "malformed_json", f"the line is not JSON: {error}")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from chalicelib.domain import segment
+from chalicelib.domain import segment, values
 from chalicelib.domain.addresses import hidden_in_text
 from chalicelib.domain.bodies import Request
 
@@ -38,4 +38,4 @@ def read_bus_event(event: Mapping[str, Any]) -> Request:
         "properties": event.get("detail"),
         "context": {name: event[name] for name in _CONTEXT if event.get(name)},
     }
-    return Request([native], None, body, len(body))
+    return Request([native], None, body, len(body), values.most_in(body, 0))

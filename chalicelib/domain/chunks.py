@@ -4,12 +4,17 @@ A message is what one request brought: events of one project. It travels in parc
 buffer keeps order by user, one for each user. A chunk is the share of one user in one message, and one item of the
 events table. Its key depends only on what the client sent, so a redelivered message or a retried request rewrites the
 same item, whichever buffer it came through.
+
+What is too much for one item is cut, by `cut`, which looks at nothing but what the client sent either: not at receipts,
+enrichment or compressed sizes, which the next try changes. Messages are cut where chunks are, so a chunk is the same
+whether its message travelled in one piece or in several.
 """
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import chain
 from operator import itemgetter
 from typing import cast
 
@@ -17,6 +22,7 @@ import orjson
 from isal import isal_zlib
 from isal.igzip_lib import IsalError
 
+from chalicelib.domain import values
 from chalicelib.domain.enrichment import NOBODY, Client
 from chalicelib.domain.events import StoredEvent, user_of
 from chalicelib.domain.ledger import Receipt
@@ -24,11 +30,17 @@ from chalicelib.domain.time_windows import HOUR_MS, iso_ms, parse_ms
 
 # What decoding raises of content that is not ours; the types that isal publishes call its error an instance.
 UNREADABLE = (ValueError, KeyError, TypeError, cast("type[Exception]", IsalError))
+OURS = frozenset({"occurred_at", "schema_version", "enrichment"})  # in a stored event; the rest is the client's
 _RELIED_ON, _OCCURRED_AT = itemgetter("event_id", "event_type", "occurred_at"), itemgetter("occurred_at")
 MAX_MESSAGE_BYTES = 1024 * 1024  # SQS, since August 2025; a record of a Kinesis stream with its key, as it is made
 MAX_KEY_BYTES = 32
 MAX_CHUNK_BYTES = 350 * 1024  # DynamoDB allows items of 400 KB, names and keys included
-MAX_PLAIN_BYTES = 1024 * 1024  # of a chunk inflated: a stage holds one at a time, however well it was compressed
+# Of a chunk's events as they were sent, so that it fits however badly it is compressed: what we add repeats what was
+# sent, once at most, and says some fixed things, for which each event is taken to be larger.
+CUT_BYTES, ADDED_BYTES = MAX_CHUNK_BYTES // 2, 256
+MAX_PLAIN_BYTES = 1024 * 1024  # of a chunk inflated; those that are cut now have half of it
+MAX_CHUNK_VALUES = 200_000  # 20 MB as Python objects, of which a stage holds one chunk at a time; CUT_BYTES hold fewer
+UNCOUNTED_BYTES = 4096  # of a chunk whose values are not counted, but bounded by its length
 LAST_KEY_MS = 32_503_679_999_999  # 2999-12-31: the streams' filters pass sort keys that begin with 1 or 2
 SMALL_BYTES = 4096  # of a message that is not compressed: it would cost no less, and a fifteenth of the request's time
 COMPRESSION_LEVEL = 1  # in zlib's format; a higher level takes longer for next to nothing
@@ -123,10 +135,12 @@ def encode_message(message: Message) -> list[tuple[str, int]]:
     plain = orjson.dumps(document)
     level = COMPRESSION_LEVEL if len(plain) > SMALL_BYTES else 0
     text = b64encode(isal_zlib.compress(plain, level)).decode()
-    if len(text) <= MAX_MESSAGE_BYTES - MAX_KEY_BYTES:
+    fits = len(text) <= MAX_MESSAGE_BYTES - MAX_KEY_BYTES
+    groups = [] if fits else [group for events in _apart(message) for group in cut(events)]
+    if len(groups) < 2:  # one alone is never as long
         return [(text, len(message.events))]
-    middle = len(message.events) // 2
-    first, second = message.events[:middle], message.events[middle:]
+    middle = len(groups) // 2
+    first, second = list(chain(*groups[:middle])), list(chain(*groups[middle:]))
     return encode_message(message.part(first, len(second))) + encode_message(message.part(second, 0))
 
 
@@ -144,9 +158,46 @@ def decode_message(text: str | bytes) -> Message:
 
 def chunks_of(message: Message) -> Iterator[Chunk]:
     """The message's events by user."""
-    for user, events in _by_user(message):
-        for together in [[event] for event in events] if message.apart else [events]:
-            yield from _chunks_of_user(message, user, together)
+    for events in _apart(message):
+        plain = orjson.dumps(events)
+        if len(plain) + ADDED_BYTES * len(events) <= CUT_BYTES:
+            yield _chunk(message, events, plain)
+        else:
+            for group in cut(events):
+                yield _chunk(message, group, orjson.dumps(group))
+
+
+def _chunk(message: Message, events: list[StoredEvent], plain: bytes) -> Chunk:
+    return Chunk(
+        project=message.project,
+        user=user_of(events[0]),
+        sort_key=_sort_key(events, message.received_ms),
+        received_ms=message.received_ms,
+        receipt=message.receipt,
+        count=len(events),
+        body=isal_zlib.compress(plain, COMPRESSION_LEVEL),
+    )
+
+
+def cut(events: list[StoredEvent]) -> list[list[StoredEvent]]:
+    """A user's events in the groups that become chunks: almost always one.
+
+    The same events make the same groups, in whatever order they come and whatever we made of them. So do some of the
+    groups by themselves. They are filled one after the other, in the order of the client's own times.
+    """
+    sent = ({name: event[name] for name in event.keys() - OURS} for event in events)
+    weights = [ADDED_BYTES + len(orjson.dumps(each)) for each in sent]
+    if sum(weights) <= CUT_BYTES:
+        return [events]
+    groups: list[list[StoredEvent]] = []
+    left = 0
+    for weight, event in sorted(zip(weights, events, strict=True), key=lambda pair: _place(pair[1])):
+        if weight > left:
+            groups.append([])
+            left = CUT_BYTES
+        groups[-1].append(event)
+        left -= weight
+    return groups
 
 
 def _by_user(message: Message) -> Iterable[tuple[str | None, list[StoredEvent]]]:
@@ -157,10 +208,31 @@ def _by_user(message: Message) -> Iterable[tuple[str | None, list[StoredEvent]]]
 
 
 def unpack_events(body: bytes) -> tuple[list[StoredEvent], int]:
-    """The events of a chunk's body, and their size as JSON; raises ValueError for what is no chunk."""
+    """The events of a chunk's body, and their size as JSON; raises ValueError for what is no chunk, or too large."""
+    plain = unpack(body)
+    return events_of(plain), len(plain)
+
+
+def unpack(body: bytes) -> bytes:
+    """A chunk's events as JSON, not yet parsed; raises ValueError for what is no chunk, or would fill the memory."""
+    inflater = isal_zlib.decompressobj()
     try:
-        plain = isal_zlib.decompress(body)
-        return _checked(orjson.loads(plain)), len(plain)
+        plain = inflater.decompress(body, MAX_PLAIN_BYTES + 1)
+    except UNREADABLE as error:
+        raise ValueError(f"not a chunk of ours: {error!r}") from error
+    if len(plain) > MAX_PLAIN_BYTES:
+        raise ValueError(f"the chunk has over {MAX_PLAIN_BYTES} bytes of JSON, which is the limit")
+    if not inflater.eof:
+        raise ValueError("not a chunk of ours: it ends too early")
+    if values.exceed(plain, MAX_CHUNK_VALUES):
+        raise ValueError(f"the chunk has {values.count(plain)} JSON values; the limit is {MAX_CHUNK_VALUES}")
+    return plain
+
+
+def events_of(plain: bytes) -> list[StoredEvent]:
+    """The events of what `unpack` returned; raises ValueError for what is no chunk."""
+    try:
+        return _checked(orjson.loads(plain))
     except UNREADABLE as error:
         raise ValueError(f"not a chunk of ours: {error!r}") from error
 
@@ -173,23 +245,16 @@ def _checked(events: list[StoredEvent]) -> list[StoredEvent]:
     return events
 
 
-def _chunks_of_user(message: Message, user: str | None, events: list[StoredEvent]) -> Iterator[Chunk]:
-    plain = orjson.dumps(events)
-    body = isal_zlib.compress(plain, COMPRESSION_LEVEL)
-    if (len(body) > MAX_CHUNK_BYTES or len(plain) > MAX_PLAIN_BYTES) and len(events) > 1:
-        middle = len(events) // 2
-        yield from _chunks_of_user(message, user, events[:middle])
-        yield from _chunks_of_user(message, user, events[middle:])
-        return
-    yield Chunk(
-        project=message.project,
-        user=user,
-        sort_key=_sort_key(events, message.received_ms),
-        received_ms=message.received_ms,
-        receipt=message.receipt,
-        count=len(events),
-        body=body,
-    )
+def _apart(message: Message) -> Iterator[list[StoredEvent]]:
+    """The events of each user, or each event by itself."""
+    for _, events in _by_user(message):
+        yield from [[event] for event in events] if message.apart else [events]
+
+
+def _place(event: StoredEvent) -> tuple[int, str, str]:
+    """Where an event stands among a user's, by what the client sent alone."""
+    timestamp = event.get("timestamp")
+    return -1 if timestamp is None else parse_ms(timestamp), str(timestamp), event["event_id"]
 
 
 def _sort_key(events: list[StoredEvent], received_ms: int) -> str:

@@ -2,16 +2,17 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 
+from chalicelib.domain import values
 from chalicelib.domain.contracts import MAX_ID_LENGTH
 from chalicelib.domain.errors import quoted
-from chalicelib.domain.events import Unreadable
+from chalicelib.domain.events import MAX_EVENT_VALUES, TOO_MANY_VALUES, Unreadable
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -42,7 +43,11 @@ def to_native(event: Any) -> Any:
     data = event.get("data")
     if "data_base64" in event:
         try:
-            data = orjson.loads(b64decode(event["data_base64"], validate=True))
+            text = b64decode(event["data_base64"], validate=True)
+            if values.exceed(text, MAX_EVENT_VALUES):
+                message = f"data_base64 has over {MAX_EVENT_VALUES} JSON values; that is the limit of an event"
+                return Unreadable(event, TOO_MANY_VALUES, message, "/data_base64")
+            data = orjson.loads(text)
         except (ValueError, TypeError) as error:
             return _invalid(event, f"data_base64 does not hold JSON: {error}", "/data_base64")
     return {
@@ -51,6 +56,16 @@ def to_native(event: Any) -> Any:
         "properties": data,
         "context": {name: value for name, value in event.items() if name not in _NO_CONTEXT and value is not None},
     }
+
+
+def encoded(events: Iterable[Any]) -> Iterator[bytes]:
+    """The JSON that events of the JSON format carry as base64, not yet parsed."""
+    for event in events:
+        if isinstance(event, dict) and isinstance(event.get("data_base64"), str):
+            try:
+                yield b64decode(event["data_base64"], validate=True)
+            except ValueError:  # of which `to_native` says so
+                continue
 
 
 def from_headers(headers: Mapping[str, str], data: Any) -> Any:

@@ -12,11 +12,14 @@ from typing import Any
 
 import orjson
 
+from chalicelib.domain import values
 from chalicelib.domain.contracts import MESSAGE_LENGTH, UNTYPED, Contract, Contracts, pointer
 from chalicelib.domain.time_windows import DAY_MS, correct_skew, iso_ms, parse_ms
 
 MAX_EVENT_BYTES = 256 * 1024  # a chunk of one event must fit a DynamoDB item of 400 KB, compressed or not
+MAX_EVENT_VALUES = 20_000  # 2 MB as Python objects at most; an event of 256 KiB usually has as many
 MAX_DEPTH = 252  # of nesting: orjson writes 254, and a message adds two
+TOO_MANY_VALUES = "too_many_values"
 MAX_AGE_DAYS = 30  # the hot store's TTL; older history comes in through imports
 
 StoredEvent = dict[str, Any]
@@ -202,12 +205,15 @@ class Admitter:
 
 def _check_size(raw: Any) -> None:
     try:
-        size_bytes = len(orjson.dumps([[raw]])) - len("[[]]")  # as deep as it lies in a message
+        text = orjson.dumps([[raw]])[1:-1]  # as deep as it lies in a message
     except TypeError as error:  # orjson.JSONEncodeError is one
         message = f"the event cannot be stored: {error}; the limit is {MAX_DEPTH} levels"
         raise _Refused("too_deep", message) from error
-    if size_bytes > MAX_EVENT_BYTES:
+    if (size_bytes := len(text) - len("[]")) > MAX_EVENT_BYTES:
         raise _Refused("event_too_large", f"the event has {size_bytes} bytes; the limit is {MAX_EVENT_BYTES}")
+    if values.exceed(text, MAX_EVENT_VALUES + 1):
+        number = values.count(text) - 1
+        raise _Refused(TOO_MANY_VALUES, f"the event has {number} JSON values; the limit is {MAX_EVENT_VALUES}")
 
 
 def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: int) -> int:

@@ -25,7 +25,9 @@ STAGED = "imports/"
 MAPPING, REPORT = "mapping.json", "report.json"
 MAX_FILE_BYTES = 2 * 1024**3  # as it lies in S3; `validate` reads it once, within Lambda's 15 minutes
 MAX_ROWS = 10_000_000
-PART_ROWS = 25_000  # of one task: some 150 MB as Python objects
+PART_ROWS = 25_000  # of one task: some 150 MB as Python objects, if they are as large as usual
+PART_HELD_BYTES = 300 * 1024**2  # of one task at most, of its 2048 MB
+MAX_PARTS = 2000  # whose numbers, and the states of their tasks, a workflow of Step Functions can hold
 RANGE_ROWS = 50_000  # of one task of `store`, unless one day has more
 RANGE_DAYS = 31
 SHOWN_REJECTIONS = 100  # in a report; the quarantine has all
@@ -357,7 +359,7 @@ def _typed(value: Any, kind: str, column: str) -> Any:
         if kind == "boolean":
             return value if isinstance(value, bool) else _boolean(str(value))
         number = float(value)
-        if kind == "integer" and not number.is_integer():
+        if kind == "integer" and not (number.is_integer() and abs(number) < 2**63):
             raise ValueError
         return int(number) if kind == "integer" or (number.is_integer() and abs(number) < 2**53) else number
     except (ValueError, TypeError, OverflowError):

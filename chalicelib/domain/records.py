@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from chalicelib.domain.chunks import unpack_events
+from chalicelib.domain.chunks import UNCOUNTED_BYTES, events_of, unpack
 from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.ledger import Receipt
+from chalicelib.domain.values import most_in
 
 
 class ChunkRecord(NamedTuple):
@@ -24,6 +25,7 @@ class ChunkRecord(NamedTuple):
     receipt: Receipt | None
     plain_bytes: int  # of the events as JSON
     events: list[StoredEvent]
+    values: int  # of the events as JSON, at most; what they take as Python objects follows from both (domain/values.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ def sequence_of(record: Mapping[str, Any]) -> int:
 
 
 def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord | None:
-    """What a record of the events table says; None of a removal, which is the TTL's, and of what is no new chunk."""
+    """What a record of the events table says; None of a removal, which is the TTL's, and of what is no new chunk.
+
+    BadRecord of what cannot be read, and of what would fill the memory, which is not parsed then.
+    """
     if record["eventName"] == "REMOVE":
         return None
     try:
@@ -77,15 +82,16 @@ def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord |
         receipt = Receipt.from_text(image["receipt"]["S"]) if "receipt" in image else None
         if record["eventName"] == "MODIFY":
             return Rewrite(project, received_ms, receipt, int(image["events"]["N"]))
-        events, plain_bytes = unpack_events(a2b_base64(image["body"]["B"]))
+        plain = unpack(a2b_base64(image["body"]["B"]))
         return ChunkRecord(
             event_id=record["eventID"],
             project=project,
             user=image.get("user", {}).get("S"),
             received_ms=received_ms,
             receipt=receipt,
-            plain_bytes=plain_bytes,
-            events=events,
+            plain_bytes=len(plain),
+            events=events_of(plain),
+            values=most_in(plain, UNCOUNTED_BYTES),
         )
     except (KeyError, ValueError, TypeError) as error:
         return BadRecord(record["eventID"], record, repr(error))

@@ -52,6 +52,11 @@ def to_native(message: Any, *, kind: str | None = None, shared: Mapping[str, Any
     }
 
 
+def copies_traits(message: Any) -> bool:
+    """Whether the traits of a message's context are its properties as well, which has them twice in our form."""
+    return isinstance(message, dict) and message.get("type") in _TRAITS_KINDS
+
+
 def event_type(kind: object, name: object) -> object:
     """`page` is page_view, `screen` is screen_view; a tracked `Order Completed` is order_completed."""
     if kind == "track":

@@ -1,12 +1,15 @@
 """Reads files of history row by row, whatever they are: NDJSON, a JSON array, CSV or Parquet; gzip, zstd or plain.
 
-What a file is, its first bytes and its name say. Memory holds some megabytes of it at a time. A row that cannot be
-read is Unreadable, and costs the others nothing; a file that cannot be read on raises ImportRefused.
+What a file is, its first bytes and its name say. Memory holds some megabytes of it at a time, and one row as Python
+objects. A row that cannot be read, or has more values than an event may have, is Unreadable, and costs the others
+nothing; a file that cannot be read on raises ImportRefused.
 """
 
 import codecs
 import csv
 import json
+import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -16,15 +19,20 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from chalicelib.domain.events import MAX_EVENT_BYTES, Unreadable
+from chalicelib.domain import repair, values
+from chalicelib.domain.events import MAX_EVENT_BYTES, MAX_EVENT_VALUES, TOO_MANY_VALUES, Unreadable
 from chalicelib.domain.imports import ImportRefused, RowMapping
 
+MAX_DIGITS = 300  # of a number; a double has no more
+_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 CHUNK_BYTES = 4 * 1024 * 1024
 MAX_LINE_BYTES = 4 * MAX_EVENT_BYTES  # the rest of a longer line is not kept
 SHOWN_CHARACTERS = 1000  # of a line that is too long
 BATCH_ROWS = 4096
 CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 PARQUET = b"PAR1"
+
+MAX_COLUMNS = MAX_EVENT_VALUES // 2  # of a table: each has a name and a value
 
 csv.field_size_limit(MAX_LINE_BYTES)
 
@@ -100,8 +108,7 @@ class RawFile:
             if self.mapping:
                 self.mapping.check(file.schema_arrow.names)
             for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
-                for row in batch.to_pylist():
-                    yield _plain(row)
+                yield from _parquet_rows(batch)
 
 
 @dataclass
@@ -153,31 +160,58 @@ def _too_long(line: bytes) -> Unreadable:
 def _line(line: bytes | Unreadable) -> Any:
     if isinstance(line, Unreadable):
         return line
+    if values.exceed(line, MAX_EVENT_VALUES):
+        return _too_many(line)
     try:
-        return orjson.loads(line)
+        return repair.loads(line)
     except orjson.JSONDecodeError as error:
         shown = line[: 4 * SHOWN_CHARACTERS].decode(errors="replace")
         return Unreadable(shown, "malformed_json", f"the line is not JSON: {error}")
 
 
+def _too_many(row: bytes) -> Unreadable:
+    shown = row[:SHOWN_CHARACTERS].decode(errors="replace")
+    message = f"the row has {values.count(row)} JSON values; the limit is {MAX_EVENT_VALUES}"
+    return Unreadable(shown, TOO_MANY_VALUES, message)
+
+
 def _csv_rows(chunks: Iterator[bytes], mapping: RowMapping) -> Iterator[Any]:
     delimiter = mapping.delimiter
-    reader = csv.reader(_texts(chunks), delimiter=delimiter, strict=True)
+    lines = _Lines(_texts(chunks))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     columns: list[str] = []
     try:
-        for values in reader:
+        for row in reader:
+            lines.characters = 0
             if not columns:
-                columns = values
+                columns = row
+                if len(columns) > MAX_COLUMNS:
+                    raise ImportRefused(f"the header names {len(columns)} columns; the limit is {MAX_COLUMNS}")
                 if len(set(columns)) < len(columns):
                     raise ImportRefused(f"the header names a column twice: {', '.join(columns)[:300]}")
                 mapping.check(columns)
-            elif len(values) == len(columns):
-                yield dict(zip(columns, values, strict=True))
-            elif values:
-                message = f"the row has {len(values)} values, and the header {len(columns)}"
-                yield Unreadable(delimiter.join(values)[:SHOWN_CHARACTERS], "wrong_columns", message)
+            elif len(row) == len(columns):
+                yield dict(zip(columns, row, strict=True))
+            elif row:
+                message = f"the row has {len(row)} values, and the header {len(columns)}"
+                yield Unreadable(delimiter.join(row)[:SHOWN_CHARACTERS], "wrong_columns", message)
     except csv.Error as error:
         raise ImportRefused(f"line {reader.line_num} is no CSV: {error}") from error
+
+
+@dataclass
+class _Lines:
+    """The lines of a table on their way into `csv`, which puts those of a quoted value together."""
+
+    lines: Iterator[str]
+    characters: int = 0  # of the row that is being read
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.lines:
+            self.characters += len(line)
+            if self.characters > MAX_LINE_BYTES:
+                raise ImportRefused(f"a row has over {MAX_LINE_BYTES} characters; that is the limit")
+            yield line
 
 
 def _texts(chunks: Iterator[bytes]) -> Iterator[str]:
@@ -219,7 +253,9 @@ class _Scanner:
     """Reads JSON values one after the other out of chunks of text."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._decode = json.JSONDecoder(parse_constant=_no_constant).raw_decode
+        self._decode = json.JSONDecoder(
+            parse_constant=_nothing, parse_int=_number, parse_float=_number
+        ).raw_decode  # as `repair` and orjson have it
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._chunks = chunks
         self._text = ""
@@ -249,12 +285,21 @@ class _Scanner:
             try:
                 value, end = self._decode(self._text, self._at)
                 if end < len(self._text) or isinstance(value, dict | list | str) or not self._more():
-                    self._at, self._number = end, self._number + 1
-                    return value
+                    return _checked(value, self._passed(end))
             except (ValueError, RecursionError) as error:
+                deep = _end_of(self._text, self._at) if isinstance(error, RecursionError) else None
+                if deep is not None:
+                    shown = self._passed(deep)[: 4 * SHOWN_CHARACTERS]
+                    return Unreadable(shown, "malformed_json", f"the element cannot be read: {error}")
                 if len(self._text) - self._at > MAX_LINE_BYTES or not self._more():
                     what = f"element {self._number + 1} of the array is not JSON, or over {MAX_LINE_BYTES} bytes"
                     raise ImportRefused(f"{what}: {error}") from error
+
+    def _passed(self, end: int) -> str:
+        """The text up to there, behind which the scanner goes on."""
+        text = self._text[self._at : end]
+        self._at, self._number = end, self._number + 1
+        return text
 
     def _more(self) -> bool:
         chunk = next(self._chunks, None)
@@ -268,14 +313,59 @@ class _Scanner:
         return True
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def _checked(value: Any, text: str) -> Any:
+    """An element of an array, if it has no more values than an event may have, with its lone surrogates repaired."""
+    if len(text) >= values.LEAST_BYTES * MAX_EVENT_VALUES:
+        content = text.encode()
+        if values.exceed(content, MAX_EVENT_VALUES):
+            return _too_many(content)
+        if len(content) > MAX_LINE_BYTES:
+            return _too_long(content)
+    return repair.loads(text.encode()) if "\\ud" in text or "\\uD" in text else value
+
+
+def _end_of(text: str, at: int) -> int | None:
+    """Where the list or object ends that begins there; None when it does not."""
+    depth = 0
+    for match in _BRACKETS.finditer(text, at):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        if depth == 0:
+            return match.end()
+    return None
+
+
+def _nothing(_: str) -> None:
+    return None
+
+
+def _number(text: str) -> float | int | None:
+    """A number as it can be stored: beyond 64 bits it is a float, beyond that null."""
+    if len(text) > MAX_DIGITS:
+        return None
+    if text.lstrip("-").isdigit() and -(2**63) <= (whole := int(text)) < 2**64:
+        return whole
+    return number if math.isfinite(number := float(text)) else None
+
+
+def _parquet_rows(batch: pa.RecordBatch) -> Iterator[Any]:
+    """The rows of a batch, some megabytes of them at a time as Python objects."""
+    step = max(1, batch.num_rows * CHUNK_BYTES // max(batch.nbytes, 1))
+    for start in range(0, batch.num_rows, step):
+        rows = batch.slice(start, step)
+        try:
+            yield from map(_plain, rows.to_pylist())
+        except UnicodeDecodeError as error:
+            if rows.num_rows == 1:
+                yield Unreadable(None, "malformed_json", f"the row has a text that is not UTF-8: {error}"[:500])
+            else:
+                for number in range(rows.num_rows):
+                    yield from _parquet_rows(rows.slice(number, 1))
 
 
 def _plain(row: dict[str, Any]) -> Any:
     """A Parquet row as JSON would have it: times as text."""
     try:
-        found: dict[str, Any] = orjson.loads(orjson.dumps(row, default=str))
-        return found
+        text = orjson.dumps(row, default=str)
     except TypeError as error:
         return Unreadable(str(row)[:SHOWN_CHARACTERS], "malformed_json", f"the row cannot be put as JSON: {error}")
+    return _too_many(text) if values.exceed(text, MAX_EVENT_VALUES) else orjson.loads(text)

@@ -1,18 +1,25 @@
 import gzip
+import tracemalloc
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any
 
 import orjson
 import pytest
 
 from chalicelib.domain.bodies import (
     MAX_BODY_BYTES,
+    MAX_BODY_VALUES,
     MAX_EVENTS,
     MAX_MESSAGES,
     inflate,
     media_type_of,
     read_native,
+    read_object,
     read_segment,
 )
 from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge
+from chalicelib.domain.values import count
 
 
 @pytest.mark.parametrize(
@@ -131,3 +138,78 @@ def test_what_json_cannot_say_costs_no_event_its_place() -> None:
         {"event_type": "a", "properties": {"n": None, "s": "\ufffd"}},
         {"event_type": "b"},
     ]
+
+
+LISTS = b"[" + b"[]," * MAX_BODY_VALUES + b"0]"
+LINE = b'{"event_type": "a", "properties": {"x": ' + b"[" + b"[]," * 60_000 + b"0]}}"
+HIDDEN = b"[" + b"[]," * 19_000 + b"0]"
+CLOUDEVENT = {"specversion": "1.0", "source": "s", "type": "t", "data_base64": b64encode(HIDDEN).decode()}
+
+
+def native(media_type: str) -> Callable[[bytes], Any]:
+    return lambda body: read_native(body, {"content-type": media_type})
+
+
+@pytest.mark.parametrize(
+    ("read", "body"),
+    [
+        (read_native, b'{"event_type": "a", "properties": {"x": ' + LISTS + b"}}"),
+        (read_native, b'{"events": [{"event_type": "a", "properties": {"x": ' + LISTS + b"}}]}"),
+        (native("application/x-ndjson"), b"\n".join([LINE] * 10)),
+        (native("application/cloudevents+json"), b'{"specversion": "1.0", "data": ' + LISTS + b"}"),
+        (native("application/cloudevents-batch+json"), b'[{"specversion": "1.0", "data": ' + LISTS + b"}]"),
+        (
+            native("application/cloudevents-batch+json"),
+            orjson.dumps([{**CLOUDEVENT, "id": str(n)} for n in range(30)]),  # JSON within JSON
+        ),
+        (lambda body: read_native(body, {"ce-specversion": "1.0"}), LISTS),
+        (lambda body: read_segment(body, "batch"), b'{"batch": [{"type": "track", "properties": ' + LISTS + b"}]}"),
+        (lambda body: read_segment(body, "track"), b'{"event": "a", "properties": {"x": ' + LISTS + b"}}"),
+        (read_object, b'{"sql": ' + LISTS + b"}"),
+    ],
+)
+def test_a_body_of_too_many_values_is_refused_before_it_is_parsed(read: Callable[[bytes], Any], body: bytes) -> None:
+    packed = gzip.compress(body)
+    assert len(packed) < 40_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadTooLarge, match="over 500000 JSON values, which is the limit") as refusal:
+            read(packed)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert refusal.value.code == "too_many_values"
+    assert peak < 40 * 2**20  # parsed, its lists would take 32 beside the 20 that parsing takes
+
+
+def test_texts_of_any_look_are_no_values() -> None:
+    body = orjson.dumps([{"event_type": "a", "properties": {"x": "[{,:" * 300_000}}])
+
+    assert len(read_native(body).events) == 1
+
+
+def test_a_context_that_would_be_copied_into_each_event_is_limited_by_its_values() -> None:
+    body = orjson.dumps({"batch": [{"type": "track", "event": "x"}] * 500, "context": {"x": [[]] * 1000}})
+
+    with pytest.raises(InvalidRequest, match="copied into each event it has 501500 JSON values; the limit is 500000"):
+        read_segment(body, "batch")
+
+
+@pytest.mark.parametrize("kind", ["identify", "group", "track"])
+def test_the_values_of_a_request_are_bounded_as_they_will_be_stored(kind: str) -> None:
+    traits = {"x": [0] * 19_000}
+    message = {"type": kind, "event": "x", "userId": "u", "groupId": "g", "traits": traits, "context": {"y": 1}}
+
+    read = read_segment(orjson.dumps({"batch": [message], "context": {"z": [0] * 1000}}), "batch")
+
+    stored = orjson.dumps(read.events)
+    assert read.values >= count(stored)
+
+
+def test_json_within_a_cloudevent_counts_as_its_values() -> None:
+    content = {**CLOUDEVENT, "id": "1", "data_base64": b64encode(b"[" + b"[]," * 30_000 + b"0]").decode()}
+
+    read = read_native(orjson.dumps(content), {"content-type": "application/cloudevents+json"})
+
+    assert (read.events[0].code, read.events[0].path) == ("too_many_values", "/data_base64")

@@ -1,9 +1,11 @@
 import base64
 import json
 import os
+import random
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from chalicelib.domain.chunks import (
     pack,
     unpack_events,
 )
+from chalicelib.domain.enrichment import UTM
 from chalicelib.domain.ledger import Receipt
 from localcloud.filters import compile_patterns
 
@@ -149,3 +152,59 @@ def test_a_message_that_would_not_fit_the_queue_is_split() -> None:
 def test_what_is_no_message_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a message of ours"):
         decode_message(text)
+
+
+NOISE = base64.b85encode(random.Random(1).randbytes(200_000)).decode()
+SIZES = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from((10, 20_000, 120_000, 240_000)), st.booleans()),
+    min_size=1,
+    max_size=14,
+)
+
+
+def sent_events(sizes: list[tuple[int, int, bool]]) -> list[dict[str, Any]]:
+    """Some users' events of those sizes, as they are stored."""
+    return [
+        event(number, f"u{user}", properties={"x": NOISE[:size]}) | ({"timestamp": RECEIVED - number} if timed else {})
+        for number, (user, size, timed) in enumerate(sizes)
+    ]
+
+
+@given(SIZES, st.data())
+def test_cuts_depend_on_nothing_that_another_try_may_change(sizes: list[tuple[int, int, bool]], data: Any) -> None:
+    events = sent_events(sizes)
+    first = keys(Message("demo", RECEIVED, events, Receipt("c", 1)))
+
+    tried = data.draw(st.permutations(events))
+    added = data.draw(st.dictionaries(st.sampled_from(["utm_source", "os"]), st.text(min_size=900, max_size=900)))
+    ours = {"occurred_at": RECEIVED + 600_000, "schema_version": "17-0-0", "enrichment": added}
+    again = keys(Message("demo", RECEIVED + 60_000, [each | ours for each in tried], Receipt("another", 10**9, 10**9)))
+
+    assert first == again
+
+
+@given(SIZES, st.integers(2, 6), st.booleans())
+def test_a_message_in_parts_makes_the_chunks_of_the_whole(
+    sizes: list[tuple[int, int, bool]], parts: int, by_user: bool
+) -> None:
+    message = Message("demo", RECEIVED, sent_events(sizes))
+    whole = keys(message)
+
+    with patch("chalicelib.domain.chunks.MAX_MESSAGE_BYTES", 1_000_000 // parts):
+        parcels = pack(message, by_user=by_user)
+
+    decoded = [decode_message(parcel.text) for parcel in parcels]
+    assert set().union(*map(keys, decoded)) == whole
+    assert sum(len(each.events) for each in decoded) == len(message.events)
+
+
+def test_a_chunk_fits_an_item_however_badly_it_is_compressed_and_whatever_is_added() -> None:
+    rng = random.Random(1)
+    noise = ["".join(chr(rng.randrange(0x20, 0x7FF)) for _ in range(700)) for _ in range(600)]
+    added = {name: text[:256] for name, text in zip(UTM, noise, strict=False)}
+    events = [event(n, properties={"url": text}, enrichment=added | {"n": n}) for n, text in enumerate(noise)]
+
+    chunks = list(chunks_of(Message("demo", RECEIVED, events)))
+
+    assert sum(chunk.count for chunk in chunks) == 600
+    assert max(len(chunk.body) for chunk in chunks) <= MAX_CHUNK_BYTES

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.contracts import NO_ROLLUP, Contract, Contracts
-from chalicelib.domain.events import MAX_EVENT_BYTES, Admission, Admitter, Mode
+from chalicelib.domain.events import MAX_EVENT_BYTES, MAX_EVENT_VALUES, Admission, Admitter, Mode
 from chalicelib.domain.time_windows import parse_ms
 
 RECEIVED = parse_ms("2026-11-21T10:05:00Z")
@@ -119,6 +119,9 @@ def test_properties_that_a_contract_does_not_list_are_taken_by_the_projects_mode
         ({"event_type": "click", "timestamp": "0001-01-01", "sent_at": "9999-12-31"}, "too_old", "/timestamp"),
         ({"event_type": "click", "timestamp": 0, "sent_at": 253402300799999}, "too_old", "/timestamp"),
         ({"event_type": "click", "properties": {"x": "y" * MAX_EVENT_BYTES}}, "event_too_large", ""),
+        ({"event_type": "click", "properties": {"x": [[]] * MAX_EVENT_VALUES}}, "too_many_values", ""),
+        ({"event_type": "click", "properties": {"x": [{"": 0}] * (MAX_EVENT_VALUES // 3)}}, "too_many_values", ""),
+        ({"event_type": "click", "context": {str(n): 0 for n in range(MAX_EVENT_VALUES // 2)}}, "too_many_values", ""),
     ],
 )
 def test_each_refusal_names_its_code_and_place(admitter: Admitter, event: Any, code: str, path: str) -> None:
@@ -189,3 +192,14 @@ def test_a_file_that_is_no_contract_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"click/1-0-0\.json is not a contract"):
         Contracts.load(tmp_path)
+
+
+def test_an_event_may_have_as_many_values_as_the_limit_says_and_texts_of_any_look(admitter: Admitter) -> None:
+    empty = {"event_id": "e", "event_type": "click", "properties": {"x": []}}  # nine values
+    most = {**empty, "properties": {"x": [[]] * (MAX_EVENT_VALUES - 9)}}
+    one_more = {**empty, "properties": {"x": [[]] * (MAX_EVENT_VALUES - 8)}}
+
+    admission = admit(admitter, most, one_more, {**empty, "event_id": "f", "properties": {"x": '[{":,' * 20_000}})
+
+    assert admission.event_ids == ["e", "f"]
+    assert admission.rejections[0].message == "the event has 20001 JSON values; the limit is 20000"

@@ -26,6 +26,8 @@ from tests.stores import INDEXES, create_table
 
 ATHENA_TYPES = {"string": "string", "timestamp[us, tz=UTC]": "timestamp"}
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
+ENDLESS = "SELECT count(*) FROM UNNEST(sequence(1, 300000)) a(x) "
+ENDLESS += "CROSS JOIN UNNEST(sequence(1, 300000)) b(y) WHERE x * y = 7"
 
 
 @dataclass
