@@ -20,7 +20,7 @@ SMALL = {
     "MAX_HOURS": 1,
     "MAX_MERGE": 2,
     "MAX_PUT_RECORDS": 2,
-    "MAX_SHARE_BYTES": 700,
+    "MAX_SHARE_BYTES": 20_000,
     "MIN_SLICE_ROWS": 2,
     "PART_ROWS": 2,
     "PIECE_MINUTES": 2,
