@@ -56,11 +56,11 @@ class Answered:
 class Executions:
     """Runs the executions that MiniStack keeps; `run` answers one and may block."""
 
-    def __init__(self, prepare: Callable[[Asked], Callable[[], Answered]]) -> None:
+    def __init__(self, run: Callable[[Asked], Answered]) -> None:
         from ministack.services import athena
 
         self._athena = athena
-        self._prepare = prepare
+        self._run = run
         self._running: dict[str, Asked] = {}
         self._results = athena._get_query_results
         athena._execute_query = self.execute
@@ -78,8 +78,8 @@ class Executions:
         asked = Asked(unload[1] if unload else query, database, int(most_bytes) if most_bytes else None, bool(unload))
         self._running[query_id] = asked
         try:
-            # What the query reads is found here, on the loop, where MiniStack knows whose request it is.
-            answered = await asyncio.to_thread(self._prepare(asked))
+            # All of it beside the loop, on which every service waits; the thread knows whose request it is, too.
+            answered = await asyncio.to_thread(self._run, asked)
             if asked.stopped.is_set():
                 raise QueryCancelled(STOPPED)
             self._keep(execution, answered, unload[2] if unload else "")

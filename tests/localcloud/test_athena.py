@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.config import Config
 
 from localcloud import athena
 from localcloud.athena_dialect import MACROS, named_tables, only_projects, to_duckdb
@@ -407,3 +409,33 @@ def test_a_query_that_runs_when_the_cloud_is_to_end_ends(services: Services, lak
     services.queries.stop_all()
 
     assert lake.over(query_id)["Status"]["State"] == "CANCELLED"
+
+
+def test_services_answer_while_a_query_is_read(services: Services, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient = Config(read_timeout=5, retries={"total_max_attempts": 1})
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{services.port}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=impatient,
+    )
+
+    def read_and_ask(query: str) -> Any:
+        s3.head_bucket(Bucket=lake.bucket)
+        return to_duckdb(query)
+
+    monkeypatch.setattr(athena, "to_duckdb", read_and_ask)
+
+    assert lake.rows("SELECT 1") == [["1"]]
+    s3.close()
+
+
+def test_what_a_files_name_says_is_in_its_rows_as_athena_has_it(lake: Lake) -> None:
+    lake.put("a%20b", [{"event_id": "a"}])
+
+    rows = lake.rows('SELECT project, dt, hr, "$path" FROM events')
+
+    path = f"s3://{lake.bucket}/lake/project=a%20b/dt=2026-11-21/hr=05/tail.parquet"
+    assert rows == [["a b", "2026-11-21", "05", path]]
