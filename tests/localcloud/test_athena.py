@@ -1,6 +1,7 @@
 """Athena's answers from DuckDB: the table, what a query can reach, and the dialect."""
 
 import io
+import json
 import threading
 import time
 import uuid
@@ -370,6 +371,24 @@ def test_a_query_is_stopped_while_its_tables_are_made_ready(monkeypatch: pytest.
         run(asked, tmp_path / "query")
 
 
+def test_a_query_is_stopped_before_it_begins(services: Services, lake: Lake) -> None:
+    from ministack.core.responses import set_request_account_id, set_request_region
+    from ministack.services import athena as ministack
+
+    async def start_and_stop() -> str:
+        set_request_account_id("000000000000")
+        set_request_region("us-east-1")
+        place = {"OutputLocation": f"s3://{lake.bucket}/results/"}
+        started = ministack._start_query_execution({"QueryString": "SELECT 1", "ResultConfiguration": place})
+        query_id: str = json.loads(started[2])["QueryExecutionId"]
+        ministack._stop_query_execution({"QueryExecutionId": query_id})
+        return query_id
+
+    query_id = services.server.call(start_and_stop())
+
+    assert lake.over(query_id)["Status"]["State"] == "CANCELLED"
+
+
 def test_a_query_is_stopped_between_its_answer_and_its_end(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     real = athena._run
     ids: list[str] = []
@@ -406,7 +425,7 @@ def test_a_query_that_runs_when_the_cloud_is_to_end_ends(services: Services, lak
         ResultConfiguration={"OutputLocation": f"s3://{lake.bucket}/results/"},
     )["QueryExecutionId"]
 
-    services.queries.stop_all()
+    services.server.call(services.queries.stop_all())
 
     assert lake.over(query_id)["Status"]["State"] == "CANCELLED"
 
