@@ -9,12 +9,12 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import duckdb
 from sqlglot import exp
@@ -54,20 +54,16 @@ def install(scratch: Path) -> Executions:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
 
-    def prepare(asked: Asked) -> Callable[[], Answered]:
+    def run(asked: Asked) -> Answered:
         statement, tables = to_duckdb(asked.query), named_tables(asked.query)
         sources = [_Source.find(name, database or asked.database, asked.query) for database, name in tables]
         folder = scratch / uuid.uuid4().hex
+        try:
+            return _run(asked, statement, [source for source in sources if source], folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
-        def run() -> Answered:
-            try:
-                return _run(asked, statement, [source for source in sources if source], folder)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-
-        return run
-
-    return Executions(prepare)
+    return Executions(run)
 
 
 class _Source:
@@ -127,33 +123,43 @@ class _Source:
         os.link(self._root / key, link)
         return link
 
-    def view(self, connection: duckdb.DuckDBPyConnection, linked: "_Linked", *, with_path: bool) -> str:
-        """The statement that makes the table a view with Glue's columns, whatever each file has of them.
+    def define(self, connection: duckdb.DuckDBPyConnection, linked: "_Linked", *, with_path: bool) -> None:
+        """Make the table a view with Glue's columns, whatever each file has of them.
 
-        `"$path"`, which Athena leaves out of `SELECT *`, is there when the query speaks of it.
+        `"$path"`, which Athena leaves out of `SELECT *`, is there when the query speaks of it. What a file's name says
+        is joined to its rows: for columns that DuckDB reads from the names by itself, it works a condition out anew
+        for each file, in seconds where a query names a hundred hours.
         """
-        kinds = [(name, _duckdb_type(kind)) for name, kind in self.columns]
-        kinds += [(name, "VARCHAR") for name in self.partitions]
         name = f"{_quoted(self.database)}.{_quoted(self.name)}"
-        path = f"s3://{self._bucket}/{self.prefix}"
+        kinds = [(column, _duckdb_type(kind)) for column, kind in self.columns]
+        named = [*self.partitions, *([PATH] if with_path else [])]
         if not linked.files:
-            kinds += [(PATH, "VARCHAR")] if with_path else []
+            kinds += [(column, "VARCHAR") for column in named]
             empty = ", ".join(f"CAST(NULL AS {kind}) AS {_quoted(column)}" for column, kind in kinds)
-            return f"CREATE VIEW {name} AS SELECT {empty} WHERE false"
+            connection.execute(f"CREATE VIEW {name} AS SELECT {empty} WHERE false")
+            return
         listed = ", ".join(_literal(str(file)) for file in linked.files)
-        relation = (
-            f"read_parquet([{listed}], hive_partitioning = true, hive_types_autocast = false, union_by_name = true,"
-            " filename = true)"
-        )
-        there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
-        columns = ", ".join(
-            f"CAST({_quoted(column) if column in there else 'NULL'} AS {kind}) AS {_quoted(column)}"
+        rows = f"read_parquet([{listed}], hive_partitioning = false, union_by_name = true, filename = true)"
+        there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()}
+        columns = [
+            f"CAST({f'f.{_quoted(column)}' if column in there else 'NULL'} AS {kind}) AS {_quoted(column)}"
             for column, kind in kinds
-        )
-        if with_path:
-            folder = _literal(f"{linked.folder}/")
-            columns += f", replace(filename, {folder}, {_literal(path)}) AS {_quoted(PATH)}"
-        return f"CREATE VIEW {name} AS SELECT {columns} FROM {relation}"
+        ]
+        columns += [f"n.{_quoted(column)}" for column in named]
+        names = f"{_quoted(self.database)}.{_quoted(f'{self.name}$names')}"
+        says = [self._said(file.relative_to(linked.folder)) for file in linked.files]
+        lists = [[str(file) for file in linked.files], *([said.get(column) for said in says] for column in named)]
+        made = ", ".join(f"{_quoted(column)} VARCHAR" for column in ("file", *named))
+        connection.execute(f"CREATE TABLE {names} ({made})")
+        connection.execute(f"INSERT INTO {names} SELECT {', '.join(['unnest(?)'] * len(lists))}", lists)
+        joined = f"{rows} AS f JOIN {names} AS n ON f.filename = n.file"
+        connection.execute(f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM {joined}")
+
+    def _said(self, file: Path) -> dict[str, str]:
+        """What a file's name says, below the table's place."""
+        parts = (folder.partition("=") for folder in file.parts[:-1])
+        said = {column: unquote(value) for column, _, value in parts}
+        return said | {PATH: f"s3://{self._bucket}/{self.prefix}{file}"}
 
 
 @dataclass(frozen=True)
@@ -187,7 +193,7 @@ def _run(asked: Asked, statement: exp.Expr, sources: list[_Source], folder: Path
         for schema in sorted({asked.database, *(source.database for source in sources)}):
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
         for source, files in linked:
-            connection.execute(source.view(connection, files, with_path=with_path))
+            source.define(connection, files, with_path=with_path)
         connection.execute(f"USE {_quoted(asked.database)}")
         connection.execute("SET lock_configuration = true")
         return _answer(asked, connection, statement.sql(dialect="duckdb"), scanned_bytes, folder)

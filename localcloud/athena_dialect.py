@@ -1,6 +1,7 @@
 """From Athena's SQL to DuckDB's: sqlglot does most of it, and this the rest."""
 
 import re
+from functools import lru_cache
 
 import sqlglot
 from sqlglot import exp
@@ -100,7 +101,9 @@ def _tables(scope: object) -> list[exp.Table]:
     return [source for source in scope.sources.values() if isinstance(source, exp.Table)]  # type: ignore[attr-defined]
 
 
+@lru_cache(maxsize=8)
 def _parse(query: str) -> exp.Query:
+    """The query's tree, which nobody changes: with the conditions of many hours, parsing it takes most of a second."""
     try:
         statements = [statement for statement in sqlglot.parse(query, read="athena") if statement is not None]
     except SqlglotError as error:

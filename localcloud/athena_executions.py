@@ -56,13 +56,14 @@ class Answered:
 class Executions:
     """Runs the executions that MiniStack keeps; `run` answers one and may block."""
 
-    def __init__(self, prepare: Callable[[Asked], Callable[[], Answered]]) -> None:
+    def __init__(self, run: Callable[[Asked], Answered]) -> None:
         from ministack.services import athena
 
         self._athena = athena
-        self._prepare = prepare
+        self._run = run
         self._running: dict[str, Asked] = {}
         self._results = athena._get_query_results
+        self._stop_waiting = athena._stop_query_execution
         athena._execute_query = self.execute
         athena._stop_query_execution = self.stop
         athena._get_query_results = self.results
@@ -71,6 +72,8 @@ class Executions:
         """Bring an execution to its end."""
         execution = self._athena._executions[query_id]
         status, started = execution["Status"], time.monotonic()
+        if status["State"] == "CANCELLED":
+            return  # before it began
         status["State"] = "RUNNING"
         workgroup = self._athena._workgroups.get(execution["WorkGroup"], {}).get("Configuration", {})
         most_bytes = workgroup.get("BytesScannedCutoffPerQuery")
@@ -78,8 +81,8 @@ class Executions:
         asked = Asked(unload[1] if unload else query, database, int(most_bytes) if most_bytes else None, bool(unload))
         self._running[query_id] = asked
         try:
-            # What the query reads is found here, on the loop, where MiniStack knows whose request it is.
-            answered = await asyncio.to_thread(self._prepare(asked))
+            # All of it beside the loop, on which every service waits; the thread knows whose request it is, too.
+            answered = await asyncio.to_thread(self._run, asked)
             if asked.stopped.is_set():
                 raise QueryCancelled(STOPPED)
             self._keep(execution, answered, unload[2] if unload else "")
@@ -100,13 +103,15 @@ class Executions:
 
     def stop(self, request: dict[str, Any]) -> Any:
         """StopQueryExecution: of one that has ended it changes nothing."""
-        if (asked := self._running.get(request.get("QueryExecutionId", ""))) is not None:
-            asked.stopped.set()
+        asked = self._running.get(request.get("QueryExecutionId", ""))
+        if asked is None:
+            return self._stop_waiting(request)
+        asked.stopped.set()
         return self._athena.json_response({})
 
-    def stop_all(self) -> None:
-        """The cloud ends: nobody is to wait for a query."""
-        for asked in list(self._running.values()):
+    async def stop_all(self) -> None:
+        """The cloud ends: nobody is to wait for a query. Runs on the services' loop, where queries begin."""
+        for asked in self._running.values():
             asked.stopped.set()
 
     def fail_unfinished(self) -> None:

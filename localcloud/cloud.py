@@ -119,7 +119,7 @@ class Cloud:
         if self.triggers.pumps() and not self.triggers.drain(DRAIN_SECONDS, hurried):
             print("not everything could be delivered in time; it is kept for the next start", flush=True)
         self.triggers.stop(LAST_DELIVERIES_SECONDS)
-        self.queries.stop_all()
+        self.server.call(self.queries.stop_all())
         self.gateway_server.call(self.gateway.close_all())
         self.gateway_server.stop()
 

@@ -1,7 +1,9 @@
 """HTTP servers with a thread for each connection, which at their end answer what they have accepted."""
 
+import logging
 import select
 import socket
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -50,6 +52,14 @@ class DrainingServer(ThreadingMixIn, HTTPServer):
         until = time.monotonic() + LAST_REQUESTS_SECONDS
         while self._open and time.monotonic() < until:
             time.sleep(0.01)
+
+    def handle_error(self, _request: Any, client_address: Any) -> None:
+        """Say in one line that a client went away."""
+        error = sys.exception()
+        if isinstance(error, ConnectionError):
+            print(f"{client_address[0]} went away: {error}", flush=True)
+        else:
+            logging.getLogger("localcloud").exception("a request failed")
 
     def _count(self, more: int) -> None:
         with self._lock:

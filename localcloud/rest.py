@@ -1,9 +1,7 @@
 """The REST process: Chalice's own local server on a socket that outlives it, so that a restart refuses no client."""
 
-import logging
 import os
 import socket
-import sys
 import threading
 from functools import partial
 from typing import Any
@@ -23,24 +21,13 @@ class Handler(DrainingHandler, ChaliceRequestHandler):
         print(f"{self.log_date_time_string()} {form % values}", flush=True)
 
 
-class Server(DrainingServer):
-    """Says in one line that a client went away."""
-
-    def handle_error(self, _request: Any, client_address: Any) -> None:
-        error = sys.exception()
-        if isinstance(error, ConnectionError):
-            print(f"{client_address[0]} went away: {error}", flush=True)
-        else:
-            logging.getLogger("localcloud").exception("a request failed")
-
-
 def serve_rest() -> int:
     """Serve until told to stop, then finish what is in progress."""
     received = commands()
     app, config = load_app()
     create_local_server(app, config, HOST, 0).server.server_close()  # it makes the app one that threads can share
     handler: Any = Handler  # Chalice has no types
-    server = Server((HOST, 0), partial(handler, app_object=app, config=config), bind_and_activate=False)
+    server = DrainingServer((HOST, 0), partial(handler, app_object=app, config=config), bind_and_activate=False)
     if "LOCALCLOUD_REST_SOCKET" in os.environ:
         server.socket.close()
         server.socket = socket.socket(fileno=int(os.environ["LOCALCLOUD_REST_SOCKET"]))

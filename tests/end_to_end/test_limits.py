@@ -23,7 +23,7 @@ def ops(stack: Stack, *words: str) -> Any:
     """`python -m ops` on the running local cloud, in a process of its own."""
     command = [sys.executable, "-m", "ops", *words, "--stage", "dev", "--json"]
     surroundings = {**os.environ, "TIDEMARK_STATE": str(stack.state), "AWS_ENDPOINT_URL": stack.cloud_url}
-    done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

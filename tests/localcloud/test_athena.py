@@ -1,6 +1,7 @@
 """Athena's answers from DuckDB: the table, what a query can reach, and the dialect."""
 
 import io
+import json
 import threading
 import time
 import uuid
@@ -9,10 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.config import Config
 
 from localcloud import athena
 from localcloud.athena_dialect import MACROS, named_tables, only_projects, to_duckdb
@@ -368,6 +371,24 @@ def test_a_query_is_stopped_while_its_tables_are_made_ready(monkeypatch: pytest.
         run(asked, tmp_path / "query")
 
 
+def test_a_query_is_stopped_before_it_begins(services: Services, lake: Lake) -> None:
+    from ministack.core.responses import set_request_account_id, set_request_region
+    from ministack.services import athena as ministack
+
+    async def start_and_stop() -> str:
+        set_request_account_id("000000000000")
+        set_request_region("us-east-1")
+        place = {"OutputLocation": f"s3://{lake.bucket}/results/"}
+        started = ministack._start_query_execution({"QueryString": "SELECT 1", "ResultConfiguration": place})
+        query_id: str = json.loads(started[2])["QueryExecutionId"]
+        ministack._stop_query_execution({"QueryExecutionId": query_id})
+        return query_id
+
+    query_id = services.server.call(start_and_stop())
+
+    assert lake.over(query_id)["Status"]["State"] == "CANCELLED"
+
+
 def test_a_query_is_stopped_between_its_answer_and_its_end(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     real = athena._run
     ids: list[str] = []
@@ -404,6 +425,36 @@ def test_a_query_that_runs_when_the_cloud_is_to_end_ends(services: Services, lak
         ResultConfiguration={"OutputLocation": f"s3://{lake.bucket}/results/"},
     )["QueryExecutionId"]
 
-    services.queries.stop_all()
+    services.server.call(services.queries.stop_all())
 
     assert lake.over(query_id)["Status"]["State"] == "CANCELLED"
+
+
+def test_services_answer_while_a_query_is_read(services: Services, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient = Config(read_timeout=5, retries={"total_max_attempts": 1})
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{services.port}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=impatient,
+    )
+
+    def read_and_ask(query: str) -> Any:
+        s3.head_bucket(Bucket=lake.bucket)
+        return to_duckdb(query)
+
+    monkeypatch.setattr(athena, "to_duckdb", read_and_ask)
+
+    assert lake.rows("SELECT 1") == [["1"]]
+    s3.close()
+
+
+def test_what_a_files_name_says_is_in_its_rows_as_athena_has_it(lake: Lake) -> None:
+    lake.put("a%20b", [{"event_id": "a"}])
+
+    rows = lake.rows('SELECT project, dt, hr, "$path" FROM events')
+
+    path = f"s3://{lake.bucket}/lake/project=a%20b/dt=2026-11-21/hr=05/tail.parquet"
+    assert rows == [["a b", "2026-11-21", "05", path]]

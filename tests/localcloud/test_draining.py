@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -118,3 +119,16 @@ def test_a_server_that_is_to_end_does_not_wait_for_ever(ending: Ending, monkeypa
         ending.end()
 
         assert ending.ended.wait(10)
+
+
+def test_a_client_that_goes_away_is_a_line_in_the_log(ending: Ending, capfd: pytest.CaptureFixture[str]) -> None:
+    client = ending.connect()
+    client.sendall(REQUEST[:10])
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    ending.end()
+
+    assert ending.ended.wait(10)
+    shown = capfd.readouterr()
+    assert shown.out.startswith("127.0.0.1 went away: ")
+    assert shown.err == ""
