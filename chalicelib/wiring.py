@@ -88,6 +88,7 @@ PUSH_PAUSE_SECONDS = 0.5  # docs/decisions/0007: with one second, one event in t
 CLIENT_CONFIG = Config(
     connect_timeout=2, read_timeout=5, retries={"mode": "standard", "max_attempts": 3}, max_pool_connections=32
 )
+PUSH_THREADS = 16
 # A push that hangs is given up soon: the connection's client comes back for a snapshot.
 PUSH_CONFIG = CLIENT_CONFIG.merge(
     Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 2})
@@ -197,7 +198,7 @@ def sockets() -> Sockets:
         fixed = settings().websocket_management_url
         return management_client(fixed or f"https://{connection.domain}/{connection.stage}")
 
-    return Sockets(client_of)
+    return Sockets(client_of, PUSH_THREADS, time.monotonic)
 
 
 @cache

@@ -353,6 +353,22 @@ def test_a_late_delta_that_was_pushed_and_is_not_in_the_index_yet_is_shown(
     assert world.dashboard().total == 3
 
 
+@pytest.mark.parametrize("seconds", [0, 60, 350])
+def test_a_late_delta_that_the_index_shows_after_the_snapshot_and_that_is_pushed_then_is_shown(
+    world: World, seconds: int
+) -> None:
+    lagging(world)
+    records = world.aggregate(world.events(3, hours_ago=5))
+    world.wait(seconds)
+    world.connect()
+    assert world.dashboard().total == 0  # written, not pushed, not in the index
+
+    world.wait(600)
+    world.push(records)
+
+    assert world.dashboard().total == 3
+
+
 @pytest.mark.parametrize("compacted", [False, True])
 def test_a_late_delta_that_grew_and_of_which_the_index_shows_less_is_shown_whole(world: World, compacted: bool) -> None:
     batch = world.events(3, hours_ago=5)

@@ -152,11 +152,11 @@ class History:
         deltas = self.rollups.read_deltas(project, first, last, exact, counts)
         views = self.rollups.views(project, first, last, deltas, counts) if late else {}
         if behind := {hour for hour in _behind(views, late) if first <= hour <= last and hour not in exact}:
-            deltas = self.rollups.read_deltas(project, first, last, {*exact, *behind}, counts)
+            deltas = self.rollups.read_deltas(project, first, last, [*exact, *sorted(behind)], counts)
         totals: dict[str, Rollups] = defaultdict(Rollups)
         covers: dict[tuple[str, str], Cover] = {}
         days = sorted({hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)})
-        types = {OTHER, *(self.rollups.event_types(project) if event_types is None else event_types)}
+        types = [OTHER, *(self.rollups.event_types(project) if event_types is None else event_types)]
         for event_type, day in self.closed.get_days(project, types, days):
             for hour, part in day.rollups.items():
                 if first <= hour <= last:

@@ -90,7 +90,8 @@ class Sockets:
         self, connections: Sequence[Connection], work: Callable[[int], int], deadline: float
     ) -> list[int | Gone | PushFailed]:
         for connection in connections:
-            self.client_of(connection)  # which makes it where need be: boto3 can do that in one thread only
+            with suppress(Exception):  # what fails here fails again in its turn
+                self.client_of(connection)  # which makes it where need be: boto3 can do that in one thread only
         turns = _Turns([connection.project for connection in connections])
         late: int | Gone | PushFailed = PushFailed("its turn did not come, or end, in time")
         outcomes = [late] * len(connections)
