@@ -22,6 +22,9 @@ from marshmallow import INCLUDE, Schema, fields, validate
 from tqdm import tqdm
 
 from benchmarks import samples
+from chalicelib.domain.hour_fold import HourFold
+from chalicelib.domain.records import ChunkRecord, read_chunk
+from chalicelib.domain.sketches import hash_user
 from chalicelib.logs import LOGGERS
 
 ROUNDS = 7  # each measures every subject once, so that a slow spell of the machine falls on all of them alike
@@ -108,6 +111,16 @@ def subjects() -> dict[str, tuple[int, Callable[[], object]]]:
             body = b64decode(record["dynamodb"]["NewImage"]["body"]["B"])
             counts.update(event["event_type"] for event in orjson.loads(isal_zlib.decompress(body)))
 
+    chunks = [chunk for record in stream_records if isinstance(chunk := read_chunk(record), ChunkRecord)]
+    hour = [(event, hash_user(chunk.user or "")) for chunk in chunks for event in chunk.events]
+
+    def fold_hour() -> None:
+        fold = HourFold(wiring.contracts().spec)
+        for event, user_hash in hour:
+            fold.add(event["event_type"], event, user_hash)
+        assert not fold.again()
+        fold.rollups()
+
     return {
         "parse only, batch of 1": (1, lambda: orjson.loads(one)),
         "parse only, batch of 100": (100, lambda: orjson.loads(hundred)),
@@ -117,6 +130,7 @@ def subjects() -> dict[str, tuple[int, Callable[[], object]]]:
         "process, 10 messages of 100": (1000, lambda: wiring.processor().process(queue_records)),
         "plain counters, 200 chunks": (1000, plain_counters),
         "aggregate, 200 chunks": (1000, lambda: wiring.aggregator().aggregate(stream_records, 1)),
+        "fold of a whole hour": (1000, fold_hour),
     }
 
 

@@ -129,7 +129,7 @@ class Closer:
         Types that the project never sent are noted, unless nothing is to be written.
         """
         contracted = self.contracts.by_type
-        known = self.rollups.known(project)
+        known = self.rollups.known(project, again=True)
         fold = HourFold(self.contracts.spec, lambda name: name in contracted or known.names(name, hour))
         while True:
             for event in read():

@@ -70,10 +70,9 @@ def encode(rollups: Rollups) -> bytes:
             break
         if most_values * len(data) > kept * MAX_ITEM_BYTES:
             continue  # frequent values take more bytes than rare ones, so these would not fit either
-        for rollup in rollups.values():
-            _reduce(rollup, most_values, most_buckets)
-        data = _compressed(_document(rollups))
-        kept = most_values
+        if [rollup for rollup in rollups.values() if _reduce(rollup, most_values, most_buckets)]:
+            data = _compressed(_document(rollups))
+            kept = most_values
     while len(data) > MAX_ITEM_BYTES and len(rollups) > 1:
         rollups.bound(len(rollups) // 2)
         data = _compressed(_document(rollups))
@@ -282,9 +281,9 @@ def _counts(columns: Sequence[Sequence[int]] | str) -> dict[int, int]:
     return dict(zip(keys, counts, strict=True)) if keys else {}
 
 
-def _reduce(rollup: Rollup, most_values: int, most_buckets: int) -> None:
-    for values in rollup.dimensions.values():
-        values.bound(most_values)
-    for cell in _cells(rollup):
-        for measure in cell.measures.values():
-            measure.collapse(most_buckets)
+def _reduce(rollup: Rollup, most_values: int, most_buckets: int) -> bool:
+    """Keep no more than so many; returns whether there were more."""
+    reduced = [values for values in rollup.dimensions.values() if values.bound(most_values)]
+    measures = [measure for cell in _cells(rollup) for measure in cell.measures.values()]
+    collapsed = [measure for measure in measures if measure.collapse(most_buckets)]
+    return bool(reduced or collapsed)

@@ -57,10 +57,12 @@ class Measure:
         self.floor = max(self.floor, other.floor)
         self.collapse(MAX_BUCKETS)
 
-    def collapse(self, most_buckets: int) -> None:
-        """Count the lowest values together where they lie in more buckets."""
-        if len(self.buckets) > most_buckets:
-            self.floor = max(self.floor, collapse(self.buckets, most_buckets))
+    def collapse(self, most_buckets: int) -> bool:
+        """Count the lowest values together where they lie in more buckets; returns whether they do."""
+        if len(self.buckets) <= most_buckets:
+            return False
+        self.floor = max(self.floor, collapse(self.buckets, most_buckets))
+        return True
 
 
 @dataclass(slots=True)
@@ -122,10 +124,13 @@ class Values(dict[str, Cell]):
         if len(self) > MAX_HELD_VALUES:
             self.bound(MAX_HELD_VALUES // 2)
 
-    def bound(self, most_values: int) -> None:
-        """Keep the most frequent values, of equally frequent ones the first by name, and count the rest together."""
+    def bound(self, most_values: int) -> bool:
+        """Keep the most frequent values, of equally frequent ones the first by name, and count the rest together.
+
+        Returns whether there were more of them.
+        """
         if len(self) - (OTHER in self) <= most_values:
-            return
+            return False
         other = Cell()  # a new one: the cells may be another's as well
         if OTHER in self:
             other.merge(self.pop(OTHER))
@@ -139,6 +144,7 @@ class Values(dict[str, Cell]):
             other.merge(cell)
         self[OTHER] = other
         self.missed += more
+        return True
 
 
 @dataclass(slots=True)

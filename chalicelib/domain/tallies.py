@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-MAX_TALLIED = 2_000_000  # values of one hour; 32 MB, and while they are put together three times as much
+MAX_TALLIED = 2_000_000  # values of one hour; 32 MB, and four times as much while they are put together
 BLOCK = 65_536  # counts that are put together at a time, at least
 
 Integers = npt.NDArray[np.int64]
