@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from chalicelib.domain.partitions import hour_folder, tail_name
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms
-from chalicelib.storage.lake import Lake, Row
+from chalicelib.storage.lake import Lake, Row, encode, table_of
 from chalicelib.storage.objects import DataBucket
 
 PROJECT, HOUR = "bench", "2026-11-21T10"
@@ -106,7 +106,8 @@ def make(lake: Lake, files: int, rows: int, shape: str, duplicates: float = 0.02
                 if len(sent) < 50_000:
                     sent.append(event)
             tail.append(Row(event, start + number))
-        lake.write(hour_folder(PROJECT, HOUR) + tail_name(start // 1000 + number, f"r{number}", rows), tail)
+        content = encode(table_of(tail))
+        lake.put(hour_folder(PROJECT, HOUR) + tail_name(start // HOUR_MS, f"r{number}", content), content)
 
 
 def consolidate(folder: Path) -> dict[str, float]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.columns import is_heavy, keep_for_lake, keep_for_rollups
-from chalicelib.domain.folding import Folding
+from chalicelib.domain.folding import NOBODY, Folding
 from chalicelib.domain.records import ChunkRecord
 from chalicelib.domain.rollups import RollupSpec
 
@@ -38,7 +38,7 @@ EVENTS = st.lists(
 def folded(events: list[dict[str, Any]]) -> dict[str, Any]:
     folding = Folding()
     for event in events:
-        folding.add("t", event, None, SPEC)
+        folding.add("t", event, NOBODY, SPEC)
     return folding.document()
 
 
