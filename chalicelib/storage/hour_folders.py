@@ -24,7 +24,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class HourFolders:
-    """Reads; needs no pyarrow."""
+    """Reads; needs none of the lake's libraries."""
 
     bucket: DataBucket
 
