@@ -21,7 +21,6 @@ from chalicelib.storage.record_sets import RecordSets
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.session_files import SessionFiles
 
-
 RUNS = count()  # each has a name of its own, whichever process it is of
 
 
@@ -32,17 +31,20 @@ def finisher_of(
     now_ms: Callable[[], int],
     runs: Iterator[int] | None = None,
     clock: Callable[[], float] = lambda: 0.0,
+    *,
+    places: tuple[str, str, str, str] = ("data", "rollups", "control", "events"),
 ) -> Finisher:
-    """A finisher on the tables and the bucket of tests/stores."""
+    """A finisher on the tables and the bucket of tests/stores, or on others of these kinds."""
     runs = runs or RUNS
-    bucket = DataBucket(s3, "data")
+    data, rollups, control, events = places
+    bucket = DataBucket(s3, data)
     lake, folders = Lake(bucket), HourFolders(bucket)
-    hours = HoursTable(dynamodb, "rollups", clock=lambda: now_ms() / 1000, sleep=lambda _: None)
-    closed, erased = ClosedTable(dynamodb, "rollups"), ErasedUsers(dynamodb, "control")
-    rearchiver = Rearchiver(EventsTable(dynamodb, "events"), lake, folders, hours, erased, "test", None)
+    hours = HoursTable(dynamodb, rollups, clock=lambda: now_ms() / 1000, sleep=lambda _: None)
+    closed, erased = ClosedTable(dynamodb, rollups), ErasedUsers(dynamodb, control)
+    rearchiver = Rearchiver(EventsTable(dynamodb, events), lake, folders, hours, erased, "test", None)
     closer = Closer(
         contracts,
-        RollupsTable(dynamodb, "rollups", clock=lambda: now_ms() / 1000),
+        RollupsTable(dynamodb, rollups, clock=lambda: now_ms() / 1000),
         hours,
         closed,
         lake,
