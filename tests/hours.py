@@ -32,18 +32,20 @@ def finisher_of(
     now_ms: Callable[[], int],
     runs: Iterator[int] | None = None,
     clock: Callable[[], float] = lambda: 0.0,
+    *,
+    places: tuple[str, str, str, str] = ("data", "rollups", "control", "events"),
 ) -> Finisher:
-    """A finisher on the tables and the bucket of tests/stores."""
+    """A finisher on the tables and the bucket of tests/stores, or on others of these kinds."""
     runs = runs or RUNS
-    bucket = DataBucket(s3, "data")
+    data, rollups, control, events = places
+    bucket = DataBucket(s3, data)
     lake, folders = Lake(bucket), HourFolders(bucket)
-    hours = HoursTable(dynamodb, "rollups", clock=lambda: now_ms() / 1000, sleep=lambda _: None)
-    erasures = ErasuresTable(dynamodb, "control")
-    closed, erased = ClosedTable(dynamodb, "rollups"), ErasedUsers(dynamodb, "control")
-    rearchiver = Rearchiver(EventsTable(dynamodb, "events"), lake, folders, hours, erased, "test", None)
+    hours = HoursTable(dynamodb, rollups, clock=lambda: now_ms() / 1000, sleep=lambda _: None)
+    closed, erased = ClosedTable(dynamodb, rollups), ErasedUsers(dynamodb, control)
+    rearchiver = Rearchiver(EventsTable(dynamodb, events), lake, folders, hours, erased, "test", None)
     closer = Closer(
         contracts,
-        RollupsTable(dynamodb, "rollups", clock=lambda: now_ms() / 1000),
+        RollupsTable(dynamodb, rollups, clock=lambda: now_ms() / 1000),
         hours,
         closed,
         lake,
@@ -51,8 +53,7 @@ def finisher_of(
         "test",
         rearchiver.is_incomplete,
     )
-    consolidator = Consolidator(
-        lake, folders, RecordSets(bucket), hours, erased, erasures, lambda: f"run{next(runs)}", clock
-    )
+    records, erasures = RecordSets(bucket), ErasuresTable(dynamodb, control)
+    consolidator = Consolidator(lake, folders, records, hours, erased, erasures, lambda: f"run{next(runs)}", clock)
     sessionizer = Sessionizer(lake, SessionFiles(bucket), closed, lambda: f"token{next(runs)}")
     return Finisher(hours, consolidator, sessionizer, closer, "test", clock)

@@ -1,7 +1,8 @@
 """What each version of an hour of the lake holds: an object beside it, written before the version is committed.
 
 It names the files that the version took in, so that nobody reads those besides, and the signature of the stream records
-in them by slot, so that closing can compare them with what is live. It needs no library of the lake: queries read it, too.
+in them by slot, so that closing can compare them with what is live. Queries read it, too, so it needs no library of
+the lake.
 """
 
 from collections.abc import Mapping
