@@ -180,8 +180,8 @@ class Consolidator:
             superseded=_superseded(held.manifest, before.version, ended_ms),
             signatures=signatures,
         )
+        self.folders.manifests.write(project, hour, version, manifest)  # first: by it a dead run's records are found
         self.records.write(project, hour, version, records)
-        self.folders.manifests.write(project, hour, version, manifest)
         if not self.hours.commit(before, version, ended_ms):
             return None
         read = len(held.current) + len(held.fresh)
