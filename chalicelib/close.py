@@ -62,11 +62,12 @@ class Closer:
     stage: str
     rearchive: Rearchive
 
-    def close(self, project: str, hour: str, version: str | None, now_ms: int) -> Closing:
+    def close(self, project: str, hour: str, version: str | None, now_ms: int, *, follow: bool = False) -> Closing:
         """Close the hour of this version, as far as its file and its live items agree.
 
         Not all of it is closed while something is on its way, and where another run was there. What differs for longer
-        than the stream remembers is put back from the hot store, and at last the file is followed, with an alarm.
+        than the stream remembers is put back from the hot store, and at last the file is followed, with an alarm; with
+        `follow` at once, as far as live items lack what it holds.
         """
         before = self.hours.get(project, hour)
         if before.version != version:
@@ -82,7 +83,7 @@ class Closer:
         if not self.hours.freeze(before):
             return OVERTAKEN
         live = self._live(before)  # after freezing: what it holds does not change any more
-        found, waiting = self._compare(before, held, live, under_way, now_ms)
+        found, waiting = self._compare(before, held, live, under_way, now_ms, follow=follow)
         if found.upto < before.upto:  # what was late for both is in one of them already; what was closed stays right
             return Closing(False, waiting)
         keys = [hour_folder(project, hour) + name for name in held.current]
@@ -158,7 +159,7 @@ class Closer:
         return live
 
     def _compare(
-        self, before: Hour, held: Held, live: "_Live", under_way: Collection[int], now_ms: int
+        self, before: Hour, held: Held, live: "_Live", under_way: Collection[int], now_ms: int, *, follow: bool
     ) -> tuple[Hour, int | None]:
         """Return the hour as it can be closed (`upto`, `covered`, how much is `done`), and the slot that waits."""
         now, in_file = now_ms // 1000, held.manifest.signatures
@@ -171,7 +172,8 @@ class Closer:
             shown = before.covered.get(slot, NOTHING) + live.signatures.get(slot, NOTHING)
             is_final = is_forgotten(slot, now) and slot not in under_way and slot not in unread
             if shown != stored and (slot > before.settled or slot in live.signatures):
-                if not is_final or self.rearchive(before.project, before.hour, slot, now_ms):
+                is_lost = follow and shown.rows < stored.rows
+                if not is_lost and (not is_final or self.rearchive(before.project, before.hour, slot, now_ms)):
                     waiting = slot
                     break
                 self._report(before, slot, shown, stored, now_ms)

@@ -54,10 +54,11 @@ class Finisher:
     stage: str
     clock: Callable[[], float] = time.monotonic
 
-    def finish(self, project: str, hour: str, now_ms: int, *, anew: bool = False) -> Finished:
+    def finish(self, project: str, hour: str, now_ms: int, *, anew: bool = False, follow: bool = False) -> Finished:
         """Consolidate the hour, count its sessions and close it; with `anew`, also where nothing came since.
 
-        Of erased users nothing is left. Raises Overtaken, and what storage and merging raise.
+        With `follow`, what live items lack is closed by the files at once: after those were lost. Of erased users
+        nothing is left. Raises Overtaken, and what storage and merging raise.
         """
         if anew:
             self.hours.note(project, hour)
@@ -67,7 +68,7 @@ class Finisher:
         self.hours.note(project, hour)
         if done.version is not None:
             self.sessionizer.count(project, hour, done.version, done.files.keys)
-        closing = self.closer.close(project, hour, done.version, now_ms)
+        closing = self.closer.close(project, hour, done.version, now_ms, follow=follow)
         self.closer.close_days(project, now_ms)
         return Finished(done, closing)
 

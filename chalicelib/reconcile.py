@@ -1,30 +1,33 @@
-"""Closed hours are folded once more from the lake and compared, number by number, with what readers are shown.
+"""Closed hours are counted once more from the lake and compared, number by number, with what readers are shown.
 
-What differs is put right the way an hour is closed at all: the hour becomes dirty, is consolidated, and is closed from
-its file under a new epoch. So a run that dies leaves a dirty hour, which `consolidate` finishes if no later run does.
+Counted by other means than those that closed them: recount.py. What differs is put right the way an hour is closed at
+all: the hour becomes dirty, is consolidated, and is closed from its file under a new epoch. So a run that dies leaves a
+dirty hour, which `consolidate` finishes if no later run does.
 Yesterday's hours are compared every night, as far as the function's time goes; how far that was is kept after each
 hour, and the next run, an hour later, goes on from there.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from chalicelib import metrics
-from chalicelib.domain.closing import Cover
+from chalicelib.domain.closing import Cover, Hour
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.drift import Drift, differences
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, SESSIONS, all_types, facets_of, is_empty, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, SESSIONS, facets_of
 from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.rollups import Rollup, Rollups, RollupSpec
+from chalicelib.domain.rollups import OTHER, Rollup, Rollups, RollupSpec
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, hours_between
 from chalicelib.finish import Finisher
+from chalicelib.recount import recount
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed
 from chalicelib.storage.history import Facet, History, total_of
 from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import Lake
+from chalicelib.storage.rollups_table import MAX_MADE_UP_TYPES
 
 AGREES, REPAIRED, DIFFERS, WAITS, NO_FILE = "agrees", "repaired", "differs", "waits", "no file"
 REST_MS = 3 * HOUR_MS  # after a day's end its last hours are consolidated, and what differed was waited for
@@ -54,6 +57,19 @@ class Reconciled:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """An hour's events by its files, and by what readers are shown otherwise.
+
+    `epoch` is the last that an item covers; `moves`: something comes in or is closed meanwhile, so nothing can be said.
+    """
+
+    events: int
+    drift: list[Drift]
+    epoch: int
+    moves: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Reconciler:
     """Compares, and repairs; times are epoch seconds."""
 
@@ -69,7 +85,8 @@ class Reconciler:
     def hour(
         self, project: str, hour: str, now: int, *, repair: bool, dirty_too: bool = False, force: bool = False
     ) -> Reconciled:
-        """Compare an hour and, with `repair`, close it again if it differs; with `force` in any case.
+        """Compare an hour and, with `repair`, close it again if it differs; with `force` in any case, and of what its
+        files hold and live items lack.
 
         A dirty hour is left to the hourly workflow, unless it is asked for, too. Nothing is written without `repair`.
         Raises NotRepaired, or what finishing an hour raises.
@@ -77,10 +94,14 @@ class Reconciler:
         state, keys = self.folders.keys(self.hours, project, hour)
         was_dirty = state.is_dirty
         if was_dirty:
-            if not (repair and dirty_too) or not self.finisher.finish(project, hour, now * 1000).closed:
+            finish = self.finisher.finish
+            if not (repair and dirty_too) or not finish(project, hour, now * 1000, follow=force).closed:
                 return Reconciled(project, hour, WAITS)
             state, keys = self.folders.keys(self.hours, project, hour)
-        events, drift, epoch = self._compare(project, hour, keys)
+        found = self._compare(state, keys)
+        events, drift = found.events, found.drift
+        if found.moves:
+            return Reconciled(project, hour, WAITS)
         if not keys and drift:
             log.warning("an hour with numbers has no file", extra={"project": project, "hour": hour})
             return Reconciled(project, hour, NO_FILE, 0, drift)
@@ -88,13 +109,18 @@ class Reconciler:
             return Reconciled(project, hour, REPAIRED if was_dirty else AGREES, events)
         if not repair:
             return Reconciled(project, hour, DIFFERS, events, drift)
-        if epoch > state.frozen and not self.hours.skip_to(state, epoch):  # the hour's item is older than its numbers
+        if found.epoch > state.frozen and not self.hours.skip_to(state, found.epoch):  # the item is older than numbers
             return Reconciled(project, hour, WAITS, events, drift)
-        done = self.finisher.finish(project, hour, now * 1000, anew=True)
+        done = self.finisher.finish(project, hour, now * 1000, anew=True, follow=force)
         if not done.closed:
             return Reconciled(project, hour, WAITS, events, drift)
-        if drift and (left := self._compare(project, hour, done.consolidated.files.keys)[1]):
-            raise NotRepaired(f"{project} {hour} was closed again, and {len(left)} numbers differ, such as {left[0]}")
+        if drift:
+            again = self._compare(*self.folders.keys(self.hours, project, hour))
+            if again.moves:
+                return Reconciled(project, hour, WAITS, events, drift)
+            if again.drift:
+                numbers = f"{len(again.drift)} numbers differ, such as {again.drift[0]}"
+                raise NotRepaired(f"{project} {hour} was closed again, and {numbers}")
         self._tell(project, hour, drift)
         return Reconciled(project, hour, REPAIRED, events, drift)
 
@@ -159,22 +185,51 @@ class Reconciler:
     def _seconds(self, project: str, hour: str) -> float:
         return sum(self.lake.files(hour_folder(project, hour)).values()) / BYTES_PER_SECOND
 
-    def _compare(self, project: str, hour: str, keys: Iterable[str]) -> tuple[int, list[Drift], int]:
-        """How many events the files hold, by what the numbers differ, and the last epoch that an item covers."""
-        files = list(keys)
-        truth = self.finisher.closer.fold(project, hour, lambda: self.lake.events(files), note=False)
-        everything = all_types(truth)
-        types = {*self.history.rollups.event_types(project), *truth, ALL_TYPES}
+    def _compare(self, state: Hour, keys: Iterable[str]) -> Compared:
+        """Compare what readers are shown of an hour with its files, of which `state` says that they hold all."""
+        project, hour = state.project, state.hour
+        known = set(self.history.rollups.event_types(project))
+        counted = recount(self.lake, list(keys), self._spec, self._name_of(known))
+        types = {*known, *counted.of_type, ALL_TYPES, OTHER}
         wanted = [(name, facet) for name in sorted(types) for facet in facets_of(self._spec(name))]
         shown = self.history.facets(project, wanted, [hour])
         drift: list[Drift] = []
+        if counted.copies:
+            drift.append(Drift(hour, ALL_TYPES, COUNTS, "copies", 0, counted.copies))
         for event_type, facet in wanted:
-            whole = everything if event_type == ALL_TYPES else truth.get(event_type, Rollup())
-            seen, part = shown.parts[event_type, facet].get(hour, Rollup()), part_of(whole, facet)
-            drift += _drift(hour, (event_type, facet), seen, part)
-            if ((event_type, facet), hour) not in shown.covers and not is_empty(part):
+            seen, cover = (
+                shown.parts[event_type, facet].get(hour, Rollup()),
+                shown.covers.get(((event_type, facet), hour)),
+            )
+            for number, before, now in counted.differences(event_type, facet, seen):
+                drift.append(Drift(hour, event_type, facet, number, before, now))
+            if cover is None and not counted.is_empty(event_type, facet):
                 drift.append(Drift(hour, event_type, facet, "items", 0, 1))  # live ones tell its numbers, if any
-        return everything.count, drift, max((cover.epoch for cover in shown.covers.values()), default=0)
+            if cover is not None and cover != state.cover:
+                drift.append(Drift(hour, event_type, facet, "epoch", cover.epoch, state.epoch))
+        epoch = max((cover.epoch for cover in shown.covers.values()), default=0)
+        return Compared(counted.events, drift, epoch, self._moves(state, epoch))
+
+    def _moves(self, state: Hour, epoch: int) -> bool:
+        """Whether there are live items that the hour's closing does not cover, or it has changed since it was read."""
+        if epoch <= state.epoch:  # else the hour's item was lost, which is not the live ones' fault
+            rollups = self.history.rollups
+            deltas = {state.hour: rollups.deltas_of(state.project, state.hour)}
+            for view in rollups.views(state.project, state.hour, state.hour, deltas).values():
+                if view.deltas or any(not state.cover.hides(item.epoch, item.slot) for item in view.merged):
+                    return True
+        now = self.hours.get(state.project, state.hour)
+        return (now.changes, now.done, now.epoch) != (state.changes, state.done, state.epoch)
+
+    def _name_of(self, known: Collection[str]) -> Callable[[str], str]:
+        """Under which name a type is counted that is not among those that are known."""
+        made_up = sum(name not in self.contracts.by_type for name in known)
+
+        def name_of(event_type: str) -> str:
+            is_told = event_type in known or event_type in self.contracts.by_type or made_up < MAX_MADE_UP_TYPES
+            return event_type if is_told else OTHER
+
+        return name_of
 
     def _compare_day(self, project: str, day: str) -> Iterator[Drift]:
         closed = self.history.closed

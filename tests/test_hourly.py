@@ -57,11 +57,11 @@ def test_a_task_that_died_leaves_what_it_closed_when_it_is_tried_again(
     found = world.finisher.consolidate_due(world.now_ms)
     close_one, begun = Closer.close, list[str]()
 
-    def dying(self: Closer, project: str, hour: str, *of: Any) -> Closing:
+    def dying(self: Closer, project: str, hour: str, *of: Any, **how: Any) -> Closing:
         begun.append(hour)
         if begun == HOURS[:2]:
             raise Died
-        return close_one(self, project, hour, *of)
+        return close_one(self, project, hour, *of, **how)
 
     monkeypatch.setattr(Closer, "close", dying)
     with pytest.raises(Died):
@@ -76,9 +76,9 @@ def test_what_does_not_fit_a_task_is_done_by_its_repetition(world: World, monkey
     found = world.finisher.consolidate_due(world.now_ms)
     close_one, seconds = Closer.close, [0.0]
 
-    def slow(self: Closer, *of: Any) -> Closing:
+    def slow(self: Closer, *of: Any, **how: Any) -> Closing:
         seconds[0] += 0.6 * finish.FUNCTION_SECONDS
-        return close_one(self, *of)
+        return close_one(self, *of, **how)
 
     monkeypatch.setattr(Closer, "close", slow)
     finisher = replace(world.finisher, clock=lambda: seconds[0])
