@@ -550,12 +550,14 @@ def test_a_delta_that_cannot_be_read_is_left_out_and_said(world: World, capsys: 
 
 def test_a_dashboard_shows_all_but_what_cannot_be_read(world: World) -> None:
     world.aggregate(world.events(2))
-    key = {"pk": {"S": "demo#live#2026-11-21T09"}, "sk": {"S": "d#bad"}}
+    key = {"pk": {"S": "demo#live#2026-11-21T09"}, "sk": {"S": "d#1#bad"}}
     item = {
         **key,
         "open": {"S": "demo"},
         "hour": {"S": "2026-11-21T09"},
+        "attempt": {"N": "1"},
         "last": {"S": "1"},
+        "signature": {"S": "0:0"},
         "written_at": {"N": str(world.seconds)},
     }
     world.stores.rollups.client.put_item(TableName="rollups", Item={**item, "body": {"B": b"bad"}})

@@ -128,7 +128,8 @@ def test_what_is_not_kept_of_a_metric_is_refused_by_name(stores: Stores, asked: 
 def test_one_hours_trouble_does_not_keep_others_from_compaction(stores: Stores) -> None:
     send(stores, view(NINE))
     send(stores, view(NINE), project="bad", first=10)
-    key = {"pk": {"S": "bad#live#2026-11-21T09"}, "sk": {"S": "d#r000010"}}
+    [delta] = stores.rollups.deltas_of("bad", "2026-11-21T09")
+    key = {"pk": {"S": "bad#live#2026-11-21T09"}, "sk": {"S": f"d#{delta.id}"}}
     stores.rollups.client.update_item(
         TableName="rollups",
         Key=key,

@@ -222,7 +222,7 @@ def test_every_window_is_exact_while_compaction_goes_on(world: World, late_secon
             event = {"event_id": f"e{now + second}", "event_type": "api_request", "occurred_at": now * 1000}
             message = Message("shop", (now + second) * 1000, [{**event, "user_id": "u", "properties": {}}])
             records = [stream_record(chunk, now + second) for chunk in chunks_of(message)]
-            Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, now + second)
+            Aggregator(CONTRACTS, stores.rollups, stores.bucket).aggregate(records, (now + second) * 1000)
         end_ms = (now + 60) * 1000
         compactor.compact(now + 60 + late_seconds)  # also between a minute's end and a watcher that is late
         for window in range(1, min(MAX_WINDOW_MINUTES, minute + 1) + 1):
@@ -365,7 +365,7 @@ def test_the_minutes_are_those_of_arrival_before_and_after_compaction(world: Wor
     for number in range(4):
         event = {"event_id": f"e{number}", "event_type": "api_request", "occurred_at": NOON_MS - 1800_000}
         (chunk,) = chunks_of(Message("shop", NOON_MS, [event]))
-        aggregator.aggregate([stream_record(chunk, number)], (NOON_MS + number * MINUTE_MS) // 1000 + 30)
+        aggregator.aggregate([stream_record(chunk, number)], NOON_MS + number * MINUTE_MS + 30_000)
 
     def counted() -> dict[int, int]:
         found = recent.arrived("shop", NOON_MS + MINUTE_MS, NOON_MS + 3 * MINUTE_MS)
