@@ -88,6 +88,7 @@ def stream_records(batches: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
             "eventName": "INSERT",
             "dynamodb": {
                 "SequenceNumber": str(n + 1),
+                "ApproximateCreationDateTime": chunk.received_ms // 1000,
                 "NewImage": {
                     "sk": {"S": chunk.sort_key},
                     "project": {"S": chunk.project},
