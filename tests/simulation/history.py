@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
+from itertools import count
 from typing import Any
 
 from tests.simulation import resources
@@ -24,6 +25,9 @@ from tests.simulation.world import World
 REST_HOURS = 4.0  # after all faults are over everything must have come to rest
 DOUBT_HOURS = 30.0  # … or after the streams have forgotten what guarantees except
 LOOK_SECONDS = 1800.0
+OFTEN = 6  # looks half an hour apart, and then …
+LATER = 3 * 3600.0  # … so long
+RARELY = 30  # minutes between two firings of what else runs every few
 LOOKS = (8 * 60.0, 50 * 60.0)  # within an hour, once nothing goes wrong any more
 FULL_SQL = 0.02  # of histories write out what they ask Athena, and have it run by an SQL engine
 
@@ -141,19 +145,23 @@ class History:
         scheduler = self.world.scheduler
         self.world.heal()
         healed = max(scheduler.now, *(trigger.resumes_at for trigger in self.world.streams))
+        if healed > scheduler.now + 3600:
+            self.world.thin_out(RARELY)
         scheduler.run(healed)
         last_error: Broken | None = None
-        while True:
-            scheduler.run(_next_look(scheduler.now))
+        for number in count():
+            scheduler.run(_next_look(scheduler.now + (LATER if number > OFTEN else 0)))
+            if number == OFTEN:
+                self.world.thin_out(RARELY)
             self.world.redrive()
-            hours = (scheduler.now - healed) / 3600
             if not self.world.pending():
                 try:
                     self.oracles.rest()
-                    break
+                    return
                 except Broken as broken:
                     last_error = broken
-            if hours >= (DOUBT_HOURS if self.world.truth.doubtful else REST_HOURS):
+            hours = (scheduler.now - healed) / 3600
+            if hours >= (DOUBT_HOURS if self.world.truth.doubtful or self.world.truth.erased else REST_HOURS):
                 raise last_error or Broken(
                     f"no rest after {hours:.0f} hours: {self.world.pending()} things are pending"
                 )

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from localcloud.declared_triggers import read_triggers
+from localcloud.schedule import period_seconds
 from tests.simulation import resources
 from tests.simulation.faults import SeededQuirks, draw
 from tests.simulation.functions import Functions
@@ -81,9 +82,14 @@ class World:
         self.mix.leave_out(self.mix.kinds())
         for trigger in self.streams:
             trigger.wake()
+        self.thin_out(CALM_EVERY)
+
+    def thin_out(self, minutes: int) -> None:
+        """Of the schedules of every few minutes have one firing in so many minutes."""
         for schedule in self.schedules:
-            if schedule.trigger["function"] == "compact":
-                schedule.every = max(schedule.every, CALM_EVERY)
+            period = period_seconds(schedule.trigger["expression"])
+            if period < 3600:
+                schedule.every = max(schedule.every, minutes * 60 // period)
 
     def pending(self) -> int:
         """What triggers and workflows have not done with."""
