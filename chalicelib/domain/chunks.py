@@ -7,9 +7,10 @@ same item, whichever buffer it came through.
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import groupby
 from operator import itemgetter
 from typing import cast
 
@@ -20,6 +21,7 @@ from isal.igzip_lib import IsalError
 from chalicelib.domain.enrichment import NOBODY, Client
 from chalicelib.domain.events import StoredEvent, user_of
 from chalicelib.domain.ledger import Receipt
+from chalicelib.domain.spans import Span, join
 from chalicelib.domain.time_windows import HOUR_MS, iso_ms, parse_ms
 
 # What decoding raises of content that is not ours; the types that isal publishes call its error an instance.
@@ -62,6 +64,7 @@ class Chunk:
     receipt: Receipt | None
     count: int
     body: bytes  # compressed JSON: an array of stored events
+    position: int | None = None  # of the first event in the count of the receipt's container
 
     @property
     def partition_key(self) -> str:
@@ -142,11 +145,45 @@ def decode_message(text: str | bytes) -> Message:
         raise ValueError(f"not a message of ours: {error!r}") from error
 
 
-def chunks_of(message: Message) -> Iterator[Chunk]:
-    """The message's events by user."""
+def chunks_of(message: Message, gone: Sequence[StoredEvent] = ()) -> Iterator[Chunk]:
+    """The message's events by user, but for those that are `gone`: these part a chunk, for each keeps its position."""
+    if message.apart or gone:
+        for user, events, position, is_gone in _placed(message, gone):
+            if not is_gone:
+                yield from _chunks_of_user(message, user, events, position)
+        return
+    position = _first_position(message)  # almost always, so in no time
+    for user, events in _by_user(message):
+        yield from _chunks_of_user(message, user, events, position)
+        if position is not None:
+            position += len(events)
+
+
+def positions_of(message: Message, gone: Iterable[StoredEvent]) -> tuple[Span, ...]:
+    """The positions of the events that are `gone`; none where the message's receipt gives no positions."""
+    runs = _placed(message, gone)
+    return tuple(join((at, at + len(events)) for _, events, at, is_gone in runs if is_gone and at is not None))
+
+
+def _placed(
+    message: Message, gone: Iterable[StoredEvent]
+) -> Iterator[tuple[str | None, list[StoredEvent], int | None, bool]]:
+    """Runs of a user's events that follow one another in the count of the receipt's container, and are gone or not."""
+    position = _first_position(message)
+    without = set(map(id, gone))
     for user, events in _by_user(message):
         for together in [[event] for event in events] if message.apart else [events]:
-            yield from _chunks_of_user(message, user, together)
+            for is_gone, run in groupby(together, lambda event: id(event) in without):
+                found = list(run)
+                yield user, found, position, is_gone
+                if position is not None:
+                    position += len(found)
+
+
+def _first_position(message: Message) -> int | None:
+    """The message's events are the last of its receipt's count, user by user; None where that counts fewer events."""
+    position = message.receipt.received - len(message.events) if message.receipt else -1
+    return position if position >= 0 else None
 
 
 def _by_user(message: Message) -> Iterable[tuple[str | None, list[StoredEvent]]]:
@@ -173,13 +210,15 @@ def _checked(events: list[StoredEvent]) -> list[StoredEvent]:
     return events
 
 
-def _chunks_of_user(message: Message, user: str | None, events: list[StoredEvent]) -> Iterator[Chunk]:
+def _chunks_of_user(
+    message: Message, user: str | None, events: list[StoredEvent], position: int | None
+) -> Iterator[Chunk]:
     plain = orjson.dumps(events)
     body = isal_zlib.compress(plain, COMPRESSION_LEVEL)
     if (len(body) > MAX_CHUNK_BYTES or len(plain) > MAX_PLAIN_BYTES) and len(events) > 1:
         middle = len(events) // 2
-        yield from _chunks_of_user(message, user, events[:middle])
-        yield from _chunks_of_user(message, user, events[middle:])
+        yield from _chunks_of_user(message, user, events[:middle], position)
+        yield from _chunks_of_user(message, user, events[middle:], None if position is None else position + middle)
         return
     yield Chunk(
         project=message.project,
@@ -189,6 +228,7 @@ def _chunks_of_user(message: Message, user: str | None, events: list[StoredEvent
         receipt=message.receipt,
         count=len(events),
         body=body,
+        position=position,
     )
 
 
