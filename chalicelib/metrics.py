@@ -17,6 +17,10 @@ METRICS = {
     "EventsInFlight": ("Count", "of them: on their way, in the queue, the spill or a stream"),
     "EventsMissing": ("Count", "received in an hour that ended fifteen minutes ago or more, and still in flight"),
     "EventsSurplus": ("Count", "counted once too often in such an hour: a message came again after its repetition"),
+    "UsersNotLearned": (
+        "Count",
+        "links and profiles of users that were not kept, because others write them all the time",
+    ),
     "MessagesSpilled": ("Count", "messages that lie in `spill/` for more than five minutes"),
     "LakeRowsConsolidated": ("Count", "rows of the lake's hours that a run of `consolidate` wrote anew"),
     "LakeDuplicatesRemoved": ("Count", "rows that it left out, because the same event is there already"),

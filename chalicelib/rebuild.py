@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from chalicelib.domain.chunks import chunks_of
+from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
 from chalicelib.domain.identity import Said
 from chalicelib.domain.partitions import hour_folder
@@ -64,7 +65,8 @@ class Rebuilder:
             said = Said()
             for event in message.events:
                 said.hear(event)
-            self.users.learn(project, said)
+            if missed := self.users.learn(project, said):
+                raise Unavailable(f"{missed} links and profiles could not be put back; run it again")
         return Rebuilt(written, there, expired, events)
 
     def _events(self, project: str, hours: Iterable[str]) -> Iterator[tuple[int, StoredEvent]]:

@@ -243,6 +243,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "import_transform": [
             control_items("dynamodb:GetItem", "project"),
+            allow(["dynamodb:GetItem", "dynamodb:PutItem"], events),  # the pins of times ahead
             known_erased,
             importing,
             allow("s3:GetObject", f"{data}/raw/*"),  # the mapping

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import merge
 from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.chunks import Chunk, unpack_events
 from chalicelib.domain.errors import Unavailable
@@ -12,8 +14,11 @@ from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
 from chalicelib.domain.records import NO_CHUNK, REBUILT
 
 MAX_BATCH_ITEMS = 25  # BatchWriteItem limit
-MAX_ATTEMPTS = 6  # with doubling pauses from 50 ms between them: 1.6 s, well within the function's minute
+MAX_ATTEMPTS = 6  # with doubling pauses from 50 ms between them: 1.6 s
 FIRST_PAUSE_SECONDS = 0.05
+PAUSED_SECONDS = 5.0  # in all of a write, however many chunks are throttled: others wait for it, and a minute is short
+MAX_FAILURES = 2  # of calls, which take up to 21 s each while nothing answers; then the rest is not tried
+THROTTLED = frozenset({"ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"})
 PAGE_ITEMS = 100  # of one read of a user's chunks, which are small
 
 
@@ -26,6 +31,19 @@ class StoredChunk:
     events: list[StoredEvent]
 
 
+@dataclass(slots=True)
+class Unwritten:
+    """The chunks of a write that are not stored, by their place among them, and why."""
+
+    refused: dict[int, str] = field(default_factory=dict)  # now: they are to be written again
+    invalid: dict[int, str] = field(default_factory=dict)  # for good: no item may be like that
+    paused_seconds: float = 0.0
+    failures: int = 0
+
+
+Request = dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class EventsTable:
     """Writes chunks; writing one again rewrites the same item."""
@@ -34,19 +52,23 @@ class EventsTable:
     name: str
     sleep: Callable[[float], None] = time.sleep
 
-    def write(self, chunks: Iterable[Chunk]) -> None:
-        """Store every chunk, retrying what the table throttles; raises Unavailable when some remain."""
-        rounds: list[dict[tuple[str, str], dict[str, Any]]] = []
-        for chunk in chunks:
+    def write(self, chunks: Iterable[Chunk]) -> Unwritten:
+        """Store every chunk that the table takes, retrying what it throttles; returns which it does not take."""
+        rounds: list[dict[tuple[str, str], int]] = []
+        requests: list[Request] = []
+        for number, chunk in enumerate(chunks):
             # One call may not name a key twice, and of a request that was sent again the second one counts too.
             key = chunk.partition_key, chunk.sort_key
             if (free := next((each for each in rounds if key not in each), None)) is None:
                 rounds.append(free := {})
-            free[key] = {"PutRequest": {"Item": _item(chunk)}}
+            free[key] = number
+            requests.append({"PutRequest": {"Item": _item(chunk)}})
+        unwritten = Unwritten()
         for each in rounds:
-            requests = list(each.values())
-            for start in range(0, len(requests), MAX_BATCH_ITEMS):
-                self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
+            numbers = list(each.values())
+            for start in range(0, len(numbers), MAX_BATCH_ITEMS):
+                self._write_batch({n: requests[n] for n in numbers[start : start + MAX_BATCH_ITEMS]}, unwritten)
+        return unwritten
 
     def restore(self, chunk: Chunk) -> bool:
         """Put back a chunk whose events were counted and archived, marked so that neither is done again.
@@ -84,8 +106,11 @@ class EventsTable:
         """Delete items of an id; raises Unavailable."""
         pk = {"S": f"{project}#{user}"}
         requests = [{"DeleteRequest": {"Key": {"pk": pk, "sk": {"S": key}}}} for key in sort_keys]
+        unwritten = Unwritten()
         for start in range(0, len(requests), MAX_BATCH_ITEMS):
-            self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
+            self._write_batch(dict(enumerate(requests[start : start + MAX_BATCH_ITEMS], start)), unwritten)
+        if reasons := [*unwritten.refused.values(), *unwritten.invalid.values()]:
+            raise Unavailable(f"{len(reasons)} items were not deleted: {reasons[0]}")
 
     def chunks(self, project: str, users: Iterable[str], before: str | None = None) -> Iterator[StoredChunk]:
         """The chunks of some ids of a person, the latest first; `before` is the sort key to begin below."""
@@ -109,17 +134,52 @@ class EventsTable:
                 events, _ = unpack_events(item["body"]["B"])
                 yield StoredChunk(item["sk"]["S"], int(item["received_at"]["N"]), events)
 
-    def _write_batch(self, requests: list[dict[str, Any]]) -> None:
-        pause_seconds = FIRST_PAUSE_SECONDS
-        for attempt in range(MAX_ATTEMPTS):
-            if attempt:
-                self.sleep(pause_seconds)
-                pause_seconds *= 2
-            answer = self.client.batch_write_item(RequestItems={self.name: requests})
-            requests = answer.get("UnprocessedItems", {}).get(self.name, [])
+    def _write_batch(self, requests: dict[int, Request], unwritten: Unwritten) -> None:
+        """Write what one call may hold, by its place among all; what remains is noted."""
+        pause_seconds, attempts = FIRST_PAUSE_SECONDS, 0
+        if unwritten.failures == MAX_FAILURES:
+            unwritten.refused |= dict.fromkeys(requests, "the table does not answer")
+            return
+        while True:
+            try:
+                answer = self.client.batch_write_item(RequestItems={self.name: list(requests.values())})
+                left = [_key_of(each) for each in answer.get("UnprocessedItems", {}).get(self.name, [])]
+                requests = {number: each for number, each in requests.items() if _key_of(each) in left}
+                reason = "the table throttles them"
+            except (BotoCoreError, ClientError) as error:
+                reason, code = str(error), error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+                if code == "ValidationException":
+                    self._write_halves(requests, unwritten, reason)
+                    return
+                if code not in THROTTLED:
+                    unwritten.failures += 1
+                    unwritten.refused |= dict.fromkeys(requests, reason)
+                    return
             if not requests:
                 return
-        raise Unavailable(f"{len(requests)} chunks were still refused after {MAX_ATTEMPTS} attempts")
+            attempts += 1
+            if attempts == MAX_ATTEMPTS or unwritten.paused_seconds >= PAUSED_SECONDS:
+                unwritten.refused |= dict.fromkeys(requests, reason)
+                return
+            self.sleep(pause_seconds)
+            unwritten.paused_seconds += pause_seconds
+            pause_seconds *= 2
+
+    def _write_halves(self, requests: dict[int, Request], unwritten: Unwritten, reason: str) -> None:
+        """Write each half of a call that has an invalid item in it, until that one stands alone."""
+        if len(requests) == 1:
+            unwritten.invalid |= dict.fromkeys(requests, reason)
+            return
+        numbers = list(requests)
+        for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
+            self._write_batch({number: requests[number] for number in half}, unwritten)
+
+
+def _key_of(request: Request) -> tuple[str, str]:
+    """The key that a put or a deletion is about."""
+    put, deletion = request.get("PutRequest"), request.get("DeleteRequest")
+    key = put["Item"] if put else deletion["Key"] if deletion else {}
+    return key["pk"]["S"], key["sk"]["S"]
 
 
 def _item(chunk: Chunk) -> dict[str, Any]:
