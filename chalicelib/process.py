@@ -59,6 +59,7 @@ class Batch:
     shares: list[Share] = field(default_factory=list)  # not stored yet
     waiting: list[tuple[int, str, bytes]] = field(default_factory=list)  # how many doubtful events, message id, content
     failed: list[str] = field(default_factory=list)  # to deliver again
+    down: set[str] = field(default_factory=set)  # projects of which a table did not answer, which takes it 21 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +106,24 @@ class Processor:
 
     def _take(self, batch: Batch, message_id: str, content: bytes, *, settle: bool = False) -> None:
         """Read a message; one with doubtful events waits, unless they are to be settled now."""
+        project = ""
         try:
             message = decode_message(content)
-            left, gone = self.erased.split(message.project, message.events)
+            project = message.project
+            if project in batch.down:
+                batch.failed.append(message_id)
+                return
+            left, gone = self.erased.split(project, message.events)
             if settle:
-                self.pins.settle(message.project, left, message.received_ms)
-            elif doubtful := self.pins.doubtful(message.project, left, message.received_ms):
+                self.pins.settle(project, left, message.received_ms)
+            elif doubtful := self.pins.doubtful(project, left, message.received_ms):
                 batch.waiting.append((doubtful, message_id, content))
                 return
             batch.shares.append(self._share(message_id, content, message, left, gone))
         except (Unavailable, BotoCoreError, ClientError) as error:
-            log.warning("message not read", extra={"message_id": message_id, "reason": str(error)})
+            log.warning("message not read", extra={"project": project, "reason": str(error)})
             batch.failed.append(message_id)
+            batch.down.add(project)
         except UNUSABLE as error:
             batch.failed += self._keep_unreadable(message_id, content, repr(error))
 
