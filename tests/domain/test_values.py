@@ -67,7 +67,10 @@ def test_of_a_delta_the_most_frequent_values_are_kept_whichever_came_first() -> 
 @given(st.lists(st.sampled_from([None, "/", "/a", "/b", "/c", 1, 0.5, "x" * 200, OTHER]), max_size=30), st.randoms())
 def test_a_share_gives_the_same_bytes_in_any_order(paths: list[Any], rng: Any) -> None:
     items = [
-        ({"occurred_at": n * 1_000, "properties": {"path": path, "ms": [0.0, 1e16, -0.0, 0.1, 1e308][n % 5]}}, str(n % 3))
+        (
+            {"occurred_at": n * 1_000, "properties": {"path": path, "ms": [0.0, 1e16, -0.0, 0.1, 1e308][n % 5]}},
+            str(n % 3),
+        )
         for n, path in enumerate(paths)
     ]
 
@@ -131,6 +134,32 @@ def test_merging_is_associative_and_commutative_doubt_included(shares: list[tupl
 
     assert told(merged(a, b, c)) == told(merged(merged(c, b), a)) == told(merged(b, merged(a, c)))
     assert merged(a, b, c).missed == merged(merged(c, b), a).missed == a.missed + b.missed + c.missed
+
+
+def test_what_every_share_names_is_beyond_doubt_and_what_none_does_may_be_missing_in_each() -> None:
+    shares = [share_of({"a": 9, "b": 5 + n, "c": 3, f"x{n}": 4}, 3) for n in range(2)]
+
+    merged = Values()
+    for share in shares:
+        merged.merge(share)
+
+    assert [merged.doubt(value) for value in ("a", "b", "x0", "c")] == [0, 0, 3, 6]
+    types = merge_all(
+        Rollups({name: Rollup(5, cleared=missed)}, missed=missed) for name, missed in (("view", 2), ("click", 3))
+    )
+    assert [types.doubt(name) for name in ("view", "click", "buy")] == [3, 2, 5]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_equally_frequent_values_the_first_by_name_are_kept(order: int) -> None:
+    cells = [(value, Cell(2)) for value in "abcdef"][::order]
+    values = Values(cells)
+    values.bound(4)
+
+    types = Rollups({name: Rollup(2) for name, _ in cells})
+    types.bound(4)
+
+    assert values.keys() == types.keys() == {*"abcd", OTHER}
 
 
 @settings(max_examples=60)
@@ -239,6 +268,9 @@ def test_buckets_that_were_counted_together_are_known() -> None:
     kept = decode(encode(Rollups({"view": Rollup(1, measures={"ms": measure})})))["view"].measures["ms"]
 
     assert (kept.floor, min(kept.buckets), kept.buckets[kept.floor]) == (952, 952, 954)
+    together = Measure(1, 1.0, 1.0, 1.0, {5: 1})
+    together.merge(Measure(1, 1.0, 1.0, 1.0, {7: 1}, floor=7))
+    assert together.floor == 7
     assert (
         decode(encode(Rollups({"v": Rollup(1, measures={"ms": Measure(1, 1, 1, 1, {4: 1})})})))["v"]
         .measures["ms"]
