@@ -134,6 +134,32 @@ def test_merging_is_associative_and_commutative_doubt_included(shares: list[tupl
     assert merged(a, b, c).missed == merged(merged(c, b), a).missed == a.missed + b.missed + c.missed
 
 
+def test_what_every_share_names_is_beyond_doubt_and_what_none_does_may_be_missing_in_each() -> None:
+    shares = [share_of({"a": 9, "b": 5 + n, "c": 3, f"x{n}": 4}, 3) for n in range(2)]
+
+    merged = Values()
+    for share in shares:
+        merged.merge(share)
+
+    assert [merged.doubt(value) for value in ("a", "b", "x0", "c")] == [0, 0, 3, 6]
+    types = merge_all(
+        Rollups({name: Rollup(5, cleared=missed)}, missed=missed) for name, missed in (("view", 2), ("click", 3))
+    )
+    assert [types.doubt(name) for name in ("view", "click", "buy")] == [3, 2, 5]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_equally_frequent_values_the_first_by_name_are_kept(order: int) -> None:
+    cells = [(value, Cell(2)) for value in "abcdef"][::order]
+    values = Values(cells)
+    values.bound(4)
+
+    types = Rollups({name: Rollup(2) for name, _ in cells})
+    types.bound(4)
+
+    assert values.keys() == types.keys() == {*"abcd", OTHER}
+
+
 @settings(max_examples=60)
 @given(st.lists(st.tuples(counts, st.integers(0, 5)), min_size=1, max_size=4))
 def test_what_may_be_missing_survives_being_bytes(shares: list[tuple[dict[str, int], int]]) -> None:
@@ -240,6 +266,9 @@ def test_buckets_that_were_counted_together_are_known() -> None:
     kept = decode(encode(Rollups({"view": Rollup(1, measures={"ms": measure})})))["view"].measures["ms"]
 
     assert (kept.floor, min(kept.buckets), kept.buckets[kept.floor]) == (952, 952, 954)
+    together = Measure(1, 1.0, 1.0, 1.0, {5: 1})
+    together.merge(Measure(1, 1.0, 1.0, 1.0, {7: 1}, floor=7))
+    assert together.floor == 7
     assert (
         decode(encode(Rollups({"v": Rollup(1, measures={"ms": Measure(1, 1, 1, 1, {4: 1})})})))["v"]
         .measures["ms"]
@@ -307,14 +336,40 @@ def same_as_before(values: Values) -> None:
         cell.cleared = 0
 
 
-@pytest.mark.parametrize("break_it", [broken_choice, hidden_choice, partial, doubtful, lost, invented, same_as_before])
-def test_a_wrong_value_is_a_difference_also_where_not_all_are_told_apart(break_it: Any) -> None:
+def understated(values: Values) -> None:
+    """It is said that nothing may be missing."""
+    for cell in values.values():
+        cell.cleared -= values.missed
+    values.missed = 0
+
+
+def overstated(values: Values) -> None:
+    values.missed += 5
+    for cell in values.values():
+        cell.cleared += 5
+
+
+@pytest.mark.parametrize(
+    ("break_it", "number"),
+    [
+        (broken_choice, "path=/checkout count"),
+        (hidden_choice, "path=/checkout count"),
+        (partial, "path=/checkout count"),
+        (doubtful, "path doubt"),
+        (lost, "path=(other) count"),
+        (invented, "path=/invented count"),
+        (same_as_before, "path=/checkout count"),
+        (understated, "path=/00900 count"),
+        (overstated, "path missed"),
+    ],
+)
+def test_a_wrong_value_is_a_difference_also_where_not_all_are_told_apart(break_it: Any, number: str) -> None:
     paths = [*MANY, *["/checkout"] * 4_000]
     shown, stored = lake(paths), lake(paths)
     shown.dimensions["path"].bound(900)
     break_it(shown.dimensions["path"])
 
-    assert list(differences(shown, stored))
+    assert number in [name for name, _, _ in differences(shown, stored)]
 
 
 def test_buckets_are_compared_above_the_floor_of_either() -> None:
@@ -328,3 +383,7 @@ def test_buckets_are_compared_above_the_floor_of_either() -> None:
     assert list(differences(measured(100), measured(300))) == []
     assert list(differences(measured(300), measured(100))) == []
     assert len(list(differences(measured(100, more=1), measured(300)))) == 1
+
+    one = Rollup(measures={"ms": Measure(4, 8.0, 1.0, 3.0, {5: 1, 100: 3}, floor=100)})
+    other = Rollup(measures={"ms": Measure(4, 8.0, 1.0, 3.0, {5: 1, 7: 1, 100: 2})})
+    assert list(differences(one, other)) == list(differences(other, one)) == []
