@@ -510,6 +510,9 @@ def test_closed_numbers_of_types_that_are_counted_together_are_shown(
         ],
     )
 
+    world.wait(3 * 3600)
+    assert world.closer.clean("demo", world.seconds) == 1  # so that nothing live is left
+
     world.connect()
 
     assert world.dashboard().counts() == {"click": 2, "(other)": 3}
