@@ -150,7 +150,9 @@ def test_a_delta_that_is_pushed_long_after_it_was_absorbed_counts_once(world: Wo
     assert world.dashboard().total == 2
 
 
-@pytest.mark.parametrize(("minutes", "absorbed"), [(0, True), (5, True), (7, True), (8, False), (9, True), (120, True)])
+@pytest.mark.parametrize(
+    ("minutes", "absorbed"), [(0, True), (7, True), (8, False), (9, True), (12, True), (120, True)]
+)
 def test_a_push_counts_once_and_ends_nobody_however_late_it_is(world: World, minutes: int, absorbed: bool) -> None:
     before = world.aggregate(world.events(2))
     if absorbed:

@@ -19,6 +19,7 @@ from chalicelib.domain.deltas import Delta
 from chalicelib.domain.facets import Part
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.rollup_codec import encode_document
+from chalicelib.storage import rollups_table
 from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.history import History
 from chalicelib.storage.rollups_table import RollupsTable
@@ -494,6 +495,28 @@ def test_numbers_that_closing_put_right_are_what_a_new_subscription_shows(world:
     assert book.resync
     world.subscribe("c1")
     assert world.dashboard("c1").total == world.analytics() == 1
+
+
+def test_closed_numbers_of_types_that_are_counted_together_are_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups_table, "MAX_MADE_UP_TYPES", 1)
+    world.aggregate([*world.events(2, "click"), *world.events(3, "view")])
+    closed_once(
+        world,
+        [
+            {"event_id": f"e{n}", "event_type": "click" if n < 2 else "view", "user_id": "u", "occurred_at": NINE_MS}
+            for n in range(5)
+        ],
+    )
+
+    world.wait(3 * 3600)
+    assert world.closer.clean("demo", world.seconds) == 1  # so that nothing live is left
+
+    world.connect()
+
+    assert world.dashboard().counts() == {"click": 2, "(other)": 3}
+    assert world.dashboard().total == world.analytics()
 
 
 def test_an_hour_that_a_dashboard_does_not_show_is_none_of_its_business(world: World) -> None:

@@ -112,6 +112,16 @@ def test_what_is_not_sent_in_time_has_failed(gateway: Gateway) -> None:
     assert all(isinstance(outcome, PushFailed) for outcome in outcomes if outcome != 10)
 
 
+def test_no_frame_is_sent_when_the_time_is_over(gateway: Gateway) -> None:
+    sockets = Sockets(lambda _: gateway, threads=1, clock=lambda: float(len(gateway.taken)))  # a second for each frame
+
+    outcomes = sockets.push_all([(connection("c1"), [b"x"] * 3), (connection("c2"), [b"x"] * 9)], 5)
+
+    assert [name for name, _ in gateway.taken] == ["c1"] * 3 + ["c2"] * 2
+    assert outcomes[0] == 3
+    assert isinstance(outcomes[1], PushFailed)
+
+
 def test_whatever_is_raised_for_a_connection_is_its_own_trouble(gateway: Gateway) -> None:
     gateway.errors = {"c1": ValueError("?"), "c2": ReadTimeoutError(endpoint_url="x"), "c3": TimeoutError()}
 
@@ -147,6 +157,15 @@ def test_the_management_client_gives_up_on_a_server_that_does_not_answer() -> No
             Sockets(lambda _: client).push(connection("c1"), b"x")
 
         assert time.monotonic() - begun < PUSH_SECONDS
+
+
+def test_that_is_the_client_of_every_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+    config = wiring.management_client("https://abc.execute-api.us-east-1.amazonaws.com/test").meta.config
+
+    assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1, 2, 2)
+    assert config.max_pool_connections >= wiring.PUSH_THREADS
 
 
 def test_a_batch_and_an_answer_are_done_well_before_their_functions_time_is_over() -> None:

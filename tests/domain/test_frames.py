@@ -118,8 +118,9 @@ def test_any_snapshot_comes_in_frames_that_fit_and_add_up(merged: Rollups, live:
     assert Counter(n for f in frames for n in f["absorbed"]) == Counter(frame_id(HOUR, name) for name in named)
 
 
-def test_the_largest_delta_loses_no_minute() -> None:
-    counted = made({name: dict.fromkeys(range(60), MAX_64 // 60) for name in LONG_NAMES[:1000]})
+@pytest.mark.parametrize("types", [1, 12, 30, 60, 1000])
+def test_a_delta_of_any_size_loses_no_minute(types: int) -> None:
+    counted = made({name: dict.fromkeys(range(60), MAX_64 // 60) for name in LONG_NAMES[:types]})
     dashboard = shown(read(snapshot([HourView(HOUR)])))
 
     for frame in read(delta_frames([delta_json(delta_of(counted), EVENTS, NONE)])):
