@@ -20,10 +20,13 @@ from tqdm import tqdm
 
 from chalicelib.domain.partitions import hour_folder, tail_name
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms
-from chalicelib.storage.lake import Lake, Row
+from chalicelib.storage.lake import Lake, Row, encode, table_of
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.record_sets import records_of, signature_of, union
 
 PROJECT, HOUR = "bench", "2026-11-21T10"
+SLOT = hour_start_ms(HOUR) // HOUR_MS
+ROWS_OF_RECORD = 10  # of a chunk: one message's of one user
 SHAPES = ("stream", "mixed")  # tail files of one minute each, or each of the whole hour
 
 
@@ -105,8 +108,10 @@ def make(lake: Lake, files: int, rows: int, shape: str, duplicates: float = 0.02
                 }
                 if len(sent) < 50_000:
                     sent.append(event)
-            tail.append(Row(event, start + number))
-        lake.write(hour_folder(PROJECT, HOUR) + tail_name(start // 1000 + number, f"r{number}", rows), tail)
+            tail.append(Row(event, start + number, SLOT))
+        records = records_of((rng.getrandbits(64), ROWS_OF_RECORD) for _ in range(rows // ROWS_OF_RECORD))
+        content = encode(table_of(tail), records)
+        lake.put(hour_folder(PROJECT, HOUR) + tail_name(SLOT, f"r{number}", content), content)
 
 
 def consolidate(folder: Path) -> dict[str, float]:
@@ -115,6 +120,7 @@ def consolidate(folder: Path) -> dict[str, float]:
     place = hour_folder(PROJECT, HOUR)
     files = lake.files(place)
     started, spent = time.perf_counter(), time.process_time()
+    signature_of(union(lake.records(place + name, size) for name, size in files.items()))
     merge = lake.merge(place, files)
     made = lake.write_hour(place, "0000000000001-bench", merge, lambda: None)
     seconds = time.perf_counter() - started

@@ -19,6 +19,7 @@ import botocore.client
 from tqdm import tqdm
 
 from chalicelib.compact import FOLD_SECONDS
+from chalicelib.domain.closing import Cover
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.deltas import Delta, Merged
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, part_of
@@ -26,6 +27,7 @@ from chalicelib.domain.folding import Folding
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollup_codec import decode, encode_document
 from chalicelib.domain.rollups import Rollups, RollupSpec, merge_all
+from chalicelib.domain.signatures import NOTHING
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, parse_ms
 from chalicelib.realtime import Observer
@@ -40,6 +42,7 @@ CONTRACTS = Contracts({"page_view": Contract("page_view", "1-0-0", "page_views",
 EVENTS_PER_HOUR = 2000
 DELTAS_PER_MINUTE = 200
 EVENTS_PER_DELTA = 30
+COVER = Cover(epoch=1)
 BASE_EVENTS = 45 * DELTAS_PER_MINUTE * EVENTS_PER_DELTA
 ROUNDS = 20
 DAYS = 366
@@ -112,7 +115,7 @@ def fill(live: RollupsTable, closed: ClosedTable) -> None:
     for number in tqdm(range(DAYS), desc="filling", unit="day", disable=None, leave=False):
         start = today - number * DAY_MS
         hours = [hour_of(start + n * HOUR_MS) for n in range(24) if start + n * HOUR_MS < NOW - NOW % HOUR_MS - HOUR_MS]
-        day, covers = hour_of(start)[:10], dict.fromkeys(hours, 0)
+        day, covers = hour_of(start)[:10], dict.fromkeys(hours, COVER)
         for (name, spec), rollup in parts.items():
             for facet in facets_of(spec):
                 part = part_of(rollup, facet)
@@ -122,7 +125,7 @@ def fill(live: RollupsTable, closed: ClosedTable) -> None:
                 if number and (number < DETAILED_DAYS or facet in YEARLY):
                     closed.put("demo", name, facet, DAY, Closed(day, covers, Rollups({WHOLE: part})))
                 for hour in hours if number < DETAILED_DAYS else ():
-                    closed.put("demo", name, facet, HOUR, one(hour, 0, part, 0))
+                    closed.put("demo", name, facet, HOUR, one(hour, COVER, part, 0))
     closed.note_day("demo", hour_of(today)[:10], "today")
     live.names("demo", {"page_view"}, CONTRACTS.by_type)
     put_live(live, rng)
@@ -136,18 +139,19 @@ def put_live(live: RollupsTable, rng: random.Random) -> None:
     for which in (last, hour):
         total = merge_all(decode(rollups(20_000, hour_ms, rng)) for _ in range(BASE_EVENTS // 20_000))
         # It names no delta: what is folded was merged so long ago that no reader looks for it.
-        live.fold("demo", [], Merged(base_name(which, 0), which, 0, "", seconds, total, {}, version=1))
+        live.fold("demo", [], Merged(base_name(which, 1, 0), which, 1, 0, "", seconds, NOTHING, total, {}, version=1))
     for minute in range(FOLD_SECONDS // 60 + 1):
         for share, start in enumerate(range(0, DELTAS_PER_MINUTE, MAX_MERGE)):
             at = f"{hour}:{37 + minute:02d}"
             merged = min(MAX_MERGE, DELTAS_PER_MINUTE - start)
             total = decode(rollups(merged * EVENTS_PER_DELTA, hour_ms, rng))
-            names = dict.fromkeys((f"{minute}-{share}-{n:030d}" for n in range(merged)), seconds)
-            item = Merged(merged_name(hour, 0, at, f"{share}"), hour, 0, at, seconds, total, names)
+            names = dict.fromkeys((f"0#{minute}-{share}-{n:030d}" for n in range(merged)), seconds)
+            item = Merged(merged_name(hour, 1, 0, at, f"{share}"), hour, 1, 0, at, seconds, NOTHING, total, names)
             live.fold("demo", [], replace(item, version=1))
     for number in range(2 * DELTAS_PER_MINUTE):
         body = rollups(EVENTS_PER_DELTA, hour_ms, rng)
-        live.put_delta(Delta("demo", hour, f"{number:032x}", number, seconds - number % 110, body))
+        written_at = seconds - number % 110
+        live.put_delta(Delta("demo", hour, 0, f"{number:032x}", 1, number, NOTHING, written_at, body))
 
 
 @dataclass
