@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -17,7 +17,7 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.query_requests import ROWS, QueryRequest
-from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms
+from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms, hour_of
 from chalicelib.finish import Finisher
 from chalicelib.query import GOING_ON
 from chalicelib.storage.erased_users import ErasedUsers
@@ -37,6 +37,7 @@ OVER = NINE + HOUR_MS + 11 * MINUTE_MS
 SQL = "SELECT event_id, to_iso8601(received_at) FROM events WHERE dt = '2026-11-21'"
 QUERY = QueryRequest(SQL, None, {}, ROWS, 1000)
 CONTRACTS = Contracts({})
+CLICK = {"event_type": "click", "user_id": "u"}
 SHARES = 8  # of the writes to die before, one test each
 
 
@@ -117,12 +118,7 @@ class World:
         self.ceiling |= {event_id for event_id, _ in events}
         batch = []
         for number, (event_id, minute) in enumerate(events):
-            event = {
-                "event_id": event_id,
-                "event_type": "click",
-                "user_id": user,
-                "occurred_at": NINE + minute * MINUTE_MS,
-            }
+            event = {**CLICK, "event_id": event_id, "user_id": user, "occurred_at": NINE + minute * MINUTE_MS}
             [chunk] = chunks_of(Message("demo", received_ms, [event]))
             batch.append(stream_record(chunk, first + number))
         Aggregator(CONTRACTS, self.rollups, self.lake.bucket).aggregate(batch, self.now_ms)
@@ -130,6 +126,17 @@ class World:
         self.floor |= {event_id for event_id, _ in events}
         if not self.at or self.at <= self.writes < self.at + self.watched:
             self.check()  # it is seen at once, wherever its file's name stands among the others
+
+    def archive_without_note(self, first: int, event_id: str) -> None:
+        """Bring an event whose archiver dies between its put and its note, for good."""
+        self.ceiling |= {event_id}
+        [chunk] = chunks_of(Message("demo", NINE, [{**CLICK, "event_id": event_id, "occurred_at": NINE}]))
+        record = stream_record(chunk, first)
+        Aggregator(CONTRACTS, self.rollups, self.lake.bucket).aggregate([record], self.now_ms)
+        self.at = self.writes + 2
+        with pytest.raises(Died):
+            self.archiver.archive([record])
+        self.at = 0
 
     def run(self) -> None:
         """The schedules, until a run is lived through."""
@@ -281,3 +288,106 @@ def test_killed_before_every_write_in_turn_nothing_is_lost_doubled_or_misread(se
         died = world.writes >= at
         at += SHARES
     assert at > 50
+
+
+@pytest.mark.parametrize("first", range(1, 5))
+def test_who_is_late_with_an_older_version_changes_nothing_for_readers(services: Services, first: int) -> None:
+    """Before each write of a consolidation in turn, another process consolidates: a late event more, a user less."""
+    for at in range(first, 20, 4):
+        world = World(services)
+        world.archive(100, [("a0", 10), ("a1", 11)], NINE + 40 * MINUTE_MS)
+        world.archive(200, [("gone0", 12)], NINE + 41 * MINUTE_MS, user="gone")
+        world.now_ms = OVER
+        begun = world.writes
+        came: list[int] = []
+
+        def another(world: World = world, at: int = at, begun: int = begun, came: list[int] = came) -> None:
+            if world.writes == begun + at - 1 and not came:
+                came.append(at)
+                writes, world.archiver = world.archiver, replace(world.archiver, hours=world.hours, lake=world.lake)
+                world.archive(50, [("late", 13)], NINE + 42 * MINUTE_MS)
+                world.archiver = writes
+                world.floor -= {"gone0"}
+                world.markers.put("demo", Marker(digest_of_user("demo", "gone"), world.now_ms, FOR_EVER_MS))
+                world.another.finish("demo", HOUR, world.now_ms, anew=True)
+                world.ceiling -= {"gone0"}
+            world.check()
+
+        world.between = another
+        world.run()
+        if not came:
+            break
+        world.settle()
+        assert {event_id for event_id, _ in world.seen()} == {"a0", "a1", "late"} == world.ceiling
+        assert len(world.lake.files(FOLDER)) == 1
+    assert at > 6
+
+
+@pytest.mark.parametrize("first", range(1, 5))
+def test_a_run_that_dies_at_a_settled_hour_leaves_nothing_that_a_query_takes_for_the_hours(
+    services: Services, first: int
+) -> None:
+    """A tail that nobody noted brought it there; half an hour later its files are old enough for any query."""
+    for at in range(first, 20, 4):
+        world = World(services)
+        world.archive(100, [("a0", 10), ("a1", 11)], NINE + 40 * MINUTE_MS)
+        world.now_ms = OVER
+        world.run()
+        world.settle()
+        world.archive_without_note(200, "b0")
+
+        world.at = world.writes + at
+        try:
+            world.finisher().finish("demo", HOUR, world.now_ms)
+            died = False
+        except Died:
+            died = True
+        world.at = 0
+        for _ in range(6):
+            world.check()
+            world.now_ms += 10 * MINUTE_MS
+        if not died:
+            break
+        world.settle()
+        world.check()
+    assert at > 6
+
+
+def test_a_tail_that_nobody_noted_is_seen_once_the_schedule_has_found_it(services: Services) -> None:
+    world = World(services)
+    world.archive(100, [("a0", 10)], NINE + 40 * MINUTE_MS)
+    world.now_ms = OVER
+    world.run()
+    world.archive_without_note(50, "b0")
+    assert [row[0] for row in world.seen()] == ["a0"]
+
+    world.run()
+
+    assert sorted(row[0] for row in world.seen()) == ["a0", "b0"]
+    world.floor |= {"b0"}
+    world.settle()
+    world.check()
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_with_more_open_hours_than_are_looked_into_no_replaced_version_is_read(services: Services, dirty: bool) -> None:
+    """As in the hour after an erasure of hundreds of hours."""
+    world = World(services)
+    world.archive(100, [("a0", 10)], NINE + 40 * MINUTE_MS)
+    world.archive(200, [("gone0", 12)], NINE + 41 * MINUTE_MS, user="gone")
+    world.now_ms = OVER
+    world.run()
+    world.erase("gone", "gone0")
+    for name in world.lake.files(FOLDER):
+        if name.startswith("tail-") and dirty:  # those that it took in are read with their copies left out
+            world.lake.delete(FOLDER + name)
+    assert len(world.lake.files(FOLDER)) == (2 if dirty else 4)
+    for number in range(201):
+        world.hours.note("demo", hour_of(NINE - (number + 1) * HOUR_MS))
+    if dirty:
+        world.hours.note("demo", HOUR)
+
+    world.check()
+
+    assert len(world.hours.unsettled("demo")) == 202
+    assert [row[0] for row in world.seen()] == ["a0"]
