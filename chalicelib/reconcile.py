@@ -33,7 +33,8 @@ AGREES, REPAIRED, DIFFERS, WAITS, NO_FILE = "agrees", "repaired", "differs", "wa
 REST_MS = 3 * HOUR_MS  # after a day's end its last hours are consolidated, and what differed was waited for
 MAX_NIGHTS = 7  # that were missed, and are made up for
 FUNCTION_SECONDS = 780  # of the function's 900: an hour that does not fit is the next run's
-BYTES_PER_SECOND = 1024 * 1024  # of Parquet folded, a careful guess
+FUNCTION_BYTES = 256 * 1024 * 1024  # of Parquet, which take some eight times as much of the function's 3 GB
+BYTES_PER_SECOND = 1024 * 1024  # of Parquet counted, a careful guess
 
 log = logging.getLogger(__name__)
 
@@ -170,20 +171,18 @@ class Reconciler:
 
     def _go_on(self, project: str, now: int, started: float) -> Iterator[Reconciled]:
         for hour in hours_due(self.history.closed.reconciled_upto(project), now):
-            seconds = self._seconds(project, hour)
-            if self.clock() - started + min(seconds, FUNCTION_SECONDS) > FUNCTION_SECONDS:
+            size_bytes = sum(self.lake.files(hour_folder(project, hour)).values())
+            seconds = min(size_bytes, FUNCTION_BYTES) / BYTES_PER_SECOND
+            if self.clock() - started + seconds > FUNCTION_SECONDS:
                 log.info("time is up", extra={"project": project, "hour": hour})
                 return
-            if seconds > FUNCTION_SECONDS:
+            if size_bytes > FUNCTION_BYTES:
                 log.warning("hour too large for the function", extra={"project": project, "hour": hour})
             else:
                 yield self.hour(project, hour, now, repair=True)
             if hour.endswith("T23"):
                 yield self.day(project, hour[:10], now, repair=True)
             self.history.closed.mark_reconciled(project, hour)
-
-    def _seconds(self, project: str, hour: str) -> float:
-        return sum(self.lake.files(hour_folder(project, hour)).values()) / BYTES_PER_SECOND
 
     def _compare(self, state: Hour, keys: Iterable[str]) -> Compared:
         """Compare what readers are shown of an hour with its files, of which `state` says that they hold all."""
