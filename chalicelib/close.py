@@ -21,7 +21,7 @@ from chalicelib.domain.folding import Folding
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.partitions import hour_folder, slot_of_tail
 from chalicelib.domain.rollup_codec import decode, encode_document
-from chalicelib.domain.rollups import Rollup, Rollups, RollupSpec, merge_all
+from chalicelib.domain.rollups import OTHER, Rollup, Rollups, RollupSpec, merge_all
 from chalicelib.domain.signatures import NOTHING, Signature, is_forgotten, slot_end
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import DAY_MS, hour_start_ms
@@ -197,7 +197,7 @@ class Closer:
         project, hour = before.project, before.hour
         whole = {**truth, ALL_TYPES: all_types(truth)}
         covered_types = {*live.types, ALL_TYPES}
-        again = self.rollups.event_types(project) if before.frozen else ()  # an earlier closing may have written these
+        again = [*self.rollups.event_types(project), OTHER] if before.frozen else []  # may be of an earlier closing
         grains = {facet: DAY if facet == COUNTS else HOUR for name in whole for facet in self._facets(name)}
         names: list[Name] = []
         for name in {*whole, *live.types, *again}:

@@ -204,8 +204,10 @@ class Reconciler:
                 drift.append(Drift(hour, event_type, facet, number, before, now))
             if cover is None and not counted.is_empty(event_type, facet):
                 drift.append(Drift(hour, event_type, facet, "items", 0, 1))  # live ones tell its numbers, if any
-            if cover is not None and cover != state.cover:
+            if cover is not None and cover.epoch != state.epoch:
                 drift.append(Drift(hour, event_type, facet, "epoch", cover.epoch, state.epoch))
+            elif cover is not None and cover.upto != state.upto:
+                drift.append(Drift(hour, event_type, facet, "slots", cover.upto, state.upto))
         epoch = max((cover.epoch for cover in shown.covers.values()), default=0)
         return Compared(counted.events, drift, epoch, self._moves(state, epoch))
 

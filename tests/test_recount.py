@@ -9,6 +9,7 @@ import pytest
 from chalicelib.close import Closer
 from chalicelib.consolidate import Consolidator
 from chalicelib.domain.contracts import Contract, Contracts
+from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
 from chalicelib.domain.partitions import hour_folder, import_tail_name
 from chalicelib.domain.rollups import OTHER, Cell, Rollup, Rollups, RollupSpec
 from chalicelib.domain.time_windows import parse_ms
@@ -283,6 +284,27 @@ def test_a_file_that_has_an_event_twice_is_told_and_put_right(world: World, monk
     assert world.reconcile(repair=True).state == REPAIRED
     assert world.reconcile().drift == []
     assert key.startswith(folder)
+
+
+def test_types_that_are_too_many_are_compared_together_also_once_their_users_are_erased(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("storage.rollups_table", "reconcile"):
+        monkeypatch.setattr(f"chalicelib.{module}.MAX_MADE_UP_TYPES", 2)
+    world.put(*({**event, "event_type": f"made up {number}"} for number, event in enumerate(views(["/"] * 6))))
+    world.close()
+    assert world.reconcile().state == AGREES
+    assert world.stores.closed.get("shop", OTHER, "u", "h", HOUR) is not None
+
+    for number in range(6):
+        marker = Marker(digest_of_user("shop", f"u{number}"), NIGHT * 1000, FOR_EVER_MS)
+        world.stores.erased.put("shop", marker)
+    world.finisher.finish("shop", HOUR, NIGHT * 1000, anew=True)
+
+    kept = world.stores.closed.get("shop", OTHER, "u", "h", HOUR)
+    assert kept is not None
+    assert kept.rollups[""].users.estimate() == 0
+    assert world.reconcile() == Reconciled("shop", HOUR, AGREES, 0, [])
 
 
 def test_bots_are_counted_by_nobody(world: World) -> None:
