@@ -197,10 +197,12 @@ class Closer:
         project, hour = before.project, before.hour
         whole = {**truth, ALL_TYPES: all_types(truth)}
         covered_types = {*live.types, ALL_TYPES}
-        again = [*self.rollups.event_types(project), OTHER] if before.frozen else []  # may be of an earlier closing
+        again: list[str] = []  # types that an earlier closing may have written
+        if before.frozen:
+            again = [*self.rollups.event_types(project), OTHER]
         grains = {facet: DAY if facet == COUNTS else HOUR for name in whole for facet in self._facets(name)}
         names: list[Name] = []
-        for name in {*whole, *live.types, *again}:
+        for name in sorted({*whole, *live.types, *again}):
             for facet in self._facets(name):
                 grain = grains.setdefault(facet, DAY if facet == COUNTS else HOUR)
                 names.append((name, facet, grain, hour[:10] if grain == DAY else hour))
