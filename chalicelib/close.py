@@ -202,10 +202,10 @@ class Closer:
             again = [*self.rollups.event_types(project), OTHER]
         grains = {facet: DAY if facet == COUNTS else HOUR for name in whole for facet in self._facets(name)}
         names: list[Name] = []
-        for name in sorted({*whole, *live.types, *again}):
-            for facet in self._facets(name):
+        for each in sorted({*whole, *live.types, *again}):
+            for facet in self._facets(each):
                 grain = grains.setdefault(facet, DAY if facet == COUNTS else HOUR)
-                names.append((name, facet, grain, hour[:10] if grain == DAY else hour))
+                names.append((each, facet, grain, hour[:10] if grain == DAY else hour))
         there = dict(self.closed.get_many(project, names))
         for name in names:
             event_type, facet, grain, start = name
