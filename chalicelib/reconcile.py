@@ -9,7 +9,7 @@ hour, and the next run, an hour later, goes on from there.
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from chalicelib import metrics
@@ -27,7 +27,6 @@ from chalicelib.storage.history import Facet, History, total_of
 from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import Lake
-from chalicelib.storage.rollups_table import MAX_MADE_UP_TYPES
 
 AGREES, REPAIRED, DIFFERS, WAITS, NO_FILE = "agrees", "repaired", "differs", "waits", "no file"
 REST_MS = 3 * HOUR_MS  # after a day's end its last hours are consolidated, and what differed was waited for
@@ -187,8 +186,12 @@ class Reconciler:
     def _compare(self, state: Hour, keys: Iterable[str]) -> Compared:
         """Compare what readers are shown of an hour with its files, of which `state` says that they hold all."""
         project, hour = state.project, state.hour
-        known = set(self.history.rollups.event_types(project))
-        counted = recount(self.lake, list(keys), self._spec, self._name_of(known))
+        known = {*self.history.rollups.event_types(project), *self.contracts.by_type}
+
+        def name_of(event_type: str) -> str:
+            return event_type if event_type in known else OTHER  # which closing had no place for
+
+        counted = recount(self.lake, list(keys), self._spec, name_of)
         types = {*known, *counted.of_type, ALL_TYPES, OTHER}
         wanted = [(name, facet) for name in sorted(types) for facet in facets_of(self._spec(name))]
         shown = self.history.facets(project, wanted, [hour])
@@ -221,16 +224,6 @@ class Reconciler:
                     return True
         now = self.hours.get(state.project, state.hour)
         return (now.changes, now.done, now.epoch) != (state.changes, state.done, state.epoch)
-
-    def _name_of(self, known: Collection[str]) -> Callable[[str], str]:
-        """Under which name a type is counted that is not among those that are known."""
-        made_up = sum(name not in self.contracts.by_type for name in known)
-
-        def name_of(event_type: str) -> str:
-            is_told = event_type in known or event_type in self.contracts.by_type or made_up < MAX_MADE_UP_TYPES
-            return event_type if is_told else OTHER
-
-        return name_of
 
     def _compare_day(self, project: str, day: str) -> Iterator[Drift]:
         closed = self.history.closed
