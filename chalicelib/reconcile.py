@@ -186,13 +186,14 @@ class Reconciler:
     def _compare(self, state: Hour, keys: Iterable[str]) -> Compared:
         """Compare what readers are shown of an hour with its files, of which `state` says that they hold all."""
         project, hour = state.project, state.hour
-        known = {*self.history.rollups.event_types(project), *self.contracts.by_type}
+        sent = set(self.history.rollups.event_types(project))
 
         def name_of(event_type: str) -> str:
-            return event_type if event_type in known else OTHER  # which closing had no place for
+            known = event_type in sent or event_type in self.contracts.by_type
+            return event_type if known else OTHER  # as closing has no place for it
 
         counted = recount(self.lake, list(keys), self._spec, name_of)
-        types = {*known, *counted.of_type, ALL_TYPES, OTHER}
+        types = {*sent, *counted.of_type, ALL_TYPES, OTHER}
         wanted = [(name, facet) for name in sorted(types) for facet in facets_of(self._spec(name))]
         shown = self.history.facets(project, wanted, [hour])
         drift: list[Drift] = []
