@@ -20,7 +20,7 @@ from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, face
 from chalicelib.domain.hour_fold import HourFold
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.partitions import hour_folder, slot_of_tail
-from chalicelib.domain.rollups import Rollup, Rollups, RollupSpec, merge_all
+from chalicelib.domain.rollups import OTHER, Rollup, Rollups, RollupSpec, merge_all
 from chalicelib.domain.signatures import NOTHING, Signature, is_forgotten, slot_end
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import DAY_MS, hour_start_ms
@@ -203,7 +203,8 @@ class Closer:
         project, hour = before.project, before.hour
         whole = {**truth, ALL_TYPES: all_types(truth)}
         covered_types = {*live.types, ALL_TYPES} if live.types else live.types
-        again = self.rollups.event_types(project) if before.frozen else ()  # an earlier closing may have written these
+        # An earlier closing may have written these; types that it had no place for are counted as others.
+        again = (*self.rollups.event_types(project), OTHER) if before.frozen else ()
         names: list[Name] = [
             (name, facet, DAY, hour[:10]) if facet == COUNTS else (name, facet, HOUR, hour)
             for name in sorted({*whole, *live.types, *again})

@@ -5,6 +5,7 @@ whatever the number of values; nothing goes by way of domain/folding, the mergin
 are definitions only: which bucket a number is in, and the hash that stands for a user.
 """
 
+import math
 import sys
 from bisect import bisect_left
 from collections import defaultdict
@@ -31,7 +32,7 @@ SKETCH_ERROR = 6 * UNIQUES_STANDARD_ERROR  # one estimate in 500 million is furt
 FEWEST_BUCKETS = 128  # an item never keeps less of a measure; where it has as many, low values may be counted together
 FEWEST_VALUES = 10  # of a dimension, if an item keeps any
 MAX_TOLD = 100  # values of a dimension that are left out, told by name
-SCALE = 2.0**-64  # summands are made so much smaller, exactly, so that no sum is beyond the largest float on the way
+SCALE = 2.0**-64  # where a sum is beyond the largest float on the way, its summands are made so much smaller
 COLUMNS = ["event_type", "user_id", "anonymous_id", "occurred_at", "properties", "enrichment"]
 TYPE, MINUTE, USER = "type", "minute", "user"  # columns of what is counted, beside dimensions and measures
 ALL_ROWS = pa.schema([(TYPE, pa.string()), (MINUTE, pa.int8()), (USER, pa.int64())])
@@ -246,10 +247,10 @@ def _users_by(table: pa.Table, keys: Iterable[str]) -> dict[str, Hashes]:
 def _measures_by(table: pa.Table, name: str, *, with_buckets: bool) -> dict[str, Measure]:
     some = _that_have(table, _measure(name)).select(["key", _measure(name)]).rename_columns(["key", "value"])
     some = some.append_column("small", pc.multiply(some.column("value"), SCALE))
-    grouped = some.group_by("key").aggregate([("value", "count"), ("small", "sum"), ("value", "min"), ("value", "max")])
+    wanted = [("value", "count"), ("value", "sum"), ("small", "sum"), ("value", "min"), ("value", "max")]
     found = {
-        row["key"]: Measure(row["value_count"], _large(row["small_sum"]), row["value_min"], row["value_max"])
-        for row in grouped.to_pylist()
+        row["key"]: Measure(row["value_count"], _sum(row), row["value_min"], row["value_max"])
+        for row in some.group_by("key").aggregate(wanted).to_pylist()
     }
     if with_buckets:
         values = some.column("value").combine_chunks().dictionary_encode()
@@ -260,9 +261,11 @@ def _measures_by(table: pa.Table, name: str, *, with_buckets: bool) -> dict[str,
     return found
 
 
-def _large(small: float) -> float:
+def _sum(row: Mapping[str, float]) -> float:
     """A sum as it is kept: the largest float stands for what is beyond it."""
-    return max(-sys.float_info.max, min(sys.float_info.max, small / SCALE))
+    if math.isfinite(row["value_sum"]):
+        return row["value_sum"]
+    return max(-sys.float_info.max, min(sys.float_info.max, row["small_sum"] / SCALE))
 
 
 # Comparison

@@ -4,12 +4,14 @@
   python -m ops rearchive --stage prod --project shop --from 2026-11-20 --to 2026-11-21
 
 For when `archive` has lost a batch for good: the alarms `events-drift` and `hours-not-rearchived` tell, and
-`ops reconcile`. It looks through the whole hot store for each hour, here, with the memory and the network of this
-machine, and may be stopped and run again: what is there already is left.
+`ops reconcile`. It looks through the whole hot store, once for all hours and again for each that lacks something, with
+the memory and the network of this machine, and may be stopped and run again: what is there already is left. What was
+missing for less than 26 hours is in the lake then, and counts live until its hour is closed.
 """
 
 import argparse
 import time
+from collections import Counter
 from typing import Any
 
 from tqdm import tqdm
@@ -32,22 +34,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Count, or put back and close the hours."""
     known_project(access_table(arguments.stage), arguments.project)
-    hours, rows = Hours(arguments.stage), []
-    for hour in tqdm(hours_of(arguments), unit=" hours", desc="looked through", disable=None):
-        rows += _one(hours, arguments.project, hour, dry_run=arguments.dry_run)
+    hours, project, missing = Hours(arguments.stage), arguments.project, Counter[str]()
+    for hour, events in hours.rearchiver.missing(project, hours_of(arguments), _now_ms()):
+        missing[hour] += len(events)
+    rows: list[dict[str, Any]] = []
+    for hour, count in tqdm(sorted(missing.items()), unit=" hours", desc="done", disable=None):
+        if arguments.dry_run:
+            rows.append({"hour": hour, "missing": count})
+        else:
+            rows.append({"hour": hour, "archived": count, "closed": "yes" if _one(hours, project, hour) else "not yet"})
     show(arguments, rows)
     return 0
 
 
-def _one(hours: Hours, project: str, hour: str, *, dry_run: bool) -> list[dict[str, Any]]:
-    if dry_run:
-        missing = sum(len(rows) for rows in hours.rearchiver.missing(project, hour, None))
-        return [{"hour": hour, "missing": missing}] if missing else []
-    now_ms = int(time.time() * 1000)
+def _one(hours: Hours, project: str, hour: str) -> bool:
+    """Put back what the hour lacks, and close it; whether it is closed."""
     try:
-        waiting = hours.finisher.finish(project, hour, now_ms).closing.waiting
-        found = hours.rearchiver.put_back(project, hour, waiting, now_ms)
-        closed = not found or hours.finisher.finish(project, hour, int(time.time() * 1000)).closed
+        # Which slot it waits for, if any. Closing puts back by itself what has been missing for long.
+        waiting = hours.finisher.finish(project, hour, _now_ms()).closing.waiting
+        hours.rearchiver.put_back(project, hour, waiting, _now_ms())
+        return hours.finisher.finish(project, hour, _now_ms()).closed
     except Overtaken as error:
         raise OperatorError(str(error)) from error
-    return [{"hour": hour, "archived": found, "closed": "yes" if closed else "not yet"}] if found else []
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

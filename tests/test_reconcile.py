@@ -277,6 +277,47 @@ def test_an_item_that_claims_epochs_yet_to_come_is_put_right(world: World) -> No
     assert world.hour() == Reconciled("shop", HOUR, AGREES, 9, [])
 
 
+def test_an_item_that_claims_more_than_its_hour_has_closed_is_told_before_it_hides_what_comes_late(
+    world: World,
+) -> None:
+    client, key = world.stores.rollups.client, {"pk": {"S": "shop#sale#2026"}, "sk": {"S": f"u#h#{HOUR}"}}
+    item = client.get_item(TableName="rollups", Key=key)["Item"]
+    cover, _ = item["covers"]["M"][HOUR]["S"].split(":")
+    client.put_item(TableName="rollups", Item={**item, "covers": {"M": {HOUR: {"S": f"{cover}:999999"}}}})
+
+    done = world.hour()
+
+    assert [(d.event_type, d.facet, d.number) for d in done.drift] == [("sale", "u", "slots")]
+    assert (done.state, world.hour().state) == (REPAIRED, AGREES)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_what_is_counted_and_on_its_way_to_the_lake_is_no_drift(world: World, merged: bool) -> None:
+    world.receive(a_sale(20), archived=False)
+    if merged:
+        Compactor(world.stores.rollups, world.hours).compact(world.now + 120)
+    before = world.stores.objects()
+
+    assert world.hour() == Reconciled("shop", HOUR, WAITS)
+    assert world.run() == 24
+    assert world.stores.objects() == before
+
+
+def test_forced_the_file_is_followed_where_live_numbers_were_lost_and_not_where_the_lake_lacks_them(
+    world: World,
+) -> None:
+    world.receive(a_sale(20), archived=False)
+    world.receive(a_sale(80), aggregated=False)
+    Compactor(world.stores.rollups, world.hours).compact(world.now + 120)
+    before = world.counts()
+
+    assert world.hour(force=True, dirty_too=True).state == WAITS  # for what `archive` lost, which is counted
+    assert world.hour("2026-11-20T10", force=True, dirty_too=True).state == REPAIRED  # what `aggregate` lost
+
+    sales, users = before
+    assert world.counts() == [sales + 1, users]
+
+
 def test_a_day_that_is_not_the_sum_of_its_hours_is_put_together_again(world: World) -> None:
     right = world.answers()
     world.change("sale", f"u#d#{DAY}", no_users)

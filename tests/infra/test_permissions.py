@@ -538,7 +538,7 @@ def run_close(recorder: Recorder) -> None:
         assert handlers.close(THE_HOUR, None) == {"closed": 1, "waiting": 0}
     one_tail_more()
     event = StoredEvent(event_id="e4", event_type="click", occurred_at=parse_ms(f"{HOUR}:10:00Z"), user_id="u")
-    wiring.events_table().write(chunks_of(Message("shop", now_ms(), [event])))
+    wiring.events_table().write(chunks_of(Message("shop", now_ms() - HOUR_MS, [event])))
     with recorder.function():
         found = handlers.close(THE_HOUR, None)
         assert found == {"closed": 0, "waiting": 1}  # for what the hot store has
