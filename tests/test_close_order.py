@@ -63,6 +63,10 @@ def freezes(name: str, arguments: dict[str, Any]) -> bool:
     return name == "update_item" and arguments["UpdateExpression"].startswith("SET frozen")
 
 
+def writes(name: str, _: dict[str, Any]) -> bool:
+    return name == "put_item"
+
+
 def marks(name: str, arguments: dict[str, Any]) -> bool:
     return name == "update_item" and arguments["UpdateExpression"].startswith("SET epoch")
 
@@ -193,7 +197,7 @@ def test_what_comes_while_an_hour_is_written_keeps_it_dirty(world: World) -> Non
     world.receive(an_event(1))
     world.compact()
 
-    client = Interrupted(world.stores.rollups.client, marks, before=lambda: world.receive(an_event(2)))
+    client = Interrupted(world.stores.rollups.client, writes, before=lambda: world.receive(an_event(2)))
     World(world.stores, client).close()
 
     assert world.stores.hours.get("demo", HOUR).is_dirty
@@ -262,3 +266,31 @@ def test_a_run_that_dies_with_sessions_half_counted_leaves_the_hour_dirty(
         world.close(OVER + 1)
 
     assert world.stores.hours.get("demo", HOUR).is_dirty
+
+
+def test_what_is_settled_is_told_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is kept to compare a settled slot with: compared again, it would differ, and alarm, each time."""
+    world.receive(an_event(1))
+    world.receive(an_event(2), archived=False)
+    world.compact()
+    late = (slot_end(world.slot()) + RETENTION_SECONDS + MARGIN_SECONDS) * 1000
+    assert world.close(late).closed
+    world.receive(an_event(3), at=late)
+    world.compact(late + HOUR_MS)
+
+    with caplog.at_level("INFO"):
+        assert world.close(late + HOUR_MS).closed
+
+    assert [record for record in caplog.records if hasattr(record, "EventsDrift")] == []
+
+
+def test_a_day_s_note_stays_when_a_newer_one_came_while_it_was_put_together(world: World) -> None:
+    closed, day = world.stores.closed, HOUR[:10]
+    closed.note_day("demo", day, "first")
+    [token] = closed.noted_days("demo").values()
+    closed.note_day("demo", day, "second")
+
+    assert not closed.forget_day("demo", day, token)
+
+    assert closed.noted_days("demo") == {day: "second"}
+    assert closed.forget_day("demo", day, "second")

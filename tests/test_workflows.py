@@ -1,5 +1,6 @@
 """The state machines are started by name: what comes twice starts one execution."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from chalicelib.storage.workflows import Workflow
@@ -12,11 +13,9 @@ class ExecutionAlreadyExists(Exception):
 class Machines:
     """Step Functions, as far as starting goes."""
 
-    class exceptions:  # noqa: N801 - as boto3 names it
-        ExecutionAlreadyExists = ExecutionAlreadyExists
-
     def __init__(self) -> None:
         self.started: dict[str, str] = {}
+        self.exceptions = SimpleNamespace(ExecutionAlreadyExists=ExecutionAlreadyExists)
 
     def start_execution(self, **words: Any) -> None:
         if words["name"] in self.started:

@@ -41,8 +41,9 @@ class Mutant:
 
 def catalogue() -> list[Mutant]:
     """Return every mutant, in the order of the files."""
-    found = []
-    for path in sorted(HERE.glob("*.toml")):
-        for words in tomllib.loads(path.read_text())["mutant"]:
-            found.append(Mutant(**{**words, "caught_by": tuple(words.get("caught_by", ()))}))
-    return found
+    files = (tomllib.loads(path.read_text()) for path in sorted(HERE.glob("*.toml")))
+    return [
+        Mutant(**{**words, "caught_by": tuple(words.get("caught_by", ()))})
+        for file in files
+        for words in file["mutant"]
+    ]
