@@ -63,10 +63,6 @@ def freezes(name: str, arguments: dict[str, Any]) -> bool:
     return name == "update_item" and arguments["UpdateExpression"].startswith("SET frozen")
 
 
-def writes(name: str, _: dict[str, Any]) -> bool:
-    return name == "put_item"
-
-
 def marks(name: str, arguments: dict[str, Any]) -> bool:
     return name == "update_item" and arguments["UpdateExpression"].startswith("SET epoch")
 
@@ -197,7 +193,7 @@ def test_what_comes_while_an_hour_is_written_keeps_it_dirty(world: World) -> Non
     world.receive(an_event(1))
     world.compact()
 
-    client = Interrupted(world.stores.rollups.client, writes, before=lambda: world.receive(an_event(2)))
+    client = Interrupted(world.stores.rollups.client, freezes, after=lambda: world.receive(an_event(2)))
     World(world.stores, client).close()
 
     assert world.stores.hours.get("demo", HOUR).is_dirty
@@ -294,3 +290,14 @@ def test_a_day_s_note_stays_when_a_newer_one_came_while_it_was_put_together(worl
 
     assert closed.noted_days("demo") == {day: "second"}
     assert closed.forget_day("demo", day, "second")
+
+
+def test_deltas_of_several_slots_are_merged_apart(world: World) -> None:
+    """Though they were written in the same minute: each slot is compared, and covered, by itself."""
+    world.receive(an_event(1))
+    world.receive(an_event(2), at=LATE)
+
+    world.compact(LATE)
+
+    items = world.stores.rollups.read_merged("demo", HOUR, HOUR)
+    assert [(item.slot, item.signature.rows) for item in items] == [(world.slot(), 1), (world.slot(LATE), 1)]
