@@ -222,8 +222,12 @@ def test_records_are_forgotten_with_the_stream_and_signatures_are_not(world: Wor
 
     second = world.consolidate()
 
+    signed = {SLOT: Signature(1, hash_of("r1")), late: Signature(1, hash_of("r2"))}
     assert records.read("demo", HOUR, second.version).keys() == {late}
-    assert world.manifest.signatures == {SLOT: Signature(1, hash_of("r1")), late: Signature(1, hash_of("r2"))}
+    assert world.manifest.signatures == signed
+    world.tail(3, "c")
+    world.consolidate()
+    assert world.manifest.signatures == signed
 
 
 def test_rows_of_erased_users_are_in_no_version_from_then_on_and_what_is_signed_stays(world: World) -> None:
