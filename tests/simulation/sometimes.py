@@ -40,6 +40,7 @@ MUST = (
     "a batch sent again in other company",
     "a user erased",
     "a file imported",
+    "an event of the bus",
     "the gateway ended a connection",
     "a socket that broke",
     "a socket that hangs",
