@@ -31,7 +31,7 @@ OFTEN = 6  # looks half an hour apart, and then …
 LATER = 3 * 3600.0  # … so long
 RARELY = 30  # minutes between two firings of what else runs every few
 LOOKS = (8 * 60.0, 50 * 60.0)  # within an hour, once nothing goes wrong any more
-FULL_SQL = 0.02  # of histories write out what they ask Athena, and have it run by an SQL engine
+FULL_SQL = 0.005  # of histories write out what they ask Athena, and have it run by an SQL engine
 
 
 @dataclass

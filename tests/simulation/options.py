@@ -81,7 +81,7 @@ def draw(seed: int) -> Options:
         erasures=rnd.choice((0, 0, 0, 1)),
         imports=rnd.choice((0, 0, 0, 0, 1)),
         shards=rnd.choice((1, 1, 2, 4)),
-        reconciles=rnd.random() < 0.2,
+        reconciles=rnd.random() < 0.06,
         thin=rnd.choice((1, 2, 5)),
         bounds=limits.draw(random.Random(f"{seed} limits")),
         bus=rnd.choice((0, 0, 0, 2)),
