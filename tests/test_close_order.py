@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from chalicelib.close import CLEAN_MS, KEPT_MS
+from chalicelib.domain.closing import NOTHING_COVERED
 from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
+from chalicelib.domain.rollups import Rollup
 from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS, slot_end
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS
 from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.closed_table import HOUR as BY_HOUR
+from chalicelib.storage.closed_table import Conflict, one
 from tests.mortal import Died
 from tests.stores import Stores, empty_stores
 from tests.test_close import HOUR, NINE, OVER, World, an_event
@@ -301,3 +304,40 @@ def test_deltas_of_several_slots_are_merged_apart(world: World) -> None:
 
     items = world.stores.rollups.read_merged("demo", HOUR, HOUR)
     assert [(item.slot, item.signature.rows) for item in items] == [(world.slot(), 1), (world.slot(LATE), 1)]
+
+
+def test_who_was_overtaken_marks_nothing(world: World) -> None:
+    hours = world.stores.hours
+    world.receive(an_event(1))
+    before = hours.get("demo", HOUR)
+    assert hours.freeze(before)
+    assert hours.freeze(hours.get("demo", HOUR))
+    after = hours.get("demo", HOUR)
+
+    assert not hours.mark(before, replace(before, epoch=before.frozen + 1, done=before.changes), OVER)
+
+    assert hours.get("demo", HOUR) == after
+
+
+def test_a_closing_that_is_late_writes_no_item_over_a_later_one(world: World) -> None:
+    """An erasure came, and ended, between its freezing and its first item."""
+    world.receive(an_event(4), an_event(5))
+    world.compact()
+
+    client = Interrupted(world.stores.rollups.client, freezes, after=lambda: world.erase("u4"))
+    assert not World(world.stores, client).close().closed
+
+    assert (world.total(), world.total(metric="click")) == (1, 0)
+    assert world.total(metric="click", agg="users", interval="day") == 0
+
+
+def test_a_closed_item_is_written_over_the_version_that_was_read_alone(world: World) -> None:
+    closed = world.stores.closed
+    closed.put("demo", "click", "u", BY_HOUR, one(HOUR, NOTHING_COVERED, Rollup(), 0))
+    [read] = closed.read("demo", "click", "u", BY_HOUR, HOUR, HOUR)
+    closed.put("demo", "click", "u", BY_HOUR, read)
+
+    with pytest.raises(Conflict):
+        closed.put("demo", "click", "u", BY_HOUR, read)
+    with pytest.raises(Conflict):
+        closed.put("demo", "click", "u", BY_HOUR, replace(read, version=0))
