@@ -341,3 +341,19 @@ def test_a_closed_item_is_written_over_the_version_that_was_read_alone(world: Wo
         closed.put("demo", "click", "u", BY_HOUR, read)
     with pytest.raises(Conflict):
         closed.put("demo", "click", "u", BY_HOUR, replace(read, version=0))
+
+
+def test_a_day_that_lacks_an_hour_is_told_by_its_hours(world: World) -> None:
+    """Its item holds what was closed of the hour before, which the hour's own item holds as well."""
+    question = {"metric": "page_views", "agg": "p50", "measure": "load_ms", "interval": "day"}
+    world.receive(*map(an_event, (1, 2, 3)))
+    world.compact()
+    assert world.close(OVER + DAY_MS).closed
+    world.receive(*map(an_event, (9, 10, 11, 13, 14)))
+    world.compact()
+    live = world.total(**question)
+    version = world.finisher.consolidator.consolidate("demo", HOUR, OVER + DAY_MS).version
+
+    assert world.closer.close("demo", HOUR, version, OVER + DAY_MS).closed
+
+    assert world.total(**question) == live > 8
