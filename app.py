@@ -166,7 +166,7 @@ def raw_body() -> bytes:
     """The request's body as it was sent; raises UnsupportedMediaType."""
     bodies.media_type_of(request().headers)
     body = request().raw_body
-    return body.encode() if isinstance(body, str) else body
+    return body.encode(errors="replace") if isinstance(body, str) else body
 
 
 def project(scope: Scope) -> Project:

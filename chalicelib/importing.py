@@ -46,6 +46,7 @@ from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.lake import Lake, Row
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.pins_table import PinsTable
 from chalicelib.storage.raw_files import RawFile
 
 QUARANTINED_AT_ONCE = 1000  # rejected rows of one quarantine file
@@ -68,6 +69,7 @@ class Importer:
     store_days: Callable[[Import, Sequence[str], str, str, int, int], Stored]  # files, first, last, number, now
     notices: Notices
     erased: ErasedUsers
+    pins: PinsTable | None = None  # without it, times that lie ahead are as this import was received
 
     def validate(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """Read the file through, and put its rows in parts: `{rows, parts: [number, …], digest}`.
@@ -82,16 +84,15 @@ class Importer:
         mapping = self._mapping(one)
         file = RawFile(lambda: self.bucket.open(one.key, size_bytes), one.file, mapping)
         rows, part = 0, 0
-        for share in _parts(map(_staged, file.rows())):
+        for count, lines in _parts(map(_staged, file.rows())):
             part += 1
-            if (rows + len(share)) > MAX_ROWS or part > MAX_PARTS:
+            if rows + count > MAX_ROWS or part > MAX_PARTS:
                 raise ImportRefused(
                     f"{one.file} has over {MAX_ROWS:,} rows, or {MAX_PARTS:,} parts of {PART_HELD_BYTES:,} bytes of "
                     "memory, which is the limit; cut it up"
                 )
-            lines = [orjson.dumps(rows + 1), *share]
-            self.bucket.put(one.rows_key(part), isal_zlib.compress(b"\n".join(lines), 1, GZIP))
-            rows += len(share)
+            self.bucket.put(one.rows_key(part), isal_zlib.compress(b"%d" % (rows + 1) + lines, 1, GZIP))
+            rows += count
         if not rows:
             raise ImportRefused(f"{one.file} has no row")
         self._size(one)
@@ -116,6 +117,8 @@ class Importer:
             raw = [self._raw(row, mapping, task["digest"], first_row + rows + n) for n, row in enumerate(share)]
             admission = self._admit(raw, project, one)
             left = self.erased.kept(one.project, admission.events)
+            if self.pins:
+                self.pins.settle(one.project, left, one.started_ms)
             erased += len(admission.events) - len(left)
             for event in left:
                 if event["event_id"] in ids:
@@ -287,19 +290,20 @@ def _row(line: bytes) -> Any:
     return Unreadable(row, *unreadable) if unreadable else row
 
 
-def _parts(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """As many rows at a time as one task holds as Python objects."""
-    part: list[bytes] = []
+def _parts(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """As many rows at a time as one task holds as Python objects: how many, and their lines, each behind its break."""
+    part, count = bytearray(), 0
     left_bytes = PART_HELD_BYTES
     for line in lines:
         line_bytes = values.held_bytes(values.most_in(line, 0), len(line))
-        if part and (len(part) == PART_ROWS or line_bytes > left_bytes):
-            yield part
-            part, left_bytes = [], PART_HELD_BYTES
-        part.append(line)
+        if count and (count == PART_ROWS or line_bytes > left_bytes):
+            yield count, bytes(part)
+            part, count, left_bytes = bytearray(), 0, PART_HELD_BYTES
+        part += b"\n" + line
+        count += 1
         left_bytes -= line_bytes
-    if part:
-        yield part
+    if count:
+        yield count, bytes(part)
 
 
 def _files(records: Iterable[Record]) -> Iterator[list[Record]]:

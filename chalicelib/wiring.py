@@ -48,6 +48,7 @@ from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.pins_table import PinsTable
 from chalicelib.storage.queries_table import QueriesTable
 from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.quota_table import QuotaTable
@@ -145,6 +146,11 @@ def events_table() -> EventsTable:
 @cache
 def users_table() -> UsersTable:
     return UsersTable(client("dynamodb"), settings().events_table)
+
+
+@cache
+def pins_table() -> PinsTable:
+    return PinsTable(client("dynamodb"), settings().events_table)
 
 
 @cache
@@ -248,7 +254,9 @@ def replayer() -> Replayer:
 
 @cache
 def processor() -> Processor:
-    return Processor(events_table(), users_table(), data_bucket(), erased_users(), ledger_table())
+    return Processor(
+        events_table(), users_table(), data_bucket(), erased_users(), ledger_table(), stage=settings().stage
+    )
 
 
 @cache

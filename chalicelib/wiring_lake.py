@@ -46,6 +46,7 @@ from chalicelib.wiring import (
     new_event_id,
     notices,
     now_ms,
+    pins_table,
     queries_table,
     rollups_table,
     settings,
@@ -142,6 +143,7 @@ def importer() -> Importer:
         backfiller.store,
         notices(),
         erased_users(),
+        pins_table(),
     )
 
 

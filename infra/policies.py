@@ -157,7 +157,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow(["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], queue),
             allow(reading_kinesis, buffer_stream),
             allow("kinesis:ListStreams", "*"),
-            allow(["dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem"], events),
+            allow(["dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem"], events),
             known_erased,
             with_keys(allow("dynamodb:PutItem", rollups), "*#ledger"),
             allow("s3:PutObject", f"{data}/quarantine/unreadable/*"),
@@ -247,6 +247,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "import_transform": [
             control_items("dynamodb:GetItem", "project"),
+            allow(["dynamodb:GetItem", "dynamodb:PutItem"], events),  # the pins of times ahead
             known_erased,
             importing,
             allow("s3:GetObject", f"{data}/raw/*"),  # the mapping

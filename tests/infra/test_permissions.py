@@ -547,11 +547,12 @@ def run_close(recorder: Recorder) -> None:
 
 
 def history() -> dict[str, Any]:
-    """A file of two events, one of them in an hour that has something, and one that is rejected."""
+    """A file of three events, one of them in an hour that has something, one that lies ahead; and one is rejected."""
     two_tails()
     lines = [
         {"event_type": "click", "event_id": "h1", "timestamp": "2013-01-01T10:00:00Z"},
         {"event_type": "click", "event_id": "h2", "timestamp": "2026-11-21T09:10:00Z"},
+        {"event_type": "click", "event_id": "h3", "timestamp": "2999-01-01T00:00:00Z"},
         {"no": "type"},
     ]
     key = "raw/shop/a.ndjson"
