@@ -46,7 +46,6 @@ from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.lake import Lake, Row
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.pins_table import PinsTable
 from chalicelib.storage.raw_files import RawFile
 
 QUARANTINED_AT_ONCE = 1000  # rejected rows of one quarantine file
@@ -69,7 +68,6 @@ class Importer:
     store_days: Callable[[Import, Sequence[str], str, str, int, int], Stored]  # files, first, last, number, now
     notices: Notices
     erased: ErasedUsers
-    pins: PinsTable | None = None  # without it, times that lie ahead are as this import was received
 
     def validate(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """Read the file through, and put its rows in parts: `{rows, parts: [number, …], digest}`.
@@ -117,8 +115,6 @@ class Importer:
             raw = [self._raw(row, mapping, task["digest"], first_row + rows + n) for n, row in enumerate(share)]
             admission = self._admit(raw, project, one)
             left = self.erased.kept(one.project, admission.events)
-            if self.pins:
-                self.pins.settle(one.project, left, one.started_ms)
             erased += len(admission.events) - len(left)
             for event in left:
                 if event["event_id"] in ids:
@@ -250,7 +246,7 @@ class Importer:
 
     def _admit(self, raw: Sequence[Any], project: Project, one: Import) -> Admission:
         hide_addresses(raw)
-        return self.admitter.admit(raw, mode=project.mode, received_ms=one.started_ms, any_age=True)
+        return self.admitter.admit(raw, mode=project.mode, received_ms=one.started_ms, is_history=True)
 
     def _quarantine(self, one: Import, admission: Admission, raw: Sequence[Any], first_row: int) -> None:
         left = (

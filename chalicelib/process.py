@@ -22,13 +22,14 @@ from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.identity import Said
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.partitions import unreadable_key
+from chalicelib.domain.pins import UNSURE
 from chalicelib.domain.records import delivered
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.pins_table import Flags, PinsTable
+from chalicelib.storage.pins_table import PinsTable
 from chalicelib.storage.users_table import UsersTable
 
 # What content raises that is not as our edge writes it: it will not be another time either.
@@ -73,12 +74,11 @@ class Processor:
     ledger: LedgerTable
     clock: Callable[[], float] = time.time
     stage: str = ""
-    flags: dict[str, Flags] = field(default_factory=dict)  # what this container knows of them
 
     @property
     def pins(self) -> PinsTable:
         """The pins, which lie beside the chunks."""
-        return PinsTable(self.users.client, self.users.name, self.clock, self.flags)
+        return PinsTable(self.users.client, self.users.name)
 
     def process(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
         """Store the chunks of every message; returns the ids of the messages to deliver again.
@@ -116,7 +116,7 @@ class Processor:
             left, gone = self.erased.split(project, message.events)
             if settle:
                 self.pins.settle(project, left, message.received_ms)
-            elif doubtful := self.pins.doubtful(project, left, message.received_ms):
+            elif doubtful := sum(UNSURE in event for event in left):
                 batch.waiting.append((doubtful, message_id, content))
                 return
             batch.shares.append(self._share(message_id, content, message, left, gone))

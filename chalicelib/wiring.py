@@ -41,6 +41,7 @@ from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.flags_table import FlagsTable
 from chalicelib.storage.history import History
 from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.hours_table import HoursTable
@@ -154,6 +155,11 @@ def pins_table() -> PinsTable:
 
 
 @cache
+def flags_table() -> FlagsTable:
+    return FlagsTable(client("dynamodb"), settings().events_table)
+
+
+@cache
 def erased_users() -> ErasedUsers:
     return ErasedUsers(client("dynamodb"), settings().control_table)
 
@@ -243,7 +249,7 @@ def buffer() -> EventQueue | EventStream:
 def collector() -> Collector:
     tally = Tally(container=secrets.token_hex(4))
     admitter = Admitter(contracts(), new_event_id)
-    return Collector(admitter, buffer(), data_bucket(), ledger_table(), tally, erased_users())
+    return Collector(admitter, buffer(), data_bucket(), ledger_table(), tally, erased_users(), flags_table())
 
 
 @cache

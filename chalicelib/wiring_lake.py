@@ -46,7 +46,6 @@ from chalicelib.wiring import (
     new_event_id,
     notices,
     now_ms,
-    pins_table,
     queries_table,
     rollups_table,
     settings,
@@ -143,7 +142,6 @@ def importer() -> Importer:
         backfiller.store,
         notices(),
         erased_users(),
-        pins_table(),
     )
 
 

@@ -82,6 +82,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
     ]
     collect = [
         known_erased,
+        with_keys(allow(["dynamodb:PutItem", "dynamodb:Query"], events), "?ahead#*"),
         with_keys(allow("dynamodb:PutItem", rollups), "*#ledger"),
         send,
         allow("s3:PutObject", f"{data}/quarantine/project=*", f"{data}/spill/*"),
@@ -247,7 +248,6 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         ],
         "import_transform": [
             control_items("dynamodb:GetItem", "project"),
-            allow(["dynamodb:GetItem", "dynamodb:PutItem"], events),  # the pins of times ahead
             known_erased,
             importing,
             allow("s3:GetObject", f"{data}/raw/*"),  # the mapping

@@ -21,7 +21,6 @@ from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.new_days import NewDays
 from chalicelib.storage.notices import Notices
-from chalicelib.storage.pins_table import PinsTable
 from tests.hours import finisher_of
 from tests.stores import Stores, empty_stores
 from tests.told import Told
@@ -80,8 +79,7 @@ class World:
         admitter = Admitter(self.contracts, lambda _: "made-up")
         notices = Notices(self.told, self.told, "topic", "bus")
         bucket, erased = self.stores.bucket, self.stores.erased
-        pins = PinsTable(self.stores.events.client, "events", lambda: self.now_ms / 1000)
-        return Importer(bucket, self.lake, self.table, admitter, self.owner, backfiller.store, notices, erased, pins)
+        return Importer(bucket, self.lake, self.table, admitter, self.owner, backfiller.store, notices, erased)
 
     def owner(self, project: str) -> Project | None:
         return Project(project, Mode.INFER) if project in ("demo", "shop") else None

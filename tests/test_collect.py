@@ -44,7 +44,7 @@ class Refusing:
 def collector(stores: Stores, buffer: Any = None, bucket: Any = None, tally: Tally | None = None) -> Collector:
     admitter = Admitter(Contracts({}), new_id=lambda _: "made")
     stored = buffer or stores.buffer, bucket or stores.bucket, stores.ledger
-    return Collector(admitter, *stored, tally or Tally("c1"), stores.erased)
+    return Collector(admitter, *stored, tally or Tally("c1"), stores.erased, stores.flags)
 
 
 def request(*events: Any) -> bytes:

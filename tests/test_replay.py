@@ -109,7 +109,7 @@ class World:
         admitter = Admitter(Contracts.load(self.folder), new_id=lambda ms: f"made-{self.containers}-{ms}")
         tally = Tally(f"c{self.containers}")
         stored = buffer or self.stores.buffer, bucket or self.stores.bucket, self.stores.ledger
-        return Collector(admitter, *stored, tally, self.stores.erased)
+        return Collector(admitter, *stored, tally, self.stores.erased, self.stores.flags)
 
     def receive(self, *events: Any, at: int = NINE, project: Project = DEMO) -> None:
         self.collector().collect(read_native(orjson.dumps(list(events))), project, at)
