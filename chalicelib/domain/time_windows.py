@@ -76,8 +76,8 @@ def correct_skew(client_ms: int | None, sent_ms: int | None, received_ms: int) -
     if client_ms is None:
         return received_ms
     occurred_ms = client_ms
-    if sent_ms is not None:
-        occurred_ms += minutes_of(received_ms - sent_ms)
+    if sent_ms is not None and abs(skew_ms := received_ms - sent_ms) >= MINUTE_MS:
+        occurred_ms += minutes_of(skew_ms)
     if occurred_ms > received_ms + AHEAD_MS:
         return received_ms
     return occurred_ms if occurred_ms > 0 else 0
