@@ -370,6 +370,37 @@ def test_a_profile_fits_its_item_whatever_is_said(stores: Stores) -> None:
     assert stores.users.traits("demo", "u") == known
 
 
+def test_profiles_that_a_read_of_many_leaves_out_are_kept(stores: Stores) -> None:
+    class Partial:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stores.users.client, name)
+
+        def batch_get_item(self, **_: Any) -> dict[str, Any]:
+            return {"Responses": {}}
+
+    first, then = Said(), Said()
+    for user in ("u", "v"):
+        first.hear(identify(f"a{user}", user, old=1))
+        then.hear(identify(f"b{user}", user, new=2))
+    stores.users.learn("demo", first)
+
+    assert UsersTable(Partial(), "events", sleep=lambda _: None).learn("demo", then) == Unlearned()
+
+    assert {name: value for name, (_, value) in stores.users.traits("demo", "u").items()} == {"old": 1, "new": 2}
+
+
+def test_all_projects_together_take_the_time_of_one(stores: Stores) -> None:
+    clock = Clock()
+    slow = Client(stores.users.client, lambda *_: None, clock, seconds=0.2)
+    records = [
+        record(f"m{p}{n}", identify(f"e{n}", f"u{n}", a=1), project=f"p{p}") for p in range(5) for n in range(20)
+    ]
+
+    processor(stores, clock, slow).process(records)
+
+    assert clock.now - RECEIVED / 1000 < LEARN_SECONDS + 5 * 3 * 0.2
+
+
 def test_of_a_user_with_very_many_earlier_ids_a_bounded_number_is_read(stores: Stores) -> None:
     said = Said({}, {Link(f"v{number:04}", "guest") for number in range(MAX_IDS + 200)})
 

@@ -682,3 +682,14 @@ def test_a_replayed_event_is_the_same_chunk_in_whatever_company_and_buffer(tmp_p
     assert {(chunk.partition_key, chunk.sort_key) for chunk in alone} < {
         (chunk.partition_key, chunk.sort_key) for chunk in chunks
     }
+
+
+def test_a_replayed_event_that_lay_ahead_has_its_user_flagged(world: World) -> None:
+    ahead = {"event_type": "Sold", "event_id": "a", "user_id": "ada", "timestamp": NINE + 3_600_000}
+    world.contract("sale", "number")
+    world.receive({**ahead, "event_type": "sale", "properties": {"price": "9"}})
+    world.contract("sale", "string", "2-0-0")
+    world.replay()
+
+    flagged = [item for item in world.stores.items("events") if item["pk"]["S"] == "?ahead#demo"]
+    assert len(flagged) == 1

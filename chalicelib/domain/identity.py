@@ -80,13 +80,10 @@ def latest(one: Mapping[str, Word], other: Mapping[str, Word]) -> Traits:
     for name, word in other.items():
         if name not in merged or word[0] > merged[name][0]:
             merged[name] = word
-    return newest(merged, MAX_TRAITS) if len(merged) > MAX_TRAITS else merged
-
-
-def newest(words: Traits, most: int) -> Traits:
-    """As many of the traits as there may be, those that were said last."""
-    kept = sorted(words, key=lambda name: (words[name][0], name), reverse=True)[:most]
-    return {name: words[name] for name in kept}
+    if len(merged) > MAX_TRAITS:
+        kept = sorted(merged, key=lambda name: (merged[name][0], name), reverse=True)[:MAX_TRAITS]
+        merged = {name: merged[name] for name in kept}
+    return merged
 
 
 def _linkable(*ids: str) -> bool:

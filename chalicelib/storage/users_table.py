@@ -19,7 +19,7 @@ import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.erasure import MAX_IDS
-from chalicelib.domain.identity import Link, Said, Traits, latest, newest
+from chalicelib.domain.identity import Link, Said, Traits, latest
 from chalicelib.domain.records import NO_CHUNK
 from chalicelib.storage.batches import THROTTLED, BatchWriter, code_of
 
@@ -29,7 +29,6 @@ WAS = f"{NO_CHUNK}previous#"
 MAX_ATTEMPTS = 8  # of a profile that others write at the same time
 LONGEST_PAUSE_SECONDS = 0.4  # between two of them; each is a random share of twice the one before, from 50 ms on
 FIRST_PAUSE_SECONDS = 0.05
-MAX_PROFILE_BYTES = 300 * 1024  # compressed; DynamoDB allows items of 400 KB
 MAX_KNOWN_LINKS = 10_000
 MAX_KEYS = 100  # of one BatchGetItem
 BUSY = THROTTLED | {"ConditionalCheckFailedException"}  # what others who write a profile cause
@@ -162,7 +161,7 @@ class UsersTable:
     def _add_traits(self, project: str, user: str, said: Traits, item: dict[str, Any] | None) -> bool:
         # Read first, unlike all else: most identify calls repeat what is known, and a read costs half of a write.
         known = _traits(item)
-        body, merged = _packed(latest(known, said))
+        merged = latest(known, said)
         if merged != known:
             revision = int(item["revision"]["N"]) if item else 0
             self.client.put_item(
@@ -171,7 +170,7 @@ class UsersTable:
                     **_key(project, user, PROFILE),
                     "project": {"S": project},
                     "revision": {"N": str(revision + 1)},
-                    "traits": {"B": body},
+                    "traits": {"B": zlib.compress(orjson.dumps(merged))},
                 },
                 ConditionExpression="attribute_not_exists(revision) OR revision = :read",
                 ExpressionAttributeValues={":read": {"N": str(revision)}},
@@ -188,11 +187,9 @@ class UsersTable:
                 answer = self.client.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
             except (BotoCoreError, ClientError):
                 break  # each is read by itself, and what stands in the way is noted there
-            unread = answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
             there = {item["pk"]["S"]: item for item in answer["Responses"].get(self.name, [])}
-            for user, key in zip(some, keys, strict=True):
-                if key not in unread:
-                    found[user] = there.get(key["pk"]["S"])
+            # What DynamoDB left out counts as no profile until writing one is refused; then it is read by itself.
+            found |= {user: there.get(key["pk"]["S"]) for user, key in zip(some, keys, strict=True)}
         return found
 
     def _profile(self, project: str, user: str) -> dict[str, Any] | None:
@@ -211,15 +208,6 @@ class UsersTable:
         )
         for page in pages:
             yield from (item["sk"]["S"] for item in page["Items"])
-
-
-def _packed(traits: Traits) -> tuple[bytes, Traits]:
-    """The traits as they lie in an item, and which they are: of more than it holds, the newest."""
-    while True:
-        body = zlib.compress(orjson.dumps(traits))
-        if len(body) <= MAX_PROFILE_BYTES:
-            return body, traits
-        traits = newest(traits, len(traits) // 2)
 
 
 def _link_item(project: str, link: Link, *, is_own: bool) -> dict[str, Any]:
