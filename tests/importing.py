@@ -45,7 +45,7 @@ class World:
         self.hours = replace(self.stores.hours, clock=lambda: self.now_ms / 1000)
         self.runs = iter(range(10**6))
         self.contracts = CONTRACTS
-        self.rollups = self.stores.rollups
+        self.rollups = replace(self.stores.rollups, clock=lambda: self.now_ms / 1000)
 
     @property
     def finisher(self) -> Finisher:
