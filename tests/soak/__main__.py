@@ -36,7 +36,7 @@ from tests.soak import report, troubles
 from tests.soak.balance import Found, Reader, Row, compare
 from tests.soak.samples import Sampler
 from tests.soak.sender import SoakSender
-from tests.soak.settling import Settling, faults_of, in_flight
+from tests.soak.settling import Settling, alarms_of, faults_of, in_flight
 from tests.soak.traffic import HOURS_BACK, PROJECTS, deliveries, utc_now_ms
 from tests.soak.viewers import Viewer, watching
 
@@ -105,7 +105,7 @@ class Soak:
         return report.tell(
             report.Result(
                 self.options, self.sender, seconds, self.sampler.samples, self.notes, faults_of(self.stack),
-                self.hourly.runs, left, rows,
+                self.hourly.runs, left, alarms_of(self.stack), rows,
             )
         )  # fmt: skip
 

@@ -77,9 +77,9 @@ def _ticks(seconds: float) -> list[float]:
 
 
 def _nice(value: float) -> float:
-    """The next of 1, 2, 2.5 and 5 times a power of ten."""
+    """The next round number."""
     power = 10.0 ** (len(str(int(value))) - 1) if value >= 1 else 0.1
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= value)
+    return next(factor * power for factor in (1, 1.5, 2, 3, 4, 6, 8, 10) if factor * power >= value)
 
 
 def _number(value: float) -> str:

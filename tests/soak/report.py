@@ -2,9 +2,10 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from chalicelib.metrics import METRICS
 from tests.soak.balance import Row, table
 from tests.soak.picture import Panel, draw
 from tests.soak.samples import FLAT_MB, FLAT_MB_PER_HOUR, Sample, Trend, lag_seconds, trends
@@ -27,6 +28,7 @@ class Result:
     faults: Sequence[tuple[float, str, str]]
     runs: Sequence[str]  # of the hourly workflow
     left: Sequence[str]  # what did not settle
+    alarms: Mapping[str, int]  # metrics of the app's that should be 0
     rows: Sequence[Row]
 
     @property
@@ -70,6 +72,8 @@ def tell(result: Result) -> int:
         print(f"REFUSED: {number} events, {reason}")
     for failure in result.sender.outcome.failures[:5]:
         print(f"NOT DELIVERED: {failure}")
+    for name, number in sorted(result.alarms.items()):
+        print(f"ALARM: {name} {number:,}: {METRICS[name][1]}")
     for what in result.left:
         print(f"NOT SETTLED: {what}")
     picture = result.options.folder / "soak.svg"
@@ -79,7 +83,7 @@ def tell(result: Result) -> int:
         print(f"\n{len(wrong)} of {len(result.rows)} numbers differ:\n\n{table(result.rows)}\n")
     elif not result.left:
         print(f"Exact: {len(result.rows):,} numbers of {sent.total:,} events agree, and none differs.")
-    bad = wrong or result.left or result.growing or sent.unexpected or outcome.failures
+    bad = wrong or result.left or result.alarms or result.growing or sent.unexpected or outcome.failures
     return 1 if bad or not sent.total else 0
 
 

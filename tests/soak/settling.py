@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.partitions import SPILL
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms
+from chalicelib.metrics import INVARIANTS
 from chalicelib.storage.hours_table import HoursTable
 from localcloud.places import ACCOUNT, PROJECT
 from tests.localcloud.running import Stack
@@ -22,6 +24,8 @@ from tests.soak.troubles import PAUSES, Hourly
 BUCKET = f"tidemark-dev-data-{ACCOUNT}"
 PATIENCE_SECONDS = 300.0  # a message that is lost with its function comes again after 60, five times
 POLL_SECONDS = 1.0
+# Those that say how late something is, or that something waits, are no sign of a loss.
+ALARMS = {name for name, (unit, _) in INVARIANTS.items() if unit == "Count"} - {"MessagesSpilled"}
 
 
 @dataclass
@@ -86,6 +90,17 @@ def in_flight(reader: Reader, found: Found) -> dict[str, int]:
         for ledger in reader.ledger(project):
             found.ledgers[project, ledger["hour"]] = {k: v for k, v in ledger.items() if k != "hour"}
     return {" ".join(key): ledger["in_flight"] for key, ledger in found.ledgers.items() if ledger["in_flight"] > 0}
+
+
+def alarms_of(stack: Stack) -> dict[str, int]:
+    """What the app said of its invariants, where it was not 0: the sum of each metric."""
+    counted: Counter[str] = Counter()
+    for path in sorted((stack.state / "logs").glob("functions.log*")):
+        for line in path.read_text(errors="replace").splitlines():
+            if line.startswith("{") and '"_aws"' in line:
+                said = json.loads(line)
+                counted.update({name: said[name] for name in ALARMS if said.get(name)})
+    return dict(counted)
 
 
 def faults_of(stack: Stack) -> list[tuple[float, str, str]]:

@@ -1,5 +1,6 @@
 """The parts of a soak: what it sends, what it compares, what it takes for growth."""
 
+import importlib
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import pytest
 
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, correct_skew, hour_of, parse_ms
 from demo.traffic import Run
+from tests.soak import troubles
 from tests.soak.balance import Found, Row, compare, table
 from tests.soak.picture import Panel, draw
 from tests.soak.samples import FLAT_MB, FLAT_MB_PER_HOUR, Sample, Trend, lag_seconds, slope, trends
@@ -222,5 +224,17 @@ def test_the_picture_is_a_document_with_its_lines() -> None:
     picture = ET.fromstring(draw("a < b", [panel], 60.0))
 
     texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"a < b", "memory, MB", "rest", "killed (1)", "200"} <= set(texts)
+    assert {"a < b", "memory, MB", "rest", "killed (1)", "150"} <= set(texts)
     assert len(list(picture.iter("{http://www.w3.org/2000/svg}polyline"))) == 1
+
+
+def test_the_pauses_that_are_shortened_are_those_of_the_app_and_fit_together() -> None:
+    for process, pauses in troubles.PAUSES.items():
+        for name in pauses:
+            module, _, constant = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), constant), (process, name)
+
+    functions, age = troubles.PAUSES["functions"], "chalicelib.domain.snapshots.SNAPSHOT_AGE_MS"
+    assert functions[age] == troubles.PAUSES["rest"][age]
+    assert 2 * functions[age] <= functions["chalicelib.consolidate.GRACE_MS"]
+    assert functions["chalicelib.consolidate.GRACE_MS"] == functions["chalicelib.finish.GRACE_MS"]

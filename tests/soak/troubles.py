@@ -1,4 +1,4 @@
-"""What happens beside the traffic: processes are killed, and the hourly workflow runs each minute."""
+"""What happens beside the traffic: processes are killed, and the hourly workflow runs again and again."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from localcloud.places import ACCOUNT, REGION, Places, Running
 
-KILL_EVERY_SECONDS = (20.0, 50.0)
+KILL_EVERY_SECONDS = (15.0, 40.0)
 VICTIMS = ("functions", "functions", "rest")
-HOURLY_SECONDS = 60.0  # between two runs of the hourly workflow; one is at work at a time
+HOURLY_SECONDS = 20.0  # between the end of a run of the hourly workflow and the next
 WORKFLOW_ARN = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:tidemark-dev-hourly"
 ONCE = '{"again": true}'  # as in its second half: consolidate, close, and no wait for what is late
 POLL_SECONDS = 0.5
@@ -33,6 +33,7 @@ PAUSES = {
         "chalicelib.consolidate.GRACE_MS": 2 * MINUTE_MS,
         "chalicelib.consolidate.ORPHAN_MS": 4 * MINUTE_MS,
         "chalicelib.close.CLEAN_MS": MINUTE_MS,
+        "chalicelib.compact.SETTLE_SECONDS": 20,
         "chalicelib.compact.FOLD_SECONDS": 120,
         "chalicelib.domain.snapshots.SNAPSHOT_AGE_MS": MINUTE_MS,
     },

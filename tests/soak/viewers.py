@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
+from urllib.parse import urlsplit
 
 import websockets
 
@@ -50,33 +53,33 @@ class Viewer:
 
     async def _connect(self) -> None:
         address = await asyncio.to_thread(ticket, self.url, self.project)
-        async with websockets.connect(address, max_size=None) as socket:
+        async with websockets.connect(address, max_size=None) as connection:
             self.connections += 1
             if not self.drops:
-                await self._follow(socket)
+                await self._follow(connection)
                 return
             try:
                 async with asyncio.timeout(self.random.uniform(*STAYS_SECONDS)):
-                    await self._follow(socket)
+                    await self._follow(connection)
             except TimeoutError:
                 self.note("socket dropped", self.project)
-                socket.transport.abort()  # without a word
+                connection.transport.abort()  # without a word
 
-    async def _follow(self, socket: websockets.ClientConnection) -> None:
+    async def _follow(self, connection: websockets.ClientConnection) -> None:
         coming = Dashboard()  # what is shown stays until the new snapshot is whole
-        await socket.send(SUBSCRIBE)
+        await connection.send(SUBSCRIBE)
         asked_at = heard_at = time.monotonic()
         while True:
             try:
-                frame = json.loads(await asyncio.wait_for(socket.recv(), PING_SECONDS))
+                frame = json.loads(await asyncio.wait_for(connection.recv(), PING_SECONDS))
             except TimeoutError:
                 if time.monotonic() - heard_at > PING_SECONDS + PATIENCE_SECONDS:
                     return
-                await socket.send(PING)
+                await connection.send(PING)
                 continue
             heard_at = time.monotonic()
             if frame.get("type") == "resync":
-                await socket.send(SUBSCRIBE)
+                await connection.send(SUBSCRIBE)
                 asked_at = heard_at
             elif frame.get("type") in (None, "error"):
                 return  # of the gateway, or of the app: from the start
@@ -92,11 +95,16 @@ async def hang(url: str, project: str, note: Callable[[str, str], None]) -> None
     while True:
         with suppress(OSError, TimeoutError, http.client.HTTPException, websockets.WebSocketException):
             address = await asyncio.to_thread(ticket, url, project)
-            async with websockets.connect(address, max_queue=1, ping_interval=None, close_timeout=1) as socket:
-                note("socket hangs", project)
-                while True:
-                    await socket.send(SUBSCRIBE)
-                    await asyncio.sleep(STUCK_SECONDS)
+            with socket.socket() as narrow:
+                narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                narrow.connect((urlsplit(address).hostname, urlsplit(address).port))
+                narrow.setblocking(False)
+                options: dict[str, Any] = {"max_queue": 1, "ping_interval": None, "close_timeout": 1}
+                async with websockets.connect(address, sock=narrow, **options) as connection:
+                    note("socket hangs", project)
+                    while True:
+                        await connection.send(SUBSCRIBE)
+                        await asyncio.sleep(STUCK_SECONDS)
         await asyncio.sleep(1)
 
 
