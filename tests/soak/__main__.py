@@ -69,7 +69,11 @@ class Soak:
         random = Random(f"troubles {options.seed}")
         self.notes, self.found, self.reader = troubles.Notes(), Found(), Reader(stack.rest_url)
         self.sender = SoakSender(
-            stack.rest_url, threads=options.threads, file=options.folder / "acknowledged.txt", progress=self._progress
+            stack.rest_url,
+            threads=options.threads,
+            file=options.folder / "acknowledged.txt",
+            queued=self._queued,
+            progress=self._progress,
         )
         self.viewers = {
             f"that {how}": [Viewer(stack.rest_url, project, how == "drops", Random(random.random()), self.notes)
@@ -139,6 +143,9 @@ class Soak:
             shown = f"shown {last.shown}, queue {last.queued}, " if last else ""
             self.line.set_postfix_str(f"{shown}retries {outcome.retries}", refresh=False)
             self.line.update(new_events)
+
+    def _queued(self) -> int:
+        return self.sampler.samples[-1].queued if self.sampler.samples else 0
 
     def _shown(self) -> int:
         return sum(viewer.counts().total() for viewer in self.viewers["that stays"])

@@ -56,6 +56,8 @@ def tell(result: Result) -> int:
         f"{sent.requests:,} requests, {outcome.retries:,} retries, {outcome.duplicates:,} events delivered again, "
         f"{sent.copies.total():,} of them in other groups, {sent.refused.total():,} refused on purpose"
     )
+    if held := result.sender.held_seconds:
+        print(f"The machine is too slow for this rate: for {held:.0f} s nothing was sent, because too much waited")
     print(f"faults: {_listed(Counter(kind for _, kind, _ in result.faults))}")
     print(f"besides: {_listed(Counter(f'{kind} {where}' for _, kind, where in result.notes.done))}")
     if lags:

@@ -13,6 +13,7 @@ from demo.traffic import Batch
 from tests.soak.traffic import NUMBER, Cell, Delivery, utc_now_ms
 
 PATIENCE_SECONDS = 3600.0  # what was given up might be there or not, and nothing could be compared
+MOST_QUEUED, HOLD_SECONDS = 2000, 0.25
 
 
 @dataclass
@@ -33,13 +34,22 @@ class Sent:
 
 
 class SoakSender(Sender):
-    """The demo's, with deliveries' own routes and keys. `file` is told each event that was acknowledged."""
+    """The demo's, with deliveries' own routes and keys; it waits while more is `queued` than the machine gets done.
+
+    `file` is told each event that was acknowledged.
+    """
 
     def __init__(
-        self, url: str, *, threads: int, file: Path, progress: Callable[[Outcome, int], object] = lambda _o, _e: None
+        self,
+        url: str,
+        *,
+        threads: int,
+        file: Path,
+        queued: Callable[[], int] = lambda: 0,
+        progress: Callable[[Outcome, int], object] = lambda _outcome, _events: None,
     ) -> None:
         super().__init__(url, "", threads=threads, patience_seconds=PATIENCE_SECONDS, progress=progress)
-        self.sent = Sent()
+        self.sent, self.queued, self.held_seconds = Sent(), queued, 0.0
         self.stopping = threading.Event()
         self._file: TextIO = file.open("w")
 
@@ -48,6 +58,8 @@ class SoakSender(Sender):
 
         def until_stopped() -> Iterator[Delivery]:
             for delivery in deliveries:
+                while self.queued() > MOST_QUEUED and not self.stopping.wait(HOLD_SECONDS):
+                    self.held_seconds += HOLD_SECONDS
                 if self.stopping.is_set():
                     return
                 yield delivery

@@ -53,10 +53,12 @@ class Settling:
 
     def _until_none(self, what: str, count: Callable[[], Any]) -> str:
         self.say(f"Waiting: {what} ...")
-        until = time.monotonic() + PATIENCE_SECONDS
+        until, before = time.monotonic() + PATIENCE_SECONDS, None
         while left := count():
+            if left != before:  # something still happens
+                until, before = time.monotonic() + PATIENCE_SECONDS, left
             if time.monotonic() > until:
-                return f"{what}: {left} after {PATIENCE_SECONDS:.0f} s"
+                return f"{what}: {left}, and nothing changed in {PATIENCE_SECONDS:.0f} s"
             time.sleep(POLL_SECONDS)
         return ""
 

@@ -4,28 +4,32 @@ import importlib
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, correct_skew, hour_of, parse_ms
+from demo import people
 from demo.traffic import Run
+from tests.demo.test_demo_sender import Reply, collector
 from tests.soak import troubles
 from tests.soak.balance import Found, Row, compare, table
 from tests.soak.picture import Panel, draw
 from tests.soak.samples import FLAT_MB, FLAT_MB_PER_HOUR, Sample, Trend, lag_seconds, slope, trends
-from tests.soak.sender import Sent
+from tests.soak.sender import MOST_QUEUED, Sent, SoakSender
 from tests.soak.traffic import NUMBER, PROJECTS, Delivery, deliveries
 
 NOW = 1_795_251_600_000 + 30 * MINUTE_MS
 NINE = "2026-11-21T09"
 CELL, OTHER = ("demo", "click", NINE), ("demo", "search", NINE)
-EXACT = {"received": 6, "stored": 4, "duplicate": 1, "quarantined": 1, "erased": 0, "in_flight": 0}
+EXACT = {"received": 7, "stored": 5, "duplicate": 1, "quarantined": 1, "erased": 0, "in_flight": 0}
 
 
 def sent() -> Sent:
-    """Three clicks and a search; nothing else."""
-    return Sent(Counter({CELL: 3, OTHER: 1}), Counter({CELL: 6, OTHER: 4}), refused=Counter(demo=1))
+    """Three clicks and a search, one of them in two groups."""
+    events, numbers = Counter({CELL: 3, OTHER: 1}), Counter({CELL: 6, OTHER: 4})
+    return Sent(events, numbers, copies=Counter(demo=1), refused=Counter(demo=1))
 
 
 def found() -> Found:
@@ -90,7 +94,7 @@ def test_a_dashboard_that_shows_nothing_differs() -> None:
 @pytest.mark.parametrize(
     ("change", "what", "number"),
     [
-        ({"stored": 3, "in_flight": 1}, "missing", 1),
+        ({"stored": 4, "in_flight": 1}, "missing", 1),
         ({"duplicate": 2, "in_flight": -1}, "surplus", 1),
         ({"duplicate": 2, "surplus": 1}, "surplus", 1),
         ({"quarantined": 0, "in_flight": 1}, "quarantined, at least", -1),
@@ -105,7 +109,7 @@ def test_each_term_of_the_ledger_counts_by_itself(change: dict[str, int], what: 
 
 def test_a_surplus_of_one_hour_of_receipt_hides_no_loss_of_another() -> None:
     there = found()
-    there.ledgers["demo", NINE].update(stored=3, in_flight=1)
+    there.ledgers["demo", NINE].update(stored=4, in_flight=1)
     there.ledgers["demo", "2026-11-21T10"] = {**EXACT, "received": 0, "stored": 1, "duplicate": 0, "quarantined": 0}
     there.ledgers["demo", "2026-11-21T10"]["in_flight"] = -1
 
@@ -185,7 +189,8 @@ def test_the_same_seed_sends_the_same() -> None:
 
 
 @pytest.mark.parametrize("minute", [0, 1, 30, 58, 59])
-def test_the_hour_of_an_event_is_certain_however_late_it_is_sent(minute: int) -> None:
+def test_the_hour_of_an_event_is_certain_however_late_it_is_sent(minute: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people, "WRONG_CLOCKS", 1.0)
     now = NOW - NOW % HOUR_MS + minute * MINUTE_MS + 30_000
     for delivery in made(5, now):
         for event in delivery.events:
@@ -238,3 +243,37 @@ def test_the_pauses_that_are_shortened_are_those_of_the_app_and_fit_together() -
     assert functions[age] == troubles.PAUSES["rest"][age]
     assert 2 * functions[age] <= functions["chalicelib.consolidate.GRACE_MS"]
     assert functions["chalicelib.consolidate.GRACE_MS"] == functions["chalicelib.finish.GRACE_MS"]
+
+
+def test_what_was_acknowledged_is_added_up_once_and_copies_apart(tmp_path: Path) -> None:
+    found = made(8)[:200]
+    first = [delivery for delivery in found if not delivery.duplicate]
+    victim = next(iter(first[3].cells))
+
+    def reply(_number: int, body: bytes) -> Reply:
+        refused = [{"event_id": victim, "code": "odd", "message": "no"}] if victim.encode() in body else []
+        return 200, {}, {"rejected": refused}
+
+    with collector(reply) as (url, seen):
+        sent = SoakSender(url, threads=4, file=tmp_path / "sent.txt").run(found)
+
+    cells = Counter(cell for delivery in first for cell in delivery.cells.values())
+    cells[first[3].cells[victim]] -= 1
+    assert +sent.events == +cells
+    assert sent.total == len((tmp_path / "sent.txt").read_text().splitlines())
+    assert sent.copies.total() == sum(delivery.copies for delivery in found)
+    assert sent.refused.total() == sum(delivery.refused for delivery in found)
+    assert set(sent.unexpected) == {"odd: no"}
+    assert {key for key, _ in seen} == {"demo-write", "other-write"}
+
+
+def test_nothing_is_sent_while_too_much_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.soak.sender.HOLD_SECONDS", 0.001)
+    depths = iter([MOST_QUEUED + 1] * 3)
+
+    with collector(lambda _number, _body: (202, {}, {"rejected": []})) as (url, seen):
+        sender = SoakSender(url, threads=1, file=tmp_path / "sent.txt", queued=lambda: next(depths, 0))
+        sender.run(made(9)[:5])
+
+    assert len(seen) == 5
+    assert sender.held_seconds == pytest.approx(0.003)
