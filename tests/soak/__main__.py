@@ -1,9 +1,9 @@
 """`python -m tests.soak`: traffic with faults on a local cloud of its own, then an exact balance, and a picture.
 
 A soak starts its own local cloud on free ports, sends events through REST, kills processes, has services and functions
-fail, loses sockets, and lets the hourly workflow run each minute. In the second half nothing is killed, so that the
-memory of the processes can be judged. At the end nothing may differ between what was acknowledged and GET /analytics,
-SQL on the lake, the ledger and the dashboards.
+fail, loses sockets, and lets the hourly workflow run again and again. Nothing is killed in the last three fifths of the
+time, so that the memory of the processes can be judged. At the end nothing may differ between what was acknowledged and
+GET /analytics, SQL on the lake, the ledger and the dashboards.
 """
 
 import argparse
@@ -121,7 +121,7 @@ class Soak:
         if options.faults:
             troubles.switch_on(self.places, options.seed, options.faults)
             self.killer.start()
-            timers.append(threading.Timer(seconds / 2, self.killer.stopping.set))
+            timers.append(threading.Timer(seconds * troubles.KILLS_UNTIL, self.killer.stopping.set))
         for timer in timers:
             timer.daemon = True
             timer.start()

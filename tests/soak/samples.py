@@ -13,7 +13,8 @@ from localcloud.wire import ApiError, CloudApi, Unreachable
 
 EVERY_SECONDS = 2.0
 FLAT_MB_PER_HOUR = 60.0  # a process that grows by less is flat …
-FLAT_MB = 32.0  # … and so is one whose trend is less than this over all that was watched: allocators' noise
+# … and so is one whose trend is less over all that was watched: what a process takes until it has done everything once.
+FLAT_MB = 64.0
 LEAST_SECONDS = 60.0  # of one life of a process, or nothing can be said
 MOST_POINTS = 300  # of a life; their pairs are compared
 QUEUE = "tidemark-dev-events"

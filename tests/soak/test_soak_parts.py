@@ -144,7 +144,7 @@ def test_a_leak_is_growth_and_noise_and_one_step_are_not() -> None:
     noise = Random(2)
     flat = [200 + noise.uniform(-5, 5) for _ in range(60)]
     stepped = [mb + 40 * (number > 52) for number, mb in enumerate(flat)]
-    leaking = [mb + 2 * number for number, mb in enumerate(flat)]  # 360 MB an hour
+    leaking = [mb + 3 * number for number, mb in enumerate(flat)]  # 540 MB an hour
 
     assert [trends(life(*memory))[0].is_flat for memory in (flat, stepped)] == [True, True]
     assert not trends(life(*leaking, every=20.0))[0].is_flat
@@ -162,7 +162,7 @@ def test_only_the_last_life_in_the_second_half_is_judged() -> None:
     ("mb_per_hour", "seconds", "flat"),
     [
         (FLAT_MB_PER_HOUR, 3600.0, True),
-        (FLAT_MB_PER_HOUR + 1, 3600.0, False),
+        (FLAT_MB_PER_HOUR + 1, 7200.0, False),
         (FLAT_MB / 300 * 3600, 300.0, True),  # too short for so few megabytes to mean anything
         (FLAT_MB / 300 * 3600 + 1, 300.0, False),
     ],

@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from localcloud.places import ACCOUNT, REGION, Places, Running
 
+KILLS_UNTIL = 0.4  # of the run: what is started last has done everything once when its memory is judged
 KILL_EVERY_SECONDS = (15.0, 40.0)
 VICTIMS = ("functions", "functions", "rest")
 HOURLY_SECONDS = 20.0  # between the end of a run of the hourly workflow and the next

@@ -26,6 +26,7 @@ PATIENCE_SECONDS = 20.0  # for a snapshot, or any frame: docs/api.md
 AWAY_SECONDS = (0.5, 3.0)  # between two connections
 STAYS_SECONDS = (5.0, 25.0)  # of the one that keeps losing its connection
 STUCK_SECONDS = 2.0  # between two subscriptions of the one that hangs: each brings a snapshot that it does not take
+HANGS_TIMES = 20
 
 
 @dataclass
@@ -95,16 +96,18 @@ async def hang(url: str, project: str, note: Callable[[str, str], None]) -> None
     while True:
         with suppress(OSError, TimeoutError, http.client.HTTPException, websockets.WebSocketException):
             address = await asyncio.to_thread(ticket, url, project)
-            with socket.socket() as narrow:
+            async with asyncio.timeout(2 * STUCK_SECONDS * HANGS_TIMES):  # a send may hang as well
+                narrow = socket.socket()
                 narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 narrow.connect((urlsplit(address).hostname, urlsplit(address).port))
                 narrow.setblocking(False)
                 options: dict[str, Any] = {"max_queue": 1, "ping_interval": None, "close_timeout": 1}
                 async with websockets.connect(address, sock=narrow, **options) as connection:
                     note("socket hangs", project)
-                    while True:
+                    for _ in range(HANGS_TIMES):
                         await connection.send(SUBSCRIBE)
                         await asyncio.sleep(STUCK_SECONDS)
+                    connection.transport.abort()
         await asyncio.sleep(1)
 
 
