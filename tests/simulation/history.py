@@ -19,9 +19,11 @@ from tests.simulation.options import Options
 from tests.simulation.oracles import Broken, Oracles
 from tests.simulation.scheduler import Actor
 from tests.simulation.trace import Trace
-from tests.simulation.workload import PROJECTS, Erasure, Event, ImportFile, Request, plan
+from tests.simulation.workload import PROJECTS, Erasure, Event, ImportFile, Request, iso, plan
 from tests.simulation.world import World
 
+TAKEN = (200, 202)  # of SDKs, and of our own clients
+BUS_ATTEMPTS = 3
 REST_HOURS = 4.0  # after all faults are over everything must have come to rest
 DOUBT_HOURS = 30.0  # … or after the streams have forgotten what guarantees except
 LOOK_SECONDS = 1800.0
@@ -29,7 +31,7 @@ OFTEN = 6  # looks half an hour apart, and then …
 LATER = 3 * 3600.0  # … so long
 RARELY = 30  # minutes between two firings of what else runs every few
 LOOKS = (8 * 60.0, 50 * 60.0)  # within an hour, once nothing goes wrong any more
-FULL_SQL = 0.02  # of histories write out what they ask Athena, and have it run by an SQL engine
+FULL_SQL = 0.005  # of histories write out what they ask Athena, and have it run by an SQL engine
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Captured(logging.Handler):
         super().__init__()
         self.world = world
         self.metrics: dict[str, float] = {}
+        self.alarming: set[str] = set()  # metrics that ever were not 0
         self.crashes: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -58,7 +61,9 @@ class Captured(logging.Handler):
             self.crashes.append(record.getMessage() + (self.format(record) if record.exc_info else ""))
         if "_aws" in record.__dict__:
             named = record.__dict__["_aws"]["CloudWatchMetrics"][0]["Metrics"]
-            self.metrics |= {metric["Name"]: record.__dict__[metric["Name"]] for metric in named}
+            told = {metric["Name"]: record.__dict__[metric["Name"]] for metric in named}
+            self.metrics |= told
+            self.alarming |= {name for name, value in told.items() if value}
         elif self.world.trace.out is not None:
             self.world.trace.note(f"log {record.levelname}: {record.getMessage()}", **_extra(record))
 
@@ -122,6 +127,10 @@ class History:
             self._plan(erasure.at, "admin", partial(self._erase, erasure))
         for file in self.workload.imports:
             at(file.at, partial(self._import, file))
+        for number in range(self.options.poison):
+            at(self.options.started_at + self.rnd.random() * self.options.hours * 3600, partial(self._poison, number))
+        for put in self.workload.bus:
+            at(put.at, partial(self._put_on_bus, put.event))
         end = self.options.started_at + self.options.hours * 3600
         for number in range(self.options.sockets):
             dashboard = self._dashboard(number)
@@ -189,16 +198,45 @@ class History:
             for share in shares:
                 body = request.body(scheduler.now, share)
                 answer = self.world.gateway.send("POST", request.path, key_of(request.project, "write"), body)
-                taken = answer.body.get("event_ids", []) if answer.status == 202 else []
+                taken = answer.body["event_ids"] if answer.status in TAKEN else []
                 self.world.truth.acknowledge(request.project, taken, scheduler.now)
-                if answer.status not in (202, 0, 429, 502, 503, 504):
+                if answer.status not in (*TAKEN, 0, 429, 502, 503, 504):
                     raise Broken(f"POST {request.path} answered {answer.status}: {answer.body}")
-                refused = {each["event_id"] for each in answer.body.get("rejected", [])} if answer.status == 202 else ()
+                refused = (
+                    {each["event_id"] for each in answer.body.get("rejected", [])} if answer.status in TAKEN else ()
+                )
                 open_events += [e for e in share if e.id not in taken and e.id not in refused]
             if not open_events:
                 return
             left = tuple(open_events)
             scheduler.pause(1 + rnd.random() * 60 * 2**attempt)
+
+    def _poison(self, number: int) -> None:
+        """A chunk of one project is unreadable, whatever brought it there; nobody else's wait for it."""
+        self.reached["a chunk that nobody can read"] += 1
+        now = self.world.scheduler.now
+        item: dict[str, Any] = {
+            "pk": {"S": f"{PROJECTS[0]}#nobody"},
+            "sk": {"S": f"{iso(now)}#{number}"},
+            "project": {"S": PROJECTS[0]},
+            "received_at": {"N": str(int(now * 1000))},
+            "events": {"N": "1"},
+            "body": {"B": b"\x1f\x8b no gzip"},
+        }
+        self.world.services.dynamodb.put_item(f"tidemark-{resources.STAGE}-events", item)
+
+    def _put_on_bus(self, event: Event, attempt: int = 1) -> None:
+        """Lambda invokes the function up to three times; what is done may come once more."""
+        scheduler, again = self.world.scheduler, partial(self._put_on_bus, event, attempt + 1)
+
+        def ended(_result: Any, error: BaseException | None) -> None:
+            if error is None:
+                self.reached["an event of the bus"] += 1
+                self.world.truth.acknowledge(event.project, [event.id], scheduler.now)
+            if (error is not None and attempt < BUS_ATTEMPTS) or self.rnd.random() < self.world.mix.twice:
+                scheduler.after(60.0 * attempt, again)
+
+        self.world.functions.invoke("take_bus_event", event.to_bus(), ended)
 
     def _erase(self, erasure: Erasure) -> None:
         self.world.truth.erased.add((erasure.project, erasure.user))
