@@ -4,6 +4,7 @@ import importlib
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from random import Random
 
@@ -192,7 +193,8 @@ def test_the_same_seed_sends_the_same() -> None:
 def test_the_hour_of_an_event_is_certain_however_late_it_is_sent(minute: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(people, "WRONG_CLOCKS", 1.0)
     now = NOW - NOW % HOUR_MS + minute * MINUTE_MS + 30_000
-    for delivery in made(5, now):
+    monkeypatch.setattr("demo.traffic.LATE", 1.0)  # of the apps' requests, at any minute of an hour
+    for delivery in chain.from_iterable(made(seed, now) for seed in range(5, 9)):
         for event in delivery.events:
             cell = delivery.cells.get(event["event_id"])
             for attempt_ms in (now, now + 59_000, now + 170_000):
