@@ -16,6 +16,10 @@ QUANTITIES = {
     "EventsDuplicate": ("Count", "of them: sent again, and recognised"),
     "EventsQuarantined": ("Count", "of them: rejected, and kept with the reason"),
     "EventsInFlight": ("Count", "of them: on their way, in the queue, the spill or a stream"),
+    "TraitsNotLearned": (
+        "Count",
+        "profiles of users that were not brought up to date, for others write them all the time",
+    ),
     "LakeRowsConsolidated": ("Count", "rows of the lake's hours that a run of `consolidate` wrote anew"),
     "LakeDuplicatesRemoved": ("Count", "rows that it left out, because the same event is there already"),
     "LakeFilesMerged": ("Count", "files that it read for that"),
