@@ -9,7 +9,7 @@ export WS_PORT ?= 8001
 export CLOUD_PORT ?= 4566
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test simulate soak check bench package stack layer outputs triggers deploy clean
+.PHONY: help setup run demo test simulate soak mutants check bench package stack layer outputs triggers deploy clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ simulate: $(READY) ## play random histories of the whole pipeline, each from its
 
 soak: $(READY) ## traffic with faults on a local cloud of its own, then an exact balance and a picture (MINUTES=10 RATE=300)
 	@$(BIN)/python -m tests.soak
+
+mutants: $(READY) ## plant bugs one by one and show that a test or the simulation catches each (ONLY=close JOBS=2)
+	@$(BIN)/python -m tests.mutants --only "$(ONLY)" --jobs $(or $(JOBS),2)
 
 check: $(READY) ## what CI runs: format, lint, types, import layers, tests
 	@$(BIN)/ruff format --check .
