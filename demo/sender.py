@@ -88,13 +88,17 @@ class Sender:
                 self.stopped_by = error
         client.close()
 
+    def post(self, client: Client, batch: Batch) -> Answer:
+        """One attempt; raises OSError or http.client.HTTPException when there is no whole answer."""
+        return client.request("POST", "/events", key=self.key, body=batch.body)
+
     def _deliver(self, client: Client, batch: Batch) -> None:
         give_up_at = self.clock() + self.patience_seconds
         wait_seconds = FIRST_WAIT_SECONDS
         while True:
             asked_seconds = None
             try:
-                answer = client.request("POST", "/events", key=self.key, body=batch.body)
+                answer = self.post(client, batch)
             except (OSError, http.client.HTTPException) as error:
                 problem = f"no answer ({error!r})"
             else:
@@ -125,12 +129,16 @@ class Sender:
             self._give_up(batch, f"status {answer.status}: {_message(answer)}")
             return
         with self.lock:
-            taken = {event_id: kind for event_id, kind in batch.event_types.items() if event_id not in rejected}
-            before = len(self.outcome.acknowledged)
-            self.outcome.acknowledged |= taken
-            self.outcome.rejected |= rejected
-            self.outcome.duplicates += len(taken) if batch.duplicate else 0
-            self.progress(self.outcome, len(self.outcome.acknowledged) - before)
+            self.progress(self.outcome, self.take(batch, rejected))
+
+    def take(self, batch: Batch, rejected: dict[str, str]) -> int:
+        """Note what was acknowledged, and return how many events of it are new; called by one thread at a time."""
+        taken = {event_id: kind for event_id, kind in batch.event_types.items() if event_id not in rejected}
+        before = len(self.outcome.acknowledged)
+        self.outcome.acknowledged |= taken
+        self.outcome.rejected |= rejected
+        self.outcome.duplicates += len(taken) if batch.duplicate else 0
+        return len(self.outcome.acknowledged) - before
 
     def _give_up(self, batch: Batch, reason: str) -> None:
         with self.lock:

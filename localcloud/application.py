@@ -1,5 +1,6 @@
 """Loads the Chalice app as `chalice local` does, for the processes that serve its functions and its REST API."""
 
+import importlib
 import json
 import logging
 import os
@@ -9,8 +10,8 @@ from typing import Any
 from chalice.cli.factory import CLIFactory
 from chalice.config import Config
 
-from localcloud.environment import SETTINGS_VARIABLE
-from localcloud.places import PROJECT, STAGE
+from localcloud.environment import PAUSES_VARIABLE, SETTINGS_VARIABLE
+from localcloud.places import PROJECT, STAGE, LocalCloudError
 
 
 def load_app() -> tuple[Any, Config]:
@@ -25,6 +26,20 @@ def load_app() -> tuple[Any, Config]:
     app = factory.load_chalice_app(variables)
     app.log.addHandler(errors)  # which does not propagate
     return app, config
+
+
+def set_pauses(process: str) -> None:
+    """Give constants of the app the values that the environment has for this process, so that an hour takes a minute.
+
+    Raises LocalCloudError for one that does not exist.
+    """
+    pauses: dict[str, float] = json.loads(os.environ.get(PAUSES_VARIABLE, "{}")).get(process, {})
+    for name, value in pauses.items():
+        module, _, constant = name.rpartition(".")
+        owner = importlib.import_module(module)
+        if not hasattr(owner, constant):
+            raise LocalCloudError(f"{PAUSES_VARIABLE} names {name}, which does not exist")
+        setattr(owner, constant, value)
 
 
 def _show_errors() -> logging.Handler:

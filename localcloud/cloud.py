@@ -13,13 +13,14 @@ from botocore.config import Config
 from localcloud.child import commands, report
 from localcloud.emulator import Emulator, log_to_terminal
 from localcloud.environment import chosen_buffer
+from localcloud.faults import Faults, TroubledFunctions, with_faults
 from localcloud.gateway import FRAME_BYTES, Gateway
 from localcloud.places import PROJECT, REGION, STAGE, LocalCloudError, Places, Ports
 from localcloud.seeds import seed
 from localcloud.server import AsgiServer
 from localcloud.stack import ensure_stack
 from localcloud.triggers import Triggers
-from localcloud.wire import CloudApi, FunctionsApi
+from localcloud.wire import CloudApi
 from localcloud.workflows import Workflows
 
 DRAIN_SECONDS = 10.0
@@ -47,13 +48,15 @@ class Cloud:
         self.queries = athena.install(places.root / "athena")
         self.checkpoints = self.emulator.restore()
         self.queries.fail_unfinished()
-        self.server = AsgiServer(self.emulator.app, _inherited("LOCALCLOUD_CLOUD_SOCKET"), "services")
+        faults = Faults(places)
+        services = with_faults(self.emulator.app, faults)
+        self.server = AsgiServer(services, _inherited("LOCALCLOUD_CLOUD_SOCKET"), "services")
         self._await_services()
         template = PROJECT / "infra" / "template.yaml"
         self.outputs = ensure_stack(self._client("cloudformation"), template, places.stack, chosen_buffer())
         self._s3, self._events = self._client("s3"), self._client("events")
         seed(self._client("dynamodb"), self.outputs["ControlTable"])
-        self.functions = FunctionsApi(int(os.environ["LOCALCLOUD_FUNCTIONS_PORT"]))
+        self.functions = TroubledFunctions(int(os.environ["LOCALCLOUD_FUNCTIONS_PORT"]), faults)
         self.workflows = Workflows(self.functions)
         self.gateway = Gateway(self.functions, f"127.0.0.1:{ports.websocket}", STAGE)
         self.gateway_server = AsgiServer(

@@ -8,6 +8,8 @@ from infra.names import buffer_of, variable
 from localcloud.places import HOST, PROJECT, REGION, STAGE, LocalCloudError, Places, Ports
 
 SETTINGS_VARIABLE = "LOCALCLOUD_SETTINGS"  # JSON: what takes precedence over the stage's variables in config.json
+# JSON: constants of the app that have other values, by their full names, in `functions` and in `rest`
+PAUSES_VARIABLE = "LOCALCLOUD_PAUSES"
 
 
 def cloud_environment(ports: Ports, places: Places) -> dict[str, str]:

@@ -16,7 +16,7 @@ import orjson
 from chalice.config import Config
 from chalice.local import LambdaContext
 
-from localcloud.application import load_app
+from localcloud.application import load_app, set_pauses
 from localcloud.child import commands, report
 from localcloud.declared_triggers import read_triggers
 from localcloud.draining import DrainingHandler, DrainingServer
@@ -114,6 +114,7 @@ def serve_functions() -> int:
     """Serve until told to stop, then finish what is in progress."""
     received = commands()
     app, config = load_app()
+    set_pauses("functions")
     handlers = {name: handler for name, handler in app.handler_map.items() if name != "api_handler"}
     timeouts = read_timeouts(app, config)
     triggers = read_triggers(app, PROJECT / "infra" / "triggers.json")

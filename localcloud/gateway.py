@@ -137,23 +137,21 @@ class Gateway:
         while True:
             done, _ = await asyncio.wait([waiting], timeout=min(POLL_SECONDS, self.idle_seconds / 2))
             now = time.time()
-            if not done:
-                if connection.lost:
-                    waiting.cancel()
-                    return 1006, "Connection lost"
-                if now - connection.active_at >= self.idle_seconds:
-                    await self._close(connection, 1001, "Idle timeout")
-                elif now - connection.connected_at >= self.maximum_seconds:
-                    await self._close(connection, 1001, "Connection duration limit")
-                continue
-            message = waiting.result()
-            if message["type"] == "websocket.disconnect":
-                return message.get("code") or 1005, message.get("reason") or ""
-            waiting = asyncio.ensure_future(receive())
-            if connection.closed:
-                continue
-            connection.active_at = now
-            await self._message(connection, message)
+            if connection.lost:  # whether or not it still sends
+                waiting.cancel()
+                return 1006, "Connection lost"
+            if done:
+                message = waiting.result()
+                if message["type"] == "websocket.disconnect":
+                    return message.get("code") or 1005, message.get("reason") or ""
+                waiting = asyncio.ensure_future(receive())
+                if not connection.closed:
+                    connection.active_at = now
+                    await self._message(connection, message)
+            elif now - connection.active_at >= self.idle_seconds:
+                await self._close(connection, 1001, "Idle timeout")
+            if now - connection.connected_at >= self.maximum_seconds:
+                await self._close(connection, 1001, "Connection duration limit")
 
     async def _message(self, connection: Connection, message: dict[str, Any]) -> None:
         text, data = message.get("text"), message.get("bytes")

@@ -92,13 +92,18 @@ class Places:
         return self.root / "leases"
 
     @property
+    def faults(self) -> Path:
+        """Which faults are wanted, while it is there: see faults.py."""
+        return self.root / "faults.json"
+
+    @property
     def running(self) -> Path:
         """What runs now: see Running."""
         return self.root / "running.json"
 
     def owned(self) -> list[Path]:
         """What is there of all that the local cloud ever writes."""
-        known = (self.logs, self.services, self.objects, self.saved, self.stack, self.leases, self.running)
+        known = (self.logs, self.services, self.objects, self.saved, self.stack, self.leases, self.running, self.faults)
         scratch = (self.root / "athena", *self.root.glob("*.draft"), *self.root.glob("*.lock"))
         return [path for path in (*known, *scratch) if path.exists()]
 

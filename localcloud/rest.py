@@ -8,7 +8,7 @@ from typing import Any
 
 from chalice.local import ChaliceRequestHandler, create_local_server
 
-from localcloud.application import load_app
+from localcloud.application import load_app, set_pauses
 from localcloud.child import commands, report
 from localcloud.draining import DrainingHandler, DrainingServer
 from localcloud.places import HOST
@@ -25,6 +25,7 @@ def serve_rest() -> int:
     """Serve until told to stop, then finish what is in progress."""
     received = commands()
     app, config = load_app()
+    set_pauses("rest")
     create_local_server(app, config, HOST, 0).server.server_close()  # it makes the app one that threads can share
     handler: Any = Handler  # Chalice has no types
     server = DrainingServer((HOST, 0), partial(handler, app_object=app, config=config), bind_and_activate=False)

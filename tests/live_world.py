@@ -1,5 +1,6 @@
 """Every stage that dashboards see, on empty stores, with a gateway and a stream of their own."""
 
+import json
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from chalicelib.live import Pusher
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.sockets import Sockets
 from chalicelib.subscribe import Subscriber
+from localcloud.filters import compile_patterns
+from localcloud.places import PROJECT
 from tests.dashboard_client import Dashboard, shown
 from tests.hours import finisher_of
 from tests.stores import Stores, stream_record
@@ -31,6 +34,9 @@ NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 NINE_MS = 1_795_251_600_000
 
 Record = dict[str, Any]
+
+_FILTERS = json.loads((PROJECT / "infra" / "triggers.json").read_text())["live"]["FilterCriteria"]["Filters"]
+ACCEPTS = compile_patterns([json.loads(each["Pattern"]) for each in _FILTERS])  # as it is deployed
 
 
 @dataclass
@@ -132,13 +138,13 @@ class World:
         return self.pusher.push(records, self.seconds)
 
     def stream(self) -> list[Record]:
-        """The records of the rollups table that `live` gets, of what was written since this was asked last."""
+        """The records of the rollups table that `live` gets by its trigger's filter, of what was written since last."""
         table = dynamodb_backends["123456789012"]["us-east-1"].tables["rollups"]  # itself: a scan would take a second
         items = [item for items in table.items.values() for item in items.values()]
         found = {
             (item.hash_key.value, item.range_key.value): item.to_json()["Attributes"]
             for item in items
-            if item.range_key.value[:2] == "d#" or "epoch" in item.attrs
+            if ACCEPTS({"dynamodb": {"NewImage": item.to_json()["Attributes"], "Keys": keys_of(item)}})
         }
         records = [
             record_of(item, "MODIFY" if place in self.seen else "INSERT")
@@ -147,6 +153,11 @@ class World:
         ]
         self.seen = found
         return records
+
+
+def keys_of(item: Any) -> Record:
+    """The keys of one of moto's items."""
+    return {"pk": {"S": item.hash_key.value}, "sk": {"S": item.range_key.value}}
 
 
 def record_of(item: Record, name: str = "INSERT") -> Record:

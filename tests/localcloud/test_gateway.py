@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import boto3
@@ -236,6 +236,24 @@ def test_an_idle_connection_is_closed(
     assert asyncio.run(close_code()) == 1001
 
 
+def test_a_connection_is_closed_after_its_time_however_much_it_says(
+    start: Callable[..., int], functions: Sockets
+) -> None:
+    port = start(maximum_seconds=0.3)
+
+    async def close_code() -> int | None:
+        async with connected(port) as client:
+            with suppress(websockets.ConnectionClosed, TimeoutError):
+                async with asyncio.timeout(20):
+                    while True:
+                        await client.send("hello")
+                        await asyncio.sleep(0.01)
+            code: int | None = client.close_code
+            return code
+
+    assert asyncio.run(close_code()) == 1001
+
+
 def test_a_client_hears_of_a_function_that_failed(port: int, functions: Sockets) -> None:
     functions.fail_messages = True
 
@@ -281,8 +299,18 @@ def test_the_messages_of_one_socket_are_handled_one_by_one_in_order(
 
 
 @contextmanager
-def stuck(port: int, pusher: Any, functions: Sockets) -> Iterator[str]:
-    """A client that has connected and then reads no more, with all buffers full; its connection's id."""
+def stuck(port: int, pusher: Any, functions: Sockets, *, talks: bool = False) -> Iterator[str]:
+    """A client that has connected and then reads no more, with all buffers full; its connection's id.
+
+    One that `talks` goes on sending.
+    """
+    over = threading.Event()
+
+    def talk() -> None:
+        with suppress(OSError):
+            while not over.wait(0.01):
+                client.sendall(b"\x81\x82\0\0\0\0hi")  # a frame of text, masked by zeros
+
     key = base64.b64encode(bytes(16)).decode()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -290,6 +318,9 @@ def stuck(port: int, pusher: Any, functions: Sockets) -> Iterator[str]:
         upgrade = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13"
         client.sendall(f"GET / HTTP/1.1\r\nhost: x\r\n{upgrade}\r\nsec-websocket-key: {key}\r\n\r\n".encode())
         assert client.recv(12) == b"HTTP/1.1 101"
+        talking = threading.Thread(target=talk, daemon=True)
+        if talks:
+            talking.start()
         connection_id: str = functions.of("CONNECT")[0]["requestContext"]["connectionId"]
 
         def fill() -> None:
@@ -299,15 +330,19 @@ def stuck(port: int, pusher: Any, functions: Sockets) -> Iterator[str]:
         with pytest.raises(ClientError, match="Gone"):
             fill()
         yield connection_id
+        over.set()
+        if talks:
+            talking.join()
 
 
+@pytest.mark.parametrize("talks", [False, True])
 def test_a_client_that_takes_nothing_is_gone_and_its_function_hears_of_it(
-    port: int, pusher: Any, functions: Sockets, monkeypatch: pytest.MonkeyPatch
+    port: int, pusher: Any, functions: Sockets, monkeypatch: pytest.MonkeyPatch, talks: bool
 ) -> None:
     monkeypatch.setattr(gateway_module, "SEND_SECONDS", 0.2)
     monkeypatch.setattr(gateway_module, "POLL_SECONDS", 0.05)
 
-    with stuck(port, pusher, functions) as connection_id:
+    with stuck(port, pusher, functions, talks=talks) as connection_id:
         wait_for(lambda: functions.of("DISCONNECT"), 5, "the end")
 
         (told,) = functions.of("DISCONNECT")
