@@ -39,10 +39,11 @@ class Auditor:
             if end > now - AUDITED_SECONDS:  # of an older hour something was replayed
                 for name in values:
                     values[name] += balance[_TERMS[name]]
-            if balance["in_flight"] and max(end, received) <= now - SETTLED_SECONDS:
+            is_balanced = not balance["in_flight"] and not balance["surplus"]
+            if not is_balanced and max(end, received) <= now - SETTLED_SECONDS:
                 log.warning("ledger does not balance", extra={"project": project, "hour": hour, **balance})
-                missing += max(balance["in_flight"], 0)
-                surplus -= min(balance["in_flight"], 0)
+                missing += balance["in_flight"]
+                surplus += balance["surplus"]
         values |= {"EventsMissing": missing, "EventsSurplus": surplus, "MessagesSpilled": spilled}
         metrics.emit(self.stage, now * 1000, values)
         return values

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.domain.chunks import Chunk, chunks_of, decode_message
+from chalicelib.domain.chunks import Chunk, chunks_of, decode_message, positions_of
 from chalicelib.domain.enrichment import enrich
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.identity import Said
@@ -37,7 +37,7 @@ class Share:
     hour: str  # of receipt
     chunks: list[Chunk]
     said: Said
-    receipts: tuple[Receipt, ...]  # that no chunk brings to the ledger, because events of erased users were dropped
+    dropped: tuple[str, Receipt] | None  # a name, and what no chunk brings to the ledger: events of erased users
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +76,22 @@ class Processor:
         """What the message brings; raises ValueError."""
         message = decode_message(content)
         left, gone = self.erased.split(message.project, message.events)
-        receipts: tuple[Receipt, ...] = ()
+        dropped = None
         said = Said()
         if gone:
             # Named by the message, so that it counts once, however often it is delivered.
             name = f"erased-{blake2b(content, digest_size=12).hexdigest()}"
-            receipts = Receipt(name, erased=len(gone)), *([message.receipt] if message.receipt else [])
-            message = replace(message, events=left)
+            positions = positions_of(message, gone)
+            receipt = message.receipt and replace(message.receipt, dropped=positions)
+            dropped = name, receipt if receipt and positions else Receipt(name, erased=len(gone))
             now_ms = int(self.clock() * 1000)
             said.link(event for event in gone if self.erased.is_linked(message.project, event, now_ms))
             log.info("events of erased users dropped", extra={"project": message.project, "events": len(gone)})
-        for event in message.events:
+        for event in left:
             enrich(event, message.client)
             said.hear(event)
         hour = hour_of(message.received_ms)
-        return Share(message_id, content, message.project, hour, list(chunks_of(message)), said, receipts)
+        return Share(message_id, content, message.project, hour, list(chunks_of(message, gone)), said, dropped)
 
     def _store(self, shares: list[Share]) -> list[str]:
         """Store what some messages bring; returns the ids of those to deliver again."""
@@ -102,8 +103,9 @@ class Processor:
             for project, what in said.items():
                 self.users.learn(project, what)
             for share in shares:
-                for receipt in share.receipts:
-                    self.ledger.put(share.project, share.hour, receipt, int(self.clock()))
+                if share.dropped:
+                    name, receipt = share.dropped
+                    self.ledger.put(share.project, share.hour, receipt, int(self.clock()), name)
             return []
         except (Unavailable, BotoCoreError, ClientError) as error:
             if not _invalid(error):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -15,9 +15,13 @@ from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
 from chalicelib.domain.chunks import Parcel, chunks_of, decode_message
 from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.deltas import Delta
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
+from chalicelib.domain.folding import Folding
 from chalicelib.domain.ledger import Receipt, Tally
+from chalicelib.domain.rollup_codec import encode_document
+from chalicelib.domain.signatures import NOTHING
 from chalicelib.realtime import Observer
 from tests.stores import RefusingBuffer, Stores, empty_stores, stream_record
 
@@ -89,6 +93,7 @@ def test_what_is_received_is_in_flight_until_it_is_stored(stores: Stores) -> Non
         "quarantined": 0,
         "erased": 0,
         "in_flight": 0,
+        "surplus": 0,
         "bots": 0,
     }
 
@@ -216,18 +221,58 @@ def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: 
     assert (after["EventsInFlight"], after["EventsMissing"], after["MessagesSpilled"]) == (3, 3, 2)
 
 
-def test_a_message_delivered_again_after_its_repetition_is_surplus_and_hides_nothing_missing(stores: Stores) -> None:
+def test_a_message_delivered_again_after_its_repetition_counts_once_and_hides_nothing_missing(stores: Stores) -> None:
     one = collector(stores)
     receive(one, *GOOD)
     receive(one, *GOOD, at=NINE + 5)
     seen: set[str] = set()
     texts = stores.messages()
-    aggregate(stores, [*texts, texts[0]], seen)
-    one.collect(read_native(orjson.dumps(GOOD[0])), Project("other", Mode.INFER), NINE)
+    receive(one, *[{**event, "event_id": f"lost-{event['event_id']}"} for event in GOOD], at=NINE + 2000)
+    aggregate(stores, [*texts, texts[0], texts[1], texts[0]], seen)
+
+    found = balance(stores)
+    values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
+
+    assert (found["received"], found["stored"], found["duplicate"], found["in_flight"]) == (9, 3, 3, 3)
+    assert (values["EventsSurplus"], values["EventsMissing"]) == (0, 3)
+
+
+def test_a_surplus_of_one_hour_hides_nothing_missing_in_another(stores: Stores) -> None:
+    stores.ledger.put("demo", "2026-11-21T09", Receipt("c", received=1), NINE // 1000)
+    stores.ledger.put("demo", "2026-11-21T08", Receipt("c", received=3), NINE // 1000)
+    folding = Folding()
+    folding.ledger.take(Receipt("c", received=1), None, 4, again=False)
+    delta = Delta("demo", "2026-11-21T09", 1, "r1", 1, 1, NOTHING, NINE // 1000, encode_document(folding.document()))
+    stores.rollups.put_delta(delta)
 
     values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
 
-    assert (values["EventsSurplus"], values["EventsMissing"]) == (3, 1)
+    assert (values["EventsSurplus"], values["EventsMissing"]) == (3, 3)
+
+
+def test_a_request_that_was_refused_and_yet_arrives_hides_no_other_that_is_lost(stores: Stores) -> None:
+    class Taking:
+        """A buffer and a spill whose answers are lost."""
+
+        by_user = False
+
+        def send(self, parcels: list[Parcel]) -> list[Parcel]:
+            stores.buffer.send(parcels)
+            return parcels
+
+        def put(self, *_: object) -> None:
+            raise Unavailable("down")
+
+    one, taking = collector(stores), cast("Any", Taking())
+    receive(one, *[{**event, "event_id": f"lost-{event['event_id']}"} for event in GOOD])
+    stores.messages()
+    with pytest.raises(Unavailable):
+        receive(replace(one, **dict.fromkeys(("buffer", "bucket"), taking)), *GOOD, at=NINE + 5)
+    receive(one, *GOOD, at=NINE + 10)
+    store(stores, set())
+
+    found = balance(stores)
+    assert (found["received"], found["stored"], found["duplicate"], found["in_flight"]) == (9, 3, 3, 3)
 
 
 def test_a_sweep_ends_in_time_for_the_audit_and_counts_what_it_did_not_try(

@@ -22,11 +22,11 @@ class LedgerTable:
     client: Any
     name: str  # of the rollups table
 
-    def put(self, project: str, hour: str, receipt: Receipt, now: int) -> None:
-        """`now` is epoch seconds."""
+    def put(self, project: str, hour: str, receipt: Receipt, now: int, name: str = "") -> None:
+        """`now` is epoch seconds, `name` what the receipt is put under where its container's own stays as it is."""
         item = {
             "pk": {"S": f"{project}#ledger"},
-            "sk": {"S": f"{hour}#{receipt.container}"},
+            "sk": {"S": f"{hour}#{name or receipt.container}"},
             "receipt": {"S": str(receipt)},
             "counted": {"N": str(receipt.counted())},
             "receipts": {"S": ALL},
