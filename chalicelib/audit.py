@@ -15,6 +15,7 @@ from chalicelib.storage.ledger_table import LedgerTable, OpenHour
 
 AUDITED_SECONDS = 2 * 3600  # an hour that ended within this time is in the quantities
 SETTLED_SECONDS = 900  # after its end, or a replay, an hour has nothing in flight, unless something is wrong
+SURPLUS_SECONDS = 48 * 3600  # by then every slot is settled, so what was counted twice is no more
 MAX_SETTLED = 500  # receipts of a run, each of which is a write; the others are for the next
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,7 @@ class Auditor:
 
         `spilled` is how many messages could not be brought back from the spill.
         """
-        values = dict.fromkeys(
-            ("EventsReceived", "EventsStored", "EventsDuplicate", "EventsQuarantined", "EventsInFlight"), 0
-        )
+        values = dict.fromkeys(_TERMS, 0)
         missing = surplus = 0
         balanced: list[tuple[OpenHour, list[Receipt]]] = []
         for found in self.ledger.open_hours(now - AUDITED_SECONDS):
@@ -46,13 +45,15 @@ class Auditor:
             if not is_old:  # of an older hour something was replayed, or it does not balance
                 for name in values:
                     values[name] += balance[_TERMS[name]]
-            if max(end, found.received) > now - SETTLED_SECONDS:
+            last = max(end, found.received)
+            if last > now - SETTLED_SECONDS:
                 continue
-            if balance["in_flight"] or balance["surplus"]:
+            too_many = balance["surplus"] if last > now - SURPLUS_SECONDS else 0
+            if balance["in_flight"] or too_many:
                 extra = {"project": found.project, "hour": found.hour, **balance}
                 log.warning("ledger does not balance", extra=extra)
                 missing += balance["in_flight"]
-                surplus += balance["surplus"]
+                surplus += too_many
             elif is_old:
                 balanced.append((found, receipts))
         values |= {"EventsMissing": missing, "EventsSurplus": surplus, "MessagesSpilled": spilled}
@@ -83,5 +84,6 @@ _TERMS = {
     "EventsStored": "stored",
     "EventsDuplicate": "duplicate",
     "EventsQuarantined": "quarantined",
+    "EventsErased": "erased",
     "EventsInFlight": "in_flight",
 }

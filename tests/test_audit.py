@@ -397,6 +397,25 @@ def test_a_surplus_of_one_hour_hides_nothing_missing_in_another(stores: Stores) 
     assert (values["EventsSurplus"], values["EventsMissing"]) == (3, 3)
 
 
+def test_one_event_that_is_lost_and_one_that_is_counted_twice_both_show_until_either_is_over(stores: Stores) -> None:
+    receive(collector(stores), *[{**event, "user_id": f"u{number}"} for number, event in enumerate(GOOD)])
+    chunks = [chunk for text in stores.messages() for chunk in chunks_of(decode_message(text))]
+    aggregator = Aggregator(Contracts({}), stores.rollups, stores.bucket)
+    for number, chunk in ((0, chunks[0]), (1, chunks[1]), (2, chunks[1])):  # the last is lost
+        aggregator.aggregate([stream_record(chunk, number)], 1)
+    auditor = Auditor(stores.ledger, stores.history, "test")
+
+    shown = [auditor.audit(END + after, spilled=0) for after in (SETTLED_SECONDS, 47 * 3600, 49 * 3600)]
+    aggregator.aggregate([stream_record(chunks[2], 3)], 1)
+    after = auditor.audit(END + 49 * 3600, spilled=0)
+
+    terms = ("EventsReceived", "EventsStored", "EventsDuplicate", "EventsInFlight")
+    assert [shown[0][name] for name in terms] == [3, 2, 0, 1]
+    assert [(values["EventsMissing"], values["EventsSurplus"]) for values in shown] == [(1, 1), (1, 1), (1, 0)]
+    assert (after["EventsMissing"], after["EventsSurplus"]) == (0, 0)
+    assert stores.ledger.open_hours(0) == []
+
+
 def test_a_request_that_was_refused_and_yet_arrives_hides_no_other_that_is_lost(stores: Stores) -> None:
     class Taking:
         """A buffer and a spill whose answers are lost."""

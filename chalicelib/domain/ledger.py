@@ -9,7 +9,8 @@ and in whatever order receipts come. Receipts travel with the messages and are p
 counting costs no write per event, and a count that was not put before its container died still comes with its messages.
 
 On the other side stands which positions were stored, and which came again: sets, so that nothing counts twice however
-often it is delivered, and what is missing is a gap that nothing else can fill.
+often it is delivered, and what is missing is a gap that nothing else can fill. Beside them stands how many events were
+counted, as often as the metrics have them: what that is more than the sets hold is a surplus, which fills no gap.
 """
 
 from collections.abc import Iterator
@@ -162,6 +163,7 @@ class Ledger:
     stored: int = 0
     rewritten: int = 0
     bots: int = 0  # of the stored; no metric counts them
+    counted: int = 0  # of the stored whose container is known, each as often as it is counted
     receipts: dict[str, Receipt] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
 
@@ -193,6 +195,8 @@ class Ledger:
         if account is None:
             account = self.accounts[receipt.container] = Account()
         spans = account.rewritten if again else account.stored
+        if not again:
+            self.counted += events
         if position is None:
             spans.uncertain += events
         else:
@@ -203,6 +207,7 @@ class Ledger:
         self.stored += other.stored
         self.rewritten += other.rewritten
         self.bots += other.bots
+        self.counted += other.counted
         self.note(*other.receipts.values())
         for container, account in other.accounts.items():
             self._account(container).merge(account)
@@ -210,12 +215,14 @@ class Ledger:
     def balance(self) -> dict[str, int]:
         """Each term of the equation; what the client was told to send again counts on neither side.
 
-        What is in flight of one container is never made up for by a surplus of another.
+        What is in flight of one container is never made up for by a surplus, be it of another container or of events
+        that are counted more than once.
         """
         total = dict.fromkeys(("received", *ENDS, "in_flight", "surplus"), 0)
         for container, receipt in self.receipts.items():
             for name, number in self.accounts.get(container, Account()).terms(receipt).items():
                 total[name] += number
+        total["surplus"] += max(self.counted - total["stored"], 0)
         # Whose these are is not known, so they can only stand against all that is open.
         nobodys = {
             "stored": self.stored,
@@ -250,13 +257,14 @@ class Ledger:
             account = self.accounts.get(container)
             places = account.to_json(exact=container not in inexact) if account else []
             entries.append([str(receipt), *places] if places else str(receipt))
-        return [self.stored, self.rewritten, self.bots, *entries]
+        return [self.stored, self.rewritten, self.bots, self.counted, *entries]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> "Ledger":
         """The inverse of `to_json`, and of what older versions wrote, who knew no positions."""
         stored, rewritten, bots, *entries = data
-        ledger = cls(stored, rewritten, bots)
+        counted = entries.pop(0) if entries and isinstance(entries[0], int) else 0
+        ledger = cls(stored, rewritten, bots, counted)
         for entry in entries:
             text, *places = [entry] if isinstance(entry, str) else entry
             receipt = Receipt.from_text(text)

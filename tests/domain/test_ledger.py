@@ -46,17 +46,27 @@ def test_every_event_received_is_on_the_other_side_or_in_flight() -> None:
     }
 
 
-def test_a_chunk_that_comes_again_and_again_counts_once() -> None:
+def test_a_chunk_that_comes_again_and_again_is_a_duplicate_once() -> None:
     ledger = Ledger()
+    ledger.take(Receipt("a", received=5), 2, 3, again=False)
     for _ in range(3):
-        ledger.take(Receipt("a", received=5), 2, 3, again=False)
         ledger.take(Receipt("b", received=3), 0, 3, again=True)
         ledger.take(Receipt("a", received=5), 2, 3, again=True)  # a redelivery, after another had rewritten the chunk
         ledger = Ledger.from_json(ledger.to_json())
-        ledger.merge(ledger)
 
     found = ledger.balance()
     assert (found["stored"], found["duplicate"], found["in_flight"], found["surplus"]) == (3, 3, 2, 0)
+
+
+def test_what_is_counted_twice_is_a_surplus_and_fills_no_gap_of_its_own_container() -> None:
+    ledger = Ledger()
+    ledger.take(Receipt("a", received=5), 2, 3, again=False)
+    twice = Ledger.from_json(ledger.to_json())
+    ledger.merge(twice)
+
+    found = Ledger.from_json(ledger.to_json()).balance()
+    assert (found["received"], found["stored"], found["duplicate"]) == (5, 3, 0)
+    assert (found["in_flight"], found["surplus"]) == (2, 3)
 
 
 def test_a_surplus_of_one_container_hides_nothing_that_another_lacks() -> None:
