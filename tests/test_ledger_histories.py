@@ -1,17 +1,20 @@
 """The ledger says what is true of every event, in random histories of real collectors, processors and aggregators.
 
-The queue redelivers, reorders and loses; answers of stores get lost after the effect, and before it; clients send
-again; erasures come in between; stream batches are cut anew, and come twice. The truth is kept beside it, by event.
+The queue redelivers, reorders and loses; answers of stores get lost after the effect, and before it; containers die
+with what they had not put; clients send again, in the same company and in another; erasures come in between, and are
+known late; stream batches are cut anew, come twice, and are lost. The truth is kept beside it, by event.
 """
 
 import random
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import orjson
+from botocore.exceptions import EndpointConnectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,19 +25,64 @@ from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
 from chalicelib.domain.chunks import Chunk, Parcel, decode_message, from_spill, unpack_events
 from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.enrichment import NOBODY
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
 from chalicelib.domain.ledger import Ledger, Receipt, Tally
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.process import Processor
+from chalicelib.replay import Replayer
 from tests.stores import stream_record
 
 DEMO = Project("demo", Mode.INFER)
 NINE = 1_795_251_600_000
 HOUR_MS = 3_600_000
 CONTRACTS = Contracts({})
+BOT = {"userAgent": "Googlebot/2.1 (+http://www.google.com/bot.html)"}
+TERMS = ("received", "stored", "duplicate", "quarantined", "erased", "in_flight", "surplus", "bots")
 
 Token = tuple[int, str]  # the number of the request, and the event's id
+
+
+class Died(BaseException):
+    """The process is gone, with what it had in memory."""
+
+
+@dataclass
+class Asked:
+    """One request: the container that took it, and its count before the events and after them."""
+
+    hour: str
+    tokens: list[Token]
+    judged: Counter[str]  # events that were not to be stored, by term
+    container: str
+    before: int
+    after: int
+    refused: int = 0  # events that no store took, as the client was told
+
+
+@dataclass
+class Came:
+    """A record of the events table's stream."""
+
+    record: dict[str, Any]
+    tokens: list[Token]
+    hour: str
+    receipt: Receipt
+    bots: int
+
+    @property
+    def is_new(self) -> bool:
+        return bool(self.record["eventName"] == "INSERT")
+
+
+@dataclass
+class Share:
+    """What a delta holds of the ledger: of an hour, from some records."""
+
+    hour: str
+    ledger: Ledger
+    records: list[Came]
 
 
 class World:
@@ -42,63 +90,122 @@ class World:
 
     def __init__(self, chance: random.Random, *, by_user: bool) -> None:
         self.chance, self.by_user = chance, by_user
-        self.requests = 0
+        self.number = self.containers = 0
         self.sent: list[tuple[int, str]] = []  # what a store has: (number of its request, message)
-        self.judged: dict[int, dict[str, int]] = {}  # by request: events that were not to be stored, by term
+        self.asked: dict[int, Asked] = {}
         self.trouble = 0.0
-        self.events: dict[int, tuple[str, list[Token]]] = {}  # by request: hour and tokens
-        self.refused: dict[int, tuple[int, int]] = {}  # by request: parcels, and events that no store took
+        self.back = 0  # events of the last request that the buffer did not take
         self.items: dict[tuple[str, str], Chunk] = {}
-        self.records: list[tuple[dict[str, Any], Chunk, list[Token]]] = []
-        self.put: list[tuple[str, Receipt]] = []  # receipts with their hours
-        self.gone: set[tuple[str, bool]] = set()  # users, each in two halves: one of events that are dropped later
+        self.came: list[Came] = []
+        self.put: dict[tuple[str, str], Receipt] = {}  # by hour and name
+        self.gone: list[tuple[str, bool]] = []  # users, each in two halves: one of events that are dropped later
         self.dropped: set[Token] = set()
-        self.collectors = [self.collector(f"c{n}") for n in range(3)]
+        self.collectors = [self.collector() for _ in range(3)]
+        admitter, bucket, table = self.parts()
+        self.replayer = Replayer(admitter, self.collectors[0].put, bucket, table, Tally("replay", 9), lambda: 0.0)
 
-    def collector(self, container: str) -> Collector:
-        admitter = Admitter(CONTRACTS, new_id=lambda _: "made")
-        bucket: Any = SimpleNamespace(put=self.spill, put_gzip=lambda *_: None)
+    def parts(self) -> tuple[Admitter, Any, Any]:
+        bucket = SimpleNamespace(put=self.spill, put_gzip=lambda *_: None)
+        return Admitter(CONTRACTS, new_id=lambda _: "made"), bucket, SimpleNamespace(put=self.put_receipt)
+
+    def collector(self) -> Collector:
+        self.containers += 1
+        admitter, bucket, table = self.parts()
         erased: Any = SimpleNamespace(is_theirs=lambda *_: False)
-        table: Any = SimpleNamespace(put=self.put_receipt)
-        return Collector(admitter, self, bucket, table, Tally(container), erased)  # type: ignore[arg-type]
+        return Collector(admitter, self, bucket, table, Tally(f"c{self.containers}"), erased)  # type: ignore[arg-type]
+
+    # Stores
 
     def send(self, parcels: list[Parcel]) -> list[Parcel]:
         """The buffer takes some, and gives back others, some of which it has taken nevertheless."""
-        back = [parcel for parcel in parcels if self.chance.random() < self.trouble]
-        taken = [parcel for parcel in parcels if parcel not in back or self.chance.random() < 0.3]
-        self.sent += [(self.requests, parcel.text) for parcel in taken]
-        self.refused[self.requests] = len(parcels), sum(parcel.count for parcel in back)
+        back = []
+        for parcel in parcels:
+            fails = self.chance.random() < self.trouble
+            if not fails or self.chance.random() < 0.3:
+                self.sent.append((self.number, parcel.text))
+            if fails:
+                back.append(parcel)
+            if self.chance.random() < self.trouble / 20:
+                raise Died
+        self.back = sum(parcel.count for parcel in back)
         return back
 
     def spill(self, _key: str, content: bytes) -> None:
         is_up = self.chance.random() >= self.trouble
         if is_up or self.chance.random() < 0.3:
-            self.sent += [(self.requests, parcel.text) for parcel in from_spill(content)]
+            self.sent += [(self.number, parcel.text) for parcel in from_spill(content)]
         if not is_up:
             raise Unavailable("down")
 
-    def put_receipt(self, _project: str, hour: str, receipt: Receipt, _now: int, _name: str = "") -> None:
-        self.put.append((hour, receipt))
+    def put_receipt(self, _project: str, hour: str, receipt: Receipt, _now: int, name: str = "") -> None:
+        fails = self.chance.random() < self.trouble / 2
+        if not fails or self.chance.random() < 0.5:
+            key = hour, name or receipt.container
+            known = self.put.get(key)
+            if known is None or known.counted() <= receipt.counted():
+                self.put[key] = Receipt.from_text(str(receipt))
+        if fails:
+            raise EndpointConnectionError(endpoint_url="nowhere")
 
-    def request(self, events: list[Any], at: int) -> bool:
-        """A client's; whether it was acknowledged."""
-        self.requests += 1
-        number, hour = self.requests, hour_of(at)
-        self.trouble = self.chance.choice((0.0, 0.0, 0.3, 0.9))
-        bad = sum(not event["event_type"] for event in events)
+    # What is done
+
+    def request(self, events: list[Any], at: int) -> None:
+        """A client's, to a container that may die of it."""
+        where = self.chance.randrange(len(self.collectors))
+        one = self.collectors[where]
         ids = list(dict.fromkeys(event["event_id"] for event in events if event["event_type"]))
-        self.events[number] = hour, [(number, event_id) for event_id in ids]
-        self.judged[number] = {"quarantined": bad, "duplicate": len(events) - bad - len(ids)}
+        bad = sum(not event["event_type"] for event in events)
+        asked = self.begin(hour_of(at), ids, quarantined=bad, duplicate=len(events) - bad - len(ids))
         try:
-            self.chance.choice(self.collectors).collect(read_native(orjson.dumps(events)), DEMO, at)
+            one.collect(read_native(orjson.dumps(events)), DEMO, at)
         except Unavailable:
-            return False
-        self.refused.pop(number, None)
-        return True
+            asked.refused = self.back
+        except Died:
+            self.collectors[where] = self.collector()
+        self.end(asked, one.tally)
+        if self.chance.random() < 0.05:
+            self.collectors[where] = self.collector()
+
+    def replay(self, events: list[Any], at: int) -> None:
+        """An operator's: each event by itself, in the hour in which it was received first."""
+        admission = self.replayer.admitter.admit(events, mode=Mode.INFER, received_ms=at)
+        if not admission.events:
+            return
+        file: Any = SimpleNamespace(project="demo", received_ms=at, client=NOBODY)
+        trial: Any = SimpleNamespace(events=admission.events, taken=admission.event_ids)
+        ids = [event["event_id"] for event in admission.events]
+        asked = self.begin(hour_of(at), ids, duplicate=len(admission.event_ids) - len(ids))
+        died = False
+        try:
+            self.replayer._bring_in(file, trial, at)
+        except Unavailable:
+            asked.refused = self.back
+        except Died:
+            died = True
+        self.end(asked, self.replayer.tally)
+        if died:
+            self.containers += 1
+            self.replayer.tally.idle.clear()
+            self.replayer.tally.container = f"replay{self.containers}"
+
+    def begin(self, hour: str, ids: list[str], **judged: int) -> Asked:
+        self.number += 1
+        self.trouble = self.chance.choice((0.0, 0.0, 0.3, 0.9))
+        self.back = 0
+        asked = Asked(hour, [(self.number, each) for each in ids], Counter(judged), "", 0, 0)
+        self.asked[self.number] = asked
+        return asked
+
+    def end(self, asked: Asked, tally: Tally) -> None:
+        total = tally.idle[-1].by_hour["demo", asked.hour]
+        asked.container, asked.after = total.container, total.received
+        asked.before = asked.after - len(asked.tokens)
 
     def deliver(self, number: int, text: str) -> None:
-        """The buffer hands it over; the processor may die in the middle."""
+        """The buffer hands it over; the processor may die in the middle, and know of old erasures only."""
         dies_after = self.chance.choice((0, 1, 2, 99, 99, 99, 99))
+        self.trouble = self.chance.choice((0.0, 0.0, 0.3))
+        gone = self.gone[: self.chance.choice((len(self.gone), self.chance.randint(0, len(self.gone))))]
         written = 0
 
         def write(those: Iterable[Chunk]) -> None:
@@ -111,75 +218,103 @@ class World:
                 if (known := self.items.get(key)) == chunk:
                     continue  # DynamoDB makes no record of what is written as it was
                 stored, _ = unpack_events(chunk.body)
+                record = stream_record(chunk, len(self.came), name="MODIFY" if known else "INSERT")
                 tokens = [(number, event["event_id"]) for event in stored]
-                name = "MODIFY" if known else "INSERT"
-                self.records.append((stream_record(chunk, len(self.records), name=name), chunk, tokens))
+                bots = sum(event.get("enrichment", {}).get("bot", False) for event in stored)
+                assert chunk.receipt
+                self.came.append(Came(record, tokens, hour_of(chunk.received_ms), chunk.receipt, bots))
                 self.items[key] = chunk
 
         def split(_project: str, events: list[Any]) -> tuple[list[Any], list[Any]]:
-            gone = [event for event in events if half_of(event) in self.gone]
-            return [event for event in events if half_of(event) not in self.gone], gone
+            return [e for e in events if half_of(e) not in gone], [e for e in events if half_of(e) in gone]
 
         def put_dropped(project: str, hour: str, receipt: Receipt, now: int, name: str = "") -> None:
-            self.put_receipt(project, hour, receipt, now, name)
-            events = decode_message(text).events
-            self.dropped |= {(number, event["event_id"]) for event in events if half_of(event) in self.gone}
+            try:
+                self.put_receipt(project, hour, receipt, now, name)
+            finally:
+                if (hour, name) in self.put:
+                    events = decode_message(text).events
+                    self.dropped |= {(number, event["event_id"]) for event in events if half_of(event) in gone}
 
         erased: Any = SimpleNamespace(split=split, is_linked=lambda *_: False)
         events: Any = SimpleNamespace(write=write)
         users: Any = SimpleNamespace(learn=lambda *_: None)
         table: Any = SimpleNamespace(put=put_dropped)
         bucket: Any = None
-        processor = Processor(events, users, bucket, erased, table, lambda: NINE / 1000)
-        processor.process([{"messageId": "m", "body": text}])
+        Processor(events, users, bucket, erased, table, lambda: NINE / 1000).process([{"messageId": "m", "body": text}])
 
-    def ledgers(self, lost: set[int]) -> dict[str, Ledger]:
-        """By hour, of batches of the stream that were cut anew now and then, and merged in any order."""
-        names: Any = SimpleNamespace(names=lambda _project, types, _known: {each: each for each in types})
-        aggregator = Aggregator(CONTRACTS, names, None)  # type: ignore[arg-type]
-        stream = [record for n, (record, _, _) in enumerate(self.records) if n not in lost]
-        waiting = [(hour, latest) for each in self.collectors for (_, hour, _), latest in each.puts.waiting.items()]
-        shares = [(hour, ledger_of(receipt)) for hour, receipt in [*self.put, *waiting]]
+    def erase(self) -> None:
+        """A user is to be forgotten; what is there of them is deleted now and then."""
+        user = f"u{self.chance.randrange(3)}"
+        self.gone.append((user, self.chance.random() < 0.5))
+        if self.chance.random() < 0.5:
+            self.items = {key: chunk for key, chunk in self.items.items() if chunk.user != user}
+
+    # What the ledger says
+
+    def shares(self, lost: set[int]) -> list[Share]:
+        """Deltas, of batches of the stream that are cut anew now and then; some of them count twice."""
+        stream = [came for number, came in enumerate(self.came) if number not in lost]
+        shares: list[Share] = []
         start = 0
         while start < len(stream):
             end = start + self.chance.randint(1, 5)
             if self.chance.random() < 0.3:  # a batch that was given up, yet is there, and comes again in another cut
-                shares += folded(aggregator, stream[start : self.chance.randint(start + 1, end)])
+                shares += folded(stream[start : self.chance.randint(start + 1, end)])
                 start = max(0, start - self.chance.randint(0, 2))
-            shares += folded(aggregator, stream[start:end])
+            shares += folded(stream[start:end])
             start = end
         shares += self.chance.choices(shares, k=len(shares) // 4) if shares else []
         self.chance.shuffle(shares)
+        return shares
+
+    def ledgers(self, shares: list[Share]) -> dict[str, Ledger]:
+        """By hour, merged in any order."""
+        parts = [*((share.hour, share.ledger) for share in shares)]
+        parts += [(hour, ledger_of(receipt)) for (hour, _), receipt in self.put.items()]
+        self.chance.shuffle(parts)
         found: dict[str, Ledger] = {}
-        for hour, share in shares:
-            found.setdefault(hour, Ledger()).merge(share)
+        for hour, part in parts:
+            found.setdefault(hour, Ledger()).merge(part)
             found[hour] = Ledger.from_json(orjson.loads(orjson.dumps(found[hour].to_json())))
         return found
 
-    def truth(self, lost: set[int]) -> dict[str, dict[str, int]]:
-        """What became of each event, by hour."""
+    def truth(self, shares: list[Share]) -> dict[str, dict[str, int]]:
+        """What became of each event that anything tells of, by hour."""
         kinds: dict[Token, str] = dict.fromkeys(self.dropped, "erased")
-        came = [record for n, record in enumerate(self.records) if n not in lost]
-        for kind, term in (("MODIFY", "duplicate"), ("INSERT", "stored")):
-            for record, _, tokens in came:
-                if record["eventName"] == kind:
-                    kinds |= dict.fromkeys(tokens, term)
-        terms = ("received", "stored", "duplicate", "quarantined", "erased", "in_flight", "surplus", "bots")
-        found: dict[str, dict[str, int]] = {}
-        for number, (hour, tokens) in self.events.items():
-            ends = Counter(kinds.get(token, "in_flight") for token in tokens)
-            parcels, refused = self.refused.get(number, (0, 0))
-            if parcels == 1:  # nothing says that it was refused, and when nothing of it came, that it was there
-                if ends["in_flight"] == len(tokens):
-                    continue
-                refused = 0
-            ends["in_flight"] -= min(refused, ends["in_flight"])  # nobody was promised these
-            ends += Counter(self.judged[number])
-            balance = found.setdefault(hour, dict.fromkeys(terms, 0))
-            for term, count in ends.items():
-                balance[term] += count
+        for term, is_new in (("duplicate", False), ("stored", True)):
+            for came in (came for share in shares for came in share.records if came.is_new == is_new):
+                kinds |= dict.fromkeys(came.tokens, term)
+        told, refusals = self.told(shares)
+        found: dict[str, Counter[str]] = {}
+        for asked in self.asked.values():
+            balance = found.setdefault(asked.hour, Counter(dict.fromkeys(TERMS, 0)))
+            most = told.get((asked.hour, asked.container), -1)
+            ends = Counter(kinds.get(token, "in_flight") for token in asked.tokens)
+            ends["in_flight"] -= min(max(asked.after - most, 0), len(asked.tokens))  # nothing tells of these
+            if (asked.hour, asked.container) in refusals:
+                ends["in_flight"] -= min(asked.refused, ends["in_flight"])  # nobody was promised these
+            if most >= asked.before:
+                ends += asked.judged
+            balance.update(ends)
             balance["received"] += ends.total()
-        return found
+        for share in shares:
+            for came in (came for came in share.records if came.is_new):
+                found[share.hour]["surplus"] += len(came.tokens)
+                found[share.hour]["bots"] += came.bots
+        for balance in found.values():
+            balance["surplus"] -= balance["stored"]
+        return {hour: dict(balance) for hour, balance in found.items() if balance["received"]}
+
+    def told(self, shares: list[Share]) -> tuple[dict[tuple[str, str], int], set[tuple[str, str]]]:
+        """By hour and container how many events are known to have been received, and where some were refused."""
+        most: dict[tuple[str, str], int] = {}
+        receipts = [(share.hour, came.receipt) for share in shares for came in share.records]
+        receipts += [(hour, receipt) for (hour, _), receipt in self.put.items()]
+        for hour, receipt in receipts:
+            key = hour, receipt.container
+            most[key] = max(most.get(key, 0), receipt.received)
+        return most, {(hour, receipt.container) for hour, receipt in receipts if receipt.refused}
 
 
 def half_of(event: dict[str, Any]) -> tuple[str, bool]:
@@ -188,43 +323,52 @@ def half_of(event: dict[str, Any]) -> tuple[str, bool]:
 
 def ledger_of(receipt: Receipt) -> Ledger:
     found = Ledger()
-    found.note(Receipt.from_text(str(receipt)))
+    found.note(receipt)
     return found
 
 
-def folded(aggregator: Aggregator, records: list[dict[str, Any]]) -> list[tuple[str, Ledger]]:
+def folded(batch: list[Came]) -> list[Share]:
     """As the deltas hold it."""
-    shares = aggregator.fold(records)
-    return [(hour, Ledger.from_json(share.folding.ledger.to_json())) for (_, hour, _), share in shares.items()]
+    aggregator = Aggregator(CONTRACTS, None, None)  # type: ignore[arg-type]
+    found: dict[str, Ledger] = {}
+    for (_, hour, _), share in aggregator.fold([came.record for came in batch]).items():
+        found.setdefault(hour, Ledger()).merge(Ledger.from_json(share.folding.ledger.to_json()))
+    return [Share(hour, ledger, [came for came in batch if came.hour == hour]) for hour, ledger in found.items()]
 
 
 def some_events(chance: random.Random, name: str) -> list[dict[str, Any]]:
-    events = [
-        {
+    kept: dict[str, dict[str, Any]] = {}
+    events = []
+    for _ in range(chance.randint(1, 7)):
+        event: dict[str, Any] = {
             "event_type": chance.choice(("click", "click", "click", "")),
             "event_id": f"{name}-{chance.randrange(6)}",
             "user_id": f"u{chance.randrange(3)}",
             "timestamp": f"2026-11-21T09:00:0{chance.randrange(3)}Z",
+            **({"context": BOT} if chance.random() < 0.1 else {}),
         }
-        for _ in range(chance.randint(1, 7))
-    ]
-    good = [event for event in events if event["event_type"]]
-    first = {event["event_id"]: event for event in reversed(good)}
-    return [first[event["event_id"]] if event["event_type"] else event for event in events]
+        events.append(kept.setdefault(event["event_id"], event) if event["event_type"] else event)
+    return events
 
 
 def history(chance: random.Random, *, by_user: bool) -> World:
     world = World(chance, by_user=by_user)
-    asked: list[list[dict[str, Any]]] = []
+    sent: list[tuple[list[dict[str, Any]], int]] = []
     for step in range(chance.randint(1, 25)):
         choice = chance.random()
-        if choice < 0.35 or not asked:
-            asked.append(some_events(chance, f"e{step}"))
-            world.request(asked[-1], NINE + step * chance.choice((1, 1000)) + chance.choice((0, 0, HOUR_MS)))
+        if choice < 0.3 or not sent:
+            at = NINE + step * chance.choice((1, 1000)) + chance.choice((0, 0, HOUR_MS))
+            sent.append((some_events(chance, f"e{step}"), at))
+            world.request(*sent[-1])
+        elif choice < 0.4:
+            world.request(chance.choice(sent)[0], NINE + step)
+        elif choice < 0.45:
+            events = [*chance.choice(sent)[0], *chance.choice(sent)[0]]
+            world.request(chance.sample(events, chance.randint(1, len(events))), NINE + step)
         elif choice < 0.5:
-            world.request(chance.choice(asked), NINE + step)
+            world.replay(*chance.choice(sent))
         elif choice < 0.55:
-            world.gone.add((f"u{chance.randrange(3)}", chance.random() < 0.5))
+            world.erase()
         elif world.sent:
             world.deliver(*chance.choice(world.sent))
     return world
@@ -241,10 +385,8 @@ def test_every_term_is_true_however_often_and_in_whatever_order_things_come(
         patch.object(chunks, "SMALL_BYTES", 10),
     ):
         world = history(chance, by_user=by_user)
-    lost = {n for n in range(len(world.records)) if chance.random() < 0.1}
+    shares = world.shares({number for number in range(len(world.came)) if chance.random() < 0.1})
 
-    found = {hour: ledger.balance() for hour, ledger in world.ledgers(lost).items()}
+    found = {hour: ledger.balance() for hour, ledger in world.ledgers(shares).items()}
 
-    assert {hour: balance for hour, balance in found.items() if balance["received"]} == {
-        hour: balance for hour, balance in world.truth(lost).items() if balance["received"]
-    }
+    assert {hour: balance for hour, balance in found.items() if balance["received"]} == world.truth(shares)
