@@ -179,6 +179,7 @@ class History:
     def _send(self, request: Request) -> None:
         """A client sends until everything is acknowledged, or its patience ends."""
         left, scheduler, rnd = request.events, self.world.scheduler, self.options.random(f"client {request.number}")
+        accounts = self.world.truth.accounts
         for attempt in range(request.patience):
             shares = [left]
             if attempt and request.regroups and len(left) > 1:
@@ -188,12 +189,15 @@ class History:
             open_events: list[Event] = []
             for share in shares:
                 body = request.body(scheduler.now, share)
+                accounts.sent[request.project] += len(share)
                 answer = self.world.gateway.send("POST", request.path, key_of(request.project, "write"), body)
                 taken = answer.body.get("event_ids", []) if answer.status == 202 else []
                 self.world.truth.acknowledge(request.project, taken, scheduler.now)
                 if answer.status not in (202, 0, 429, 502, 503, 504):
                     raise Broken(f"POST {request.path} answered {answer.status}: {answer.body}")
                 refused = {each["event_id"] for each in answer.body.get("rejected", [])} if answer.status == 202 else ()
+                accounts.taken[request.project] += len(taken)
+                accounts.rejected[request.project] += len(refused)
                 open_events += [e for e in share if e.id not in taken and e.id not in refused]
             if not open_events:
                 return

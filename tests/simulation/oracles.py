@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.simulation import resources
 from tests.simulation.dashboards import Dashboard
 from tests.simulation.gateway import Answer
 from tests.simulation.truth import Row
@@ -94,6 +95,7 @@ class Oracles:
         if missing:
             raise Broken(f"acknowledged and lost: {missing[:5]}")
         self._sockets()
+        self._ledger()
         self._metrics()
         self._erased()
 
@@ -181,6 +183,31 @@ class Oracles:
             if owner == project:
                 found[_METRICS.get(event_type, event_type), hour] += count
         return found
+
+    def _ledger(self) -> None:
+        """What the ledger says of each hour of receipt is so, term by term; and what it lacks, `audit` says as well."""
+        from chalicelib import wiring
+
+        hours: dict[str, set[str]] = {project: set() for project in PROJECTS}
+        for key, _ in self.world.services.dynamodb.tables[f"tidemark-{resources.STAGE}-rollups"].every():
+            project, _, kind = key[0].partition("#")
+            if kind == "ledger":
+                hours[project].add(key[1].partition("#")[0])
+        missing = 0
+        for project in PROJECTS:
+            balances = {}
+            for hour in hours[project] | {h for owner, h in self.truth.accounts.hours if owner == project}:
+                ledger = wiring.history().ledger(project, hour)
+                ledger.note(*wiring.ledger_table().receipts(project, hour, hour).get(hour, ()))
+                balances[hour] = ledger.balance()
+                missing += balances[hour]["in_flight"]
+            erases = any(owner == project for owner, _ in self.truth.erased)
+            doubtful = bool(self.truth.doubtful)
+            self.checks += 1
+            if wrong := self.truth.accounts.wrong(project, balances, erases=erases, doubtful=doubtful):
+                raise Broken(wrong)
+        if self.log.metrics.get("EventsMissing", 0) != missing:
+            raise Broken(f"at rest EventsMissing is {self.log.metrics.get('EventsMissing')}, and {missing} are")
 
     def _metrics(self) -> None:
         """No alarm is on without a reason."""
