@@ -22,6 +22,8 @@ KEY, WRITE = "KeyConditionExpression", "ConditionExpression"
 
 def install(dynamodb: Any) -> None:
     """Have MiniStack's DynamoDB module use this where it can."""
+    if dynamodb._query.__module__ == __name__:
+        return  # installed twice, a query would wait for its own lock
     original = dynamodb._evaluate_condition
 
     def evaluate(expression: str, item: Item, values: Item, names: Item, slot: str = WRITE) -> Any:

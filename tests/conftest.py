@@ -1,4 +1,4 @@
-"""Fixtures of all tests: `stack` is the whole product, as `make run` starts it."""
+"""Fixtures of all tests: `stack` is the whole product, as `make run` starts it; `services` its AWS."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,9 @@ import pytest
 from hypothesis import settings
 
 from tests.localcloud.running import Stack, start_stack
+from tests.localcloud.services import services
+
+__all__ = ["services"]
 
 # A timing is never a pass-or-fail test.
 settings.register_profile("tests", deadline=None)

@@ -21,7 +21,7 @@ from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import SCHEMA, SLOT, Lake, Row, encode, table_of
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queries_table import QueriesTable
-from tests.localcloud.conftest import Services
+from tests.localcloud.services import Services
 from tests.stores import INDEXES, create_table
 
 ATHENA_TYPES = {"string": "string", "timestamp[us, tz=UTC]": "timestamp"}

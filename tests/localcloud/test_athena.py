@@ -22,7 +22,7 @@ from localcloud.athena_dialect import MACROS, named_tables, only_projects, to_du
 from localcloud.athena_executions import ENDED, Answered, Asked, QueryCancelled
 from localcloud.athena_values import as_athena
 from tests.localcloud.analysts import ENDLESS
-from tests.localcloud.conftest import Services
+from tests.localcloud.services import Services
 
 COLUMNS = [("event_id", "string"), ("user_id", "string"), ("occurred_at", "timestamp"), ("n", "bigint")]
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from localcloud import conditions
-from tests.localcloud.conftest import Services
+from tests.localcloud.services import Services
 
 CONDITIONS: list[tuple[str, dict[str, str]]] = [
     ("pk = :pk", {":pk": "a"}),
@@ -63,6 +63,15 @@ def test_an_answer_is_the_same_as_without(
     monkeypatch.setattr(conditions, "_within", lambda _: None)
 
     assert quick == found()
+
+
+def test_installed_once_more_it_is_not_wrapped_in_itself(services: Services, table: str) -> None:
+    dynamodb = services.emulator._dynamodb
+    before = dynamodb._query, dynamodb._evaluate_condition
+
+    conditions.install(dynamodb)
+
+    assert (dynamodb._query, dynamodb._evaluate_condition) == before
 
 
 @pytest.mark.parametrize("quick", [True, False])

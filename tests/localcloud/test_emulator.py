@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from localcloud.places import LocalCloudError
-from tests.localcloud.conftest import Services
+from tests.localcloud.services import Services
 
 
 def table(services: Services, *keys: str) -> tuple[str, str]:

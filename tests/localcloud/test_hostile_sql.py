@@ -9,7 +9,7 @@ import pytest
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.domain.events import StoredEvent
 from tests.localcloud.analysts import Place
-from tests.localcloud.conftest import Services
+from tests.localcloud.services import Services
 
 CORPUS = tomllib.loads((Path(__file__).parents[1] / "corpus" / "sql" / "hostile.toml").read_text())["statement"]
 OTHER, MARK = "victim", "SECRET"

@@ -14,8 +14,9 @@ from localcloud.pump import Pump
 from localcloud.shards import KinesisShard, kinesis_shards
 from localcloud.stream_pump import StreamPump, checkpoint_key
 from localcloud.triggers import Triggers
-from tests.localcloud.conftest import Recorder, Services
+from tests.localcloud.conftest import Recorder
 from tests.localcloud.running import wait_for
+from tests.localcloud.services import Services
 
 SHARDS = 3
 

@@ -27,7 +27,7 @@ from chalicelib.domain.query_requests import (
 )
 from chalicelib.domain.reports import REPORTS
 from tests.localcloud.analysts import ENDLESS, NOW, Place
-from tests.localcloud.conftest import Services
+from tests.localcloud.services import Services
 
 NINE = 1_795_251_600_000
 NUMBERS = "SELECT n FROM UNNEST(sequence(1, 2500)) AS t(n) ORDER BY 1"

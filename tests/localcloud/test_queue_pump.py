@@ -15,8 +15,9 @@ from localcloud.pump import Pump, settled
 from localcloud.queue_pump import QueuePump
 from localcloud.schedule import Schedule, period_seconds, wait_seconds
 from localcloud.triggers import Triggers
-from tests.localcloud.conftest import Recorder, Services
+from tests.localcloud.conftest import Recorder
 from tests.localcloud.running import wait_for
+from tests.localcloud.services import Services
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from chalicelib.domain.events import StoredEvent, moment_of, user_of
 from chalicelib.domain.reports import REPORTS
 from chalicelib.domain.sessions import session_ids
 from tests.localcloud.analysts import Place
-from tests.localcloud.conftest import Services
+from tests.localcloud.services import Services
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 START = int(datetime(2026, 10, 20, tzinfo=UTC).timestamp() * 1000)  # with the end of Berlin's summer time in it

@@ -9,7 +9,7 @@ from cfnlint.decode import cfn_yaml
 from chalicelib.domain.events import StoredEvent
 from infra.project import ROOT
 from tests.localcloud.analysts import Place
-from tests.localcloud.conftest import Services
+from tests.localcloud.services import Services
 
 RESOURCES = cfn_yaml.load(str(ROOT / "infra" / "analysts.yaml"))["Resources"]
 QUERIES = {

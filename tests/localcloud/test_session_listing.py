@@ -5,7 +5,7 @@ import uuid
 from chalicelib.domain.session_parts import Part
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.session_files import SessionFiles
-from tests.localcloud.conftest import Services
+from tests.localcloud.services import Services
 
 HOUR = "2026-11-21T09"
 

@@ -13,8 +13,9 @@ from localcloud.places import LocalCloudError
 from localcloud.pump import Pump
 from localcloud.shards import TableShard
 from localcloud.stream_pump import StreamPump
-from tests.localcloud.conftest import Recorder, Services
+from tests.localcloud.conftest import Recorder
 from tests.localcloud.running import wait_for
+from tests.localcloud.services import Services
 
 Table = tuple[str, Callable[..., None]]
 

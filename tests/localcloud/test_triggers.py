@@ -8,8 +8,9 @@ import pytest
 
 from localcloud.pump import Pump
 from localcloud.triggers import Triggers
-from tests.localcloud.conftest import Recorder, Services
+from tests.localcloud.conftest import Recorder
 from tests.localcloud.running import wait_for
+from tests.localcloud.services import Services
 
 
 @pytest.fixture

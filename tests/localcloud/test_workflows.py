@@ -15,8 +15,8 @@ from infra.stack import TEMPLATE
 from localcloud.functions import Functions
 from localcloud.wire import FunctionsApi
 from localcloud.workflows import RESTARTED, Workflows
-from tests.localcloud.conftest import Services
 from tests.localcloud.running import wait_for
+from tests.localcloud.services import Services
 
 FOLDER = TEMPLATE.parent / "workflows"
 IMPORT = {"import": {"id": "i", "project": "demo", "key": "raw/demo/a", "etag": "e", "started_ms": 1}}

@@ -22,6 +22,8 @@ from tests.simulation.trace import Trace
 from tests.simulation.workload import PROJECTS, Erasure, Event, ImportFile, Request, plan
 from tests.simulation.world import World
 
+TAKEN = (200, 202)  # of SDKs, and of our own clients
+BUS_ATTEMPTS = 3
 REST_HOURS = 4.0  # after all faults are over everything must have come to rest
 DOUBT_HOURS = 30.0  # … or after the streams have forgotten what guarantees except
 LOOK_SECONDS = 1800.0
@@ -29,7 +31,7 @@ OFTEN = 6  # looks half an hour apart, and then …
 LATER = 3 * 3600.0  # … so long
 RARELY = 30  # minutes between two firings of what else runs every few
 LOOKS = (8 * 60.0, 50 * 60.0)  # within an hour, once nothing goes wrong any more
-FULL_SQL = 0.02  # of histories write out what they ask Athena, and have it run by an SQL engine
+FULL_SQL = 0.005  # of histories write out what they ask Athena, and have it run by an SQL engine
 
 
 @dataclass
@@ -122,6 +124,8 @@ class History:
             self._plan(erasure.at, "admin", partial(self._erase, erasure))
         for file in self.workload.imports:
             at(file.at, partial(self._import, file))
+        for put in self.workload.bus:
+            at(put.at, partial(self._put_on_bus, put.event))
         end = self.options.started_at + self.options.hours * 3600
         for number in range(self.options.sockets):
             dashboard = self._dashboard(number)
@@ -191,11 +195,13 @@ class History:
                 body = request.body(scheduler.now, share)
                 accounts.sent[request.project] += len(share)
                 answer = self.world.gateway.send("POST", request.path, key_of(request.project, "write"), body)
-                taken = answer.body.get("event_ids", []) if answer.status == 202 else []
+                taken = answer.body["event_ids"] if answer.status in TAKEN else []
                 self.world.truth.acknowledge(request.project, taken, scheduler.now)
-                if answer.status not in (202, 0, 429, 502, 503, 504):
+                if answer.status not in (*TAKEN, 0, 429, 502, 503, 504):
                     raise Broken(f"POST {request.path} answered {answer.status}: {answer.body}")
-                refused = {each["event_id"] for each in answer.body.get("rejected", [])} if answer.status == 202 else ()
+                refused = (
+                    {each["event_id"] for each in answer.body.get("rejected", [])} if answer.status in TAKEN else ()
+                )
                 accounts.taken[request.project] += len(taken)
                 accounts.rejected[request.project] += len(refused)
                 open_events += [e for e in share if e.id not in taken and e.id not in refused]
@@ -203,6 +209,22 @@ class History:
                 return
             left = tuple(open_events)
             scheduler.pause(1 + rnd.random() * 60 * 2**attempt)
+
+    def _put_on_bus(self, event: Event, attempt: int = 1) -> None:
+        """Lambda invokes the function up to three times; what is done may come once more."""
+        scheduler, again = self.world.scheduler, partial(self._put_on_bus, event, attempt + 1)
+        accounts = self.world.truth.accounts
+        accounts.sent[event.project] += 1
+
+        def ended(_result: Any, error: BaseException | None) -> None:
+            if error is None:
+                self.reached["an event of the bus"] += 1
+                accounts.taken[event.project] += 1
+                self.world.truth.acknowledge(event.project, [event.id], scheduler.now)
+            if (error is not None and attempt < BUS_ATTEMPTS) or self.rnd.random() < self.world.mix.twice:
+                scheduler.after(60.0 * attempt, again)
+
+        self.world.functions.invoke("take_bus_event", event.to_bus(), ended)
 
     def _erase(self, erasure: Erasure) -> None:
         self.world.truth.erased.add((erasure.project, erasure.user))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 SMALL = {
     "BATCH_ROWS": 3,
     "COMPARED_IDS": 2,
-    "FOLDED_AT_ONCE": 2,
+    "SHARE_EVENTS": 2,
     "MAX_BATCH_ITEMS": 2,
     "MAX_DIMENSION_VALUES": 3,
     "MAX_FOLD": 3,
@@ -29,6 +29,7 @@ SMALL = {
     "SAMPLE_ROWS": 1,
     "SHARE_BYTES": 2000,
     "SLICE_ROWS": 3,
+    "MAX_HELD_BYTES": 4000,
 }
 OFTEN = 0.3  # of histories have some
 

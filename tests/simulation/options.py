@@ -35,6 +35,8 @@ class Options:
     imports: int = 0
     shards: int = 1  # of each table's stream
     reconciles: bool = False  # yesterday's hours, which takes long
+    bus: int = 0  # events of the account's bus
+    sdks: float = 0.0  # how many of the requests are an SDK's
     thin: int = 2  # of the schedules of every minute one of so many is fired
     bounds: dict[str, int] = field(default_factory=dict)  # of the app, made small
     # While shrinking:
@@ -79,7 +81,9 @@ def draw(seed: int) -> Options:
         erasures=rnd.choice((0, 0, 0, 1)),
         imports=rnd.choice((0, 0, 0, 0, 1)),
         shards=rnd.choice((1, 1, 2, 4)),
-        reconciles=rnd.random() < 0.2,
+        reconciles=rnd.random() < 0.06,
         thin=rnd.choice((1, 2, 5)),
         bounds=limits.draw(random.Random(f"{seed} limits")),
+        bus=rnd.choice((0, 0, 0, 2)),
+        sdks=rnd.choice((0.0, 0.5)),
     )

@@ -11,6 +11,7 @@ from tests.simulation.ports.sqs import URL
 
 ROOT = Path(__file__).parent.parent.parent
 STAGE = "sim"
+BUS_PROJECT = "acme"
 DATA_BUCKET = "sim-data"
 RESULTS_BUCKET = "sim-results"
 STREAM_ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/{}/stream/sim"
@@ -68,6 +69,7 @@ def environment() -> dict[str, str]:
         del settings[name]
     return settings | {
         "STAGE": STAGE,
+        "BUS_PROJECT": BUS_PROJECT,
         "AWS_DEFAULT_REGION": "us-east-1",
         "ARCHIVE_WINDOW_SECONDS": "60",
         "DATA_BUCKET": DATA_BUCKET,

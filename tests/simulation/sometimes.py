@@ -7,6 +7,7 @@ MUST = (
     # What services may do
     "a page that ends early",
     "a batch carried out in part",
+    "a read that showed what was there before",
     "an index that is minutes behind",
     "items deleted by their TTL",
     "a shard that split",
@@ -39,6 +40,7 @@ MUST = (
     "a batch sent again in other company",
     "a user erased",
     "a file imported",
+    "an event of the bus",
     "the gateway ended a connection",
     "a socket that broke",
     "a socket that hangs",

@@ -120,7 +120,8 @@ class StreamTrigger:
         if self.rnd.random() < self.scene.mix.overlap:
             self.scene.reached("a batch delivered again while it is under way")
             place.busy = False
-            self._plan(place, self.rnd.random())
+            # Guarantees rest on clocks that differ by less than what is between two attempts.
+            self._plan(place, self.rnd.random() + 2 * self.scene.mix.skew_seconds)
 
     def _trim(self, place: Place) -> None:
         trimmed = place.source.trimmed(self.scene.scheduler.now)

@@ -14,7 +14,8 @@ HOUR_SECONDS = 3600.0
 PATHS = ("/", "/pricing", "/checkout", "/blog")
 COUNTRIES = ("DE", "FR", "US")
 KINDS = (*("page_view",) * 6, "purchase", "purchase", "level_up", "Song Played", "level_up", "Song Played", "identify")
-MADE_UP = ("level_up", "Song Played", "ünïcode type", "x")
+_SDK_KINDS = {"page_view": "page", "identify": "identify"}  # what is no `track` call
+SDK_PATH = "/v1/batch"
 LATE_HOURS = 2
 AHEAD = (45.0, 59.5, 61.0, 90.0, 3600.0, -90.0, -7200.0)  # of clients' clocks, in seconds
 GIVE_UP_AFTER = 6  # attempts
@@ -39,6 +40,18 @@ class Event:
         sent = {"event_id": self.id, "event_type": self.type, "timestamp": iso(self.at), "properties": self.properties}
         return {**sent, **owner}
 
+    def to_sdk(self) -> dict[str, Any]:
+        """As an SDK of Segment's kind sends it."""
+        kind = _SDK_KINDS.get(self.type, "track")
+        named = {"event": self.type} if kind == "track" else {}
+        given = {"traits" if kind == "identify" else "properties": self.properties}
+        return {"type": kind, "messageId": self.id, "userId": self.user, "timestamp": iso(self.at), **named, **given}
+
+    def to_bus(self) -> dict[str, Any]:
+        """As EventBridge delivers it."""
+        told = {"id": self.id, "detail-type": self.type, "time": iso(self.at), "detail": self.properties}
+        return {"version": "0", "source": "tidemark.shop", "account": "0", "region": "", "resources": [], **told}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -56,8 +69,18 @@ class Request:
 
     def body(self, sent_at: float, events: tuple[Event, ...]) -> dict[str, Any]:
         """The document."""
-        told = {"sent_at": iso(sent_at + self.ahead)} if self.tells_time else {}
-        return {"events": [event.to_json() for event in events], **told}
+        now = iso(sent_at + self.ahead)
+        if self.path == SDK_PATH:
+            return {"batch": [event.to_sdk() for event in events], **({"sentAt": now} if self.tells_time else {})}
+        return {"events": [event.to_json() for event in events], **({"sent_at": now} if self.tells_time else {})}
+
+
+@dataclass(frozen=True)
+class BusEvent:
+    """One that a program of the account puts on the bus."""
+
+    at: float
+    event: Event
 
 
 @dataclass(frozen=True)
@@ -88,12 +111,14 @@ class Workload:
     """Everything that is done from outside."""
 
     requests: list[Request] = field(default_factory=list)
+    bus: list[BusEvent] = field(default_factory=list)
     erasures: list[Erasure] = field(default_factory=list)
     imports: list[ImportFile] = field(default_factory=list)
 
     def events(self) -> Iterator[Event]:
         """Every event, each once."""
         every = [*(e for r in self.requests for e in r.events), *(e for f in self.imports for e in f.events)]
+        every += [each.event for each in self.bus]
         yield from {(event.project, event.id): event for event in every}.values()
 
 
@@ -135,6 +160,10 @@ class _Planner:
             hours = [at - HOUR_SECONDS * rnd.choice((1, 2, 26, 50)) for _ in range(rnd.randint(1, 6))]
             events = tuple(self._event(PROJECTS[0], moment, self.users[PROJECTS[0]][-1]) for moment in hours)
             found.imports.append(ImportFile(at, PROJECTS[0], f"history-{number}.ndjson", events))
+        for number in range(options.bus):
+            at = self._moment()
+            put = Event(PROJECTS[0], f"e{options.seed}-bus{number}", "level_up", None, float(int(at)), {"level": 1})
+            found.bus.append(BusEvent(at, put))
         return found
 
     def _request(self, number: int, at: float, erased: dict[str, float]) -> Request:
@@ -151,11 +180,14 @@ class _Planner:
             user = self.users[project][-1] if self.options.shape == "hot user" else rnd.choice(users)
             events.append(self._event(project, self._occurred(at), user, ahead))
         self.sent[project] += events
+        by_sdk = all(_is_named_by_sdks(each.type) for each in events)
+        by_sdk = by_sdk and self.options.random(f"door {number}").random() < self.options.sdks
         return Request(
             number,
             at,
             project,
             tuple({event.id: event for event in events}.values()),
+            path=SDK_PATH if by_sdk else "/events",
             patience=rnd.choice((1, GIVE_UP_AFTER, GIVE_UP_AFTER)),
             regroups=rnd.random() < 0.2,
             ahead=ahead,
@@ -212,6 +244,11 @@ class _Planner:
 
     def _moment(self) -> float:
         return self.start + self.rnd.random() * self.seconds
+
+
+def _is_named_by_sdks(event_type: str) -> bool:
+    """Whether SDKs' events of the type come to the same type."""
+    return event_type in _SDK_KINDS or event_type in ("purchase", "level_up")
 
 
 def iso(at: float) -> str:

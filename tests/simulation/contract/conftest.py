@@ -6,10 +6,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from tests.localcloud.conftest import Services, services
+from tests.localcloud.services import Services
 from tests.simulation.contract.clouds import Cloud, MemoryCloud
-
-__all__ = ["services"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

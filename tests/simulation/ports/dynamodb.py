@@ -38,7 +38,7 @@ class DynamoDB(Service):
     def get_item(self, TableName: str, Key: Item, ConsistentRead: bool = False, **request: Any) -> Answer:
         """One item, or an answer without `Item`."""
         trees = read_all(request)
-        item = self._table(TableName).get(key_of(Key, alone=True))
+        item = self._read(self._table(TableName), key_of(Key, alone=True), ConsistentRead)
         if item is None:
             return {}
         return {"Item": projected(item, trees["ProjectionExpression"]) if trees else dict(item)}
@@ -109,7 +109,7 @@ class DynamoDB(Service):
             if number >= done or size > MAX_BATCH_BYTES:
                 done = number
                 break
-            if item := self._table(name).get(key):
+            if item := self._read(self._table(name), key, bool(RequestItems[name].get("ConsistentRead"))):
                 size += item_size(item)
                 found[name].append(dict(item))
         undone: dict[str, Any] = {}
@@ -174,7 +174,10 @@ class DynamoDB(Service):
             found = [index.entries[key][2] for _, key in order[start : start + len(keep)]]
         else:
             keys = table.keys_of(hash_value, operator, bounds)
-            items = table.partitions[hash_value].items if keys else {}
+            items: Mapping[str, Item] = table.partitions[hash_value].items if keys else {}
+            if not request.get("ConsistentRead") and (before := self._before(table, hash_value)):
+                items = {sk: item for sk, item in {**items, **before}.items() if item is not None}
+                keys = slice_of(sorted(items), operator, bounds)
             found = [items[sk] for sk in keys]
         if not request.get("ScanIndexForward", True):
             found.reverse()
@@ -217,6 +220,18 @@ class DynamoDB(Service):
             names = ["pk", "sk", *([index.hash_name, index.range_name] if index else [])]
             answer["LastEvaluatedKey"] = {name: page[-1][name] for name in names}
         return answer
+
+    def _read(self, table: Table, key: Key, consistent: bool) -> Item | None:
+        before = {} if consistent else self._before(table, key[0])
+        return before[key[1]] if key[1] in before else table.get(key)
+
+    def _before(self, table: Table, pk: str) -> dict[str, Item | None]:
+        """What a read that may be late shows otherwise than it is now."""
+        seconds = self.quirks.stale_seconds()
+        found = table.as_of(pk, self.clock() - seconds) if seconds else {}
+        if found:
+            self.quirks.stale_answer()
+        return found
 
     def _index(self, table: Table, name: str, request: Mapping[str, Any]) -> Index:
         if name not in table.indexes:
