@@ -320,6 +320,15 @@ def test_what_balances_is_in_the_quantities_for_two_hours_and_leaves_the_view_th
     assert auditor.audit(END + 7200, spilled=0)["EventsMissing"] == 3
 
 
+def test_what_is_replayed_into_an_old_hour_is_in_flight_for_a_quarter_of_an_hour(stores: Stores) -> None:
+    stores.ledger.put("demo", "2026-11-21T09", Receipt("replay", received=3), END + DAY)
+    auditor = Auditor(stores.ledger, stores.history, "test")
+
+    found = [auditor.audit(END + DAY + after, spilled=0)["EventsMissing"] for after in (60, SETTLED_SECONDS)]
+
+    assert found == [0, 3]
+
+
 def test_a_receipt_that_grows_while_the_audit_looks_stays_in_view(stores: Stores) -> None:
     hour = "2026-11-21T09"
     stores.ledger.put("demo", hour, Receipt("c", received=1, quarantined=1), NINE // 1000)

@@ -59,6 +59,7 @@ class Asked:
     before: int
     after: int
     refused: int = 0  # events that no store took, as the client was told
+    says_so: bool = False  # whether that was put
 
 
 @dataclass
@@ -95,6 +96,8 @@ class World:
         self.asked: dict[int, Asked] = {}
         self.trouble = 0.0
         self.back = 0  # events of the last request that the buffer did not take
+        self.parcels = 0  # of the last request
+        self.puts_fail = False  # of the last request
         self.items: dict[tuple[str, str], Chunk] = {}
         self.came: list[Came] = []
         self.put: dict[tuple[str, str], Receipt] = {}  # by hour and name
@@ -119,6 +122,7 @@ class World:
     def send(self, parcels: list[Parcel]) -> list[Parcel]:
         """The buffer takes some, and gives back others, some of which it has taken nevertheless."""
         back = []
+        self.parcels = len(parcels)
         for parcel in parcels:
             fails = self.chance.random() < self.trouble
             if not fails or self.chance.random() < 0.3:
@@ -139,6 +143,7 @@ class World:
 
     def put_receipt(self, _project: str, hour: str, receipt: Receipt, _now: int, name: str = "") -> None:
         fails = self.chance.random() < self.trouble / 2
+        self.puts_fail |= fails
         if not fails or self.chance.random() < 0.5:
             key = hour, name or receipt.container
             known = self.put.get(key)
@@ -160,6 +165,7 @@ class World:
             one.collect(read_native(orjson.dumps(events)), DEMO, at)
         except Unavailable:
             asked.refused = self.back
+            asked.says_so = self.parcels > 1 and not self.puts_fail
         except Died:
             self.collectors[where] = self.collector()
         self.end(asked, one.tally)
@@ -180,6 +186,7 @@ class World:
             self.replayer._bring_in(file, trial, at)
         except Unavailable:
             asked.refused = self.back
+            asked.says_so = not self.puts_fail
         except Died:
             died = True
         self.end(asked, self.replayer.tally)
@@ -192,6 +199,7 @@ class World:
         self.number += 1
         self.trouble = self.chance.choice((0.0, 0.0, 0.3, 0.9))
         self.back = 0
+        self.puts_fail = False
         asked = Asked(hour, [(self.number, each) for each in ids], Counter(judged), "", 0, 0)
         self.asked[self.number] = asked
         return asked
@@ -233,15 +241,17 @@ class World:
                 self.put_receipt(project, hour, receipt, now, name)
             finally:
                 if (hour, name) in self.put:
-                    events = decode_message(text).events
-                    self.dropped |= {(number, event["event_id"]) for event in events if half_of(event) in gone}
+                    self.dropped |= dropped
 
         erased: Any = SimpleNamespace(split=split, is_linked=lambda *_: False)
         events: Any = SimpleNamespace(write=write)
         users: Any = SimpleNamespace(learn=lambda *_: None)
         table: Any = SimpleNamespace(put=put_dropped)
         bucket: Any = None
-        Processor(events, users, bucket, erased, table, lambda: NINE / 1000).process([{"messageId": "m", "body": text}])
+        dropped = {(number, event["event_id"]) for event in decode_message(text).events if half_of(event) in gone}
+        processor = Processor(events, users, bucket, erased, table, lambda: NINE / 1000)
+        if not processor.process([{"messageId": "m", "body": text}]):
+            self.dropped |= dropped
 
     def erase(self) -> None:
         """A user is to be forgotten; what is there of them is deleted now and then."""
@@ -311,6 +321,8 @@ class World:
         most: dict[tuple[str, str], int] = {}
         receipts = [(share.hour, came.receipt) for share in shares for came in share.records]
         receipts += [(hour, receipt) for (hour, _), receipt in self.put.items()]
+        said = (asked for asked in self.asked.values() if asked.says_so)
+        receipts += [(asked.hour, Receipt(asked.container, asked.after, refused=asked.refused)) for asked in said]
         for hour, receipt in receipts:
             key = hour, receipt.container
             most[key] = max(most.get(key, 0), receipt.received)
