@@ -329,6 +329,16 @@ def test_what_is_replayed_into_an_old_hour_is_in_flight_for_a_quarter_of_an_hour
     assert found == [0, 3]
 
 
+def test_what_was_dropped_of_erased_users_keeps_no_hour_in_view(stores: Stores) -> None:
+    stores.ledger.put("demo", "2026-11-21T09", Receipt("c", received=2), NINE // 1000)
+    stores.ledger.put("demo", "2026-11-21T09", Receipt("c", received=2, dropped=((0, 2),)), NINE // 1000, "erased-1")
+
+    found = Auditor(stores.ledger, stores.history, "test").audit(END + DAY, spilled=0)
+
+    assert (found["EventsMissing"], found["EventsSurplus"]) == (0, 0)
+    assert stores.ledger.open_hours(0) == []
+
+
 def test_a_receipt_that_grows_while_the_audit_looks_stays_in_view(stores: Stores) -> None:
     hour = "2026-11-21T09"
     stores.ledger.put("demo", hour, Receipt("c", received=1, quarantined=1), NINE // 1000)
