@@ -21,7 +21,7 @@ class Account:
     lost: set[Received] = field(default_factory=set)  # in records that `aggregate` was never done with
 
     def surplus(self) -> int:
-        """What came out of the hot store once more, as an erasure may have it: it is counted twice until it is closed."""
+        """What came out of the hot store once more, as an erasure may have it; it counts twice until it is closed."""
         return self.stored.total() - len(self.stored)
 
 
