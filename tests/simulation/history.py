@@ -19,7 +19,7 @@ from tests.simulation.options import Options
 from tests.simulation.oracles import Broken, Oracles
 from tests.simulation.scheduler import Actor
 from tests.simulation.trace import Trace
-from tests.simulation.workload import PROJECTS, Erasure, Event, ImportFile, Request, plan
+from tests.simulation.workload import PROJECTS, Erasure, Event, ImportFile, Request, iso, plan
 from tests.simulation.world import World
 
 TAKEN = (200, 202)  # of SDKs, and of our own clients
@@ -53,6 +53,7 @@ class Captured(logging.Handler):
         super().__init__()
         self.world = world
         self.metrics: dict[str, float] = {}
+        self.alarming: set[str] = set()  # metrics that ever were not 0
         self.crashes: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -60,7 +61,9 @@ class Captured(logging.Handler):
             self.crashes.append(record.getMessage() + (self.format(record) if record.exc_info else ""))
         if "_aws" in record.__dict__:
             named = record.__dict__["_aws"]["CloudWatchMetrics"][0]["Metrics"]
-            self.metrics |= {metric["Name"]: record.__dict__[metric["Name"]] for metric in named}
+            told = {metric["Name"]: record.__dict__[metric["Name"]] for metric in named}
+            self.metrics |= told
+            self.alarming |= {name for name, value in told.items() if value}
         elif self.world.trace.out is not None:
             self.world.trace.note(f"log {record.levelname}: {record.getMessage()}", **_extra(record))
 
@@ -124,6 +127,8 @@ class History:
             self._plan(erasure.at, "admin", partial(self._erase, erasure))
         for file in self.workload.imports:
             at(file.at, partial(self._import, file))
+        for number in range(self.options.poison):
+            at(self.options.started_at + self.rnd.random() * self.options.hours * 3600, partial(self._poison, number))
         for put in self.workload.bus:
             at(put.at, partial(self._put_on_bus, put.event))
         end = self.options.started_at + self.options.hours * 3600
@@ -209,6 +214,20 @@ class History:
                 return
             left = tuple(open_events)
             scheduler.pause(1 + rnd.random() * 60 * 2**attempt)
+
+    def _poison(self, number: int) -> None:
+        """A chunk of one project is unreadable, whatever brought it there; nobody else's wait for it."""
+        self.reached["a chunk that nobody can read"] += 1
+        now = self.world.scheduler.now
+        item: dict[str, Any] = {
+            "pk": {"S": f"{PROJECTS[0]}#nobody"},
+            "sk": {"S": f"{iso(now)}#{number}"},
+            "project": {"S": PROJECTS[0]},
+            "received_at": {"N": str(int(now * 1000))},
+            "events": {"N": "1"},
+            "body": {"B": b"\x1f\x8b no gzip"},
+        }
+        self.world.services.dynamodb.put_item(f"tidemark-{resources.STAGE}-events", item)
 
     def _put_on_bus(self, event: Event, attempt: int = 1) -> None:
         """Lambda invokes the function up to three times; what is done may come once more."""

@@ -37,6 +37,7 @@ class Options:
     reconciles: bool = False  # yesterday's hours, which takes long
     bus: int = 0  # events of the account's bus
     sdks: float = 0.0  # how many of the requests are an SDK's
+    poison: int = 0  # chunks that nobody can read
     thin: int = 2  # of the schedules of every minute one of so many is fired
     bounds: dict[str, int] = field(default_factory=dict)  # of the app, made small
     # While shrinking:
@@ -86,4 +87,5 @@ def draw(seed: int) -> Options:
         bounds=limits.draw(random.Random(f"{seed} limits")),
         bus=rnd.choice((0, 0, 0, 2)),
         sdks=rnd.choice((0.0, 0.5)),
+        poison=rnd.choice((0, 0, 0, 0, 0, 1)),
     )

@@ -17,6 +17,7 @@ from tests.simulation.workload import PROJECTS
 Hours = Counter[tuple[str, str]]  # events by type and hour
 LAG_SECONDS = 320.0  # of an index, at most, and what it takes until its reader is answered
 NEVER_ARE = ("EventsMissing", "LakeOldestDirtySeconds")
+SILENT_SECONDS = 4 * 3600.0  # a batch that is still tried again may put its numbers right by itself before
 LATEST = timedelta(hours=6)  # how far back events go …
 BEFORE = timedelta(hours=60)  # … and those of imports
 AFTER = timedelta(hours=8)
@@ -34,6 +35,7 @@ class Oracles:
         self.world, self.truth, self.gateway = world, world.truth, world.gateway
         self.dashboards, self.log = dashboards, log
         self.checks = 0
+        self.over: dict[tuple[str, str, str], float] = {}  # hours that show more than there was: since when
 
     # While it goes on
 
@@ -81,12 +83,21 @@ class Oracles:
 
     def _between(self, project: str, event_type: str, found: Counter[str], least: Any, who: str) -> None:
         self.checks += 1
-        most = self.truth.most()
+        most, exact = self.truth.most(), self.truth.most(doubts=False)
         for hour in {*found, *(h for p, t, h in least if (p, t) == (project, event_type))}:
             key = (project, event_type, hour)
+            self._alarmed(key, is_over=found[hour] > exact[key])
             if not least[key] <= found[hour] <= most[key]:
                 wanted = f"between {least[key]} and {most[key]}"
                 raise Broken(f"{who}: {project} {event_type} of {hour} is {found[hour]}, and must be {wanted}")
+
+    def _alarmed(self, key: tuple[str, str, str], *, is_over: bool) -> None:
+        """What guarantees except is never silent: who shows too much for hours has said so once it is put right."""
+        now = self.world.scheduler.now
+        if is_over:
+            self.over.setdefault(key, now)
+        elif now - self.over.pop(key, now) > SILENT_SECONDS and not self.log.alarming & {"EventsDrift"}:
+            raise Broken(f"{key} showed too much for hours, and no metric told")
 
     # At rest
 
@@ -218,7 +229,12 @@ class Oracles:
             raise Broken(f"at rest EventsMissing is {self.log.metrics.get('EventsMissing')}, and {missing} are")
 
     def _metrics(self) -> None:
-        """No alarm is on without a reason; of what is counted twice, `_surplus` knows the reason."""
+        """No alarm is on without a reason, and what was lost on the way to one side has raised one.
+
+        Of what is counted twice, `_surplus` knows the reason.
+        """
+        if self.truth.trimmed and not self.log.alarming & {"EventsDrift", "EventsMissing"}:
+            raise Broken(f"{sorted(self.truth.trimmed)[:3]} never came to a consumer, and no metric told")
         for name in NEVER_ARE:
             if self.log.metrics.get(name) and not self.truth.doubtful:
                 raise Broken(f"at rest {name} is {self.log.metrics[name]}")

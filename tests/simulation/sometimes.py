@@ -41,6 +41,7 @@ MUST = (
     "a user erased",
     "a file imported",
     "an event of the bus",
+    "a chunk that nobody can read",
     "the gateway ended a connection",
     "a socket that broke",
     "a socket that hangs",

@@ -36,6 +36,7 @@ class Truth:
     delivered: dict[str, dict[Row, float]] = field(default_factory=lambda: defaultdict(dict))  # by function: since when
     accounts: Accounts = field(default_factory=Accounts)
     doubtful: set[Id] = field(default_factory=set)  # of records that guarantees except for a day
+    trimmed: set[Id] = field(default_factory=set)  # of records that a consumer never saw
     _rows: dict[int, list[Row]] = field(default_factory=dict)  # of a record, by its sequence number
 
     def know(self, events: Iterable[Event]) -> None:
@@ -89,11 +90,11 @@ class Truth:
         seen = {(row.project, row.id): row for row, at in self.delivered["aggregate"].items() if at <= before}
         return Counter((r.project, r.type, r.hour) for r in seen.values() if not self.is_gone(r))
 
-    def most(self) -> Counter[tuple[str, str, str]]:
-        """Copies of events by project, type and hour that a reader may see."""
+    def most(self, *, doubts: bool = True) -> Counter[tuple[str, str, str]]:
+        """Copies of events by project, type and hour that a reader may see; of what is doubtful twice as many."""
         found: Counter[tuple[str, str, str]] = Counter()
         for row, copies in self.copies.items():
-            found[row.project, row.type, row.hour] += copies * (1 + ((row.project, row.id) in self.doubtful))
+            found[row.project, row.type, row.hour] += copies * (1 + (doubts and (row.project, row.id) in self.doubtful))
         for project, files in self.files.items():
             for event_id in (each for file in files.values() for each in file):
                 event = self.events[project, event_id]
@@ -105,7 +106,10 @@ def _rows(record: StreamRecord) -> list[Row]:
     image = record.image
     if record.event != "INSERT" or image is None or "body" not in image or "project" not in image:
         return []
-    events: list[dict[str, Any]] = unpack_events(image["body"]["B"])[0]
+    try:
+        events: list[dict[str, Any]] = unpack_events(image["body"]["B"])[0]
+    except ValueError:
+        return []
     project = image["project"]["S"]
     return [
         Row(

@@ -184,6 +184,7 @@ class World:
         assert isinstance(source, TableSource)
         if function == "aggregate":
             self.truth.accounts.lose(source.shard.records[number])
+        self.truth.trimmed |= {(row.project, row.id) for row in self.truth.rows_of(source.shard.records[number])}
         for record in source.shard.records[number : number + 1000]:
             self.truth.doubt(record)
 
