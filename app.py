@@ -166,7 +166,7 @@ def raw_body() -> bytes:
     """The request's body as it was sent; raises UnsupportedMediaType."""
     bodies.media_type_of(request().headers)
     body = request().raw_body
-    return body.encode() if isinstance(body, str) else body
+    return body.encode(errors="replace") if isinstance(body, str) else body
 
 
 def project(scope: Scope) -> Project:
@@ -561,12 +561,22 @@ def reinject(event: S3Event) -> None:
     wiring.collector().reinject(event.key)
 
 
+class BusEvent(CloudWatchEvent):
+    """An event of the bus of which nothing is taken for granted: Chalice's raises KeyError where a field is missing."""
+
+    def _extract_attributes(self, event_dict: dict[str, Any]) -> None:
+        """Leave all of it to `to_dict`."""
+
+
 @app.on_cw_event(sources.bus_pattern, name="take_bus_event")
-def take_bus_event(event: CloudWatchEvent) -> None:
+def take_bus_event(event: BusEvent) -> None:
     if is_notice(event.to_dict()):
         return
     owner = wiring.authorizer().project_of_bus(wiring.settings().bus_project)
     wiring.collector().collect(read_bus_event(event.to_dict()), owner, to_ms(now()))
+
+
+take_bus_event.event_class = BusEvent
 
 
 @app.on_s3_event(bucket=sources.data_bucket, events=["s3:ObjectCreated:*"], prefix="raw/", name="start_import")

@@ -25,6 +25,7 @@ from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.event_stream import EventStream
+from chalicelib.storage.flags_table import FlagsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
@@ -46,13 +47,15 @@ class Collector:
     ledger: LedgerTable
     tally: Tally
     erased: ErasedUsers
+    flags: FlagsTable
     puts: Puts = field(default_factory=lambda: Puts(PUT_RECEIPT_MS))
     clock: Callable[[], float] = time.monotonic
 
     def collect(self, request: Request, project: Project, received_ms: int, client: Client = NOBODY) -> Admission:
         """Judge and store; returns only when every event is in the buffer, in the spill or in quarantine.
 
-        Raises Unavailable when neither the buffer nor the bucket takes them.
+        Raises Unavailable when neither the buffer nor the bucket takes them, or when it cannot be written down that a
+        time was clamped.
         """
         with self.tally.borrowed() as totals:
             return self._collect(request, project, received_ms, client, totals)
@@ -96,6 +99,10 @@ class Collector:
 
     def put(self, message: Message) -> int:
         """Make a message durable as `collect` does; how many events are, fewer than all when no store takes them."""
+        try:
+            self.flags.settle(message.project, message.events, message.received_ms)
+        except Unavailable:
+            return 0
         refused = self.buffer.send(self._pack(message))
         try:
             if refused:
@@ -136,9 +143,11 @@ class Collector:
         return left
 
     def _admit(self, request: Request, project: Project, received_ms: int, *, check_sizes: bool) -> Admission:
-        return self.admitter.admit(
+        admission = self.admitter.admit(
             request.events, mode=project.mode, received_ms=received_ms, sent_at=request.sent_at, check_sizes=check_sizes
         )
+        self.flags.settle(project.id, admission.events, received_ms)
+        return admission
 
     def _pack(self, message: Message) -> list[Parcel]:
         return pack(message, by_user=self.buffer.by_user) if message.events else []

@@ -82,16 +82,15 @@ class Importer:
         mapping = self._mapping(one)
         file = RawFile(lambda: self.bucket.open(one.key, size_bytes), one.file, mapping)
         rows, part = 0, 0
-        for share in _parts(map(_staged, file.rows())):
+        for count, lines in _parts(map(_staged, file.rows())):
             part += 1
-            if (rows + len(share)) > MAX_ROWS or part > MAX_PARTS:
+            if rows + count > MAX_ROWS or part > MAX_PARTS:
                 raise ImportRefused(
                     f"{one.file} has over {MAX_ROWS:,} rows, or {MAX_PARTS:,} parts of {PART_HELD_BYTES:,} bytes of "
                     "memory, which is the limit; cut it up"
                 )
-            lines = [orjson.dumps(rows + 1), *share]
-            self.bucket.put(one.rows_key(part), isal_zlib.compress(b"\n".join(lines), 1, GZIP))
-            rows += len(share)
+            self.bucket.put(one.rows_key(part), isal_zlib.compress(b"%d" % (rows + 1) + lines, 1, GZIP))
+            rows += count
         if not rows:
             raise ImportRefused(f"{one.file} has no row")
         self._size(one)
@@ -247,7 +246,7 @@ class Importer:
 
     def _admit(self, raw: Sequence[Any], project: Project, one: Import) -> Admission:
         hide_addresses(raw)
-        return self.admitter.admit(raw, mode=project.mode, received_ms=one.started_ms, any_age=True)
+        return self.admitter.admit(raw, mode=project.mode, received_ms=one.started_ms, is_history=True)
 
     def _quarantine(self, one: Import, admission: Admission, raw: Sequence[Any], first_row: int) -> None:
         left = (
@@ -287,19 +286,20 @@ def _row(line: bytes) -> Any:
     return Unreadable(row, *unreadable) if unreadable else row
 
 
-def _parts(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """As many rows at a time as one task holds as Python objects."""
-    part: list[bytes] = []
+def _parts(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """As many rows at a time as one task holds as Python objects: how many, and their lines, each behind its break."""
+    part, count = bytearray(), 0
     left_bytes = PART_HELD_BYTES
     for line in lines:
         line_bytes = values.held_bytes(values.most_in(line, 0), len(line))
-        if part and (len(part) == PART_ROWS or line_bytes > left_bytes):
-            yield part
-            part, left_bytes = [], PART_HELD_BYTES
-        part.append(line)
+        if count and (count == PART_ROWS or line_bytes > left_bytes):
+            yield count, bytes(part)
+            part, count, left_bytes = bytearray(), 0, PART_HELD_BYTES
+        part += b"\n" + line
+        count += 1
         left_bytes -= line_bytes
-    if part:
-        yield part
+    if count:
+        yield count, bytes(part)
 
 
 def _files(records: Iterable[Record]) -> Iterator[list[Record]]:

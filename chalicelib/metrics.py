@@ -17,6 +17,10 @@ QUANTITIES = {
     "EventsQuarantined": ("Count", "of them: rejected, and kept with the reason"),
     "EventsErased": ("Count", "of them: dropped, because their user is erased"),
     "EventsInFlight": ("Count", "of them: on their way, in the queue, the spill or a stream"),
+    "TraitsNotLearned": (
+        "Count",
+        "profiles of users that were not brought up to date, for others write them all the time",
+    ),
     "LakeRowsConsolidated": ("Count", "rows of the lake's hours that a run of `consolidate` wrote anew"),
     "LakeDuplicatesRemoved": ("Count", "rows that it left out, because the same event is there already"),
     "LakeFilesMerged": ("Count", "files that it read for that"),

@@ -1,28 +1,41 @@
-"""Second stage: messages from the buffer become chunks in the hot store, and what they say of users is kept."""
+"""Second stage: messages from the buffer become chunks in the hot store, and what they say of users is kept.
+
+A batch holds messages of many projects. Each stands for itself: what cannot be read, stored or looked up of one is
+kept or given back alone, and what takes long waits until the others are stored.
+"""
 
 import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.domain.chunks import Chunk, chunks_of, decode_message, positions_of
+from chalicelib import metrics
+from chalicelib.domain.chunks import Chunk, Message, chunks_of, decode_message, positions_of
 from chalicelib.domain.enrichment import enrich
 from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.identity import Said
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.partitions import unreadable_key
+from chalicelib.domain.pins import UNSURE
 from chalicelib.domain.records import delivered
 from chalicelib.domain.time_windows import hour_of
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.pins_table import PinsTable
 from chalicelib.storage.users_table import UsersTable
+
+# What content raises that is not as our edge writes it: it will not be another time either.
+UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+PIN_SECONDS = 20  # in which the last message with doubtful events begins, of the function's 60: one takes 10 at most
+LEARN_SECONDS = 5  # for what all messages of a batch say of users
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +53,16 @@ class Share:
     dropped: tuple[str, Receipt] | None  # a name, and what no chunk brings to the ledger: events of erased users
 
 
+@dataclass(slots=True)
+class Batch:
+    """What becomes of a batch's messages."""
+
+    shares: list[Share] = field(default_factory=list)  # not stored yet
+    waiting: list[tuple[int, str, bytes]] = field(default_factory=list)  # how many doubtful events, message id, content
+    failed: list[str] = field(default_factory=list)  # to deliver again
+    down: set[str] = field(default_factory=set)  # projects of which a table did not answer, which takes it 21 s
+
+
 @dataclass(frozen=True, slots=True)
 class Processor:
     """Stores what the buffer delivers, as often as it delivers it."""
@@ -50,6 +73,12 @@ class Processor:
     erased: ErasedUsers
     ledger: LedgerTable
     clock: Callable[[], float] = time.time
+    stage: str = ""
+
+    @property
+    def pins(self) -> PinsTable:
+        """The pins, which lie beside the chunks."""
+        return PinsTable(self.users.client, self.users.name)
 
     def process(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
         """Store the chunks of every message; returns the ids of the messages to deliver again.
@@ -57,25 +86,52 @@ class Processor:
         Of a queue those come again, of a stream everything from the first of them on.
 
         A message that cannot be read, or that no table takes, is kept in quarantine and counts as done: delivering it
-        again cannot help.
+        again cannot help. Of a user whom many messages name at once not each word is kept; each event is.
         """
-        shares: list[Share] = []
-        failed: list[str] = []
+        batch, until = Batch(), self.clock() + PIN_SECONDS
         for record in records:
-            message_id, content = delivered(record)
-            try:
-                shares.append(self._read(message_id, content))
-            except ValueError as error:
-                failed += self._keep_unreadable(message_id, content, str(error))
-        failed += self._store(shares)
-        chunks = sum(len(share.chunks) for share in shares)
-        log.info("processed", extra={"messages": len(shares), "chunks": chunks, "failed": len(failed)})
-        return failed
+            self._take(batch, *delivered(record))
+        stored = self._store(batch)
+        # The fewest doubts first, so that nobody's many keep others from their turn.
+        for number, (_, message_id, content) in enumerate(sorted(batch.waiting)):
+            if number and self.clock() > until:
+                batch.failed.append(message_id)
+            else:
+                self._take(batch, message_id, content, settle=True)
+        stored += self._store(batch)
+        self._learn(batch, stored)
+        chunks = sum(len(share.chunks) for share in stored)
+        log.info("processed", extra={"messages": len(stored), "chunks": chunks, "failed": len(batch.failed)})
+        return batch.failed
 
-    def _read(self, message_id: str, content: bytes) -> Share:
-        """What the message brings; raises ValueError."""
-        message = decode_message(content)
-        left, gone = self.erased.split(message.project, message.events)
+    def _take(self, batch: Batch, message_id: str, content: bytes, *, settle: bool = False) -> None:
+        """Read a message; one with doubtful events waits, unless they are to be settled now."""
+        project = ""
+        try:
+            message = decode_message(content)
+            project = message.project
+            if project in batch.down:
+                batch.failed.append(message_id)
+                return
+            left, gone = self.erased.split(project, message.events)
+            if settle:
+                self.pins.settle(project, left, message.received_ms)
+            elif doubtful := sum(UNSURE in event for event in left):
+                batch.waiting.append((doubtful, message_id, content))
+                return
+            batch.shares.append(self._share(message_id, content, message, left, gone))
+        except (Unavailable, BotoCoreError, ClientError) as error:
+            log.warning("message not read", extra={"project": project, "reason": str(error)})
+            batch.failed.append(message_id)
+            if not settle:  # what is read then is the project's; pins are each user's
+                batch.down.add(project)
+        except UNUSABLE as error:
+            batch.failed += self._keep_unreadable(message_id, content, repr(error))
+
+    def _share(
+        self, message_id: str, content: bytes, message: Message, left: list[StoredEvent], gone: list[StoredEvent]
+    ) -> Share:
+        """What the message brings without the events of erased users."""
         dropped = None
         said = Said()
         if gone:
@@ -90,32 +146,64 @@ class Processor:
         for event in left:
             enrich(event, message.client)
             said.hear(event)
-        hour = hour_of(message.received_ms)
-        return Share(message_id, content, message.project, hour, list(chunks_of(message, gone)), said, dropped)
+        chunks = list(chunks_of(message, gone))
+        return Share(message_id, content, message.project, hour_of(message.received_ms), chunks, said, dropped)
 
-    def _store(self, shares: list[Share]) -> list[str]:
-        """Store what some messages bring; returns the ids of those to deliver again."""
-        said: dict[str, Said] = defaultdict(Said)
+    def _store(self, batch: Batch) -> list[Share]:
+        """Store what the messages bring that were read; returns those of which everything is stored."""
+        shares = [share for share in batch.shares if self._put_receipts(batch, share)]
+        batch.shares = []
+        owners = [share for share in shares for _ in share.chunks]
+        unwritten = self.events.write([chunk for share in shares for chunk in share.chunks])
+        refused = {owners[number].message_id: reason for number, reason in unwritten.refused.items()}
+        invalid = {owners[number].message_id: reason for number, reason in unwritten.invalid.items()}
+        if refused:
+            reason = next(iter(refused.values()))
+            log.warning("messages not stored", extra={"messages": len(refused), "reason": reason})
         for share in shares:
-            said[share.project].merge(share.said)
+            if share.message_id in refused:
+                batch.failed.append(share.message_id)
+            elif share.message_id in invalid:
+                batch.failed += self._keep_unreadable(share.message_id, share.content, invalid[share.message_id])
+        return [share for share in shares if share.message_id not in refused and share.message_id not in invalid]
+
+    def _put_receipts(self, batch: Batch, share: Share) -> bool:
+        """Put what no chunk brings to the ledger; False when that is to be tried again, with the whole message."""
         try:
-            self.events.write(chunk for share in shares for chunk in share.chunks)
-            for project, what in said.items():
-                self.users.learn(project, what)
-            for share in shares:
-                if share.dropped:
-                    name, receipt = share.dropped
-                    self.ledger.put(share.project, share.hour, receipt, int(self.clock()), name)
-            return []
-        except (Unavailable, BotoCoreError, ClientError) as error:
-            if not _invalid(error):
-                log.warning("messages not stored", extra={"messages": len(shares), "reason": str(error)})
-                return [share.message_id for share in shares]
-            if len(shares) == 1:
-                return self._keep_unreadable(shares[0].message_id, shares[0].content, str(error))
-        # Halves, until the one that DynamoDB finds invalid stands alone; what is stored already is rewritten as it is.
-        middle = len(shares) // 2
-        return self._store(shares[:middle]) + self._store(shares[middle:])
+            if share.dropped:
+                name, receipt = share.dropped
+                self.ledger.put(share.project, share.hour, receipt, int(self.clock()), name)
+        except (BotoCoreError, ClientError) as error:
+            log.warning("receipt not put", extra={"project": share.project, "reason": str(error)})
+            batch.failed.append(share.message_id)
+            return False
+        return True
+
+    def _learn(self, batch: Batch, shares: Iterable[Share]) -> None:
+        """Keep what the messages say of users, within a bounded time, and of no project at the cost of another.
+
+        A message whose words could not be kept comes again, except for those of a user whom many name at once.
+        """
+        by_project: dict[str, list[Share]] = defaultdict(list)
+        for share in shares:
+            if share.said.links or share.said.traits:
+                by_project[share.project].append(share)
+        for project, some in by_project.items():
+            said = Said()
+            for share in some:
+                said.merge(share.said)
+            left = self.users.learn(project, said, LEARN_SECONDS / len(by_project))
+            again = [
+                share.message_id
+                for share in some
+                if share.said.links & left.links or share.said.traits.keys() & left.users
+            ]
+            if again or left.busy:
+                extra = {"project": project, "messages": len(again), "busy": left.busy}
+                log.warning("users not learned", extra=extra)
+            if left.busy:
+                metrics.emit(self.stage, int(self.clock() * 1000), {"TraitsNotLearned": left.busy})
+            batch.failed += again
 
     def _keep_unreadable(self, message_id: str, content: bytes, reason: str) -> list[str]:
         """Keep a message in quarantine; returns its id when that fails, for it is to be delivered again then."""
@@ -125,8 +213,3 @@ class Processor:
         except Unavailable:
             return [message_id]
         return []
-
-
-def _invalid(error: Exception) -> bool:
-    """Whether a table will never take it."""
-    return isinstance(error, ClientError) and error.response["Error"]["Code"] == "ValidationException"

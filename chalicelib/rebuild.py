@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from chalicelib.domain.chunks import chunks_of
+from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
 from chalicelib.domain.identity import Said
 from chalicelib.domain.regrouping import messages_of
@@ -65,7 +66,9 @@ class Rebuilder:
             said = Said()
             for event in message.events:
                 said.hear(event)
-            self.users.learn(project, said)
+            left = self.users.learn(project, said)
+            if missed := len(left.links) + len(left.users) + left.busy:
+                raise Unavailable(f"{missed} links and profiles could not be put back; run it again")
         return Rebuilt(written, there, expired, events)
 
     def _events(self, project: str, hours: Iterable[str]) -> Iterator[tuple[int, StoredEvent]]:

@@ -41,6 +41,7 @@ from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.flags_table import FlagsTable
 from chalicelib.storage.history import History
 from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.hours_table import HoursTable
@@ -48,6 +49,7 @@ from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.objects import DataBucket
+from chalicelib.storage.pins_table import PinsTable
 from chalicelib.storage.queries_table import QueriesTable
 from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.quota_table import QuotaTable
@@ -148,6 +150,16 @@ def users_table() -> UsersTable:
 
 
 @cache
+def pins_table() -> PinsTable:
+    return PinsTable(client("dynamodb"), settings().events_table)
+
+
+@cache
+def flags_table() -> FlagsTable:
+    return FlagsTable(client("dynamodb"), settings().events_table)
+
+
+@cache
 def erased_users() -> ErasedUsers:
     return ErasedUsers(client("dynamodb"), settings().control_table)
 
@@ -237,7 +249,7 @@ def buffer() -> EventQueue | EventStream:
 def collector() -> Collector:
     tally = Tally(container=secrets.token_hex(6))  # of thousands in an hour no two have the same
     admitter = Admitter(contracts(), new_event_id)
-    return Collector(admitter, buffer(), data_bucket(), ledger_table(), tally, erased_users())
+    return Collector(admitter, buffer(), data_bucket(), ledger_table(), tally, erased_users(), flags_table())
 
 
 @cache
@@ -248,7 +260,9 @@ def replayer() -> Replayer:
 
 @cache
 def processor() -> Processor:
-    return Processor(events_table(), users_table(), data_bucket(), erased_users(), ledger_table())
+    return Processor(
+        events_table(), users_table(), data_bucket(), erased_users(), ledger_table(), stage=settings().stage
+    )
 
 
 @cache

@@ -82,6 +82,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
     ]
     collect = [
         known_erased,
+        with_keys(allow(["dynamodb:PutItem", "dynamodb:Query"], events), "?ahead#*"),
         with_keys(allow("dynamodb:PutItem", rollups), "*#ledger"),
         send,
         allow("s3:PutObject", f"{data}/quarantine/project=*", f"{data}/spill/*"),
@@ -157,7 +158,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
             allow(["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], queue),
             allow(reading_kinesis, buffer_stream),
             allow("kinesis:ListStreams", "*"),
-            allow(["dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem"], events),
+            allow(["dynamodb:BatchGetItem", "dynamodb:BatchWriteItem", "dynamodb:GetItem", "dynamodb:PutItem"], events),
             known_erased,
             with_keys(allow("dynamodb:PutItem", rollups), "*#ledger"),
             allow("s3:PutObject", f"{data}/quarantine/unreadable/*"),

@@ -66,7 +66,9 @@ class World(importing.World):
     def collector(self) -> Collector:
         admitter = Admitter(self.contracts, lambda ms: f"made-{ms}")
         tally = Tally(f"c{next(self.runs)}")
-        return Collector(admitter, self.stores.buffer, self.stores.bucket, self.stores.ledger, tally, self.erased)
+        return Collector(
+            admitter, self.stores.buffer, self.stores.bucket, self.stores.ledger, tally, self.erased, self.stores.flags
+        )
 
     @property
     def processor(self) -> Processor:

@@ -18,6 +18,7 @@ from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
+from chalicelib.storage.flags_table import FlagsTable
 from chalicelib.storage.history import History
 from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.hours_table import HoursTable
@@ -61,6 +62,11 @@ class Stores:
     def closed(self) -> ClosedTable:
         """Closed rollups."""
         return ClosedTable(self.rollups.client, self.rollups.name)
+
+    @property
+    def flags(self) -> FlagsTable:
+        """Of users that are ahead, as a new container knows them."""
+        return FlagsTable(self.events.client, self.events.name)
 
     @property
     def folders(self) -> HourFolders:

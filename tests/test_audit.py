@@ -55,7 +55,7 @@ def stores() -> Iterator[Stores]:
 def collector(stores: Stores, container: str = "c", queue: Any = None, bucket: Any = None) -> Collector:
     admitter = Admitter(Contracts({}), new_id=lambda _: "made")
     stored = queue or stores.buffer, bucket or stores.bucket, stores.ledger
-    return Collector(admitter, *stored, Tally(container), stores.erased)
+    return Collector(admitter, *stored, Tally(container), stores.erased, stores.flags)
 
 
 def receive(collector: Collector, *events: Any, at: int = NINE) -> None:

@@ -10,14 +10,17 @@ from botocore.exceptions import EndpointConnectionError
 from chalicelib.collect import Collector
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native, read_segment
-from chalicelib.domain.chunks import Parcel, decode_message
+from chalicelib.domain.bus import read_bus_event
+from chalicelib.domain.chunks import Parcel, chunks_of, decode_message
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_EVENT_BYTES, Admitter, Mode
 from chalicelib.domain.ledger import Tally
+from chalicelib.domain.records import ChunkRecord, read_chunk
+from chalicelib.domain.values import held_bytes
 from chalicelib.settings import BUFFERS
 from chalicelib.storage.objects import DataBucket
-from tests.stores import RefusingBuffer, Stores, empty_stores
+from tests.stores import RefusingBuffer, Stores, empty_stores, stream_record
 
 DEMO = Project("demo", Mode.INFER)
 RECEIVED = 1_795_226_700_123
@@ -41,7 +44,7 @@ class Refusing:
 def collector(stores: Stores, buffer: Any = None, bucket: Any = None, tally: Tally | None = None) -> Collector:
     admitter = Admitter(Contracts({}), new_id=lambda _: "made")
     stored = buffer or stores.buffer, bucket or stores.bucket, stores.ledger
-    return Collector(admitter, *stored, tally or Tally("c1"), stores.erased)
+    return Collector(admitter, *stored, tally or Tally("c1"), stores.erased, stores.flags)
 
 
 def request(*events: Any) -> bytes:
@@ -120,6 +123,41 @@ def test_an_identify_whose_traits_would_be_stored_twice_is_limited_as_it_is_stor
 
     assert len(body) < MAX_EVENT_BYTES
     assert [rejection.code for rejection in admission.rejections] == ["event_too_large"]
+
+
+@pytest.mark.parametrize("events", [1, 20])
+def test_an_event_of_too_many_values_costs_the_others_nothing_and_is_kept(stores: Stores, events: int) -> None:
+    lists = {"event_type": "click", "event_id": "lists", "properties": {"x": [[]] * 25_000}}
+    others = [{"event_type": "click", "event_id": f"e{number}"} for number in range(events)]
+
+    admission = collector(stores).collect(read_native(request(lists, *others)), DEMO, RECEIVED)
+
+    [key] = stores.objects("quarantine/")
+    kept = gzip.decompress(stores.bucket.get(key) or b"").splitlines()[1]
+    assert len(admission.event_ids) == events
+    assert [(r.event_id, r.code) for r in admission.rejections] == [("lists", "too_many_values")]
+    assert orjson.loads(kept)["event"] == lists
+
+
+def test_of_what_the_door_takes_each_chunk_and_so_each_stage_is_bounded(stores: Stores) -> None:
+    """Ten requests as full of values as one may be, of which everything is taken."""
+    body = request(
+        *(
+            {"event_type": "click", "event_id": f"e{n}", "user_id": "u", "properties": {"x": [[]] * 19_900}}
+            for n in range(25)
+        )
+    )
+    assert len(gzip.compress(body)) < 9_000
+
+    for number in range(10):
+        admission = collector(stores).collect(read_native(body), DEMO, RECEIVED + number)
+        assert len(admission.event_ids) == 25
+
+    for text in stores.messages():
+        chunks = list(chunks_of(decode_message(text)))
+        read = [read_chunk(stream_record(chunk, number)) for number, chunk in enumerate(chunks)]
+        assert sum(chunk.count for chunk in chunks) == 25
+        assert max(held_bytes(each.values, each.plain_bytes) for each in read if isinstance(each, ChunkRecord)) < 2**24
 
 
 def test_when_the_buffer_is_down_the_batch_is_spilled_and_comes_back(stores: Stores) -> None:
@@ -206,3 +244,22 @@ def test_a_rejected_event_is_kept_where_nobody_can_tell_who_is_erased(stores: St
     found.collect(read_native(request({"event_type": 1})), DEMO, RECEIVED)
 
     assert len(stores.objects("quarantine/")) == 1
+
+
+@pytest.mark.parametrize(
+    ("detail", "stored"),
+    [({"x": "\ud83d"}, 1), ({"x": 2**64}, 1), ({"x": float("nan")}, 1), ("\ud83d", 0), ({"x": [[]] * 30_000}, 0)],
+)
+def test_what_arrives_on_the_bus_is_stored_or_in_quarantine_and_in_the_ledger(
+    stores: Stores, detail: Any, stored: int
+) -> None:
+    event = {"id": "1", "source": "tidemark.shop", "detail-type": "Sold", "time": "2026-11-21T02:05:00Z"}
+    tally = Tally("c1")
+
+    collector(stores, tally=tally).collect(read_bus_event({**event, "detail": detail}), DEMO, RECEIVED)
+
+    [totals] = tally.idle
+    [receipt] = totals.by_hour.values()
+    assert (receipt.received, receipt.quarantined) == (1, 1 - stored)
+    assert len(stores.messages()) == stored
+    assert len(stores.objects("quarantine/")) == 1 - stored

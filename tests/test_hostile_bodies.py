@@ -188,3 +188,35 @@ def test_a_body_of_the_corpus_is_answered_in_bounded_memory(
 
     check(status, answer)
     assert peak < MAX_PEAK_BYTES
+
+
+def test_a_request_whose_headers_are_no_text_is_answered(send: Callable[[str, bytes], tuple[int, Any]]) -> None:
+    """What a gateway makes of bytes that are no UTF-8 may be half of a surrogate pair."""
+    event = {
+        "requestContext": {
+            "httpMethod": "POST",
+            "resourcePath": "/events",
+            "path": "/events",
+            "identity": {"sourceIp": "203.0.113.7"},
+        },
+        "headers": {"x-api-key": "k", "content-type": "application/json", "user-agent": "Mozilla/5.0 \ud83d"},
+        "multiValueQueryStringParameters": None,
+        "pathParameters": {},
+        "stageVariables": {},
+        "body": '{"event_type": "wave"}',
+        "isBase64Encoded": False,
+    }
+
+    answer = app.app(event, None)
+
+    assert answer["statusCode"] == 202, answer
+
+
+@pytest.mark.parametrize("levels", [240, 600, 1000])
+def test_a_session_that_is_nested_is_rejected(send: Callable[[str, bytes], tuple[int, Any]], levels: int) -> None:
+    call = {**CALL, "context": {"sessionId": 0}}
+    body = json.dumps(call).replace('"sessionId": 0', f'"sessionId": {"[" * levels}{"]" * levels}').encode()
+
+    status, answer = send("/v1/track", body)
+
+    assert (status, answer["accepted"]) == (200, 0), answer

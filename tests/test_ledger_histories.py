@@ -115,7 +115,8 @@ class World:
         self.containers += 1
         admitter, bucket, table = self.parts()
         erased: Any = SimpleNamespace(is_theirs=lambda *_: False)
-        return Collector(admitter, self, bucket, table, Tally(f"c{self.containers}"), erased)  # type: ignore[arg-type]
+        flags: Any = SimpleNamespace(settle=lambda *_: None)
+        return Collector(admitter, self, bucket, table, Tally(f"c{self.containers}"), erased, flags)  # type: ignore[arg-type]
 
     # Stores
 
@@ -216,11 +217,13 @@ class World:
         gone = self.gone[: self.chance.choice((len(self.gone), self.chance.randint(0, len(self.gone))))]
         written = 0
 
-        def write(those: Iterable[Chunk]) -> None:
+        def write(those: Iterable[Chunk]) -> Any:
             nonlocal written
-            for chunk in those:
+            refused = {}
+            for place, chunk in enumerate(those):
                 if written == dies_after:
-                    raise Unavailable("died")
+                    refused[place] = "down"
+                    continue
                 written += 1
                 key = chunk.partition_key, chunk.sort_key
                 if (known := self.items.get(key)) == chunk:
@@ -232,6 +235,7 @@ class World:
                 assert chunk.receipt
                 self.came.append(Came(record, tokens, hour_of(chunk.received_ms), chunk.receipt, bots))
                 self.items[key] = chunk
+            return SimpleNamespace(refused=refused, invalid={})
 
         def split(_project: str, events: list[Any]) -> tuple[list[Any], list[Any]]:
             return [e for e in events if half_of(e) not in gone], [e for e in events if half_of(e) in gone]
@@ -245,7 +249,8 @@ class World:
 
         erased: Any = SimpleNamespace(split=split, is_linked=lambda *_: False)
         events: Any = SimpleNamespace(write=write)
-        users: Any = SimpleNamespace(learn=lambda *_: None)
+        pins = SimpleNamespace(put_item=lambda **_: None)
+        users: Any = SimpleNamespace(learn=lambda *_: None, client=pins, name="events")
         table: Any = SimpleNamespace(put=put_dropped)
         bucket: Any = None
         dropped = {(number, event["event_id"]) for event in decode_message(text).events if half_of(event) in gone}

@@ -141,3 +141,13 @@ def test_somebody_nobody_heard_of_is_not_found(stores: Stores) -> None:
         profiler(stores).user("demo", "nobody")
 
     assert profiler(stores).timeline("demo", "nobody", 10, None) == {"user_id": "nobody", "events": [], "next": None}
+
+
+def test_a_chunk_that_nobody_can_read_hides_no_other(stores: Stores) -> None:
+    process(stores, event("a", "click", 0, user_id="ada"), event("b", "click", 1, user_id="ada"))
+    item = next(item for item in stores.items("events") if item["sk"]["S"].startswith("2026"))
+    stores.events.client.put_item(TableName="events", Item={**item, "body": {"B": b"no chunk"}})
+
+    found = profiler(stores).timeline("demo", "ada", 100, None)
+
+    assert len(found["events"]) == 1

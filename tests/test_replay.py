@@ -109,7 +109,7 @@ class World:
         admitter = Admitter(Contracts.load(self.folder), new_id=lambda ms: f"made-{self.containers}-{ms}")
         tally = Tally(f"c{self.containers}")
         stored = buffer or self.stores.buffer, bucket or self.stores.bucket, self.stores.ledger
-        return Collector(admitter, *stored, tally, self.stores.erased)
+        return Collector(admitter, *stored, tally, self.stores.erased, self.stores.flags)
 
     def receive(self, *events: Any, at: int = NINE, project: Project = DEMO) -> None:
         self.collector().collect(read_native(orjson.dumps(list(events))), project, at)
@@ -684,3 +684,14 @@ def test_a_replayed_event_is_the_same_chunk_in_whatever_company_and_buffer(tmp_p
     assert {(chunk.partition_key, chunk.sort_key) for chunk in alone} < {
         (chunk.partition_key, chunk.sort_key) for chunk in chunks
     }
+
+
+def test_a_replayed_event_that_lay_ahead_has_its_user_flagged(world: World) -> None:
+    ahead = {"event_type": "Sold", "event_id": "a", "user_id": "ada", "timestamp": NINE + 3_600_000}
+    world.contract("sale", "number")
+    world.receive({**ahead, "event_type": "sale", "properties": {"price": "9"}})
+    world.contract("sale", "string", "2-0-0")
+    world.replay()
+
+    flagged = [item for item in world.stores.items("events") if item["pk"]["S"] == "?ahead#demo"]
+    assert len(flagged) == 1

@@ -8,9 +8,10 @@ from typing import Any
 
 import orjson
 
-from chalicelib.domain import segment, values
+from chalicelib.domain import repair, segment, values
 from chalicelib.domain.addresses import hidden_in_text
 from chalicelib.domain.bodies import Request
+from chalicelib.domain.events import Unreadable
 
 _CONTEXT = ("source", "account", "region", "resources")
 
@@ -27,10 +28,16 @@ def is_notice(event: Mapping[str, Any]) -> bool:
 def read_bus_event(event: Mapping[str, Any]) -> Request:
     """One event of EventBridge as a request; `Object Created` is object_created.
 
-    Its id and time are the sender's, so the same event delivered twice is the same request twice.
+    Its id and time are the sender's, so the same event delivered twice is the same request twice. Nobody is told when
+    one cannot be taken, so each becomes a request: one that no parser reads with its text, for quarantine.
     """
-    body = hidden_in_text(orjson.dumps(event))  # many say from which address something was done
-    event = orjson.loads(body)
+    body = hidden_in_text(repair.as_json(event))  # many say from which address something was done
+    most = values.most_in(body, 0)
+    try:
+        event = repair.loads(body)
+    except orjson.JSONDecodeError as error:
+        message = f"the event cannot be read: {error}"
+        return Request([Unreadable(body.decode(), "malformed_json", message)], None, body, len(body), most)
     native = {
         "event_type": segment.event_type("track", event.get("detail-type")),
         "event_id": event.get("id"),
@@ -38,4 +45,4 @@ def read_bus_event(event: Mapping[str, Any]) -> Request:
         "properties": event.get("detail"),
         "context": {name: event[name] for name in _CONTEXT if event.get(name)},
     }
-    return Request([native], None, body, len(body), values.most_in(body, 0))
+    return Request([native], None, body, len(body), most)

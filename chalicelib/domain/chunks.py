@@ -26,12 +26,13 @@ from chalicelib.domain import values
 from chalicelib.domain.enrichment import NOBODY, Client
 from chalicelib.domain.events import StoredEvent, user_of
 from chalicelib.domain.ledger import Receipt
+from chalicelib.domain.pins import UNSURE
 from chalicelib.domain.spans import Span, join
 from chalicelib.domain.time_windows import HOUR_MS, iso_ms, parse_ms
 
 # What decoding raises of content that is not ours; the types that isal publishes call its error an instance.
 UNREADABLE = (ValueError, KeyError, TypeError, cast("type[Exception]", IsalError))
-OURS = frozenset({"occurred_at", "schema_version", "enrichment"})  # in a stored event; the rest is the client's
+OURS = frozenset({"occurred_at", "schema_version", "enrichment", UNSURE})  # in a stored event; the rest is the client's
 _RELIED_ON, _OCCURRED_AT = itemgetter("event_id", "event_type", "occurred_at"), itemgetter("occurred_at")
 MAX_MESSAGE_BYTES = 1024 * 1024  # SQS, since August 2025; a record of a Kinesis stream with its key, as it is made
 MAX_KEY_BYTES = 32

@@ -44,7 +44,8 @@ def client_of(headers: Mapping[str, str], source_ip: str, salt: bytes, now: date
 
     Only of what says it is a browser: behind a server's or a test's request there is no visitor.
     """
-    user_agent = headers.get("user-agent", "")[:MAX_USER_AGENT_LENGTH]
+    # Whatever a gateway made of its bytes, it must be a text that can be written.
+    user_agent = headers.get("user-agent", "")[:MAX_USER_AGENT_LENGTH].encode(errors="replace").decode()
     if not user_agent.startswith("Mozilla/"):
         return NOBODY
     # CloudFront's header is `address:port`; behind it, the gateway sees CloudFront's own address.

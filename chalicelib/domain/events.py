@@ -2,7 +2,7 @@
 
 A stored event is a JSON object: event_id, event_type, occurred_at (epoch ms, UTC, by our clock), schema_version where
 the type has a contract, and, where the client sent them, timestamp (its own words), user_id, anonymous_id,
-session_id, properties, context.
+session_id, properties, context. Until `process` has stored it, also `unsure`, where its hour is (domain/pins.py).
 """
 
 from collections.abc import Callable, Iterable
@@ -14,7 +14,8 @@ import orjson
 
 from chalicelib.domain import values
 from chalicelib.domain.contracts import MESSAGE_LENGTH, UNTYPED, Contract, Contracts, pointer
-from chalicelib.domain.time_windows import DAY_MS, correct_skew, iso_ms, parse_ms
+from chalicelib.domain.pins import JITTER_MS, UNSURE, Doubt, doubt_of
+from chalicelib.domain.time_windows import AHEAD_MS, DAY_MS, correct_skew, iso_ms, parse_ms
 
 MAX_EVENT_BYTES = 256 * 1024  # a chunk of one event must fit a DynamoDB item of 400 KB, compressed or not
 MAX_EVENT_VALUES = 20_000  # 2 MB as Python objects at most; an event of 256 KiB usually has as many
@@ -102,16 +103,16 @@ class Admitter:
         received_ms: int,
         sent_at: object = None,
         check_sizes: bool = True,
-        any_age: bool = False,
+        is_history: bool = False,
     ) -> Admission:
         """Judge each event; one bad event never costs a good one its place.
 
-        `sent_at` holds for events that carry none of their own; `any_age` takes what is older than the
-        hot store keeps. Of several events with one id the first is kept.
+        `sent_at` holds for events that carry none of their own. History may be older than the hot store keeps, and has
+        nothing that is still to come. Of several events with one id the first is kept.
         """
         admission = Admission()
         known, seen, strict = self.contracts.by_type, set(), mode is not Mode.INFER
-        first_ms = 0 if any_age else received_ms - MAX_AGE_DAYS * DAY_MS
+        first_ms = None if is_history else received_ms - MAX_AGE_DAYS * DAY_MS
         for index, raw in enumerate(raw_events):
             try:
                 event = self._read(raw, received_ms, sent_at, first_ms)
@@ -133,7 +134,7 @@ class Admitter:
                 admission.events.append(event)
         return admission
 
-    def _read(self, raw: Any, received_ms: int, sent_at: object, first_ms: int) -> StoredEvent:
+    def _read(self, raw: Any, received_ms: int, sent_at: object, first_ms: int | None) -> StoredEvent:
         """The event as it is stored; raises _Refused."""
         if not isinstance(raw, dict):
             if isinstance(raw, Unreadable):
@@ -148,11 +149,15 @@ class Admitter:
             contract = self._other_version(contract, whole)
         elif contract is None and (violation := UNTYPED.violation(whole)):
             raise _Refused("contract_violation", violation.message, violation.path)
+        event_id, timestamp = get("event_id"), get("timestamp")
+        occurred_ms, doubt = _occurred_ms(timestamp, get("sent_at", sent_at), received_ms, first_ms)
         event = {
-            "event_id": get("event_id") or self.new_id(received_ms),
+            "event_id": event_id or self.new_id(received_ms),
             "event_type": event_type,
-            "occurred_at": _occurred_ms(get("timestamp"), get("sent_at", sent_at), received_ms, first_ms),
+            "occurred_at": occurred_ms,
         }
+        if doubt and event_id:  # an event with an id of ours is another one each time
+            event[UNSURE] = doubt
         if contract:
             event["schema_version"] = contract.version
         for name in _COPIED:
@@ -216,7 +221,8 @@ def _check_size(raw: Any) -> None:
         raise _Refused(TOO_MANY_VALUES, f"the event has {number} JSON values; the limit is {MAX_EVENT_VALUES}")
 
 
-def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: int) -> int:
+def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: int | None) -> tuple[int, Doubt | None]:
+    """When an event occurred, and whether another try of it could say otherwise; without `first_ms`, of history."""
     name = "timestamp"
     try:
         client_ms = None if timestamp is None else parse_ms(timestamp)
@@ -225,10 +231,18 @@ def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: in
     except ValueError as error:
         raise _Refused("invalid_time", str(error), f"/{name}") from error
     occurred_ms = correct_skew(client_ms, sent_ms, received_ms)
+    if first_ms is None:
+        if client_ms is not None and client_ms > received_ms + AHEAD_MS:
+            message = f"the event occurs at {iso_ms(client_ms)}, and the file came at {iso_ms(received_ms)}"
+            raise _Refused("in_the_future", message, "/timestamp")
+        return occurred_ms, None
     if occurred_ms < first_ms:
         message = f"the event occurred at {iso_ms(occurred_ms)}; the limit is {MAX_AGE_DAYS} days ago"
         raise _Refused("too_old", message, "/timestamp")
-    return occurred_ms
+    is_right = occurred_ms == client_ms and occurred_ms <= received_ms
+    if client_ms is None or (is_right and (sent_ms is None or -JITTER_MS < received_ms - sent_ms < JITTER_MS)):
+        return occurred_ms, None  # as nearly all are
+    return occurred_ms, doubt_of(client_ms, sent_ms, received_ms)
 
 
 def moment_of(event: StoredEvent) -> tuple[int, str, str]:

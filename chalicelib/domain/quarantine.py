@@ -88,10 +88,13 @@ class QuarantineFile:
 
     def content(self) -> bytes:
         """All but the first line: the same for the same events and reasons."""
-        lines = [orjson.dumps(record.to_json()) for record in self.records]
+        lines = bytearray()  # into which each is copied at once: orjson keeps a large block for each text that it makes
+        for record in self.records:
+            lines += b"\n" if lines else b""
+            lines += orjson.dumps(record.to_json())
         if any(record.kept_as == IN_BODY for record in self.records):
-            lines.append(self.body)
-        return hidden_in_text(b"\n".join(lines))  # of what could be read, the edge has cut the addresses before
+            lines += b"\n" + self.body
+        return hidden_in_text(bytes(lines))  # of what could be read, the edge has cut the addresses before
 
     def encode(self) -> bytes:
         """The file, not yet compressed."""

@@ -44,7 +44,7 @@ def to_native(message: Any, *, kind: str | None = None, shared: Mapping[str, Any
         "event_id": message.get("messageId"),
         "user_id": message.get("userId") or None,
         "anonymous_id": message.get("anonymousId") or None,
-        **({"session_id": str(session)} if session else {}),
+        **({"session_id": str(session) if isinstance(session, int | float) else session} if session else {}),
         "timestamp": message.get("timestamp") or message.get("originalTimestamp"),
         **({"sent_at": message["sentAt"]} if message.get("sentAt") else {}),
         "properties": properties,

@@ -12,7 +12,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
-SKEW_MS = MINUTE_MS  # a client clock that is off by less is within what networks and queues delay anyway
+AHEAD_MS = MINUTE_MS  # so far ahead of our clock a time stands as it is
 MIN_EPOCH_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z, the first instant of datetime
 MAX_EPOCH_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last instant of datetime
 
@@ -69,18 +69,23 @@ def parse_ms(value: object) -> int:
 def correct_skew(client_ms: int | None, sent_ms: int | None, received_ms: int) -> int:
     """When the event occurred, by our clock.
 
-    A client whose clock is off by at least a minute is corrected by whole minutes, so that a retry of the
-    same event lands on the same time. What lies in the future is clamped to the moment of receipt, what lies before
-    1970 to its start.
+    A client whose clock is off by at least a minute is corrected by whole minutes, so that a retry of the same event
+    lands on the same time; domain/pins.py sees to those that do not. Up to a minute ahead a time stands as it is. What
+    lies further ahead is clamped to the moment of receipt, what lies before 1970 to its start.
     """
     if client_ms is None:
         return received_ms
     occurred_ms = client_ms
-    if sent_ms is not None and abs(skew := received_ms - sent_ms) >= SKEW_MS:
-        occurred_ms += int(skew / MINUTE_MS) * MINUTE_MS
-    if occurred_ms > received_ms:
+    if sent_ms is not None and abs(skew_ms := received_ms - sent_ms) >= MINUTE_MS:
+        occurred_ms += minutes_of(skew_ms)
+    if occurred_ms > received_ms + AHEAD_MS:
         return received_ms
     return occurred_ms if occurred_ms > 0 else 0
+
+
+def minutes_of(skew_ms: int) -> int:
+    """The whole minutes of a skew, in milliseconds, by which it is corrected; of less than one, nothing."""
+    return int(skew_ms / MINUTE_MS) * MINUTE_MS
 
 
 def hour_of(ms: int) -> str:

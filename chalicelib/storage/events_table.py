@@ -1,5 +1,6 @@
 """The hot store: one item per chunk, kept for 30 days."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from chalicelib.domain.chunks import Chunk, unpack_events
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
 from chalicelib.domain.records import NO_CHUNK, REBUILT
+from chalicelib.storage.batches import BatchWriter, Unwritten
 
-MAX_BATCH_ITEMS = 25  # BatchWriteItem limit
-MAX_ATTEMPTS = 6  # with doubling pauses from 50 ms between them: 1.6 s, well within the function's minute
-FIRST_PAUSE_SECONDS = 0.05
 PAGE_ITEMS = 100  # of one read of a user's chunks, which are small
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +36,9 @@ class EventsTable:
     name: str
     sleep: Callable[[float], None] = time.sleep
 
-    def write(self, chunks: Iterable[Chunk]) -> None:
-        """Store every chunk, retrying what the table throttles; raises Unavailable when some remain."""
-        rounds: list[dict[tuple[str, str], dict[str, Any]]] = []
-        for chunk in chunks:
-            # One call may not name a key twice, and of a request that was sent again the second one counts too.
-            key = chunk.partition_key, chunk.sort_key
-            if (free := next((each for each in rounds if key not in each), None)) is None:
-                rounds.append(free := {})
-            free[key] = {"PutRequest": {"Item": _item(chunk)}}
-        for each in rounds:
-            requests = list(each.values())
-            for start in range(0, len(requests), MAX_BATCH_ITEMS):
-                self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
+    def write(self, chunks: Iterable[Chunk]) -> Unwritten:
+        """Store every chunk that the table takes, retrying what it throttles; returns which it does not take."""
+        return self._writer.write([{"PutRequest": {"Item": _item(chunk)}} for chunk in chunks])
 
     def restore(self, chunk: Chunk) -> bool:
         """Put back a chunk whose events were counted and archived, marked so that neither is done again.
@@ -84,8 +76,9 @@ class EventsTable:
         """Delete items of an id; raises Unavailable."""
         pk = {"S": f"{project}#{user}"}
         requests = [{"DeleteRequest": {"Key": {"pk": pk, "sk": {"S": key}}}} for key in sort_keys]
-        for start in range(0, len(requests), MAX_BATCH_ITEMS):
-            self._write_batch(requests[start : start + MAX_BATCH_ITEMS])
+        unwritten = self._writer.write(requests)
+        if reasons := [*unwritten.refused.values(), *unwritten.invalid.values()]:
+            raise Unavailable(f"{len(reasons)} items were not deleted: {reasons[0]}")
 
     def chunks(self, project: str, users: Iterable[str], before: str | None = None) -> Iterator[StoredChunk]:
         """The chunks of some ids of a person, the latest first; `before` is the sort key to begin below."""
@@ -119,20 +112,16 @@ class EventsTable:
         )
         for page in pages:
             for item in page["Items"]:
-                events, _ = unpack_events(item["body"]["B"])
+                try:
+                    events, _ = unpack_events(item["body"]["B"])
+                except ValueError as error:  # as stages leave it out too: one chunk must not hide all others
+                    log.warning("chunk unreadable", extra={"project": project, "reason": str(error)})
+                    continue
                 yield StoredChunk(item["sk"]["S"], int(item["received_at"]["N"]), events)
 
-    def _write_batch(self, requests: list[dict[str, Any]]) -> None:
-        pause_seconds = FIRST_PAUSE_SECONDS
-        for attempt in range(MAX_ATTEMPTS):
-            if attempt:
-                self.sleep(pause_seconds)
-                pause_seconds *= 2
-            answer = self.client.batch_write_item(RequestItems={self.name: requests})
-            requests = answer.get("UnprocessedItems", {}).get(self.name, [])
-            if not requests:
-                return
-        raise Unavailable(f"{len(requests)} chunks were still refused after {MAX_ATTEMPTS} attempts")
+    @property
+    def _writer(self) -> BatchWriter:
+        return BatchWriter(self.client, self.name, self.sleep)
 
 
 def _item(chunk: Chunk) -> dict[str, Any]:

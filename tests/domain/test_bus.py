@@ -1,6 +1,16 @@
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from chalicelib.domain.bus import is_notice, read_bus_event
 from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.enrichment import NOBODY
 from chalicelib.domain.events import Admitter, Mode
+from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.time_windows import parse_ms
 
 EVENT = {
@@ -61,3 +71,68 @@ def test_the_address_that_a_service_names_is_cut_before_anything_is_kept() -> No
         "source-ip-address": "203.0.113.0",
         "userIdentity": {"sourceIPAddress": "203.0.113.0"},
     }
+
+
+def deep(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
+STRANGE: dict[str, tuple[Any, Any]] = {  # what the detail has, and what is stored; REJECTED: kept in quarantine
+    "half of a surrogate pair": ("a\ud83d", "a\ufffd"),
+    "an integer beyond 64 bits": (2**64, float(2**64)),
+    "a negative one": (-(2**70), float(-(2**70))),
+    "an integer beyond a double": (10**400, None),
+    "one that Python does not even print": (10**5000, None),
+    "no number": (float("nan"), None),
+    "infinity": (-float("inf"), None),
+    "a pair": ("\U0001f600", "\U0001f600"),
+    "a name with half of a pair": ({"\udc00": 1}, {"\ufffd": 1}),
+    "escapes": ('"\\\n\ud800\\ud800', '"\\\n\ufffd\\ud800'),
+}
+DEEP = {"deep": 300, "too deep for orjson": 1100, "too deep for recursion": 20_000}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_an_event_that_json_hardly_holds_is_stored(kind: str) -> None:
+    sent, kept = STRANGE[kind]
+
+    request = read_bus_event({**EVENT, "detail": {"x": [sent], "y": 1}})
+
+    admission = Admitter(Contracts({}), str).admit(request.events, mode=Mode.INFER, received_ms=RECEIVED)
+    assert admission.event_ids == [EVENT["id"]]
+    assert admission.events[0]["properties"] == {"x": [kept], "y": 1}
+    assert orjson.dumps(admission.events)
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_an_event_that_cannot_be_stored_is_kept_with_its_text(kind: str) -> None:
+    request = read_bus_event({**EVENT, "detail": {"x": deep(DEEP[kind]), "y": "\ud83d"}})
+
+    admission = Admitter(Contracts({}), str).admit(request.events, mode=Mode.INFER, received_ms=RECEIVED)
+    [rejection] = admission.rejections
+    file = QuarantineFile("demo", RECEIVED, None, NOBODY, [Record.of(rejection, request.events[0])], request.body)
+    kept = QuarantineFile.decode(file.encode())
+    assert rejection.code in ("too_deep", "malformed_json")
+    text = kept.records[0].event or kept.body.decode()
+    assert text.count("[") == text.count("]") > DEEP[kind]
+    assert str(EVENT["id"]) in text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.text(st.characters(), max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_whatever_comes_is_one_event_taken_or_rejected(detail: Any) -> None:
+    request = read_bus_event({**EVENT, "detail": detail})
+
+    admission = Admitter(Contracts({}), str).admit(request.events, mode=Mode.INFER, received_ms=RECEIVED)
+
+    assert len(admission.event_ids) + len(admission.rejections) == 1
+    assert json.loads(request.body)["id"] == EVENT["id"]

@@ -88,6 +88,19 @@ def test_a_retry_of_a_skewed_event_lands_on_the_same_time() -> None:
 
 def test_the_future_is_clamped_to_the_moment_of_receipt() -> None:
     assert correct_skew(RECEIVED + HOUR_MS, None, RECEIVED) == RECEIVED
+    assert correct_skew(RECEIVED + MINUTE_MS + 1, RECEIVED - 5, RECEIVED) == RECEIVED
+
+
+@pytest.mark.parametrize("ahead_ms", [1, 45_000, MINUTE_MS])
+def test_up_to_a_minute_ahead_a_time_stands_as_it_is(ahead_ms: int) -> None:
+    assert correct_skew(RECEIVED + ahead_ms, None, RECEIVED) == RECEIVED + ahead_ms
+
+
+@pytest.mark.parametrize(("skew_ms", "minutes"), [(59_999, 0), (60_000, 1), (119_999, 1), (-59_999, 0), (-60_000, -1)])
+def test_less_than_a_whole_minute_is_no_skew(skew_ms: int, minutes: int) -> None:
+    at = RECEIVED - HOUR_MS
+
+    assert correct_skew(at, RECEIVED - skew_ms, RECEIVED) == at + minutes * MINUTE_MS
 
 
 def test_a_range_touches_the_hours_of_its_half_open_ends() -> None:

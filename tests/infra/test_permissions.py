@@ -32,6 +32,7 @@ from chalicelib.domain.imports import Import
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.notices import Anomaly, Subject
 from chalicelib.domain.partitions import hour_folder, quarantine_key, spill_key, tail_name, unreadable_key
+from chalicelib.domain.pins import UNSURE
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.quotas import Limits
 from chalicelib.domain.rollups import Rollups
@@ -314,6 +315,7 @@ def socket_event(body: str = "", query: dict[str, str] | None = None) -> dict[st
 def run_api_handler(recorder: Recorder) -> None:
     headers = {"x-api-key": os.environ["TEST_KEY"], "content-type": "application/json"}
     good = json.dumps({"event_type": "page_view", "properties": {"path": "/"}}).encode()
+    ahead = json.dumps({"event_type": "click", "event_id": "1", "timestamp": "2999-01-01T00:00:00Z"}).encode()
     wiring.settings()  # before the client puts the stage's own in place of the fixture's
     with Client(handlers.app, stage_name="prod") as client:
         with recorder.function(**{"sqs:SendMessage *": UNREACHABLE, "kinesis:PutRecords *": UNREACHABLE}):
@@ -322,6 +324,7 @@ def run_api_handler(recorder: Recorder) -> None:
         quarantined("newer", "users")
         with recorder.function():
             replay_everything(client, headers)
+            assert client.http.post("/events", headers=headers, body=ahead).status_code == 202
             assert client.http.post("/events", headers=headers, body=b'[{"event_type": 1}]').status_code == 400
             assert client.http.get("/realtime/metrics", headers=headers).status_code == 200
             assert client.http.get("/aggregations/events?date=2026-11-21", headers=headers).status_code == 200
@@ -412,10 +415,11 @@ def run_process(recorder: Recorder) -> None:
     event = StoredEvent(
         event_id="1", event_type="identify", occurred_at=now_ms(), user_id="u", properties={"plan": "pro"}
     )
-    ((body, _),) = encode_message(Message("shop", now_ms(), [event]))
+    other = {**event, "event_id": "2", "user_id": "v", UNSURE: "clamped"}
+    ((body, _),) = encode_message(Message("shop", now_ms(), [event, other]))
     ((gone, _),) = encode_message(Message("shop", now_ms(), [{**event, "user_id": "erased"}]))
     wiring.erased_users().put("shop", Marker(digest_of_user("shop", "erased"), now_ms(), FOR_EVER_MS))
-    records = [{"messageId": str(n), "body": text} for n, text in enumerate((body, "unreadable", gone))]
+    records = [{"messageId": str(n), "body": text} for n, text in enumerate((body, "unreadable", gone, body))]
     with recorder.function():
         assert handlers.process({"Records": records}, None) == {"batchItemFailures": []}
 
@@ -466,6 +470,7 @@ def run_take_bus_event(recorder: Recorder) -> None:
     with recorder.function(**{"sqs:SendMessage *": UNREACHABLE, "kinesis:PutRecords *": UNREACHABLE}):
         handlers.take_bus_event(event, None)
     with recorder.function():
+        handlers.take_bus_event({**event, "time": "2999-01-01T00:00:00Z"}, None)
         handlers.take_bus_event({**event, "detail-type": "#"}, None)
 
 

@@ -14,7 +14,7 @@ from chalicelib.domain.bodies import MAX_MESSAGES
 from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS
 from chalicelib.settings import BUFFERS
 from chalicelib.storage import lake
-from chalicelib.storage.events_table import MAX_BATCH_ITEMS
+from chalicelib.storage.batches import MAX_BATCH_ITEMS
 from chalicelib.wiring import CLIENT_CONFIG
 from infra.project import ROOT, read_config
 from infra.stack import MONITORING, TEMPLATE

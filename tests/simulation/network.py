@@ -28,6 +28,7 @@ REFUSALS = {
     "apigatewaymanagementapi": ("LimitExceededException", 429),
     "stepfunctions": ("ThrottlingException", 400),
 }
+PIN = "~pin#"  # begins the sort keys of what holds an event's time for all of its tries
 # Of one transaction that meets another write; the SDK does not try it again.
 CONFLICT = "TransactionConflict"
 
@@ -91,8 +92,12 @@ class Network:
             answer = effect(**arguments)
         except ClientError as refused:
             self.scene.trace.call(service, operation, arguments, refused)
+            if _sort_key(arguments).startswith(PIN):
+                self.scene.reached("a time that an earlier try had pinned")
             raise
         self.scene.trace.call(service, operation, arguments, answer)
+        if _sort_key(arguments).startswith(PIN):
+            self.scene.reached("a time pinned")
         if fate == "kill_after":
             self._die(service, operation, arguments, fate)
         if fate == "lose_answer":
@@ -156,3 +161,9 @@ class Network:
         self.scene.reached(f"{fate} {operation}")
         self.scene.reached(fate)
         self.scene.trace.fault(service, operation, arguments, fate)
+
+
+def _sort_key(arguments: dict[str, Any]) -> str:
+    """Of an item that is put."""
+    found: str = arguments.get("Item", {}).get("sk", {}).get("S", "")
+    return found

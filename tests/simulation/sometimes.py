@@ -38,6 +38,8 @@ MUST = (
     "a workflow caught a failure in Close",
     # What clients do
     "a batch sent again in other company",
+    "a time pinned",
+    "a time that an earlier try had pinned",
     "a user erased",
     "a file imported",
     "an event of the bus",

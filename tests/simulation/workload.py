@@ -18,7 +18,10 @@ _SDK_KINDS = {"page_view": "page", "identify": "identify"}  # what is no `track`
 SDK_PATH = "/v1/batch"
 LATE_HOURS = 2
 AHEAD = (45.0, 59.5, 61.0, 90.0, 3600.0, -90.0, -7200.0)  # of clients' clocks, in seconds
+# … of those whose skew, what the network adds to it included, is now under a whole minute, now over it.
+ASKEW = (60.02, 60.1, 120.05, 3600.02, -59.95, -59.98, -119.97)
 GIVE_UP_AFTER = 6  # attempts
+ASKEW_HISTORIES = 0.15  # of all: those of one client whose clock is askew
 MANY = {"many values": 480, "many types": 60}  # events of the first request
 
 
@@ -136,6 +139,8 @@ class _Planner:
         self.sent: dict[str, list[Event]] = {project: [] for project in PROJECTS}
         rnd = options.random("users")
         self.users = {project: [f"user-{rnd.randbytes(4).hex()}" for _ in range(5)] for project in PROJECTS}
+        rnd = options.random("clocks")  # of its own, so that other histories stay as they are
+        self.askew = rnd.choice(ASKEW + AHEAD) if rnd.random() < ASKEW_HISTORIES else 0.0
 
     def plan(self) -> Workload:
         rnd, options = self.rnd, self.options
@@ -170,10 +175,12 @@ class _Planner:
         rnd = self.rnd
         project = rnd.choice((*PROJECTS, PROJECTS[0]))
         ahead = rnd.choice(AHEAD) if rnd.random() < 0.2 else 0.0
+        if self.askew:
+            project, ahead = PROJECTS[0], self.askew  # of one client, which sends and regroups all the time
         events = []
         for _ in range(self._size(number)):
             known = [e for e in self.sent[project] if e.ahead == ahead and (e.user not in erased or rnd.random() < 0.3)]
-            if known and rnd.random() < 0.2:
+            if known and rnd.random() < (0.5 if self.askew else 0.2):
                 events.append(rnd.choice(known))  # in another request before
                 continue
             users = [*(user for user in self.users[project] if erased.get(user, at) >= at), None]
@@ -189,10 +196,14 @@ class _Planner:
             tuple({event.id: event for event in events}.values()),
             path=SDK_PATH if by_sdk else "/events",
             patience=rnd.choice((1, GIVE_UP_AFTER, GIVE_UP_AFTER)),
-            regroups=rnd.random() < 0.2,
+            regroups=rnd.random() < (0.7 if self.askew else 0.2),
             ahead=ahead,
-            tells_time=bool(ahead) and rnd.random() < 0.7,
+            tells_time=bool(ahead) and self._tells_time(ahead),
         )
+
+    def _tells_time(self, ahead: float) -> bool:
+        """Whether the client with this clock does, which it does always or never."""
+        return self.options.random(f"client {ahead}").random() < 0.7
 
     def _size(self, number: int) -> int:
         if number == 0 and self.options.shape in MANY:
@@ -203,6 +214,8 @@ class _Planner:
         """Mostly a moment ago; some are late, some at the very edge of an hour, some ahead of their time."""
         rnd = self.rnd
         drawn = rnd.random()
+        if self.askew and drawn < 0.5:  # by an edge, across which a minute more or less of correction lies
+            return at - at % HOUR_SECONDS + rnd.choice((-1, 1)) * rnd.random() * 60
         if drawn < 0.6:
             return at - rnd.random() * 5
         if drawn < 0.8:
