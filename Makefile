@@ -9,7 +9,7 @@ export WS_PORT ?= 8001
 export CLOUD_PORT ?= 4566
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test simulate check bench package stack layer outputs triggers deploy clean
+.PHONY: help setup run demo test simulate mutants check bench package stack layer outputs triggers deploy clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: $(READY) ## unit and end-to-end tests
 
 simulate: $(READY) ## play random histories of the whole pipeline, each from its seed (SEEDS=5000 FIRST=0)
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),5000) --first $(or $(FIRST),0)
+
+mutants: $(READY) ## plant bugs one by one and show that a test or the simulation catches each (ONLY=close JOBS=2)
+	@$(BIN)/python -m tests.mutants --only "$(ONLY)" --jobs $(or $(JOBS),2)
 
 check: $(READY) ## what CI runs: format, lint, types, import layers, tests
 	@$(BIN)/ruff format --check .

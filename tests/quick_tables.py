@@ -6,7 +6,7 @@ own matter.
 """
 
 from collections import defaultdict, deque
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any
 
 from moto.dynamodb.models import DynamoDBBackend
@@ -59,7 +59,8 @@ def _transact_few(self: DynamoDBBackend, transact_items: list[dict[str, Any]]) -
             few.tables[name] = copy(table)
             few.tables[name].items = defaultdict(dict)
         if sk in table.items.get(pk, {}):
-            few.tables[name].items[pk][sk] = table.items[pk][sk]
+            # Its own: an update changes an item in place, and what fails after it must not leave that behind.
+            few.tables[name].items[pk][sk] = deepcopy(table.items[pk][sk])
         touched.append((name, pk, sk))
     _transact(few, transact_items)
     for name, pk, sk in touched:

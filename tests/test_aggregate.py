@@ -7,6 +7,7 @@ from chalicelib.aggregate import Aggregator
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.rollups import OTHER, RollupSpec
+from chalicelib.domain.signatures import slot_of
 from chalicelib.storage.rollups_table import RollupsTable
 from tests.stores import Stores, empty_stores, stream_record
 
@@ -196,3 +197,16 @@ def test_a_name_that_two_give_at_once_is_given_once(stores: Stores) -> None:
     two.names("demo", ["real"], {}, hour=HOUR, closing=True)
 
     assert two.names("demo", ["real"], {}, hour="2026-11-21T07") == {"real": "real"}
+
+
+def test_each_slot_of_a_batch_has_a_delta_of_its_own(stores: Stores) -> None:
+    """A batch that spans five past ten; what it holds is compared slot by slot when the hour is closed."""
+    one, other = records("demo", NINE, NINE + 1)
+    created = int(one["dynamodb"]["ApproximateCreationDateTime"])
+    other["dynamodb"]["ApproximateCreationDateTime"] = created + 3600
+
+    aggregator(stores).aggregate([one, other], now_ms=1000)
+
+    deltas = sorted(stores.rollups.deltas_of("demo", HOUR), key=lambda delta: delta.slot)
+    assert [delta.slot for delta in deltas] == [slot_of(one), slot_of(one) + 1]
+    assert [delta.signature.rows for delta in deltas] == [1, 1]

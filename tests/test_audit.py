@@ -28,7 +28,7 @@ from chalicelib.domain.rollup_codec import encode_document
 from chalicelib.domain.signatures import NOTHING
 from chalicelib.domain.time_windows import HOUR_MS
 from chalicelib.realtime import Observer
-from chalicelib.storage.ledger_table import PARTITIONS, OpenHour
+from chalicelib.storage.ledger_table import PARTITIONS, LedgerTable, OpenHour
 from tests.stores import RefusingBuffer, Stores, empty_stores, stream_record
 
 DEMO = Project("demo", Mode.INFER)
@@ -486,3 +486,20 @@ def test_a_swept_message_leaves_the_spill_and_is_on_the_queue(stores: Stores) ->
 
     assert stores.objects("spill/") == []
     assert len(stores.messages()) == 1
+
+
+def test_what_is_received_and_stored_while_the_audit_reads_is_not_missing(stores: Stores) -> None:
+    receive(collector(stores), *GOOD)
+
+    class Meanwhile(LedgerTable):
+        __slots__ = ()
+
+        def receipts(self, *asked: str) -> dict[str, list[Receipt]]:
+            found = super().receipts(*asked)
+            store(stores, set())
+            return found
+
+    table = Meanwhile(stores.ledger.client, stores.ledger.name)
+    values = Auditor(table, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
+
+    assert (values["EventsStored"], values["EventsMissing"]) == (3, 0)

@@ -59,6 +59,20 @@ def test_a_revoked_key_stops_working_within_a_minute(stores: Stores) -> None:
         authorizer.project(HEADERS, Scope.WRITE)
 
 
+def test_a_key_in_use_is_looked_up_again_within_a_minute(stores: Stores) -> None:
+    now = [1000.0]
+    authorizer = Authorizer(stores.access, lambda: now[0])
+    authorizer.project(HEADERS, Scope.WRITE)
+    stores.access.revoke_key(KEY, MADE_AT)
+
+    now[0] += CACHE_SECONDS / 2
+    authorizer.project(HEADERS, Scope.WRITE)
+
+    now[0] += CACHE_SECONDS / 2
+    with pytest.raises(Unauthenticated):
+        authorizer.project(HEADERS, Scope.WRITE)
+
+
 def test_a_replaced_key_ends_to_the_second_though_its_item_is_still_there(stores: Stores) -> None:
     now = [1000.0]
     authorizer = Authorizer(stores.access, lambda: now[0])

@@ -18,6 +18,7 @@ from chalicelib.domain.partitions import hour_folder, import_tail_name, manifest
 from chalicelib.domain.signatures import NOTHING, Signature, hash_of, slot_end
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS
 from chalicelib.finish import LEASE_MS, REST_MS, Finisher
+from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import Lake, Row, encode, table_of
 from chalicelib.storage.manifests import Manifest
 from chalicelib.storage.objects import DataBucket
@@ -221,8 +222,12 @@ def test_records_are_forgotten_with_the_stream_and_signatures_are_not(world: Wor
 
     second = world.consolidate()
 
+    signed = {SLOT: Signature(1, hash_of("r1")), late: Signature(1, hash_of("r2"))}
     assert records.read("demo", HOUR, second.version).keys() == {late}
-    assert world.manifest.signatures == {SLOT: Signature(1, hash_of("r1")), late: Signature(1, hash_of("r2"))}
+    assert world.manifest.signatures == signed
+    world.tail(3, "c")
+    world.consolidate()
+    assert world.manifest.signatures == signed
 
 
 def test_rows_of_erased_users_are_in_no_version_from_then_on_and_what_is_signed_stays(world: World) -> None:
@@ -242,6 +247,41 @@ def test_rows_of_erased_users_are_in_no_version_from_then_on_and_what_is_signed_
     world.tail(3, "c", user="gone")
     world.consolidate()
     assert world.ids() == ["b"]
+
+
+def test_a_run_that_follows_an_erasure_s_knows_of_the_erased(world: World) -> None:
+    """A tail of hers came after the erasure had been there: whoever unites it with that version must leave it out."""
+    world.tail(1, "a", user="gone")
+    world.tail(2, "b")
+    erased: list[str] = []
+
+    class Meanwhile(HoursTable):
+        __slots__ = ()
+
+        def get(self, project: str, hour: str) -> Hour:
+            if not erased:
+                erased.append("gone")
+                world.stores.erased.put("demo", Marker(digest_of_user("demo", "gone"), DUE, FOR_EVER_MS))
+                world.consolidate(anew=True)
+                world.tail(3, "c", user="gone")
+            return super().get(project, hour)
+
+    late = replace(world.consolidator, hours=Meanwhile(world.hours.client, "rollups"))
+    late.consolidate("demo", HOUR, DUE)
+
+    assert world.ids() == ["b"]
+
+
+def test_a_tail_that_sorts_before_those_absorbed_is_read(world: World) -> None:
+    """Two shards: it was named before the last one that was absorbed, and written after it."""
+    world.tail(1, "b", slot=SLOT, records={"r2": 1})
+    world.consolidate()
+
+    world.tail(2, "a", slot=SLOT, records={"r1": 1})
+
+    assert world.ids() == ["a", "b"]
+    world.consolidate()
+    assert world.ids() == ["a", "b"]
 
 
 def test_an_hour_of_which_all_is_erased_has_a_version_without_files(world: World) -> None:

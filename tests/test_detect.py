@@ -154,6 +154,12 @@ def test_an_anomaly_is_listed_and_everybody_is_told_once(world: World) -> None:
     assert world.gateway.frames == {"c1": [{"type": "anomaly", "anomaly": shown}]}
 
 
+def test_what_was_found_and_not_told_is_not_found_again(world: World) -> None:
+    world.hours.counts = {"page_view": steady(last=1500)}
+
+    assert [world.detector.detect(NOW_MS), world.detector.detect(NOW_MS)] == [1, 0]
+
+
 def test_only_hours_that_are_over_and_counted_are_judged(world: World) -> None:
     world.hours.counts = {"page_view": steady()}
 

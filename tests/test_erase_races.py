@@ -56,6 +56,20 @@ def test_each_import_that_goes_on_is_waited_for(place: World) -> None:
     assert not found.files_done
 
 
+def test_an_erasure_waits_for_what_was_on_its_way(place: World) -> None:
+    """What was accepted before the markers were known everywhere may be stored after the tables were looked through."""
+    receipt = place.profiler.request_erasure("demo", HERS[0], place.now_ms)
+    done = []
+    for _ in range(5):
+        place.eraser().run()
+        found = place.stores.erasures.get("demo", receipt["id"])
+        assert found is not None
+        done.append(found.files_done)
+        place.wait(5)
+
+    assert done == [False, False, False, False, True]  # after 16 minutes
+
+
 def test_what_a_dead_import_left_goes(place: World) -> None:
     one = an_import(place, "1", place.now_ms - 2 * DAY_MS)
     place.stores.bucket.put(one.rows_key(1), orjson.dumps([{"user_id": HERS[0]}]))

@@ -537,6 +537,28 @@ def test_the_queries_see_an_imported_hour_until_it_is_settled(world: World) -> N
     assert world.hours.unsettled("demo") == []
 
 
+def test_a_day_that_somebody_came_into_is_not_taken(world: World) -> None:
+    """Nor is it finished: whatever came before or meanwhile would be closed without having been counted."""
+    days, hour = NewDays(world.rollups.client, "rollups"), "2013-01-07T09"
+    assert days.take("demo", hour[:10], [hour], "run", world.now_ms)
+    before = world.hours.get("demo", hour)
+
+    assert not days.take("demo", hour[:10], ["2013-01-07T10", hour], "another", world.now_ms)
+
+    assert world.hours.get("demo", hour) == before
+    assert world.hours.between("demo", hour[:10], "2013-01-08") == [before]
+
+
+def test_a_day_that_somebody_came_into_is_not_finished(world: World) -> None:
+    days, hours = NewDays(world.rollups.client, "rollups"), ["2013-01-07T09", "2013-01-07T10"]
+    assert days.take("demo", "2013-01-07", hours, "run", world.now_ms)
+    world.hours.note("demo", hours[1])
+
+    assert not days.finish("demo", dict.fromkeys(hours, "version"), world.now_ms)
+
+    assert all(hour.is_dirty for hour in world.hours.between("demo", *hours))
+
+
 # Deaths
 
 

@@ -170,6 +170,7 @@ def test_a_closed_hour_whose_file_lost_rows_gets_them_back_and_its_numbers_are_r
     assert world.rows() == ["e1", "e4"]
 
     assert world.rearchiver.put_back("shop", HOUR, None, SOON) == 3
+    assert world.stores.hours.get("shop", HOUR).is_dirty  # else nobody would come to close it again
     assert world.finish(SOON).closed
 
     assert world.rows() == ["e1", "e2", "e3", "e4", "e5"]

@@ -364,6 +364,7 @@ def test_a_dirty_hour_waits_for_its_consolidation_unless_it_is_asked_for(world: 
 
     assert world.hour() == Reconciled("shop", HOUR, WAITS)
     assert world.hour(repair=False, dirty_too=True) == Reconciled("shop", HOUR, WAITS)
+    assert world.hours.get("shop", HOUR).is_dirty
     assert world.hour(dirty_too=True).state == REPAIRED
     assert world.hour().state == AGREES
 

@@ -216,6 +216,18 @@ def test_the_last_minutes_are_told_by_arrival_and_by_minute(stores: Stores) -> N
     assert later["events"] == 0
 
 
+def test_the_last_minutes_are_the_same_before_and_after_merging(stores: Stores) -> None:
+    send(stores, view(NINE, "a", path="/"))
+    observer = Observer(CONTRACTS, stores.rollups, stores.ledger)
+    before = observer.observe("demo", NINE + 5 * MINUTE)
+
+    Compactor(stores.rollups, stores.hours).compact(NINE // 1000 + 120)
+
+    assert before["events"] == 1
+    assert observer.observe("demo", NINE + 5 * MINUTE) == before
+    assert observer.observe("demo", NINE + 6 * MINUTE)["events"] == 0
+
+
 def test_a_value_that_is_rare_in_each_hour_and_frequent_in_the_day_is_found(stores: Stores) -> None:
     for hour in range(4):
         at = parse_ms("2026-11-21T00:00:00Z") + hour * 60 * MINUTE

@@ -126,6 +126,16 @@ def test_a_refused_request_counts_in_neither_limit() -> None:
     assert counters.months["shop#k", "2026-11"] == 40
 
 
+def test_a_burst_and_a_month_are_spent_by_the_same_request() -> None:
+    throttle, allowed = Throttle(counting(Counters())), allowance(rate=10, burst=50, quota=400)
+
+    assert accepted(throttle, allowed, 50)
+
+    assert not accepted(throttle, allowed, 50)
+    assert accepted(throttle, allowed, 50, NOW_MS + 5000)
+    assert not accepted(throttle, allowed, 50, NOW_MS + 5000)
+
+
 requests = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 500), st.booleans()), max_size=300)
 
 

@@ -52,6 +52,12 @@ def test_a_retried_request_has_the_same_keys_whenever_it_is_received() -> None:
     assert len(first) == 2
 
 
+def test_the_order_of_a_user_s_events_names_no_other_chunk() -> None:
+    events = [event(n, timestamp="2026-11-21T01:00:00Z") for n in range(3)]
+
+    assert keys(Message("demo", RECEIVED, events)) == keys(Message("demo", RECEIVED, events[::-1]))
+
+
 def test_without_client_times_a_retry_within_the_hour_has_the_same_keys() -> None:
     assert keys(Message("demo", RECEIVED, [event(1)])) == keys(Message("demo", RECEIVED + 60_000, [event(1)]))
 

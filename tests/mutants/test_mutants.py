@@ -1,0 +1,53 @@
+"""The catalogue of mutants fits the code: `make mutants` then shows that each of them is caught."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from tests.mutants.catalogue import ROOT, Misplaced, Mutant, catalogue
+
+FEWEST = 50
+NO_STAGES = {"__init__", "logs", "metrics", "settings", "wiring", "wiring_lake"}
+# What a module of chalicelib/storage does that changes a store, or tells somebody.
+WRITES = re.compile(
+    r"put_item|update_item|delete_item|transact_write_items|batch_write_item|put_object|\.put\(|written\("
+    r"|send_message|put_records|start_execution|\.publish\(|put_events|post_to_connection"
+)
+MUTANTS = catalogue()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_stands_in_its_file_once_and_can_be_compiled(mutant: Mutant) -> None:
+    planted = mutant.planted_in((ROOT / mutant.file).read_text())
+
+    assert planted.count("\n") > 10
+    compile(planted, mutant.file, "exec")
+
+
+def test_each_mutant_has_a_name_and_a_catcher_of_its_own() -> None:
+    names = Counter(mutant.name for mutant in MUTANTS)
+    tests = {test for mutant in MUTANTS for test in mutant.caught_by}
+    sources = {test.partition("::")[0]: (ROOT / test.partition("::")[0]).read_text() for test in tests}
+
+    assert len(MUTANTS) >= FEWEST
+    assert [name for name, count in names.items() if count > 1] == []
+    assert [mutant.name for mutant in MUTANTS if not mutant.caught_by and mutant.seed is None] == []
+    missing = [test for test in tests if f"def {test.partition('::')[2]}(" not in sources[test.partition("::")[0]]]
+    assert missing == []
+
+
+def test_each_stage_and_each_store_that_is_written_has_a_mutant() -> None:
+    stages = [path for path in (ROOT / "chalicelib").glob("*.py") if path.stem not in NO_STAGES]
+    stores = [path for path in (ROOT / "chalicelib" / "storage").glob("*.py") if WRITES.search(path.read_text())]
+
+    wanted = {str(path.relative_to(ROOT)) for path in (*stages, *stores)}
+
+    assert sorted(wanted - {mutant.file for mutant in MUTANTS}) == []
+
+
+def test_a_mutant_whose_place_is_gone_says_what_to_do() -> None:
+    lost = Mutant("a bug", "chalicelib/close.py", "no such text", "")
+
+    with pytest.raises(Misplaced, match="has its text 0 times, and must have it once"):
+        lost.planted_in("some other text")
