@@ -67,21 +67,21 @@ def body(batch: list[dict[str, Any]]) -> bytes:
     return orjson.dumps({"events": batch})
 
 
-def stored(batch: list[dict[str, Any]]) -> Message:
-    """The message that `collect` makes of a batch."""
+def stored(batch: list[dict[str, Any]], number: int) -> Message:
+    """The message that `collect` makes of a batch, of which it had so many before."""
     events = [{**event, "occurred_at": RECEIVED_MS - 623} for event in batch]
-    return Message("bench", RECEIVED_MS, events, Receipt("c0ffee00", received=len(batch)), CLIENT)
+    return Message("bench", RECEIVED_MS, events, Receipt("c0ffee00", received=(number + 1) * len(batch)), CLIENT)
 
 
 def queue_records(batches: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What `process` is handed."""
-    texts = [text for batch in batches for text, _ in encode_message(stored(batch))]
+    texts = [text for number, batch in enumerate(batches) for text, _ in encode_message(stored(batch, number))]
     return [{"messageId": str(n), "body": text} for n, text in enumerate(texts)]
 
 
 def stream_records(batches: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What `aggregate` is handed."""
-    chunks = [chunk for batch in batches for chunk in chunks_of(stored(batch))]
+    chunks = [chunk for number, batch in enumerate(batches) for chunk in chunks_of(stored(batch, number))]
     return [
         {
             "eventID": str(n),
@@ -95,6 +95,7 @@ def stream_records(batches: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
                     "user": {"S": chunk.user or ""},
                     "received_at": {"N": str(chunk.received_ms)},
                     "receipt": {"S": str(chunk.receipt)},
+                    "position": {"N": str(chunk.position)},
                     "body": {"B": b64encode(chunk.body).decode()},
                 },
             },

@@ -64,12 +64,10 @@ class Aggregator:
             elif chunk is not None:
                 slot = slot_of(record)
                 ledger = batch.share((chunk.project, hour_of(chunk.received_ms), slot), record).folding.ledger
-                if chunk.receipt:
-                    ledger.note(chunk.receipt)
                 if isinstance(chunk, Rewrite):
-                    ledger.rewritten += chunk.count
+                    ledger.take(chunk.receipt, chunk.position, chunk.count, again=True)
                 else:
-                    ledger.stored += len(chunk.events)
+                    ledger.take(chunk.receipt, chunk.position, len(chunk.events), again=False)
                     ledger.bots += self._fold_events(batch, chunk, slot, record)
         return batch.shares
 

@@ -19,7 +19,7 @@ from chalicelib.domain.chunks import Message, Parcel, from_spill, pack, to_spill
 from chalicelib.domain.enrichment import NOBODY, Client
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_EVENT_BYTES, MAX_EVENT_VALUES, Admission, Admitter
-from chalicelib.domain.ledger import Receipt, Tally, Totals
+from chalicelib.domain.ledger import Puts, Receipt, Tally, Totals
 from chalicelib.domain.partitions import SPILL, quarantine_key, spill_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
 from chalicelib.domain.time_windows import hour_of
@@ -48,7 +48,7 @@ class Collector:
     tally: Tally
     erased: ErasedUsers
     flags: FlagsTable
-    put_ms: dict[tuple[str, str], int] = field(default_factory=dict)  # (project, container) -> last put of a receipt
+    puts: Puts = field(default_factory=lambda: Puts(PUT_RECEIPT_MS))
     clock: Callable[[], float] = time.monotonic
 
     def collect(self, request: Request, project: Project, received_ms: int, client: Client = NOBODY) -> Admission:
@@ -68,16 +68,17 @@ class Collector:
         may_exceed = request.size_bytes > MAX_EVENT_BYTES or request.values > MAX_EVENT_VALUES
         admission = self._admit(request, project, received_ms, check_sizes=may_exceed)
         receipt = totals.add(project.id, hour, received=len(request.events), **_judged(admission))
-        try:
-            parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))
-        except TypeError:  # orjson.JSONEncodeError: some event is nested too deep, which checking each one tells
-            before = _judged(admission)
-            admission = self._admit(request, project, received_ms, check_sizes=True)
-            more = {name: max(n - before[name], 0) for name, n in _judged(admission).items()}
-            receipt = totals.add(project.id, hour, **more)
-            parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))
+        parcels: list[Parcel] = []
         sent = 0
         try:
+            try:
+                parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))
+            except TypeError:  # orjson.JSONEncodeError: some event is nested too deep, which checking each one tells
+                before = _judged(admission)
+                admission = self._admit(request, project, received_ms, check_sizes=True)
+                more = {name: max(n - before[name], 0) for name, n in _judged(admission).items()}
+                receipt = totals.add(project.id, hour, **more)
+                parcels = self._pack(Message(project.id, received_ms, admission.events, receipt, client))
             if admission.rejections:
                 self._quarantine(admission, request, project, received_ms, client)
                 counts = {"accepted": len(admission.event_ids), "rejected": len(admission.rejections)}
@@ -86,9 +87,11 @@ class Collector:
             sent = len(admission.events) - sum(parcel.count for parcel in refused)
             if refused:
                 self._spill(refused, project.id)
-        except Unavailable:
-            receipt = totals.add(project.id, hour, refused=len(admission.events) - sent)
-            if sent:  # else nothing of the request is known yet, and what follows says all of it
+        except Exception:
+            wanted = len(admission.events)
+            receipt = totals.add(project.id, hour, refused=wanted - sent, attempted=wanted)
+            # A single parcel that was taken, though its answer was lost, says all there is to say of the request.
+            if sent or len(parcels) > 1:
                 self._put_receipt(receipt, project.id, hour, received_ms, sent=False)
             raise
         self._put_receipt(receipt, project.id, hour, received_ms, sent=bool(parcels))
@@ -159,14 +162,15 @@ class Collector:
 
     def _put_receipt(self, receipt: Receipt, project: str, hour: str, received_ms: int, *, sent: bool) -> None:
         """Put the totals now and then; what is not put comes with the messages, where there are any."""
-        whose = project, receipt.container
-        if sent and received_ms - self.put_ms.get(whose, 0) < PUT_RECEIPT_MS:
-            return
-        self.put_ms[whose] = received_ms
-        try:
-            self.ledger.put(project, hour, receipt, received_ms // 1000)
-        except (BotoCoreError, ClientError) as error:  # the events are safe; the next put says the same and more
-            log.warning("receipt not put", extra={"project": project, "reason": str(error)})
+        holder = project, hour, receipt.container
+        for whose, latest in self.puts.due(holder, receipt, received_ms, at_once=not sent):
+            is_put = True
+            try:
+                self.ledger.put(whose[0], whose[1], latest, received_ms // 1000)
+            except (BotoCoreError, ClientError) as error:  # the events are safe; it waits for another request
+                log.warning("receipt not put", extra={"project": whose[0], "reason": str(error)})
+                is_put = False
+            self.puts.done(whose, latest, is_put=is_put)
 
     def _quarantine(
         self, admission: Admission, request: Request, project: Project, received_ms: int, client: Client

@@ -15,6 +15,7 @@ QUANTITIES = {
     "EventsStored": ("Count", "of them: in the events table, and counted"),
     "EventsDuplicate": ("Count", "of them: sent again, and recognised"),
     "EventsQuarantined": ("Count", "of them: rejected, and kept with the reason"),
+    "EventsErased": ("Count", "of them: dropped, because their user is erased"),
     "EventsInFlight": ("Count", "of them: on their way, in the queue, the spill or a stream"),
     "TraitsNotLearned": (
         "Count",
@@ -28,7 +29,7 @@ QUANTITIES = {
 # Zero, or for those in seconds small, unless something is broken: each has an alarm in infra/monitoring.yaml.
 INVARIANTS = {
     "EventsMissing": ("Count", "received in an hour that ended fifteen minutes ago or more, and still in flight"),
-    "EventsSurplus": ("Count", "counted once too often in such an hour: a message came again after its repetition"),
+    "EventsSurplus": ("Count", "counted in such an hour more often than received: it makes up for nothing missing"),
     "MessagesSpilled": ("Count", "messages that lie in `spill/` for more than five minutes"),
     "EventsDrift": ("Count", "events by which the live numbers of an hour differ from its file for good"),
     "EventsRearchived": ("Count", "events that the lake lacked, and that were put back from the hot store"),

@@ -15,7 +15,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import metrics
-from chalicelib.domain.chunks import Chunk, Message, chunks_of, decode_message
+from chalicelib.domain.chunks import Chunk, Message, chunks_of, decode_message, positions_of
 from chalicelib.domain.enrichment import enrich
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import StoredEvent
@@ -50,7 +50,7 @@ class Share:
     hour: str  # of receipt
     chunks: list[Chunk]
     said: Said
-    receipts: tuple[Receipt, ...]  # that no chunk brings to the ledger, because events of erased users were dropped
+    dropped: tuple[str, Receipt] | None  # a name, and what no chunk brings to the ledger: events of erased users
 
 
 @dataclass(slots=True)
@@ -132,20 +132,22 @@ class Processor:
         self, message_id: str, content: bytes, message: Message, left: list[StoredEvent], gone: list[StoredEvent]
     ) -> Share:
         """What the message brings without the events of erased users."""
-        receipts: tuple[Receipt, ...] = ()
+        dropped = None
         said = Said()
         if gone:
             # Named by the message, so that it counts once, however often it is delivered.
             name = f"erased-{blake2b(content, digest_size=12).hexdigest()}"
-            receipts = Receipt(name, erased=len(gone)), *([message.receipt] if message.receipt else [])
+            positions = positions_of(message, gone)
+            receipt = message.receipt and replace(message.receipt, dropped=positions)
+            dropped = name, receipt if receipt and positions else Receipt(name, erased=len(gone))
             now_ms = int(self.clock() * 1000)
             said.link(event for event in gone if self.erased.is_linked(message.project, event, now_ms))
             log.info("events of erased users dropped", extra={"project": message.project, "events": len(gone)})
         for event in left:
             enrich(event, message.client)
             said.hear(event)
-        chunks = list(chunks_of(replace(message, events=left)))
-        return Share(message_id, content, message.project, hour_of(message.received_ms), chunks, said, receipts)
+        chunks = list(chunks_of(message, gone))
+        return Share(message_id, content, message.project, hour_of(message.received_ms), chunks, said, dropped)
 
     def _store(self, batch: Batch) -> list[Share]:
         """Store what the messages bring that were read; returns those of which everything is stored."""
@@ -168,8 +170,9 @@ class Processor:
     def _put_receipts(self, batch: Batch, share: Share) -> bool:
         """Put what no chunk brings to the ledger; False when that is to be tried again, with the whole message."""
         try:
-            for receipt in share.receipts:
-                self.ledger.put(share.project, share.hour, receipt, int(self.clock()))
+            if share.dropped:
+                name, receipt = share.dropped
+                self.ledger.put(share.project, share.hour, receipt, int(self.clock()), name)
         except (BotoCoreError, ClientError) as error:
             log.warning("receipt not put", extra={"project": share.project, "reason": str(error)})
             batch.failed.append(share.message_id)

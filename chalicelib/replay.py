@@ -114,7 +114,7 @@ class Replayer:
         )
         durable = self.put(Message(file.project, file.received_ms, trial.events, receipt, file.client, apart=True))
         if durable < count:
-            receipt = totals.add(file.project, hour, refused=count - durable)
+            receipt = totals.add(file.project, hour, refused=count - durable, attempted=count)
         try:
             self.ledger.put(file.project, hour, receipt, now_ms // 1000)
         except (BotoCoreError, ClientError) as error:  # the message brings it too

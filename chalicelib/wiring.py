@@ -247,14 +247,14 @@ def buffer() -> EventQueue | EventStream:
 
 @cache
 def collector() -> Collector:
-    tally = Tally(container=secrets.token_hex(4))
+    tally = Tally(container=secrets.token_hex(6))  # of thousands in an hour no two have the same
     admitter = Admitter(contracts(), new_event_id)
     return Collector(admitter, buffer(), data_bucket(), ledger_table(), tally, erased_users(), flags_table())
 
 
 @cache
 def replayer() -> Replayer:
-    tally = Tally(container=secrets.token_hex(4), kept_hours=REPLAYED_HOURS)
+    tally = Tally(container=secrets.token_hex(6), kept_hours=REPLAYED_HOURS)
     return Replayer(collector().admitter, collector().put, data_bucket(), ledger_table(), tally, time.monotonic)
 
 

@@ -280,6 +280,7 @@ def statements(stage: str, buffer: str) -> dict[str, list[Statement]]:
         "audit": [
             allow("dynamodb:Query", rollups, f"{rollups}/index/open", f"{rollups}/index/receipts"),
             allow("dynamodb:GetItem", rollups),
+            with_keys(allow("dynamodb:UpdateItem", rollups), "*#ledger"),
             *reinject,
         ],
     }

@@ -184,6 +184,8 @@ def stream_record(chunk: Any, number: int, *, name: str = "INSERT", created: int
     }
     if chunk.receipt:
         image["receipt"] = {"S": str(chunk.receipt)}
+    if chunk.position is not None:
+        image["position"] = {"N": str(chunk.position)}
     if chunk.user:
         image["user"] = {"S": chunk.user}
     return {

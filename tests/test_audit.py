@@ -1,13 +1,17 @@
 """Both sides of the ledger, through collector, processor and aggregator."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import orjson
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
+from chalicelib import audit
 from chalicelib.aggregate import Aggregator
 from chalicelib.audit import SETTLED_SECONDS, Auditor
 from chalicelib.collect import SWEEP_SECONDS, Collector
@@ -15,11 +19,16 @@ from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
 from chalicelib.domain.chunks import Parcel, chunks_of, decode_message
 from chalicelib.domain.contracts import Contracts
+from chalicelib.domain.deltas import Delta
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Admitter, Mode
+from chalicelib.domain.folding import Folding
 from chalicelib.domain.ledger import Receipt, Tally
+from chalicelib.domain.rollup_codec import encode_document
+from chalicelib.domain.signatures import NOTHING
+from chalicelib.domain.time_windows import HOUR_MS
 from chalicelib.realtime import Observer
-from chalicelib.storage.ledger_table import LedgerTable
+from chalicelib.storage.ledger_table import PARTITIONS, LedgerTable, OpenHour
 from tests.stores import RefusingBuffer, Stores, empty_stores, stream_record
 
 DEMO = Project("demo", Mode.INFER)
@@ -90,6 +99,7 @@ def test_what_is_received_is_in_flight_until_it_is_stored(stores: Stores) -> Non
         "quarantined": 0,
         "erased": 0,
         "in_flight": 0,
+        "surplus": 0,
         "bots": 0,
     }
 
@@ -191,7 +201,7 @@ def test_a_receipt_that_is_put_late_shrinks_nothing(stores: Stores) -> None:
     assert stores.ledger.receipts("demo", hour, hour) == {hour: [later]}
 
     stores.ledger.put("demo", hour, later, 2)
-    assert stores.ledger.hours(2) == [("demo", hour, 2)]
+    assert stores.ledger.open_hours(2) == [OpenHour("demo", hour, 2, frozenset("c"))]
 
 
 def test_receipts_are_put_once_a_second_and_the_messages_bring_the_others(stores: Stores) -> None:
@@ -203,6 +213,166 @@ def test_receipts_are_put_once_a_second_and_the_messages_bring_the_others(stores
 
     assert [receipt.received for receipt in put] == [1]
     assert balance(stores)["received"] == 5
+
+
+def test_the_first_receipt_of_an_hour_is_put_however_soon_it_comes_after_the_last_of_the_one_before(
+    stores: Stores,
+) -> None:
+    one = collector(stores)
+    receive(one, GOOD[0], at=NINE + HOUR_MS - 10)
+    receive(one, GOOD[1], at=NINE + HOUR_MS)  # and its container dies, and its message is lost
+
+    put = stores.ledger.receipts("demo", "2026-11-21T10", "2026-11-21T10")
+    assert [receipt.received for receipt in put["2026-11-21T10"]] == [1]
+
+
+def test_receipts_that_wait_are_put_with_whatever_request_comes_after_a_second(stores: Stores) -> None:
+    one = collector(stores)
+    for number, at in enumerate((-1500, -1400, -1300)):
+        receive(one, GOOD[number], at=NINE + HOUR_MS + at)
+
+    one.collect(read_native(orjson.dumps(GOOD[:1])), Project("other", Mode.INFER), NINE + HOUR_MS)
+
+    put = stores.ledger.receipts("demo", "2026-11-21T09", "2026-11-21T09")
+    assert [receipt.received for receipt in put["2026-11-21T09"]] == [3]
+    assert one.puts.waiting == {}
+
+
+def test_a_receipt_that_could_not_be_put_waits_for_another_request(stores: Stores) -> None:
+    class Failing:
+        def put(self, *_: object) -> None:
+            raise EndpointConnectionError(endpoint_url="nowhere")
+
+    failing = cast("Any", Failing())
+    one = collector(stores)
+    receive(replace(one, ledger=failing), *GOOD)
+    one.collect(read_native(orjson.dumps(GOOD[:1])), Project("other", Mode.INFER), NINE + 500)
+    early = stores.ledger.receipts("demo", "2026-11-21T09", "2026-11-21T09")
+    one.collect(read_native(orjson.dumps(GOOD[:1])), Project("other", Mode.INFER), NINE + 1000)
+
+    put = stores.ledger.receipts("demo", "2026-11-21T09", "2026-11-21T09")
+    assert (early, [receipt.received for receipt in put["2026-11-21T09"]]) == ({}, [3])
+
+
+def test_a_container_puts_no_more_than_two_receipts_with_a_request_and_each_project_s_once_a_second(
+    stores: Stores,
+) -> None:
+    puts: list[tuple[int, str]] = []
+
+    class Counting:
+        def put(self, project: str, *_: object) -> None:
+            puts.append((at, project))
+
+    one = replace(collector(stores), ledger=cast("Any", Counting()))
+    requests = range(NINE, NINE + 6000, 50)
+    for number, at in enumerate(requests):
+        project = Project(f"p{number % 7}", Mode.INFER)
+        one.collect(read_native(orjson.dumps(GOOD[:1])), project, at)
+
+    assert max(Counter(at for at, _ in puts).values()) <= 2
+    for name in {name for _, name in puts}:
+        times = [at for at, project in puts if project == name]
+        assert all(later - earlier >= 1000 for earlier, later in pairwise(times))
+    assert len(puts) >= 7 * 5
+
+
+def test_receipts_are_spread_over_the_index_and_each_has_one_place_in_it(stores: Stores) -> None:
+    for number in range(100):
+        for received in (1, 2):
+            stores.ledger.put("demo", "2026-11-21T09", Receipt(f"c{number}", received=received), received)
+
+    places = Counter(item["receipts"]["S"] for item in stores.items("rollups"))
+    [hour] = stores.ledger.open_hours(0)
+    assert (len(hour.containers), hour.received) == (100, 2)
+    assert len(places) == len(PARTITIONS)
+    assert max(places.values()) < 20
+
+
+DAY = 86_400
+END = NINE // 1000 + 3600
+
+
+def test_an_hour_stays_in_view_until_it_balances_whoever_looked_when(stores: Stores) -> None:
+    receive(collector(stores), *GOOD)
+    auditor = Auditor(stores.ledger, stores.history, "test")
+
+    missing = [auditor.audit(END + after, spilled=0)["EventsMissing"] for after in (3 * 3600, DAY, 7 * DAY)]
+    store(stores, set())
+    balanced = auditor.audit(END + 8 * DAY, spilled=0)
+
+    assert missing == [3, 3, 3]
+    assert (balanced["EventsMissing"], balanced["EventsReceived"]) == (0, 0)
+    assert stores.ledger.open_hours(0) == []
+
+
+def test_what_balances_is_in_the_quantities_for_two_hours_and_leaves_the_view_then(stores: Stores) -> None:
+    receive(collector(stores), *GOOD)
+    store(stores, set())
+    auditor = Auditor(stores.ledger, stores.history, "test")
+
+    found = [auditor.audit(END + after, spilled=0)["EventsStored"] for after in (SETTLED_SECONDS, 7100)]
+    assert (found, len(stores.ledger.open_hours(0))) == ([3, 3], 1)
+    assert auditor.audit(END + 7200, spilled=0)["EventsStored"] == 0
+    assert stores.ledger.open_hours(0) == []
+
+    receive(collector(stores, "late"), *GOOD, at=NINE + 5)  # as a replay, or a receipt that waited
+    assert [hour.hour for hour in stores.ledger.open_hours(0)] == ["2026-11-21T09"]
+    assert auditor.audit(END + 7200, spilled=0)["EventsMissing"] == 3
+
+
+def test_what_is_replayed_into_an_old_hour_is_in_flight_for_a_quarter_of_an_hour(stores: Stores) -> None:
+    stores.ledger.put("demo", "2026-11-21T09", Receipt("replay", received=3), END + DAY)
+    auditor = Auditor(stores.ledger, stores.history, "test")
+
+    found = [auditor.audit(END + DAY + after, spilled=0)["EventsMissing"] for after in (60, SETTLED_SECONDS)]
+
+    assert found == [0, 3]
+
+
+def test_what_was_dropped_of_erased_users_keeps_no_hour_in_view(stores: Stores) -> None:
+    stores.ledger.put("demo", "2026-11-21T09", Receipt("c", received=2), NINE // 1000)
+    stores.ledger.put("demo", "2026-11-21T09", Receipt("c", received=2, dropped=((0, 2),)), NINE // 1000, "erased-1")
+
+    found = Auditor(stores.ledger, stores.history, "test").audit(END + DAY, spilled=0)
+
+    assert (found["EventsMissing"], found["EventsSurplus"]) == (0, 0)
+    assert stores.ledger.open_hours(0) == []
+
+
+def test_a_receipt_that_grows_while_the_audit_looks_stays_in_view(stores: Stores) -> None:
+    hour = "2026-11-21T09"
+    stores.ledger.put("demo", hour, Receipt("c", received=1, quarantined=1), NINE // 1000)
+    [found] = stores.ledger.open_hours(0)
+    stores.ledger.put("demo", hour, Receipt("c", received=2, quarantined=1), NINE // 1000)
+
+    stores.ledger.settle(found, [Receipt("c", received=1, quarantined=1)])
+    assert len(stores.ledger.open_hours(0)) == 1
+    stores.ledger.settle(found, [Receipt("c", received=2, quarantined=1)])
+    assert stores.ledger.open_hours(0) == []
+
+
+def test_a_run_takes_out_of_view_what_it_has_the_time_for(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "MAX_SETTLED", 2)
+    for number in range(5):
+        receipt = Receipt(f"c{number}", received=1, quarantined=1)
+        stores.ledger.put("demo", "2026-11-21T09", receipt, NINE // 1000)
+    auditor = Auditor(stores.ledger, stores.history, "test")
+
+    left = []
+    for _ in range(3):
+        auditor.audit(END + DAY, spilled=0)
+        left.append(sum(len(hour.containers) for hour in stores.ledger.open_hours(0)))
+
+    assert left == [3, 1, 0]
+
+
+def test_what_older_versions_put_is_audited_for_two_hours(stores: Stores) -> None:
+    stores.ledger.put("demo", "2026-11-21T09", Receipt("c", received=1), NINE // 1000)
+    [item] = stores.items("rollups")
+    stores.rollups.client.put_item(TableName="rollups", Item={**item, "receipts": {"S": "all"}})
+
+    assert len(stores.ledger.open_hours(NINE // 1000)) == 1
+    assert stores.ledger.open_hours(NINE // 1000 + 1) == []
 
 
 def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: Stores) -> None:
@@ -217,18 +387,77 @@ def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: 
     assert (after["EventsInFlight"], after["EventsMissing"], after["MessagesSpilled"]) == (3, 3, 2)
 
 
-def test_a_message_delivered_again_after_its_repetition_is_surplus_and_hides_nothing_missing(stores: Stores) -> None:
+def test_a_message_delivered_again_after_its_repetition_counts_once_and_hides_nothing_missing(stores: Stores) -> None:
     one = collector(stores)
     receive(one, *GOOD)
     receive(one, *GOOD, at=NINE + 5)
     seen: set[str] = set()
     texts = stores.messages()
-    aggregate(stores, [*texts, texts[0]], seen)
-    one.collect(read_native(orjson.dumps(GOOD[0])), Project("other", Mode.INFER), NINE)
+    receive(one, *[{**event, "event_id": f"lost-{event['event_id']}"} for event in GOOD], at=NINE + 2000)
+    aggregate(stores, [*texts, texts[0], texts[1], texts[0]], seen)
+
+    found = balance(stores)
+    values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
+
+    assert (found["received"], found["stored"], found["duplicate"], found["in_flight"]) == (9, 3, 3, 3)
+    assert (values["EventsSurplus"], values["EventsMissing"]) == (0, 3)
+
+
+def test_a_surplus_of_one_hour_hides_nothing_missing_in_another(stores: Stores) -> None:
+    stores.ledger.put("demo", "2026-11-21T09", Receipt("c", received=1), NINE // 1000)
+    stores.ledger.put("demo", "2026-11-21T08", Receipt("c", received=3), NINE // 1000)
+    folding = Folding()
+    folding.ledger.take(Receipt("c", received=1), None, 4, again=False)
+    delta = Delta("demo", "2026-11-21T09", 1, "r1", 1, 1, NOTHING, NINE // 1000, encode_document(folding.document()))
+    stores.rollups.put_delta(delta)
 
     values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
 
-    assert (values["EventsSurplus"], values["EventsMissing"]) == (3, 1)
+    assert (values["EventsSurplus"], values["EventsMissing"]) == (3, 3)
+
+
+def test_one_event_that_is_lost_and_one_that_is_counted_twice_both_show_until_either_is_over(stores: Stores) -> None:
+    receive(collector(stores), *[{**event, "user_id": f"u{number}"} for number, event in enumerate(GOOD)])
+    chunks = [chunk for text in stores.messages() for chunk in chunks_of(decode_message(text))]
+    aggregator = Aggregator(Contracts({}), stores.rollups, stores.bucket)
+    for number, chunk in ((0, chunks[0]), (1, chunks[1]), (2, chunks[1])):  # the last is lost
+        aggregator.aggregate([stream_record(chunk, number)], 1)
+    auditor = Auditor(stores.ledger, stores.history, "test")
+
+    shown = [auditor.audit(END + after, spilled=0) for after in (SETTLED_SECONDS, 47 * 3600, 49 * 3600)]
+    aggregator.aggregate([stream_record(chunks[2], 3)], 1)
+    after = auditor.audit(END + 49 * 3600, spilled=0)
+
+    terms = ("EventsReceived", "EventsStored", "EventsDuplicate", "EventsInFlight")
+    assert [shown[0][name] for name in terms] == [3, 2, 0, 1]
+    assert [(values["EventsMissing"], values["EventsSurplus"]) for values in shown] == [(1, 1), (1, 1), (1, 0)]
+    assert (after["EventsMissing"], after["EventsSurplus"]) == (0, 0)
+    assert stores.ledger.open_hours(0) == []
+
+
+def test_a_request_that_was_refused_and_yet_arrives_hides_no_other_that_is_lost(stores: Stores) -> None:
+    class Taking:
+        """A buffer and a spill whose answers are lost."""
+
+        by_user = False
+
+        def send(self, parcels: list[Parcel]) -> list[Parcel]:
+            stores.buffer.send(parcels)
+            return parcels
+
+        def put(self, *_: object) -> None:
+            raise Unavailable("down")
+
+    one, taking = collector(stores), cast("Any", Taking())
+    receive(one, *[{**event, "event_id": f"lost-{event['event_id']}"} for event in GOOD])
+    stores.messages()
+    with pytest.raises(Unavailable):
+        receive(replace(one, **dict.fromkeys(("buffer", "bucket"), taking)), *GOOD, at=NINE + 5)
+    receive(one, *GOOD, at=NINE + 10)
+    store(stores, set())
+
+    found = balance(stores)
+    assert (found["received"], found["stored"], found["duplicate"], found["in_flight"]) == (9, 3, 3, 3)
 
 
 def test_a_sweep_ends_in_time_for_the_audit_and_counts_what_it_did_not_try(

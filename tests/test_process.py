@@ -7,6 +7,7 @@ import pytest
 
 from chalicelib.domain.chunks import Message, encode_message, unpack_events
 from chalicelib.domain.enrichment import Client
+from chalicelib.domain.ledger import Receipt
 from chalicelib.process import Processor
 from chalicelib.settings import BUFFERS
 from chalicelib.storage.batches import MAX_ATTEMPTS
@@ -67,6 +68,19 @@ def test_a_message_becomes_a_chunk_per_user(stores: Stores, record: Record) -> N
     assert failed == []
     assert sorted(item["pk"]["S"] for item in items) == ["demo#u0", "demo#u1", "demo#u2"]
     assert {item["events"]["N"] for item in items} == {"2"}
+
+
+def test_a_chunk_says_where_its_events_stand_in_the_count_of_their_container(stores: Stores, deliver: Deliver) -> None:
+    events = [
+        {"event_id": f"e{n}", "event_type": "click", "user_id": user, "occurred_at": RECEIVED}
+        for n, user in enumerate(("ada", "bob", "ada"))
+    ]
+    [(text, _)] = encode_message(Message("demo", RECEIVED, events, Receipt("c", received=10)))
+
+    processor(stores).process([deliver("m", text)])
+
+    found = {item["user"]["S"]: (item["position"]["N"], item["receipt"]["S"]) for item in stores.items("events")}
+    assert found == {"ada": ("7", "c:10:0:0:0"), "bob": ("9", "c:10:0:0:0")}
 
 
 def test_redelivery_and_retried_requests_rewrite_the_same_items(stores: Stores, record: Record) -> None:

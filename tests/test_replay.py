@@ -371,6 +371,7 @@ def test_replaying_twice_changes_nothing_and_the_ledger_balances(world: World) -
         "quarantined": 3,
         "erased": 0,
         "in_flight": 0,
+        "surplus": 0,
         "bots": 0,
     }
     assert {key: world.stores.bucket.get(key) for key in world.stores.objects()} == objects
@@ -455,6 +456,7 @@ def test_an_event_that_was_repeated_within_its_request_is_stored_once(world: Wor
         "quarantined": 3,
         "erased": 0,
         "in_flight": 0,
+        "surplus": 0,
         "bots": 0,
     }
 

@@ -118,7 +118,8 @@ REALTIME = an(
             duplicate=COUNT,
             quarantined=COUNT,
             erased=COUNT,
-            in_flight={"type": "integer"},
+            in_flight=COUNT,
+            surplus=COUNT,
             bots=COUNT,
         )
     ),

@@ -11,10 +11,10 @@ whether its message travelled in one piece or in several.
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import cast
 
@@ -27,6 +27,7 @@ from chalicelib.domain.enrichment import NOBODY, Client
 from chalicelib.domain.events import StoredEvent, user_of
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.pins import UNSURE
+from chalicelib.domain.spans import Span, join
 from chalicelib.domain.time_windows import HOUR_MS, iso_ms, parse_ms
 
 # What decoding raises of content that is not ours; the types that isal publishes call its error an instance.
@@ -75,6 +76,7 @@ class Chunk:
     receipt: Receipt | None
     count: int
     body: bytes  # compressed JSON: an array of stored events
+    position: int | None = None  # of the first event in the count of the receipt's container
 
     @property
     def partition_key(self) -> str:
@@ -157,18 +159,32 @@ def decode_message(text: str | bytes) -> Message:
         raise ValueError(f"not a message of ours: {error!r}") from error
 
 
-def chunks_of(message: Message) -> Iterator[Chunk]:
-    """The message's events by user."""
+def chunks_of(message: Message, gone: Sequence[StoredEvent] = ()) -> Iterator[Chunk]:
+    """The message's events by user, but for those that are `gone`: these part a chunk, for each keeps its position."""
+    if gone:
+        for events, position, is_gone in _runs(message, gone):
+            if not is_gone:
+                yield _chunk(message, events, orjson.dumps(events), position)
+        return
+    position = _first_position(message)
     for events in _apart(message):
         plain = orjson.dumps(events)
         if len(plain) + ADDED_BYTES * len(events) <= CUT_BYTES:
-            yield _chunk(message, events, plain)
+            yield _chunk(message, events, plain, position)
+            position = _after(position, events)
         else:
             for group in cut(events):
-                yield _chunk(message, group, orjson.dumps(group))
+                yield _chunk(message, group, orjson.dumps(group), position)
+                position = _after(position, group)
 
 
-def _chunk(message: Message, events: list[StoredEvent], plain: bytes) -> Chunk:
+def positions_of(message: Message, gone: Iterable[StoredEvent]) -> tuple[Span, ...]:
+    """The positions of the events that are `gone`; none where the message's receipt gives no positions."""
+    runs = _runs(message, gone)
+    return tuple(join((at, at + len(events)) for events, at, is_gone in runs if is_gone and at is not None))
+
+
+def _chunk(message: Message, events: list[StoredEvent], plain: bytes, position: int | None) -> Chunk:
     return Chunk(
         project=message.project,
         user=user_of(events[0]),
@@ -177,6 +193,7 @@ def _chunk(message: Message, events: list[StoredEvent], plain: bytes) -> Chunk:
         receipt=message.receipt,
         count=len(events),
         body=isal_zlib.compress(plain, COMPRESSION_LEVEL),
+        position=position,
     )
 
 
@@ -199,6 +216,33 @@ def cut(events: list[StoredEvent]) -> list[list[StoredEvent]]:
         groups[-1].append(event)
         left -= weight
     return groups
+
+
+def _runs(message: Message, gone: Iterable[StoredEvent]) -> Iterator[tuple[list[StoredEvent], int | None, bool]]:
+    """Events of a chunk that follow one another and are all gone or all there, and the position of the first.
+
+    Chunks are cut before anything is taken away, so an erasure changes neither positions nor what it takes nothing of.
+    """
+    position = _first_position(message)
+    without = set(map(id, gone))
+    for group in chain.from_iterable(map(cut, _apart(message))):
+        for is_gone, run in groupby(group, lambda event: id(event) in without):
+            events = list(run)
+            yield events, position, is_gone
+            position = _after(position, events)
+
+
+def _first_position(message: Message) -> int | None:
+    """Where the message's events begin in the count of its receipt's container, of which they are the last.
+
+    They stand in it as they lie in chunks: user by user, and as `cut` has them. None where it counts fewer events.
+    """
+    position = message.receipt.received - len(message.events) if message.receipt else -1
+    return position if position >= 0 else None
+
+
+def _after(position: int | None, events: list[StoredEvent]) -> int | None:
+    return None if position is None else position + len(events)
 
 
 def _by_user(message: Message) -> Iterable[tuple[str | None, list[StoredEvent]]]:

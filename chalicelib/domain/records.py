@@ -23,6 +23,7 @@ class ChunkRecord(NamedTuple):
     user: str | None
     received_ms: int
     receipt: Receipt | None
+    position: int | None  # of the first event in the count of the receipt's container; older versions gave none
     plain_bytes: int  # of the events as JSON
     events: list[StoredEvent]
     values: int  # of the events as JSON, at most; what they take as Python objects follows from both (domain/values.py)
@@ -35,6 +36,7 @@ class Rewrite:
     project: str
     received_ms: int
     receipt: Receipt | None
+    position: int | None
     count: int  # of events
 
 
@@ -80,8 +82,9 @@ def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord |
             return None
         project, received_ms = image["project"]["S"], int(image["received_at"]["N"])
         receipt = Receipt.from_text(image["receipt"]["S"]) if "receipt" in image else None
+        position = int(image["position"]["N"]) if "position" in image else None
         if record["eventName"] == "MODIFY":
-            return Rewrite(project, received_ms, receipt, int(image["events"]["N"]))
+            return Rewrite(project, received_ms, receipt, position, int(image["events"]["N"]))
         plain = unpack(a2b_base64(image["body"]["B"]))
         return ChunkRecord(
             event_id=record["eventID"],
@@ -89,6 +92,7 @@ def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord |
             user=image.get("user", {}).get("S"),
             received_ms=received_ms,
             receipt=receipt,
+            position=position,
             plain_bytes=len(plain),
             events=events_of(plain),
             values=most_in(plain, UNCOUNTED_BYTES),

@@ -133,6 +133,7 @@ def _item(chunk: Chunk) -> dict[str, Any]:
         "events": {"N": str(chunk.count)},
         "received_at": {"N": str(chunk.received_ms)},
         **({"receipt": {"S": str(chunk.receipt)}} if chunk.receipt else {}),
+        **({"position": {"N": str(chunk.position)}} if chunk.position is not None else {}),
         "expires_at": {"N": str(chunk.received_ms // 1000 + MAX_AGE_DAYS * 86_400)},
         "body": {"B": chunk.body},
     }

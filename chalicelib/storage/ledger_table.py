@@ -1,15 +1,28 @@
 """What the edge received, beside the rollups: `project#ledger` / hour#container, a container's totals of that hour."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from botocore.exceptions import ClientError
 
 from chalicelib.domain.ledger import Receipt
 
-INDEX = "receipts"  # sparse: by when they were put
-ALL = "all"
-KEPT_SECONDS = 8 * 86_400  # long enough to ask what a week was like
+INDEX = "receipts"  # sparse: of the hours that are not settled, by when they were put
+PARTITIONS = [f"open{n}" for n in range(16)]  # of the index: DynamoDB takes 1,000 writes a second of each
+ALL = "all"  # the one partition that older versions put theirs in
+KEPT_SECONDS = 15 * 86_400  # longer than an event can lie in the queue, and then among the dead letters
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHour:
+    """An hour of receipt that is not settled: when the last of its receipts was put, in epoch seconds, and whose."""
+
+    project: str
+    hour: str
+    received: int
+    containers: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +35,14 @@ class LedgerTable:
     client: Any
     name: str  # of the rollups table
 
-    def put(self, project: str, hour: str, receipt: Receipt, now: int) -> None:
-        """`now` is epoch seconds."""
+    def put(self, project: str, hour: str, receipt: Receipt, now: int, name: str = "") -> None:
+        """`now` is epoch seconds, `name` what the receipt is put under where its container's own stays as it is."""
         item = {
             "pk": {"S": f"{project}#ledger"},
-            "sk": {"S": f"{hour}#{receipt.container}"},
+            "sk": {"S": f"{hour}#{name or receipt.container}"},
             "receipt": {"S": str(receipt)},
             "counted": {"N": str(receipt.counted())},
-            "receipts": {"S": ALL},
+            **({} if name else {"receipts": {"S": _partition(project, hour, receipt.container)}}),
             "written_at": {"N": str(now)},
             "expires_at": {"N": str(now + KEPT_SECONDS)},
         }
@@ -62,16 +75,45 @@ class LedgerTable:
             found.setdefault(hour, []).append(Receipt.from_text(item["receipt"]["S"]))
         return found
 
-    def hours(self, written_since: int) -> list[tuple[str, str, int]]:
-        """(project, hour, epoch second of its last receipt) of what was received since, by receipts that were put."""
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            IndexName=INDEX,
-            KeyConditionExpression="receipts = :all AND written_at >= :since",
-            ExpressionAttributeValues={":all": {"S": ALL}, ":since": {"N": str(written_since)}},
-        )
-        written: dict[tuple[str, str], int] = {}
-        for item in (item for page in pages for item in page["Items"]):
-            project, hour = item["pk"]["S"].removesuffix("#ledger"), item["sk"]["S"].partition("#")[0]
-            written[project, hour] = max(written.get((project, hour), 0), int(item["written_at"]["N"]))
-        return sorted((project, hour, at) for (project, hour), at in written.items())
+    def open_hours(self, since: int) -> list[OpenHour]:
+        """Return the hours that are not settled, however old; of what older versions put, those put since."""
+        found: dict[tuple[str, str], dict[str, int]] = {}
+        for item in self._open(since):
+            hour, _, container = item["sk"]["S"].partition("#")
+            written = found.setdefault((item["pk"]["S"].removesuffix("#ledger"), hour), {})
+            written[container] = int(item["written_at"]["N"])
+        return [OpenHour(*key, max(written.values()), frozenset(written)) for key, written in sorted(found.items())]
+
+    def settle(self, hour: OpenHour, receipts: Iterable[Receipt]) -> None:
+        """Take the receipts out of the index, unless they have become more since they were read."""
+        for receipt in receipts:
+            try:
+                self.client.update_item(
+                    TableName=self.name,
+                    Key={"pk": {"S": f"{hour.project}#ledger"}, "sk": {"S": f"{hour.hour}#{receipt.container}"}},
+                    UpdateExpression="REMOVE receipts",
+                    ConditionExpression="receipt = :read",
+                    ExpressionAttributeValues={":read": {"S": str(receipt)}},
+                )
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                    raise
+
+    def _open(self, since: int) -> Iterator[dict[str, Any]]:
+        for partition in (*PARTITIONS, ALL):
+            pages = self.client.get_paginator("query").paginate(
+                TableName=self.name,
+                IndexName=INDEX,
+                KeyConditionExpression="receipts = :partition AND written_at >= :since",
+                ExpressionAttributeValues={
+                    ":partition": {"S": partition},
+                    ":since": {"N": str(since if partition == ALL else 0)},
+                },
+            )
+            for page in pages:
+                yield from page["Items"]
+
+
+def _partition(project: str, hour: str, container: str) -> str:
+    """The same for all totals that stand in one item."""
+    return PARTITIONS[crc32(f"{project}#{hour}#{container}".encode()) % len(PARTITIONS)]

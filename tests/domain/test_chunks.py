@@ -3,6 +3,7 @@ import json
 import os
 import random
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,15 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.domain import chunks
 from chalicelib.domain.chunks import (
     MAX_CHUNK_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_PLAIN_BYTES,
+    Chunk,
     Message,
     chunks_of,
     decode_message,
     encode_message,
     pack,
+    positions_of,
     unpack_events,
 )
 from chalicelib.domain.enrichment import UTM
@@ -122,6 +126,41 @@ def test_every_event_is_in_exactly_one_chunk(items: list[tuple[int, int]]) -> No
     stored = [e for chunk in chunks_of(Message("demo", RECEIVED, events)) for e in unpack_events(chunk.body)[0]]
 
     assert sorted(e["event_id"] for e in stored) == sorted(e["event_id"] for e in events)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=30), st.booleans(), st.integers(0, 9))
+def test_each_event_keeps_its_position_whatever_is_dropped_beside_it(
+    items: list[tuple[int, bool]], apart: bool, before: int
+) -> None:
+    events = [
+        event(number, f"u{user}", timestamp=f"2026-11-21T09:00:{number * 7 % 31:02}Z")
+        for number, (user, _) in enumerate(items)
+    ]
+    gone = [each for each, (_, is_gone) in zip(events, items, strict=True) if is_gone]
+    receipt = Receipt("c", received=before + len(events))
+    message = Message("demo", RECEIVED, events, receipt, apart=apart)
+
+    def positions(of: Iterable[Chunk]) -> dict[str, int]:
+        return {
+            e["event_id"]: (chunk.position or 0) + n for chunk in of for n, e in enumerate(unpack_events(chunk.body)[0])
+        }
+
+    with patch.object(chunks, "CUT_BYTES", 1200):  # three events
+        all_of_them, left = positions(chunks_of(message)), positions(chunks_of(message, gone))
+        dropped = {number for start, end in positions_of(message, gone) for number in range(start, end)}
+
+    assert sorted(all_of_them.values()) == [*range(before, before + len(events))]
+    assert all(all_of_them[name] == position for name, position in left.items())
+    assert dropped == {all_of_them[each["event_id"]] for each in gone}
+
+
+def test_without_a_receipt_or_with_one_of_fewer_events_there_are_no_positions() -> None:
+    events = [event(1), event(2, "u2")]
+
+    for receipt in (None, Receipt("c", received=1)):
+        message = Message("demo", RECEIVED, events, receipt)
+        assert [chunk.position for chunk in chunks_of(message)] == [None, None]
+        assert positions_of(message, events[:1]) == ()
 
 
 def test_a_chunk_that_would_not_fit_an_item_is_split_the_same_way_each_time() -> None:

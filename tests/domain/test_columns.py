@@ -63,4 +63,4 @@ def test_what_is_kept_for_the_lake_is_written_as_the_same_json(events: list[dict
 
 @pytest.mark.parametrize(("values", "plain_bytes", "heavy"), [(60, 600, False), (900, 1800, True), (10, 9000, True)])
 def test_only_chunks_of_large_events_are_worth_it(values: int, plain_bytes: int, heavy: bool) -> None:
-    assert is_heavy(ChunkRecord("r", "p", "u", 1, None, plain_bytes, [{}, {}], values)) is heavy
+    assert is_heavy(ChunkRecord("r", "p", "u", 1, None, None, plain_bytes, [{}, {}], values)) is heavy

@@ -188,6 +188,7 @@ class History:
     def _send(self, request: Request) -> None:
         """A client sends until everything is acknowledged, or its patience ends."""
         left, scheduler, rnd = request.events, self.world.scheduler, self.options.random(f"client {request.number}")
+        accounts = self.world.truth.accounts
         for attempt in range(request.patience):
             shares = [left]
             if attempt and request.regroups and len(left) > 1:
@@ -197,6 +198,7 @@ class History:
             open_events: list[Event] = []
             for share in shares:
                 body = request.body(scheduler.now, share)
+                accounts.sent[request.project] += len(share)
                 answer = self.world.gateway.send("POST", request.path, key_of(request.project, "write"), body)
                 taken = answer.body["event_ids"] if answer.status in TAKEN else []
                 self.world.truth.acknowledge(request.project, taken, scheduler.now)
@@ -205,6 +207,8 @@ class History:
                 refused = (
                     {each["event_id"] for each in answer.body.get("rejected", [])} if answer.status in TAKEN else ()
                 )
+                accounts.taken[request.project] += len(taken)
+                accounts.rejected[request.project] += len(refused)
                 open_events += [e for e in share if e.id not in taken and e.id not in refused]
             if not open_events:
                 return
@@ -228,10 +232,13 @@ class History:
     def _put_on_bus(self, event: Event, attempt: int = 1) -> None:
         """Lambda invokes the function up to three times; what is done may come once more."""
         scheduler, again = self.world.scheduler, partial(self._put_on_bus, event, attempt + 1)
+        accounts = self.world.truth.accounts
+        accounts.sent[event.project] += 1
 
         def ended(_result: Any, error: BaseException | None) -> None:
             if error is None:
                 self.reached["an event of the bus"] += 1
+                accounts.taken[event.project] += 1
                 self.world.truth.acknowledge(event.project, [event.id], scheduler.now)
             if (error is not None and attempt < BUS_ATTEMPTS) or self.rnd.random() < self.world.mix.twice:
                 scheduler.after(60.0 * attempt, again)

@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.simulation import resources
 from tests.simulation.dashboards import Dashboard
 from tests.simulation.gateway import Answer
 from tests.simulation.truth import Row
@@ -15,7 +16,7 @@ from tests.simulation.workload import PROJECTS
 
 Hours = Counter[tuple[str, str]]  # events by type and hour
 LAG_SECONDS = 320.0  # of an index, at most, and what it takes until its reader is answered
-NEVER_ARE = ("EventsMissing", "EventsSurplus", "LakeOldestDirtySeconds")
+NEVER_ARE = ("EventsMissing", "LakeOldestDirtySeconds")
 SILENT_SECONDS = 4 * 3600.0  # a batch that is still tried again may put its numbers right by itself before
 LATEST = timedelta(hours=6)  # how far back events go …
 BEFORE = timedelta(hours=60)  # … and those of imports
@@ -56,10 +57,18 @@ class Oracles:
                 found = _by_hour(self._ask(project, event_type))
                 self._between(project, event_type, found, least, "a look")
             self._query_now(project)
+        self._surplus()
         if self.log.crashes:
             raise Broken(f"a handler crashed: {self.log.crashes[0]}")
         if failures := self.world.functions.failures:
             raise Broken(failures[0])
+
+    def _surplus(self) -> None:
+        """Nothing is ever counted twice, so far as `audit` looked, but for what guarantees except."""
+        most = self.truth.accounts.surplus()
+        found = self.log.metrics.get("EventsSurplus", 0)
+        if found > most and not self.truth.doubtful:
+            raise Broken(f"EventsSurplus is {found}, of {most} that there are")
 
     def _query_now(self, project: str) -> None:
         """SQL sees what `archive` is done with, and nothing twice in an hour."""
@@ -105,6 +114,7 @@ class Oracles:
         if missing:
             raise Broken(f"acknowledged and lost: {missing[:5]}")
         self._sockets()
+        self._ledger()
         self._metrics()
         self._erased()
 
@@ -193,8 +203,36 @@ class Oracles:
                 found[_METRICS.get(event_type, event_type), hour] += count
         return found
 
+    def _ledger(self) -> None:
+        """What the ledger says of each hour of receipt is so, term by term; and what it lacks, `audit` says as well."""
+        from chalicelib import wiring
+
+        hours: dict[str, set[str]] = {project: set() for project in PROJECTS}
+        for key, _ in self.world.services.dynamodb.tables[f"tidemark-{resources.STAGE}-rollups"].every():
+            project, _, kind = key[0].partition("#")
+            if kind == "ledger":
+                hours[project].add(key[1].partition("#")[0])
+        missing = 0
+        for project in PROJECTS:
+            balances = {}
+            for hour in hours[project] | {h for owner, h in self.truth.accounts.hours if owner == project}:
+                ledger = wiring.history().ledger(project, hour)
+                ledger.note(*wiring.ledger_table().receipts(project, hour, hour).get(hour, ()))
+                balances[hour] = ledger.balance()
+                missing += balances[hour]["in_flight"]
+            erases = any(owner == project for owner, _ in self.truth.erased)
+            doubtful = bool(self.truth.doubtful)
+            self.checks += 1
+            if wrong := self.truth.accounts.wrong(project, balances, erases=erases, doubtful=doubtful):
+                raise Broken(wrong)
+        if self.log.metrics.get("EventsMissing", 0) != missing:
+            raise Broken(f"at rest EventsMissing is {self.log.metrics.get('EventsMissing')}, and {missing} are")
+
     def _metrics(self) -> None:
-        """No alarm is on without a reason, and what was lost on the way to one side has raised one."""
+        """No alarm is on without a reason, and what was lost on the way to one side has raised one.
+
+        Of what is counted twice, `_surplus` knows the reason.
+        """
         if self.truth.trimmed and not self.log.alarming & {"EventsDrift", "EventsMissing"}:
             raise Broken(f"{sorted(self.truth.trimmed)[:3]} never came to a consumer, and no metric told")
         for name in NEVER_ARE:

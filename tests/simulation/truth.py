@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from chalicelib.domain.chunks import unpack_events
+from tests.simulation.accounts import Accounts
 from tests.simulation.ports.table_stream import StreamRecord
 from tests.simulation.workload import Event, hour_name
 
@@ -33,6 +34,7 @@ class Truth:
     erased: set[tuple[str, str]] = field(default_factory=set)  # project and user, once they asked for it
     copies: Counter[Row] = field(default_factory=Counter)  # how often an event came out of the hot store
     delivered: dict[str, dict[Row, float]] = field(default_factory=lambda: defaultdict(dict))  # by function: since when
+    accounts: Accounts = field(default_factory=Accounts)
     doubtful: set[Id] = field(default_factory=set)  # of records that guarantees except for a day
     trimmed: set[Id] = field(default_factory=set)  # of records that a consumer never saw
     _rows: dict[int, list[Row]] = field(default_factory=dict)  # of a record, by its sequence number
@@ -55,6 +57,7 @@ class Truth:
     def inserted(self, record: StreamRecord) -> None:
         """Something was written into the hot store."""
         self.copies.update(self.rows_of(record))
+        self.accounts.wrote(record)
 
     def deliver(self, function: str, record: StreamRecord, now: float) -> None:
         """A function is done with a record."""

@@ -179,9 +179,11 @@ class World:
         for record in source.shard.records[first:end]:
             self.truth.deliver(function, record, self.scheduler.now)
 
-    def _lost(self, _function: str, source: Source, number: int) -> None:
+    def _lost(self, function: str, source: Source, number: int) -> None:
         """What one consumer never saw, and what its batch had beside it, may be wrong until a day is over."""
         assert isinstance(source, TableSource)
+        if function == "aggregate":
+            self.truth.accounts.lose(source.shard.records[number])
         self.truth.trimmed |= {(row.project, row.id) for row in self.truth.rows_of(source.shard.records[number])}
         for record in source.shard.records[number : number + 1000]:
             self.truth.doubt(record)
