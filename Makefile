@@ -35,7 +35,7 @@ demo: $(READY) ## send realistic traffic to the running stack and compare the nu
 
 # A process for each core and one more, for some tests wait; those of a file share one, and so the stack that they start.
 WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 10
 
 test: $(READY) ## unit and end-to-end tests
 	@$(PYTEST)

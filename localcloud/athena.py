@@ -29,7 +29,7 @@ WATCHER = "query watcher"
 FETCHED_ROWS = 10_000
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # it is held in memory, and saved with the state
 ROW_BYTES = 64  # of a row's own
-ATTEMPTS = 5  # at a listing, which an object deleted meanwhile makes old
+ATTEMPTS = 20  # at a listing, which an object deleted meanwhile makes old
 PATH = "$path"  # Athena's hidden column with each row's file
 DUCKDB_TYPES = {
     "string": "VARCHAR",
@@ -103,13 +103,24 @@ class _Source:
         return cls(database, table, parts.netloc, prefix, folders)
 
     def link(self, folder: Path) -> "_Linked":
-        """Link the table's files below `folder` as they are now."""
+        """Link the table's files below `folder` as they are now.
+
+        A listing of which a file was deleted meanwhile is read again, for what replaced it is not in it. Only what is
+        new is linked then, so that this ends also while many are deleted one after another.
+        """
+        target, linked = folder / uuid.uuid4().hex, dict[str, Path]()
         for _ in range(ATTEMPTS):
-            target = folder / uuid.uuid4().hex
-            try:
-                return _Linked(target, [self._link_one(key, target) for key in self._keys()])
-            except FileNotFoundError:
-                continue  # deleted since it was listed
+            whole, keys = True, list(self._keys())
+            for key in linked.keys() - set(keys):
+                linked.pop(key).unlink()
+            for key in keys:
+                if key not in linked:
+                    try:
+                        linked[key] = self._link_one(key, target)
+                    except FileNotFoundError:
+                        whole &= key in self._objects  # else it is being written, and is not there yet
+            if whole:
+                return _Linked(target, list(linked.values()))
         raise QueryFailed("HIVE_CANNOT_OPEN_SPLIT: the table's files keep changing")
 
     def _keys(self) -> Iterable[str]:

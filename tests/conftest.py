@@ -1,6 +1,7 @@
 """Fixtures of all tests: `stack` is the whole product, as `make run` starts it; `services` its AWS."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -10,9 +11,26 @@ from tests.localcloud.services import services
 
 __all__ = ["services"]
 
+# Files that take minutes, and so begin first: whoever ends last makes all the others wait.
+LONG = (
+    "localcloud/test_consolidation.py",
+    "simulation/test_simulation.py",
+    "test_close.py",
+    "test_erase.py",
+    "test_oracle.py",
+    "test_importing.py",
+    "sdks/test_lossy_network.py",
+    "end_to_end/test_imports.py",
+)
+
 # A timing is never a pass-or-fail test.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(tests).as_posix() not in LONG)
 
 
 @pytest.fixture(scope="session")

@@ -276,6 +276,7 @@ def test_what_is_settled_is_told_once(world: World, caplog: pytest.LogCaptureFix
     assert world.close(late).closed
     world.receive(an_event(3), at=late)
     world.compact(late + HOUR_MS)
+    caplog.clear()
 
     with caplog.at_level("INFO"):
         assert world.close(late + HOUR_MS).closed

@@ -458,3 +458,29 @@ def test_what_a_files_name_says_is_in_its_rows_as_athena_has_it(lake: Lake) -> N
 
     path = f"s3://{lake.bucket}/lake/project=a%20b/dt=2026-11-21/hr=05/tail.parquet"
     assert rows == [["a b", "2026-11-21", "05", path]]
+
+
+def test_a_query_finds_its_files_though_others_are_deleted_one_after_another(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while an hour's work is cleaned up: no listing stays true until all of its files are linked."""
+    client, bucket = services.client("s3"), f"b-{uuid.uuid4().hex}"
+    client.create_bucket(Bucket=bucket)
+    kept, doomed = [f"lake/kept-{n}.parquet" for n in range(3)], [f"lake/old-{n:02d}.parquet" for n in range(30)]
+    for key in [*kept, *doomed]:
+        client.put_object(Bucket=bucket, Key=key, Body=b"x")
+    source = athena._Source("db", {"Name": "t", "StorageDescriptor": {}}, bucket, "lake/", ["lake/"])
+    listed = source._keys
+
+    def keys() -> list[str]:
+        found = list(listed())
+        client.delete_object(Bucket=bucket, Key=doomed.pop(0))
+        return found
+
+    monkeypatch.setattr(source, "_keys", keys)
+
+    linked = source.link(tmp_path)
+
+    names = {f"lake/{file.name}" for file in linked.files}
+    assert {*kept} <= names <= {*kept, *doomed, "lake/old-01.parquet"}
+    assert all(file.exists() for file in linked.files)

@@ -111,4 +111,4 @@ def test_a_project_and_hours_that_are_over_have_to_be_named(stores: Stores) -> N
     with pytest.raises(OperatorError, match="there is no project 'shpo'"):
         main(["rearchive", "--stage", "prod", "--project", "shpo", *of_hour(LONG_AGO)])
     with pytest.raises(OperatorError, match="no hour of that range is over"):
-        main(["rearchive", "--stage", "prod", "--project", "shop", *of_hour(NOW_MS)])
+        main(["rearchive", "--stage", "prod", "--project", "shop", *of_hour(NOW_MS + 24 * HOUR_MS)])
