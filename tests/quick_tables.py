@@ -62,7 +62,14 @@ def _transact_few(self: DynamoDBBackend, transact_items: list[dict[str, Any]]) -
             # Its own: an update changes an item in place, and what fails after it must not leave that behind.
             few.tables[name].items[pk][sk] = deepcopy(table.items[pk][sk])
         touched.append((name, pk, sk))
-    _transact(few, transact_items)
+    shards = {name: self.tables[name].stream_shard for name, _, _ in touched}
+    told = {name: len(shard.items) for name, shard in shards.items() if shard}
+    try:
+        _transact(few, transact_items)
+    except Exception:
+        for name, count in told.items():  # of a transaction that is cancelled the stream says nothing
+            del shards[name].items[count:]  # type: ignore[union-attr]
+        raise
     for name, pk, sk in touched:
         if (item := few.tables[name].items[pk].get(sk)) is None:
             self.tables[name].items[pk].pop(sk, None)
