@@ -49,7 +49,6 @@ from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.ledger_table import LedgerTable
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.pins_table import PinsTable
 from chalicelib.storage.queries_table import QueriesTable
 from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.quota_table import QuotaTable
@@ -147,11 +146,6 @@ def events_table() -> EventsTable:
 @cache
 def users_table() -> UsersTable:
     return UsersTable(client("dynamodb"), settings().events_table)
-
-
-@cache
-def pins_table() -> PinsTable:
-    return PinsTable(client("dynamodb"), settings().events_table)
 
 
 @cache

@@ -384,6 +384,26 @@ def test_while_flags_cannot_be_read_every_event_that_may_be_another_try_is_pinne
     assert [UNSURE in each for each in message.events] == [True, True]
 
 
+def test_a_table_that_does_not_answer_is_not_waited_for_with_each_request() -> None:
+    """It takes longer to give up than flags are good for; everybody counts as flagged, for minutes if need be."""
+    world = World()
+    answers = world.table.paginate
+
+    def hang(**query: Any) -> Any:
+        world.now_ms += 21_000
+        return answers(**query)
+
+    world.table.broken, world.table.paginate = True, hang  # type: ignore[method-assign]
+    moments = [ELEVEN, *range(ELEVEN + 21_000, ELEVEN + 110_000, 1000)]  # the first one waits
+    messages = [world.admit(event(ELEVEN - 1), received_ms=each) for each in moments]
+
+    assert world.table.calls.count("Query") == 1
+    assert all(UNSURE in each for message in messages for each in message.events)
+    world.table.broken, world.table.paginate = False, answers  # type: ignore[method-assign]
+    [later] = world.admit(event(ELEVEN - 1), received_ms=ELEVEN + 300_000).events
+    assert UNSURE not in later
+
+
 def test_the_guard_covers_what_a_container_may_not_know() -> None:
     assert GUARD_MS >= FRESH_MS + EDGE_MS
     assert json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_timeout"] * 1000 == EDGE_MS

@@ -17,6 +17,9 @@ from chalicelib.domain.pins import FLAG_MS, FRESH_MS, UNSURE, Doubt, bucket_of, 
 from chalicelib.domain.records import NO_CHUNK
 
 FLAG_SECONDS = FLAG_MS // 1000
+# Until flags that could not be read are asked for again. Where nothing answers, asking takes 21 s, for which a client
+# waits; nothing is wrong meanwhile, for everybody counts as flagged.
+UNKNOWN_SECONDS = 120
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +79,14 @@ class FlagsTable:
 
     def _flags(self, project: str) -> Flags:
         known, now = self.known.get(project), self.clock()
-        if known is None or not 0 <= now - known.read_at < FRESH_MS / 1000:
+        lasts = UNKNOWN_SECONDS if known and known.all else FRESH_MS / 1000
+        if known is None or not 0 <= now - known.read_at < lasts:
             try:
                 put = self._read(project, int(now // FLAG_SECONDS) - 1)
                 known = Flags(now, put, {sort_key.rpartition("#")[2] for sort_key in put})
             except (BotoCoreError, ClientError) as error:
                 log.warning("flags unknown", extra={"project": project, "reason": str(error)})
-                known = Flags(now, all=True)
+                known = Flags(self.clock(), all=True)  # when the answer was given up: waiting for it took its time
             self.known[project] = known
         return known
 
