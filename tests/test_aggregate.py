@@ -199,6 +199,15 @@ def test_a_name_that_two_give_at_once_is_given_once(stores: Stores) -> None:
     assert two.names("demo", ["real"], {}, hour="2026-11-21T07") == {"real": "real"}
 
 
+def test_a_type_is_named_in_older_hours_that_are_closed_later_as_long_as_no_hour_went_without(stores: Stores) -> None:
+    """Ranges of an import are stored side by side: the later days may well come first."""
+    first, second = (RollupsTable(stores.rollups.client, "rollups", clock=lambda: 0) for _ in range(2))
+
+    first.names("demo", ["real"], {}, hour=HOUR, closing=True)
+
+    assert second.names("demo", ["real"], {}, hour="2026-10-01T07", closing=True) == {"real": "real"}
+
+
 def test_each_slot_of_a_batch_has_a_delta_of_its_own(stores: Stores) -> None:
     """A batch that spans five past ten; what it holds is compared slot by slot when the hour is closed."""
     one, other = records("demo", NINE, NINE + 1)

@@ -115,18 +115,22 @@ class RollupsTable:
         if not note:
             known = KnownTypes(known.read_at, dict(known.since))
         made_up = sum(name not in contracted for name in tuple(known.since))  # to which another thread may add
-        places = int(LIVE_SHARE * MAX_MADE_UP_TYPES) - made_up
+        live_places = int(LIVE_SHARE * MAX_MADE_UP_TYPES) - made_up
+        places = live_places
         if closing:
             places = max(places, ceil(CLOSING_SHARE * (MAX_MADE_UP_TYPES - made_up)))
         for event_type in strange:
             if event_type in known.since or (event_type not in contracted and places <= 0):
                 continue
-            since = hour if closing and event_type not in contracted else ""
+            # While there are places for live types, no hour has counted any type as OTHER: an earlier one, which is
+            # closed later, is to name this type too.
+            since = hour if live_places <= 0 and event_type not in contracted else ""
             if note and not self._name(project, event_type, since):
                 known = self.known(project, again=True)  # somebody else has named it in between
             else:
                 known.since[event_type] = since
             places -= event_type not in contracted
+            live_places -= event_type not in contracted
         return {name: name if known.names(name, hour) else OTHER for name in asked}
 
     def _name(self, project: str, event_type: str, since: str) -> bool:
