@@ -1,4 +1,4 @@
-"""A project whose events go all the way on moto's stores, the eraser at work on it, and a search through every byte."""
+"""A project whose events go all the way on stores in memory, the eraser at work, and a search through every byte."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""A project's imports on moto's stores: the tasks as the workflow calls them, and what the product says then."""
+"""A project's imports on stores in memory: the tasks as the workflow calls them, and what the product says then."""
 
 import json
 from collections.abc import Collection, Iterator

@@ -1,14 +1,16 @@
-"""Real storage classes on moto's tables, bucket and buffers, for the tests of the stages."""
+"""Real storage classes on services in memory, for the tests of the stages.
 
-import os
-from collections.abc import Iterator, Mapping
+The services are the simulation's, which `tests/simulation/contract` holds to moto and to the local cloud: a tenth of
+moto's time, transactions that are atomic, and AWS's limits.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from types import MappingProxyType
 from typing import Any
-
-import boto3
-from moto import mock_aws
 
 from chalicelib.domain.chunks import Parcel
 from chalicelib.storage.access_table import AccessTable
@@ -28,12 +30,32 @@ from chalicelib.storage.queue import EventQueue
 from chalicelib.storage.quota_table import QuotaTable
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.storage.users_table import UsersTable
-from tests import quick_tables
+from tests.simulation.ports.client import Answer, Client, Effect
+from tests.simulation.ports.dynamodb import DynamoDB
+from tests.simulation.ports.kinesis import Kinesis
+from tests.simulation.ports.s3 import S3, Bucket
+from tests.simulation.ports.sqs import SQS, Queue
+from tests.simulation.ports.tables import Index, Table
 
 KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
+TABLES = ("events", "control", "rollups")
 # What was received does not come again by itself, however slow the machine.
-QUEUE = {"MaximumMessageSize": "1048576", "VisibilityTimeout": "43200"}
+VISIBILITY_SECONDS = 43_200.0
 INDEXES = {"open": "ALL", "receipts": "KEYS_ONLY"}  # of the rollups table: hash key, and what is projected
+
+
+class Calls:
+    """Each call takes effect as a whole, whichever thread makes it; `listeners` are told of it before."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Callable[[str, dict[str, Any]], None]] = []
+        self._one_at_a_time = RLock()
+
+    def __call__(self, _service: str, operation: str, arguments: dict[str, Any], effect: Effect) -> Answer:
+        for told in self.listeners:
+            told(operation, arguments)
+        with self._one_at_a_time:
+            return effect(**arguments)
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,7 @@ class Stores:
     erasures: ErasuresTable
     bucket: DataBucket
     buffer: EventQueue | EventStream
+    calls: Calls
 
     @property
     def history(self) -> History:
@@ -104,29 +127,32 @@ class Stores:
 @contextmanager
 def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
     """Stores that vanish afterwards."""
-    os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
-    quick_tables.install()
-    with mock_aws():
-        dynamodb, s3, sqs = boto3.client("dynamodb"), boto3.client("s3"), boto3.client("sqs")
-        create_table(dynamodb, "events")
-        create_table(dynamodb, "control")
-        create_table(dynamodb, "rollups", INDEXES)
-        s3.create_bucket(Bucket="data")
-        url = sqs.create_queue(QueueName="events", Attributes=QUEUE)["QueueUrl"]
-        yield Stores(
-            events=EventsTable(dynamodb, "events", sleep=lambda _: None),
-            rollups=RollupsTable(dynamodb, "rollups"),
-            control=ControlTable(dynamodb, "control"),
-            access=AccessTable(dynamodb, "control"),
-            quotas=QuotaTable(dynamodb, "control"),
-            ledger=LedgerTable(dynamodb, "rollups"),
-            hours=HoursTable(dynamodb, "rollups"),
-            users=UsersTable(dynamodb, "events"),
-            erased=ErasedUsers(dynamodb, "control"),
-            erasures=ErasuresTable(dynamodb, "control"),
-            bucket=DataBucket(s3, "data"),
-            buffer=EventQueue(sqs, url) if buffer == "sqs" else _event_stream(),
-        )
+    tables, objects, queues, streams = DynamoDB(time.time), S3(time.time), SQS(time.time), Kinesis(time.time)
+    for name in TABLES:
+        indexes = {key: Index(key, "written_at", kind == "ALL") for key, kind in INDEXES.items()}
+        tables.tables[name] = Table(name, indexes if name == "rollups" else {})
+    objects.buckets["data"] = Bucket()
+    queues.queues["events"] = Queue(VISIBILITY_SECONDS)
+    streams.create_stream("events", 2)
+    calls = Calls()
+    dynamodb, sqs = Client(tables, calls), Client(queues, calls)
+    yield Stores(
+        events=EventsTable(dynamodb, "events", sleep=lambda _: None),
+        rollups=RollupsTable(dynamodb, "rollups"),
+        control=ControlTable(dynamodb, "control"),
+        access=AccessTable(dynamodb, "control"),
+        quotas=QuotaTable(dynamodb, "control"),
+        ledger=LedgerTable(dynamodb, "rollups"),
+        hours=HoursTable(dynamodb, "rollups"),
+        users=UsersTable(dynamodb, "events"),
+        erased=ErasedUsers(dynamodb, "control"),
+        erasures=ErasuresTable(dynamodb, "control"),
+        bucket=DataBucket(Client(objects, calls), "data"),
+        buffer=EventQueue(sqs, sqs.get_queue_url(QueueName="events")["QueueUrl"])
+        if buffer == "sqs"
+        else EventStream(Client(streams, calls), "events", sleep=lambda _: None),
+        calls=calls,
+    )
 
 
 class RefusingBuffer:
@@ -136,12 +162,6 @@ class RefusingBuffer:
 
     def send(self, parcels: list[Parcel]) -> list[Parcel]:
         return parcels
-
-
-def _event_stream() -> EventStream:
-    kinesis = boto3.client("kinesis")
-    kinesis.create_stream(StreamName="events", ShardCount=2)
-    return EventStream(kinesis, "events", sleep=lambda _: None)
 
 
 def create_table(dynamodb: Any, name: str, indexes: Mapping[str, str] = MappingProxyType({})) -> None:

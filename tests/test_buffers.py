@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
@@ -143,7 +142,8 @@ def test_a_queue_or_a_stream_that_does_not_exist_takes_nothing(stores: Stores) -
     parcels = [Parcel("a", 1, "k")]
 
     assert EventStream(stores.buffer.client, "missing").send(parcels) == parcels
-    assert EventQueue(boto3.client("sqs"), "https://queue.amazonaws.com/1/missing").send(parcels) == parcels
+    with empty_stores("sqs") as others:
+        assert EventQueue(others.buffer.client, "https://queue.amazonaws.com/1/missing").send(parcels) == parcels
 
 
 def test_spilled_parcels_keep_their_keys_and_boundaries() -> None:

@@ -413,10 +413,12 @@ def test_without_late_deltas_nothing_is_noted(world: World) -> None:
 
 def test_where_the_index_does_not_lag_older_hours_are_not_read_for_their_tombstones(world: World) -> None:
     asked: list[str] = []
-    world.stores.rollups.client.meta.events.register(
-        "provide-client-params.dynamodb.Query",
-        lambda params, **_: asked.append(params["ExpressionAttributeValues"].get(":pk", {}).get("S", "")),
-    )
+
+    def note(operation: str, arguments: dict[str, Any]) -> None:
+        if operation == "query":
+            asked.append(arguments["ExpressionAttributeValues"].get(":pk", {}).get("S", ""))
+
+    world.stores.calls.listeners.append(note)
     for step in range(4):
         world.push(world.aggregate(world.events(3, hours_ago=5 + step % 2)))
         if step == 2:

@@ -207,7 +207,7 @@ def test_without_the_tombstone_condition_records_are_counted_twice(stores: Store
             if name != "put_item":
                 return getattr(real, name)
             return lambda **arguments: real.put_item(
-                **{k: v for k, v in arguments.items() if k != "ConditionExpression"}
+                **{k: v for k, v in arguments.items() if k not in ("ConditionExpression", "ExpressionAttributeValues")}
             )
 
     mutant = replace(stores, rollups=RollupsTable(Unconditional(), "rollups"))

@@ -1,5 +1,4 @@
 import random
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
@@ -207,18 +206,9 @@ def test_whoever_always_wants_more_gets_the_rate(containers: int) -> None:
     assert 90 <= late <= 110
 
 
-@pytest.mark.parametrize("store", ["moto", "memory"])
-def test_many_containers_and_threads_together_stay_within_the_quota(
-    store: str, stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counters = counting(Counters()) if store == "memory" else stores.quotas
-    one_at_a_time, call = threading.Lock(), stores.quotas.client._make_api_call
-
-    def locked(operation: str, parameters: Any) -> Any:
-        with one_at_a_time:  # moto has no conditional update that two threads cannot both pass
-            return call(operation, parameters)
-
-    monkeypatch.setattr(stores.quotas.client, "_make_api_call", locked)
+@pytest.mark.parametrize("store", ["table", "counters"])
+def test_many_containers_and_threads_together_stay_within_the_quota(store: str, stores: Stores) -> None:
+    counters = counting(Counters()) if store == "counters" else stores.quotas
     containers, quota = [Throttle(counters) for _ in range(8)], 2000
     allowed = allowance(quota=quota)
 
@@ -267,22 +257,21 @@ def test_keys_do_not_share_what_they_may_send() -> None:
     assert accepted(throttle, allowance(quota=10, counter="shop#other"), 10)
 
 
-def test_events_are_let_in_while_the_counters_do_not_answer(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_are_let_in_while_the_counters_do_not_answer(stores: Stores) -> None:
     throttle, allowed, calls = Throttle(stores.quotas), allowance(rate=10, burst=20, quota=20), []
     throttle.take(allowed, 20, NOW_MS)
-    answering = stores.quotas.client._make_api_call
 
-    def silent(operation: str, parameters: Any) -> None:
+    def silent(operation: str, _arguments: Any) -> None:
         calls.append(operation)
         raise EndpointConnectionError(endpoint_url="nowhere")
 
     fresh = Throttle(stores.quotas)
-    monkeypatch.setattr(stores.quotas.client, "_make_api_call", silent)
+    stores.calls.listeners.append(silent)
     fresh.take(allowed, 20, NOW_MS)
     fresh.take(allowed, 20, NOW_MS + PAUSE_MS - 1)
-    assert calls == ["UpdateItem"]
+    assert calls == ["update_item"]
 
-    monkeypatch.setattr(stores.quotas.client, "_make_api_call", answering)
+    stores.calls.listeners.remove(silent)
     assert not accepted(fresh, allowed, 20, NOW_MS + PAUSE_MS)
 
 

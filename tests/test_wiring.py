@@ -45,6 +45,7 @@ with empty_stores() as stores:
     stores.folders.manifests.write("shop", "2026-11-20T09", "v", Manifest({"tail-000001-r1.parquet": 1}))
     stores.hours.commit(Hour("shop", "2026-11-20T09"), "v", 1)
     from chalicelib import wiring
+    wiring.client = {"dynamodb": stores.hours.client, "s3": stores.bucket.client}.get
     os.environ |= dict.fromkeys(NEEDED, "any") | {"ROLLUPS_TABLE": "rollups", "DATA_BUCKET": "data"}
     (found,) = wiring.analyst()._open_hours("shop")
     assert found == Open("2026-11-20T09", "v", ("tail-000001-r2.parquet",)), found

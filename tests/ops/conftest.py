@@ -1,4 +1,4 @@
-"""A stage for the operator's commands: moto's tables and bucket, with one project."""
+"""A stage for the operator's commands: tables and a bucket in memory, with one project."""
 
 import sys
 from collections.abc import Iterator

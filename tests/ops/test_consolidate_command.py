@@ -1,4 +1,4 @@
-"""`ops consolidate` on moto's bucket and table."""
+"""`ops consolidate` on a bucket and table in memory."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""`ops erasures` and `ops export` on moto's bucket and tables."""
+"""`ops erasures` and `ops export` on a bucket and tables in memory."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""`ops rearchive` on moto's bucket and tables."""
+"""`ops rearchive` on a bucket and tables in memory."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""`ops rebuild` on moto's bucket and tables."""
+"""`ops rebuild` on a bucket and tables in memory."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""`ops reconcile` on moto's bucket and table."""
+"""`ops reconcile` on a bucket and table in memory."""
 
 import json
 from typing import Any

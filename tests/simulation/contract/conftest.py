@@ -6,7 +6,6 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from tests import quick_tables
 from tests.localcloud.services import Services
 from tests.simulation.contract.clouds import Cloud, MemoryCloud
 
@@ -24,7 +23,6 @@ def cloud(request: pytest.FixtureRequest) -> Iterator[Cloud]:
         case "memory":
             yield MemoryCloud()
         case "moto":
-            quick_tables.install()  # as in all tests on moto, whichever of them came before in this process
             with pytest.MonkeyPatch.context() as patch:
                 for name, value in _MOTO.items():
                     patch.setenv(name, value)

@@ -33,6 +33,10 @@ class DynamoDB(Service):
     tokens: dict[str, tuple[float, Any]] = field(default_factory=dict)
     name: str = "dynamodb"
 
+    def describe_table(self, TableName: str) -> Answer:
+        """That the table is there."""
+        return {"Table": {"TableName": self._table(TableName).name, "TableStatus": "ACTIVE"}}
+
     # Single items
 
     def get_item(self, TableName: str, Key: Item, ConsistentRead: bool = False, **request: Any) -> Answer:

@@ -36,6 +36,9 @@ class Bucket:
     uploads: dict[str, dict[int, Object]] = field(default_factory=dict)
 
 
+_Bucket = Bucket  # operations have an argument of that name
+
+
 @dataclass
 class S3(Service):
     """`created` is called with bucket and key after each write."""
@@ -46,6 +49,18 @@ class S3(Service):
     created: Callable[[str, str], None] = lambda _bucket, _key: None
     numbers: Any = field(default_factory=count)
     name: str = "s3"
+
+    def create_bucket(self, Bucket: str) -> Answer:
+        """Make an empty bucket."""
+        self.buckets[Bucket] = _Bucket()
+        return {}
+
+    def delete_bucket(self, Bucket: str) -> Answer:
+        """Remove a bucket that has no object left."""
+        if self._bucket(Bucket).objects:
+            raise refusal("BucketNotEmpty", "The bucket you tried to delete is not empty", status=409)
+        del self.buckets[Bucket]
+        return {}
 
     def put_object(self, Bucket: str, Key: str, Body: bytes = b"", **request: Any) -> Answer:
         """Write an object as a whole."""
@@ -168,6 +183,11 @@ class S3(Service):
         answer = self._write(Bucket, Key, whole, request)
         del self._bucket(Bucket).uploads[UploadId]
         return answer
+
+    def list_multipart_uploads(self, Bucket: str) -> Answer:
+        """Uploads that are neither complete nor given up."""
+        found = [{"UploadId": upload} for upload in self._bucket(Bucket).uploads]
+        return {"Uploads": found} if found else {}
 
     def abort_multipart_upload(self, Bucket: str, Key: str, UploadId: str) -> Answer:
         """Give an upload up."""
