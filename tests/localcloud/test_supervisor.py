@@ -49,7 +49,8 @@ def test_the_banner_names_what_a_developer_needs(stack: Stack) -> None:
     for text in (stack.rest_url, stack.ws_url, stack.cloud_url, "demo-write", "demo-read", "demo-admin", "/dashboard"):
         assert text in shown
     assert str(stack.state) in shown
-    assert "Traceback" not in shown
+    before, _, _ = shown.partition("Tidemark runs.")  # what comes after it is of whatever tests use this stack as well
+    assert "Traceback" not in before
 
 
 def test_a_source_that_changes_during_the_start_does_not_show_the_banner_twice(

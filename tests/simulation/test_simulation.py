@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from hashlib import sha256
 
 import pytest
 
@@ -29,8 +28,9 @@ def test_what_failed_once_holds() -> None:
 
 @pytest.mark.parametrize("seed", [4, 13])
 def test_a_seed_is_one_history_in_every_process(seed: int) -> None:
-    traces = [run("--seed", str(seed)).stdout for _ in range(2)]
+    played = [run("--seed", str(seed)) for _ in range(2)]
 
-    first, second = (sha256("\n".join(trace.splitlines()[:-1]).encode()).hexdigest() for trace in traces)
-    assert len(traces[0].splitlines()) > 100
-    assert first == second
+    first, second = (done.stdout.splitlines()[:-1] for done in played)  # the last says how long it took
+    apart = next((pair for pair in zip(first, second, strict=False) if pair[0] != pair[1]), None)
+    assert apart is None
+    assert len(first) == len(second) > 100, played
