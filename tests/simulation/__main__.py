@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -48,7 +48,8 @@ def shrink(document: dict[str, Any]) -> int:
     if not outcome.broken:
         print("the history holds")
         return 0
-    kept = {"wrong": outcome.broken, "options": asdict(outcome.options)}  # whatever seeds draw later
+    whole = replace(outcome.options, faults=asdict(replace(outcome.options, without=()).mix()))
+    kept = {"wrong": outcome.broken, "options": asdict(whole)}  # whatever seeds draw later
     path = REGRESSIONS / f"{outcome.options.seed}.json"
     path.write_text(json.dumps(kept, indent=1) + "\n")
     print(f"{outcome.broken}\n{path}")

@@ -102,7 +102,7 @@ def draw(rnd: random.Random) -> Mix:
         cut=maybe(0.1, 0.3),
         small_batches=maybe(0.3, 1.0),
         behind=consumer,
-        behind_seconds=rnd.choice((300.0, 3600.0, 3600.0, 4 * 3600.0, 20 * 3600.0, 26 * 3600.0)) if consumer else 0.0,
+        behind_seconds=_behind(rnd) if consumer else 0.0,
         split=maybe(0.3, 1.0),
         twice=maybe(0.05, 0.3),
         tardy=maybe(0.05, 0.3),
@@ -114,6 +114,11 @@ def draw(rnd: random.Random) -> Mix:
         late_start=maybe(0.1, 0.3),
         stale=maybe(0.1, 0.5),  # last, so that what was drawn for a seed before stays the same
     )
+
+
+def _behind(rnd: random.Random) -> float:
+    """How far a consumer may be behind: mostly some hours. Now and then the stream forgets what it has not read."""
+    return 27 * 3600.0 if rnd.random() < 0.06 else rnd.choice((300.0, 3600.0, 7200.0, 4 * 3600.0))
 
 
 @dataclass

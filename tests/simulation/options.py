@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.simulation import limits
+from tests.simulation.faults import Mix
+from tests.simulation.faults import draw as draw_mix
 
 # When histories begin: in the middle of a day, before a day's, a month's and a year's end, before a summer time.
 STARTS = (
@@ -18,6 +20,11 @@ STARTS = (
 # What is special about the events: mostly nothing. Each of the others takes longer.
 SHAPES = ("plain",) * 180 + ("hot user",) * 8 + ("deep",) * 4 + ("wide",) * 4 + ("many values",) * 3 + ("many types",)
 
+# What events are: `page_view` the most often. A type costs every hour, every day and every look its items.
+KINDS = ("page_view", "purchase", "level_up", "Song Played", "identify")
+SPREAD = 0.6  # of histories have events that are late, ahead, or at the edge of an hour
+RECONCILED = 0.03  # … have yesterday's hours reconciled, which takes long
+
 
 @dataclass(frozen=True)
 class Options:
@@ -26,6 +33,8 @@ class Options:
     seed: int
     start: str = ""
     hours: float = 2.0  # in which requests are sent
+    kinds: tuple[str, ...] = ()  # of events; none: every kind that there is
+    spreads: bool = True  # whether some events are late, ahead, or at the edge of an hour
     requests: int = 12
     shape: str = "plain"
     buffer: str = "sqs"
@@ -40,6 +49,7 @@ class Options:
     poison: int = 0  # chunks that nobody can read
     thin: int = 2  # of the schedules of every minute one of so many is fired
     bounds: dict[str, int] = field(default_factory=dict)  # of the app, made small
+    faults: dict[str, Any] = field(default_factory=dict)  # none: the mix that the seed draws
     # While shrinking:
     without: tuple[str, ...] = ()  # kinds of faults
     dropped: tuple[int, ...] = ()  # requests, by number
@@ -53,6 +63,11 @@ class Options:
     def random(self, what: str) -> random.Random:
         """Choices about one thing: leaving out another one does not change them."""
         return random.Random(f"{self.seed} {what}")
+
+    def mix(self) -> Mix:
+        """What goes wrong, and how often."""
+        mix = Mix(**self.faults) if self.faults else draw_mix(self.random("mix"))
+        return mix.leave_out(self.without)
 
     def to_json(self) -> dict[str, Any]:
         """Only what differs from what the seed draws."""
@@ -69,23 +84,32 @@ class Options:
 def draw(seed: int) -> Options:
     """What the seed says."""
     rnd = random.Random(f"{seed} options")
-    start = rnd.choice(STARTS)
+    start, shape = rnd.choice(STARTS), rnd.choice(SHAPES)
     return Options(
         seed,
         start=start.replace(minute=rnd.randrange(60), second=rnd.randrange(60)).isoformat(),
-        hours=rnd.choice((0.2, 0.5, 1.0, 1.0, 2.0)),
-        requests=rnd.choice((3, 5, 8, 8, 12)),
-        shape=rnd.choice(SHAPES),
+        hours=rnd.choice((0.1, 0.2, 0.5, 1.0, 2.0)),
+        kinds=_kinds(random.Random(f"{seed} kinds")) if shape == "plain" else KINDS,
+        spreads=rnd.random() < SPREAD,
+        requests=rnd.choice((2, 3, 5, 8, 12)),
+        shape=shape,
         buffer=rnd.choice(("sqs", "sqs", "sqs", "kinesis")),
         readers=rnd.choice((1, 3, 6)),
         sockets=rnd.choice((0, 1, 1, 2)),
         erasures=rnd.choice((0, 0, 0, 1)),
         imports=rnd.choice((0, 0, 0, 0, 1)),
         shards=rnd.choice((1, 1, 2, 4)),
-        reconciles=rnd.random() < 0.06,
+        reconciles=rnd.random() < RECONCILED,
         thin=rnd.choice((1, 2, 5)),
         bounds=limits.draw(random.Random(f"{seed} limits")),
         bus=rnd.choice((0, 0, 0, 2)),
         sdks=rnd.choice((0.0, 0.5)),
         poison=rnd.choice((0, 0, 0, 0, 0, 1)),
     )
+
+
+def _kinds(rnd: random.Random) -> tuple[str, ...]:
+    """Of most histories a few kinds of events, of some all."""
+    if rnd.random() < 0.2:
+        return KINDS
+    return tuple(rnd.sample(KINDS, rnd.choice((1, 2, 2, 3))))

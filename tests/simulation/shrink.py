@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from tests.simulation.faults import draw
 from tests.simulation.history import Outcome
 from tests.simulation.options import Options
 
@@ -38,7 +37,7 @@ def kind_of(broken: str) -> str:
 
 def _smaller(options: Options) -> Iterator[Options]:
     """Each a step smaller, the larger steps first."""
-    kinds = draw(options.random("mix")).leave_out(options.without).kinds()
+    kinds = options.mix().kinds()
     for share in (kinds[: len(kinds) // 2], kinds[len(kinds) // 2 :]):
         if len(kinds) > 3:
             yield replace(options, without=(*options.without, *share))

@@ -140,6 +140,7 @@ class _Planner:
         rnd = options.random("users")
         self.users = {project: [f"user-{rnd.randbytes(4).hex()}" for _ in range(5)] for project in PROJECTS}
         rnd = options.random("clocks")  # of its own, so that other histories stay as they are
+        self.kinds = [kind for kind in KINDS if not options.kinds or kind in options.kinds]
         self.askew = rnd.choice(ASKEW + AHEAD) if rnd.random() < ASKEW_HISTORIES else 0.0
 
     def plan(self) -> Workload:
@@ -216,7 +217,7 @@ class _Planner:
         drawn = rnd.random()
         if self.askew and drawn < 0.5:  # by an edge, across which a minute more or less of correction lies
             return at - at % HOUR_SECONDS + rnd.choice((-1, 1)) * rnd.random() * 60
-        if drawn < 0.6:
+        if drawn < 0.6 or not self.options.spreads:
             return at - rnd.random() * 5
         if drawn < 0.8:
             return at - rnd.random() * LATE_HOURS * HOUR_SECONDS
@@ -235,7 +236,7 @@ class _Planner:
         shape = self.options.shape
         if shape == "many types" and rnd.random() < 0.9:
             return Event(project, event_id, f"type {self.numbers}", user, at, {})
-        kind = rnd.choice(KINDS)
+        kind = rnd.choice(self.kinds)
         if kind == "page_view":
             path = f"/crawled/{self.numbers}" if shape == "many values" and rnd.random() < 0.9 else rnd.choice(PATHS)
             return Event(project, event_id, kind, user, at, {"path": path, "country": rnd.choice(COUNTRIES)})

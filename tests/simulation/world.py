@@ -8,7 +8,7 @@ from typing import Any
 from localcloud.declared_triggers import read_triggers
 from localcloud.schedule import period_seconds
 from tests.simulation import resources
-from tests.simulation.faults import SeededQuirks, draw
+from tests.simulation.faults import SeededQuirks
 from tests.simulation.functions import Functions
 from tests.simulation.gateway import Gateway
 from tests.simulation.network import Network
@@ -38,7 +38,7 @@ class World:
         self.scheduler = Scheduler(options.started_at, app)
         trace.scheduler = self.scheduler
         self.names = options.random("names")
-        self.mix = draw(options.random("mix")).leave_out(options.without)
+        self.mix = options.mix()
         self.truth = Truth()
         scene = self.scene = Scene(self.scheduler, self.mix, trace, reached)
         network = self.network = Network(scene, options.random("calls"))
@@ -131,7 +131,8 @@ class World:
             made.cut = self._cut
         if self.mix.behind == made.function:
             self.reached(f"{made.function} far behind")
-            made.resumes_at = self.scheduler.now + rnd.random() * self.mix.behind_seconds
+            least = 0.8 if self.mix.behind_seconds > 24 * 3600 else 0.0  # up to the border of what a stream remembers
+            made.resumes_at = self.scheduler.now + (least + rnd.random() * (1 - least)) * self.mix.behind_seconds
         self.streams.append(made)
 
     def _join_kinesis(self, function: str, rnd: random.Random) -> None:
