@@ -135,6 +135,17 @@ def test_what_was_put_back_is_seen_at_once_and_counts_once_before_and_after_its_
     assert told(caplog, "EventsRearchived") == [2]
 
 
+def test_a_chunk_that_nobody_can_read_keeps_no_hour_open(world: World) -> None:
+    world.receive(a_sale(1), a_sale(2))
+    world.receive(a_sale(3), archived=False)
+    unreadable = {"pk": "shop#x", "sk": "x", "project": "shop"}
+    item = {name: {"S": text} for name, text in unreadable.items()} | {"body": {"B": b"no gzip"}}
+    world.stores.events.client.put_item(TableName="events", Item=item | {"received_at": {"N": str(NINE)}})
+
+    assert [world.finish(LATER).closed, world.finish(LATER).closed] == [False, True]
+    assert world.rows() == ["e1", "e2", "e3"]
+
+
 def test_closing_puts_back_by_itself_what_the_stream_has_forgotten(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

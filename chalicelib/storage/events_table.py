@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import merge
 from typing import Any
@@ -95,9 +95,7 @@ class EventsTable:
             ExpressionAttributeValues={":project": {"S": project}},
         )
         for page in pages:
-            for item in page["Items"]:
-                events, _ = unpack_events(item["body"]["B"])
-                yield StoredChunk(item["sk"]["S"], int(item["received_at"]["N"]), events)
+            yield from _readable(project, page["Items"])
 
     def _chunks_of(self, project: str, user: str, before: str | None) -> Iterator[StoredChunk]:
         pages = self.client.get_paginator("query").paginate(
@@ -111,17 +109,22 @@ class EventsTable:
             PaginationConfig={"PageSize": PAGE_ITEMS},
         )
         for page in pages:
-            for item in page["Items"]:
-                try:
-                    events, _ = unpack_events(item["body"]["B"])
-                except ValueError as error:  # as stages leave it out too: one chunk must not hide all others
-                    log.warning("chunk unreadable", extra={"project": project, "reason": str(error)})
-                    continue
-                yield StoredChunk(item["sk"]["S"], int(item["received_at"]["N"]), events)
+            yield from _readable(project, page["Items"])
 
     @property
     def _writer(self) -> BatchWriter:
         return BatchWriter(self.client, self.name, self.sleep)
+
+
+def _readable(project: str, items: Iterable[Mapping[str, Any]]) -> Iterator[StoredChunk]:
+    """The chunks of items; one that cannot be read is left out, as stages leave it out, and hides no other."""
+    for item in items:
+        try:
+            events, _ = unpack_events(item["body"]["B"])
+        except ValueError as error:
+            log.warning("chunk unreadable", extra={"project": project, "reason": str(error)})
+            continue
+        yield StoredChunk(item["sk"]["S"], int(item["received_at"]["N"]), events)
 
 
 def _item(chunk: Chunk) -> dict[str, Any]:

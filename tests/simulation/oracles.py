@@ -103,6 +103,7 @@ class Oracles:
 
     def rest(self) -> None:
         """Nothing is under way: everybody says the same, and it is the truth."""
+        self._metrics()  # first, for it costs the least: mostly something is still to be done
         self.look()
         self._settle_imports()
         stored = self.truth.stored()
@@ -115,7 +116,6 @@ class Oracles:
             raise Broken(f"acknowledged and lost: {missing[:5]}")
         self._sockets()
         self._ledger()
-        self._metrics()
         self._erased()
 
     def _settle_imports(self) -> None:

@@ -17,14 +17,10 @@ def begin() -> None:
     """Make this process one that can play: nothing may have imported the app before."""
     global _app
     entropy.install()
-    import pyarrow
-
     from tests.simulation import resources
     from tests.simulation.containers import load
 
     os.environ.update(resources.environment())
-    pyarrow.set_cpu_count(1)  # its threads are not under the seed, and two histories are played at a time
-    pyarrow.set_io_thread_count(1)
     _app = load()
 
 

@@ -121,6 +121,8 @@ class World:
             case "schedule":
                 every = WATCHED_EVERY if trigger["function"] in LOOKS_ONLY else 1
                 every = {"compact": self.options.thin, "reconcile": 3}.get(trigger["function"], every)
+                if trigger["function"] == "erase" and not self.options.erasures:
+                    every = WATCHED_EVERY
                 if self.options.reconciles or trigger["function"] != "reconcile":
                     self.schedules.append(ScheduleTrigger(scene, trigger, functions, rnd, every=every))
 

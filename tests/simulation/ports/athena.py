@@ -88,6 +88,8 @@ class Athena(Service):
         return [*rows, *copies.values()]
 
     def _lake(self) -> pa.Table:
+        from chalicelib.storage.lake import SCHEMA  # late: the app is imported under the seed
+
         tables = []
         for name, bucket in self.s3.buckets.items():
             for key in bucket.order:
@@ -97,11 +99,9 @@ class Athena(Service):
                     for column, value in zip(("project", "dt", "hr", "$path"), values, strict=True):
                         table = table.append_column(column, pa.repeat(pa.scalar(value), table.num_rows))
                     tables.append(table)
-        return (
-            pa.concat_tables(tables, promote_options="default")
-            if tables
-            else pa.table({"project": pa.array([], "str")})
-        )
+        places = pa.schema([(column, pa.string()) for column in ("project", "dt", "hr", "$path")])
+        none = pa.unify_schemas([SCHEMA, places]).empty_table()
+        return pa.concat_tables([none, *tables], promote_options="permissive")
 
 
 def _cell(value: Any) -> dict[str, str]:
