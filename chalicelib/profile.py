@@ -58,8 +58,10 @@ class Profiler:
                 raise InvalidRequest(message, code="earlier_id")
         ids = self.users.ids_of(project, user, self.events.is_user)
         erasure = Erasure(self.new_id(now_ms), project, State.REQUESTED, now_ms, digest, user, tuple(ids))
-        asked = erasure if self.erasures.request(erasure) else self.erasures.open_of(project, digest)
-        return (asked or erasure).shown()
+        while not self.erasures.request(erasure):
+            if open_one := self.erasures.open_of(project, digest):  # else it was done in between
+                return open_one.shown()
+        return erasure.shown()
 
     def erasure(self, project: str, erasure_id: str) -> dict[str, Any]:
         """A receipt; raises NotFound."""

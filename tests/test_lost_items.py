@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from botocore.exceptions import ClientError
 
 from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
 from chalicelib.domain.partitions import hour_folder, import_tail_name
 from chalicelib.domain.time_windows import parse_ms
 from chalicelib.storage.hours_table import hour_key
 from chalicelib.storage.lake import Row, encode, table_of
-from chalicelib.storage.transactions import written
 from tests.importing import World, a_world
 
 HOUR = "2026-11-20T09"
@@ -61,28 +59,3 @@ def test_what_came_since_is_counted_with_what_was_closed_before(world: World) ->
 
     assert sorted(world.ids(HOUR)) == ["e1", "e2", "e3"]
     assert world.total("click") == 3
-
-
-def test_a_transaction_that_is_none_is_no_lost_race(world: World) -> None:
-    """Taken for one, it would be tried for ever, by whoever comes next, and nobody would be told."""
-
-    class Refusing:
-        """A client whose transactions are cancelled for a reason."""
-
-        exceptions = world.rollups.client.exceptions
-
-        def __init__(self, *codes: str) -> None:
-            self.codes = codes
-
-        def transact_write_items(self, **_: object) -> None:
-            reasons = [{"Code": code} for code in self.codes]
-            answer: dict[str, object] = {"Error": {"Code": "TransactionCanceledException"}}
-            error = {**answer, "CancellationReasons": reasons}
-            raise self.exceptions.TransactionCanceledException(error, "TransactWriteItems")
-
-    assert not written(Refusing("None", "ConditionalCheckFailed"), "rollups")
-    assert not written(Refusing("TransactionConflict", "ConditionalCheckFailed"), "rollups")
-    with pytest.raises(ClientError):
-        written(Refusing("None", "ValidationError"), "rollups")
-    with pytest.raises(ClientError):
-        written(Refusing("ConditionalCheckFailed", "ItemCollectionSizeLimitExceeded"), "rollups")

@@ -20,9 +20,18 @@ class Account:
     again: set[Received] = field(default_factory=set)  # in chunks that were there before
     lost: set[Received] = field(default_factory=set)  # in records that `aggregate` was never done with
 
+    told: dict[str, int] = field(default_factory=dict)  # by container: of how many its last receipt in the table tells
+
     def surplus(self) -> int:
         """What came out of the hot store once more, as an erasure may have it; it counts twice until it is closed."""
         return self.stored.total() - len(self.stored)
+
+    def silent(self) -> int:
+        """Events that were lost together with the only receipt that told of them, which guarantees except."""
+        seen, lost = Counter[str](), Counter(container for container, _, _ in self.lost)
+        seen.update(container for container, _, _ in {*self.stored, *self.again})
+        known = {each: max(self.told.get(each, 0), count - lost[each]) for each, count in seen.items()}
+        return sum(max(0, count - known[each]) for each, count in seen.items())
 
 
 @dataclass
@@ -59,10 +68,11 @@ class Accounts:
                 return f"the ledger of {project} knows nothing of {hour}"
             if what := _wrong(self.hours.get((project, hour), Account()), found, doubtful=doubtful):
                 return f"the ledger of {project} {hour}: {what} in {found}"
-        total = Counter[str]()
-        for found in balances.values():
+        total, silent = Counter[str](), 0
+        for hour, found in balances.items():
             total.update(found)
-        if not self.taken[project] + self.rejected[project] <= total["received"] <= self.sent[project]:
+            silent += self.hours[project, hour].silent()
+        if not self.taken[project] + self.rejected[project] - silent <= total["received"] <= self.sent[project]:
             return f"the ledger of {project}: received {total['received']} of {self.sent[project]}"
         if total["quarantined"] < self.rejected[project]:
             return f"the ledger of {project}: quarantined {total['quarantined']}, and {self.rejected[project]} were"
@@ -80,7 +90,8 @@ def _wrong(account: Account, found: dict[str, int], *, doubtful: bool) -> str:
         return f"duplicate is {found['duplicate']}, not {least} to {most}"
     if found["in_flight"] > len(account.lost):
         return f"in flight is {found['in_flight']}, of {len(account.lost)} that were lost"
-    if found["in_flight"] < len({*account.stored, *account.again}) - found["stored"] - found["duplicate"]:
+    known = len({*account.stored, *account.again}) - account.silent()
+    if found["in_flight"] < known - found["stored"] - found["duplicate"]:
         return f"in flight is {found['in_flight']}, which hides what was lost"
     if found["surplus"] != account.surplus() and not doubtful:
         return f"surplus is {found['surplus']}, not {account.surplus()}"

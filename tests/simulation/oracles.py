@@ -217,7 +217,9 @@ class Oracles:
             balances = {}
             for hour in hours[project] | {h for owner, h in self.truth.accounts.hours if owner == project}:
                 ledger = wiring.history().ledger(project, hour)
-                ledger.note(*wiring.ledger_table().receipts(project, hour, hour).get(hour, ()))
+                receipts = wiring.ledger_table().receipts(project, hour, hour).get(hour, ())
+                ledger.note(*receipts)
+                self.truth.accounts.hours[project, hour].told = {each.container: each.received for each in receipts}
                 balances[hour] = ledger.balance()
                 missing += balances[hour]["in_flight"]
             erases = any(owner == project for owner, _ in self.truth.erased)
