@@ -442,6 +442,19 @@ def test_an_import_that_is_done_cannot_fail_any_more(world: World) -> None:
 # Once
 
 
+def test_a_task_of_an_import_that_is_late_leaves_it_as_far_as_it_is(world: World) -> None:
+    one = world.put(ndjson(*EVENTS))
+    world.run(one)
+    done = world.table.get("demo", one.id)
+
+    for state in ("transforming", "storing"):
+        world.table.advance(one, state, rows=1)
+
+    assert done is not None
+    assert done["state"] == "done"
+    assert world.table.get("demo", one.id) == done
+
+
 def test_a_file_dropped_twice_counts_once(world: World) -> None:
     world.drop(ndjson(*EVENTS))
     report = world.drop(ndjson(*EVENTS))

@@ -7,6 +7,7 @@ ranges    {number: [new, known]} as `store` has put them into the lake; `planned
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import orjson
 from botocore.exceptions import ClientError
 
-from chalicelib.domain.imports import Import
+from chalicelib.domain.imports import STATES, Import
 from chalicelib.domain.time_windows import iso_ms, parse_ms
 
 KEPT_SECONDS = 400 * 86_400
@@ -46,15 +47,20 @@ class ImportsTable:
                 raise
 
     def advance(self, one: Import, state: str, **numbers: int) -> None:
-        """The import has come to a state, with what is known of it by now."""
+        """The import has come to a state, with what is known of it by now; of one that is further a late call changes
+        nothing.
+        """
         names = {f"#{name}": name for name in numbers}
         sets = ["#state = :state", *(f"#{name} = :{name}" for name in numbers)]
-        self._update(
-            one,
-            f"SET {', '.join(sets)}",
-            {":state": {"S": state}, **{f":{name}": {"N": str(n)} for name, n in numbers.items()}},
-            {"#state": "state", **names},
-        )
+        before = {f":state{n}": {"S": each} for n, each in enumerate(STATES[: STATES.index(state) + 1])}
+        with suppress(self.client.exceptions.ConditionalCheckFailedException):
+            self._update(
+                one,
+                f"SET {', '.join(sets)}",
+                {":state": {"S": state}, **{f":{name}": {"N": str(n)} for name, n in numbers.items()}, **before},
+                {"#state": "state", **names},
+                ConditionExpression=f"#state IN ({', '.join(before)})",
+            )
 
     def count(self, one: Import, kind: str, number: int, *counts: int) -> None:
         """What a part or a range came to; `kind` is parts or ranges."""
@@ -117,13 +123,16 @@ class ImportsTable:
         found = list(islice(self.latest(project, before), limit + 1))
         return {"imports": found[:limit], "next": found[limit - 1]["id"] if len(found) > limit else None}
 
-    def _update(self, one: Import, expression: str, values: dict[str, Any], names: dict[str, str]) -> None:
+    def _update(
+        self, one: Import, expression: str, values: dict[str, Any], names: dict[str, str], **condition: str
+    ) -> None:
         self.client.update_item(
             TableName=self.name,
             Key=_key(one.project, one.id),
             UpdateExpression=expression,
             ExpressionAttributeNames=names,
             ExpressionAttributeValues=values,
+            **condition,
         )
 
 
