@@ -27,6 +27,7 @@ class Now(Protocol):
     """The history that is being played."""
 
     names: random.Random  # where ids and tokens come from
+    chance: str  # what the process's own dice begin with
 
     @property
     def hash_bits(self) -> int:
@@ -47,6 +48,7 @@ def played(now: Now) -> Iterator[None]:
     """Take all entropy from this history."""
     global _now
     _now = now
+    random.seed(now.chance)  # pauses before another try
     try:
         yield
     finally:

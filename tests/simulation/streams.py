@@ -96,6 +96,10 @@ class StreamTrigger:
         place.planned = True
         self.scene.scheduler.at(max(self.scene.scheduler.now + seconds, self.resumes_at), lambda: self._turn(place))
 
+    def _plan_again(self, place: Place, seconds: float) -> None:
+        """Guarantees rest on clocks that differ by less than what is between two attempts."""
+        self._plan(place, seconds + 2 * self.scene.mix.skew_seconds)
+
     def _turn(self, place: Place) -> None:
         place.planned = False
         if self.scene.scheduler.now < self.resumes_at:
@@ -120,8 +124,7 @@ class StreamTrigger:
         if self.rnd.random() < self.scene.mix.overlap:
             self.scene.reached("a batch delivered again while it is under way")
             place.busy = False
-            # Guarantees rest on clocks that differ by less than what is between two attempts.
-            self._plan(place, self.rnd.random() + 2 * self.scene.mix.skew_seconds)
+            self._plan_again(place, self.rnd.random())
 
     def _trim(self, place: Place) -> None:
         trimmed = place.source.trimmed(self.scene.scheduler.now)
@@ -170,7 +173,7 @@ class StreamTrigger:
         if error is None and failed is None and self.rnd.random() < self.scene.mix.again:
             self.scene.reached("a batch delivered again though it was done")
             place.failures += 1
-            self._plan(place, self.rnd.random())
+            self._plan_again(place, self.rnd.random())
             return
         if error is None and failed is None:
             self.delivered(self.function, place.source, place.at, end)
@@ -183,7 +186,7 @@ class StreamTrigger:
         if self.trigger["bisect"] and len(batch) > 1:
             self.scene.reached("a batch that was halved")
             place.limit = max(1, len(batch) // 2)
-        self._plan(place, RETRY_SECONDS[min(place.failures, len(RETRY_SECONDS)) - 1] * (0.5 + self.rnd.random()))
+        self._plan_again(place, RETRY_SECONDS[min(place.failures, len(RETRY_SECONDS)) - 1] * (0.5 + self.rnd.random()))
 
     def _first_failed(self, place: Place, batch: list[int], result: Any) -> int | None:
         if not self.trigger["partial_results"] or not result or not result.get("batchItemFailures"):

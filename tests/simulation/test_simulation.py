@@ -26,7 +26,7 @@ def test_what_failed_once_holds() -> None:
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-@pytest.mark.parametrize("seed", [4, 13])
+@pytest.mark.parametrize("seed", [4, 60475])
 def test_a_seed_is_one_history_in_every_process(seed: int) -> None:
     played = [run("--seed", str(seed)) for _ in range(2)]
 

@@ -37,7 +37,7 @@ class World:
         self.options, self.trace, self.reached = options, trace, reached
         self.scheduler = Scheduler(options.started_at, app)
         trace.scheduler = self.scheduler
-        self.names = options.random("names")
+        self.names, self.chance = options.random("names"), f"{options.seed} chance"
         self.mix = options.mix()
         self.truth = Truth()
         scene = self.scene = Scene(self.scheduler, self.mix, trace, reached)
