@@ -1,6 +1,7 @@
 """One history from its beginning to its rest: what is done from outside, what goes wrong, and what must hold."""
 
 import logging
+import resource
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ OFTEN = 6  # looks half an hour apart, and then …
 LATER = 3 * 3600.0  # … so long
 RARELY = 30  # minutes between two firings of what else runs every few
 LOOKS = (8 * 60.0, 50 * 60.0)  # within an hour, once nothing goes wrong any more
+MOST_GROWN_MB = 96  # of all functions together, at any time: each batch and body is bounded by what it holds as objects
 FULL_SQL = 0.005  # of histories write out what they ask Athena, and have it run by an SQL engine
 
 
@@ -91,7 +93,7 @@ class History:
         loggers = [logging.getLogger(name) for name in ("tidemark", "chalicelib")]
         for logger in loggers:
             logger.handlers = [self.log]
-        began = self.world.scheduler.now
+        began, peak = self.world.scheduler.now, _peak_mb()
         with played(self.world), small(self.options.bounds):
             try:
                 self._begin()
@@ -101,6 +103,8 @@ class History:
                 outcome.broken = str(broken)
             finally:
                 self.world.scheduler.end()
+        if (grown := _peak_mb() - peak) > MOST_GROWN_MB and not outcome.broken:
+            outcome.broken = f"memory grew by {grown} MB; the limit is {MOST_GROWN_MB} MB"
         outcome.steps, outcome.calls = self.world.scheduler.steps, self.world.network.calls
         outcome.simulated_seconds = self.world.scheduler.now - began
         return outcome
@@ -291,6 +295,11 @@ class History:
         for table in self.world.services.dynamodb.tables.values():
             if table.expire(self.world.scheduler.now):
                 self.reached["items deleted by their TTL"] += 1
+
+
+def _peak_mb() -> int:
+    """The most memory that this process had at any time."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def _next_look(now: float) -> float:

@@ -18,7 +18,8 @@ STARTS = (
     datetime(2027, 3, 27, 23, tzinfo=UTC),
 )
 # What is special about the events: mostly nothing. Each of the others takes longer.
-SHAPES = ("plain",) * 180 + ("hot user",) * 8 + ("deep",) * 4 + ("wide",) * 4 + ("many values",) * 3 + ("many types",)
+SHARES = {"plain": 180, "hot user": 8, "deep": 4, "wide": 4, "many values": 3, "many types": 1, "hostile": 1}
+SHAPES = tuple(shape for shape, share in SHARES.items() for _ in range(share))
 
 # What events are: `page_view` the most often. A type costs every hour, every day and every look its items.
 KINDS = ("page_view", "purchase", "level_up", "Song Played", "identify")

@@ -18,6 +18,7 @@ Hours = Counter[tuple[str, str]]  # events by type and hour
 LAG_SECONDS = 320.0  # of an index, at most, and what it takes until its reader is answered
 NEVER_ARE = ("EventsMissing", "LakeOldestDirtySeconds")
 SILENT_SECONDS = 4 * 3600.0  # a batch that is still tried again may put its numbers right by itself before
+PROMPT_SECONDS = 3600.0  # from the answer to the numbers, at most: a message that failed five times took as long
 LATEST = timedelta(hours=6)  # how far back events go …
 BEFORE = timedelta(hours=60)  # … and those of imports
 AFTER = timedelta(hours=8)
@@ -57,11 +58,23 @@ class Oracles:
                 found = _by_hour(self._ask(project, event_type))
                 self._between(project, event_type, found, least, "a look")
             self._query_now(project)
+        self._prompt()
         self._surplus()
         if self.log.crashes:
             raise Broken(f"a handler crashed: {self.log.crashes[0]}")
         if failures := self.world.functions.failures:
             raise Broken(failures[0])
+
+    def _prompt(self) -> None:
+        """What is acknowledged is in the numbers within an hour, whatever trouble another project has."""
+        begun = [each.resumes_at for each in self.world.streams if each.function == "aggregate"]
+        before = self.world.scheduler.now - PROMPT_SECONDS
+        if max(begun) > before:
+            return  # it stood still until then
+        done = {(row.project, row.id) for row in self.truth.delivered["aggregate"]}
+        for each, at in self.truth.acknowledged.items():
+            if at <= before and each not in done and each not in self.truth.trimmed and not self._is_erased(each):
+                raise Broken(f"{each} was acknowledged {self.world.scheduler.now - at:.0f} s ago, and is in no number")
 
     def _surplus(self) -> None:
         """Nothing is ever counted twice, so far as `audit` looked, but for what guarantees except."""
