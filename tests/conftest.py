@@ -1,12 +1,13 @@
 """Fixtures of all tests: `stack` is the whole product, as `make run` starts it; `services` its AWS."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.localcloud.running import Stack, start_stack
+from tests.localcloud.running import KEY_CACHE_SECONDS, Stack, start_stack
 from tests.localcloud.services import services
 
 __all__ = ["services"]
@@ -46,7 +47,8 @@ def kinesis_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A running local cloud with functions and REST on free ports and a state folder of its own."""
-    running = start_stack(tmp_path_factory.mktemp("state"))
+    pauses = {"rest": {"chalicelib.authorize.CACHE_SECONDS": KEY_CACHE_SECONDS}}
+    running = start_stack(tmp_path_factory.mktemp("state"), LOCALCLOUD_PAUSES=json.dumps(pauses))
     try:
         yield running
     finally:
