@@ -12,16 +12,21 @@ from tests.localcloud.services import services
 
 __all__ = ["services"]
 
-# Files that take minutes, and so begin first: whoever ends last makes all the others wait.
+# Files that take long, and so begin first, in this order: whoever ends last makes all the others wait. The first one
+# only waits itself, for minutes of the clock.
 LONG = (
-    "localcloud/test_consolidation.py",
+    "end_to_end/test_watch.py",
     "simulation/test_simulation.py",
+    "end_to_end/test_main_job.py",
+    "localcloud/test_consolidation.py",
     "test_close.py",
     "test_erase.py",
     "test_oracle.py",
     "test_importing.py",
     "sdks/test_lossy_network.py",
     "end_to_end/test_imports.py",
+    "end_to_end/test_limits.py",
+    "localcloud/test_supervisor.py",
 )
 
 # A timing is never a pass-or-fail test.
@@ -30,8 +35,8 @@ settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    tests = Path(__file__).parent
-    items.sort(key=lambda item: item.path.relative_to(tests).as_posix() not in LONG)
+    tests, order = Path(__file__).parent, {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(tests).as_posix(), len(LONG)))
 
 
 @pytest.fixture(scope="session")
