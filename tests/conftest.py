@@ -1,26 +1,32 @@
 """Fixtures of all tests: `stack` is the whole product, as `make run` starts it; `services` its AWS."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.localcloud.running import Stack, start_stack
+from tests.localcloud.running import KEY_CACHE_SECONDS, Stack, start_stack
 from tests.localcloud.services import services
 
 __all__ = ["services"]
 
-# Files that take minutes, and so begin first: whoever ends last makes all the others wait.
+# Files that take long, and so begin first, in this order: whoever ends last makes all the others wait. The first one
+# only waits itself, for minutes of the clock.
 LONG = (
-    "localcloud/test_consolidation.py",
+    "end_to_end/test_watch.py",
     "simulation/test_simulation.py",
+    "end_to_end/test_main_job.py",
+    "localcloud/test_consolidation.py",
     "test_close.py",
     "test_erase.py",
     "test_oracle.py",
     "test_importing.py",
     "sdks/test_lossy_network.py",
     "end_to_end/test_imports.py",
+    "end_to_end/test_limits.py",
+    "localcloud/test_supervisor.py",
 )
 
 # A timing is never a pass-or-fail test.
@@ -29,8 +35,8 @@ settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    tests = Path(__file__).parent
-    items.sort(key=lambda item: item.path.relative_to(tests).as_posix() not in LONG)
+    tests, order = Path(__file__).parent, {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(tests).as_posix(), len(LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +52,8 @@ def kinesis_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A running local cloud with functions and REST on free ports and a state folder of its own."""
-    running = start_stack(tmp_path_factory.mktemp("state"))
+    pauses = {"rest": {"chalicelib.authorize.CACHE_SECONDS": KEY_CACHE_SECONDS}}
+    running = start_stack(tmp_path_factory.mktemp("state"), LOCALCLOUD_PAUSES=json.dumps(pauses))
     try:
         yield running
     finally:

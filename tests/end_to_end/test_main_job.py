@@ -5,6 +5,7 @@ import json
 import random
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from http.client import HTTPException
@@ -18,6 +19,7 @@ from tests.localcloud.running import Stack
 
 BATCHES, BATCH_SIZE, CLIENTS = 100, 100, 8
 REPEATED = 0.05
+VISIBILITY_SECONDS = "15"  # longer than the functions take to start again; the template has 60 for a laptop
 BUCKET = "tidemark-dev-data-000000000000"
 
 
@@ -126,7 +128,19 @@ def test_an_event_is_on_the_websocket_within_a_second(api: Api) -> None:
     assert watcher.total == count
 
 
+@pytest.fixture
+def soon_visible(running: Stack) -> Iterator[None]:
+    """What a function that dies had received is visible again after a quarter of a laptop's minute."""
+    sqs = running.client("sqs")
+    url = sqs.get_queue_url(QueueName="tidemark-dev-events")["QueueUrl"]
+    before = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": VISIBILITY_SECONDS})
+    yield
+    sqs.set_queue_attributes(QueueUrl=url, Attributes=before)
+
+
 @on_both_buffers
+@pytest.mark.usefixtures("soon_visible")
 @pytest.mark.parametrize("process", ["rest", "functions"])
 def test_killing_the_app_under_load_loses_nothing_and_counts_nothing_twice(
     api: Api, running: Stack, process: str
@@ -153,7 +167,7 @@ def test_killing_the_app_under_load_loses_nothing_and_counts_nothing_twice(
         for send in sends:
             send.result()
 
-    eventually(lambda: api.total(kind), 1_200, seconds=120)  # a message in flight comes again after 60 s
+    eventually(lambda: api.total(kind), 1_200, seconds=120)  # a message in flight comes again later
     eventually(lambda: api.sql(f"SELECT count(*) FROM events WHERE event_type = '{kind}'"), [[1_200]], seconds=60)
     # Of all that this and other tests sent: received = stored + duplicate + quarantined.
     eventually(lambda: [hour["in_flight"] for hour in api.ledger()], [0, 0], seconds=30)

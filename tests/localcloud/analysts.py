@@ -2,12 +2,13 @@
 
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+from botocore import xform_name
 from botocore.config import Config
 
 from chalicelib.domain.events import StoredEvent
@@ -68,7 +69,7 @@ class Place:
             HoursTable(dynamodb, self.table),
             QueriesTable(dynamodb, self.table),
         )
-        self.analyst = Analyst(athena, queries, self.hours, HourFolders(bucket), sleep=lambda _: time.sleep(0.002))
+        self.analyst = Analyst(athena, queries, self.hours, HourFolders(bucket), sleep=lambda _: time.sleep(0.02))
 
     def client(self, service: str, **options: Any) -> Any:
         """A client of its own."""
@@ -80,6 +81,16 @@ class Place:
             aws_secret_access_key="test",
             config=Config(**options),
         )
+
+    def telling_client(self, service: str, told: Callable[[str, dict[str, Any]], None]) -> Any:
+        """A client of its own that says what it is about to call: the operation, and its arguments."""
+
+        def tell(params: dict[str, Any], model: Any, **_: Any) -> None:
+            told(xform_name(model.name), params)
+
+        client = self.client(service)
+        client.meta.events.register("provide-client-params", tell)
+        return client
 
     def write(self, project: str, events: Iterable[StoredEvent]) -> None:
         """Put the events into the lake as tail files, an hour each, as `archive` does."""

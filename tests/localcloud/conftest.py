@@ -1,5 +1,6 @@
 """The parts of the local cloud one by one: the services in this process, functions made up by each test."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,11 @@ import pytest
 from localcloud.functions import Functions
 from localcloud.pump import Pump
 from localcloud.wire import FunctionsApi
+from tests.localcloud.analysts import Place
+from tests.localcloud.memory_place import MemoryPlace
+from tests.localcloud.services import Services
+
+NewPlace = Callable[[], MemoryPlace | Place]
 
 
 @dataclass
@@ -66,3 +72,12 @@ def pumps() -> Iterator[list[Pump]]:
         pump.stop()
     for pump in started:
         pump.join(10)
+
+
+@pytest.fixture
+def new_place(request: pytest.FixtureRequest) -> NewPlace:
+    """Makes empty lakes, in memory; with LAKES_ON=emulator on the local cloud's services."""
+    if os.environ.get("LAKES_ON") != "emulator":
+        return MemoryPlace
+    services: Services = request.getfixturevalue("services")
+    return lambda: Place(services)

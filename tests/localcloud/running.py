@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from localcloud.places import PROJECT, alive
 
 READY_SECONDS = 60.0
 STOP_SECONDS = sum(supervisor.STOP_SECONDS.values()) + 10  # what it gives its children, and itself
+KEY_CACHE_SECONDS = 10.0  # in the stack that tests share, for one of them waits until it is over
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Stack:
     rest_port: int
     websocket_port: int
     cloud_port: int
+    clients: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rest_url(self) -> str:
@@ -51,8 +53,10 @@ class Stack:
         return {"supervisor": running["pid"], **children}
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the cloud."""
-        return self.session().client(service, endpoint_url=self.cloud_url)
+        """The boto3 client of the cloud: making one takes longer than most of what it is used for."""
+        if service not in self.clients:
+            self.clients[service] = self.session().client(service, endpoint_url=self.cloud_url)
+        return self.clients[service]
 
     def session(self) -> Any:
         """A boto3 session with the local keys."""
@@ -72,6 +76,8 @@ class Stack:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it and return the exit code; every process it had is gone then."""
         pids = self.pids if self.process.poll() is None else {}
+        for client in self.clients.values():
+            client.close()
         self.process.send_signal(number)
         try:
             code = self.process.wait(STOP_SECONDS)

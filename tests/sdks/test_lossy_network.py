@@ -20,7 +20,7 @@ from tests.sdks.journey import Call
 from tests.sdks.lossy_proxy import LossyProxy
 from tests.sdks.running import run_browser, run_node, with_chromium, with_node
 
-SECONDS = float(os.environ.get("TIDEMARK_LOSSY_SECONDS", "6"))
+SECONDS = float(os.environ.get("TIDEMARK_LOSSY_SECONDS", "3"))
 LOST = 0.2
 BATCH = 20
 
