@@ -24,6 +24,7 @@ from tests.simulation.workload import PROJECTS, Erasure, Event, ImportFile, Requ
 from tests.simulation.world import World
 
 TAKEN = (200, 202)  # of SDKs, and of our own clients
+NONE_TAKEN = "nothing_accepted"  # each event of the request is rejected, and kept
 BUS_ATTEMPTS = 3
 REST_HOURS = 4.0  # after all faults are over everything must have come to rest
 DOUBT_HOURS = 30.0  # … or after the streams have forgotten what guarantees except
@@ -204,13 +205,12 @@ class History:
                 body = request.body(scheduler.now, share)
                 accounts.sent[request.project] += len(share)
                 answer = self.world.gateway.send("POST", request.path, key_of(request.project, "write"), body)
-                taken = answer.body["event_ids"] if answer.status in TAKEN else []
+                judged = answer.status in TAKEN or (answer.status == 400 and answer.body["code"] == NONE_TAKEN)
+                taken = answer.body["event_ids"] if judged else []
                 self.world.truth.acknowledge(request.project, taken, scheduler.now)
-                if answer.status not in (*TAKEN, 0, 429, 502, 503, 504):
+                if not judged and answer.status not in (0, 429, 502, 503, 504):
                     raise Broken(f"POST {request.path} answered {answer.status}: {answer.body}")
-                refused = (
-                    {each["event_id"] for each in answer.body.get("rejected", [])} if answer.status in TAKEN else ()
-                )
+                refused = {each["event_id"] for each in answer.body.get("rejected", [])} if judged else ()
                 accounts.taken[request.project] += len(taken)
                 accounts.rejected[request.project] += len(refused)
                 open_events += [e for e in share if e.id not in taken and e.id not in refused]
