@@ -91,6 +91,19 @@ def test_only_the_records_that_were_throttled_are_put_again() -> None:
     assert pauses == [0.05, 0.1]
 
 
+def test_a_record_that_the_stream_refuses_for_any_reason_is_put_again_or_given_back() -> None:
+    class Failing(Stream):
+        def put_records(self, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:
+            answer = super().put_records(StreamName, Records)
+            reasons = [{"ErrorCode": "InternalFailure"} if "ErrorCode" in each else {} for each in answer["Records"]]
+            return {**answer, "Records": reasons}
+
+    parcels = [Parcel("x", 1, key) for key in "ab"]
+
+    assert EventStream(Failing(lambda key, call: key == "b"), "events", lambda _: None).send(parcels) == [parcels[1]]
+    assert EventStream(Failing(lambda key, call: call < 2), "events", lambda _: None).send(parcels) == []
+
+
 def test_what_stays_throttled_is_given_back_after_a_bounded_time() -> None:
     stream = Stream(lambda key, call: key == "b")
     pauses: list[float] = []

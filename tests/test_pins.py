@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -382,6 +382,23 @@ def test_while_flags_cannot_be_read_every_event_that_may_be_another_try_is_pinne
     message = world.admit(event(ELEVEN - 1), company("it"), received_ms=ELEVEN)
 
     assert [UNSURE in each for each in message.events] == [True, True]
+
+
+def test_a_flag_that_could_not_be_put_is_put_with_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    takes = world.table.put_item
+
+    def refuse(**_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url="nowhere")
+
+    monkeypatch.setattr(world.table, "put_item", refuse)
+    with pytest.raises(Unavailable):
+        world.admit(event(ELEVEN + 90_000), received_ms=ELEVEN)
+    monkeypatch.setattr(world.table, "put_item", takes)
+    world.admit(event(ELEVEN + 90_000), received_ms=ELEVEN)
+
+    [flag] = world.others()
+    assert flag["pk"] == {"S": "?ahead#demo"}
 
 
 def test_a_table_that_does_not_answer_is_not_waited_for_with_each_request() -> None:
