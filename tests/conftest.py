@@ -16,8 +16,6 @@ __all__ = ["services"]
 LONG = (
     "localcloud/test_consolidation.py",
     "simulation/test_simulation.py",
-    "test_close.py",
-    "test_erase.py",
     "test_oracle.py",
     "test_importing.py",
     "sdks/test_lossy_network.py",

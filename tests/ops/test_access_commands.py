@@ -33,7 +33,7 @@ def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Production's control table, empty."""
     made: Any = Client(DynamoDB(time.time, {TABLE: Table(TABLE, {})}))
     made.meta = SimpleNamespace(region_name="us-east-1")
-    monkeypatch.setattr(stages.boto3, "client", lambda _service, config: made)
+    monkeypatch.setattr("boto3.client", lambda _service, config: made)
     stages.client.cache_clear()
     yield made
     stages.client.cache_clear()
