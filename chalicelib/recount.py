@@ -235,7 +235,7 @@ def _groups(table: pa.Table, keys: Any, aspect: str) -> dict[str, Exact]:
 
 
 def _users_by(table: pa.Table, keys: Iterable[str]) -> dict[str, Hashes]:
-    pairs = _that_have(table, USER).group_by(["key", USER]).aggregate([]).sort_by("key")
+    pairs = _that_have(table, USER).group_by(["key", USER], use_threads=False).aggregate([]).sort_by("key")
     users = pairs.column(USER).to_numpy()
     found, start = dict.fromkeys(keys, NO_HASHES), 0
     for key, count in _counts(pairs.column("key")).items():  # in order of their first rows
@@ -250,13 +250,13 @@ def _measures_by(table: pa.Table, name: str, *, with_buckets: bool) -> dict[str,
     wanted = [("value", "count"), ("value", "sum"), ("small", "sum"), ("value", "min"), ("value", "max")]
     found = {
         row["key"]: Measure(row["value_count"], _sum(row), row["value_min"], row["value_max"])
-        for row in some.group_by("key").aggregate(wanted).to_pylist()
+        for row in some.group_by("key", use_threads=False).aggregate(wanted).to_pylist()
     }
     if with_buckets:
         values = some.column("value").combine_chunks().dictionary_encode()
         buckets = pa.array([bucket_of(value) for value in values.dictionary.to_pylist()], pa.int64())
         some = some.append_column("bucket", buckets.take(values.indices))
-        for row in some.group_by(["key", "bucket"]).aggregate([([], "count_all")]).to_pylist():
+        for row in some.group_by(["key", "bucket"], use_threads=False).aggregate([([], "count_all")]).to_pylist():
             found[row["key"]].buckets[row["bucket"]] = row["count_all"]
     return found
 
@@ -315,7 +315,7 @@ def _frequencies(table: pa.Table, column: str, aspect: str) -> dict[str, Frequen
         counted = (USER, "count_distinct")
     elif aspect != COUNTS:
         counted = (_measure(aspect.removeprefix("q:")), "count")
-    grouped = table.group_by(column).aggregate([([], "count_all"), counted])
+    grouped = table.group_by(column, use_threads=False).aggregate([([], "count_all"), counted])
     return {row[column]: (row["count_all"], row["_".join(counted)]) for row in grouped.to_pylist()}
 
 

@@ -191,7 +191,7 @@ def _filtered(cells: Values, wanted: Filter | None) -> Values:
 
 def _sum(cells: Iterable[Cell]) -> Cell:
     """The cells together; of one, itself, so nobody may change the sum."""
-    shares = list(cells)
+    shares = [cell for cell in cells if cell is not NOTHING]  # most are, of values that are rare
     if len(shares) == 1:
         return shares[0]
     total = Cell()

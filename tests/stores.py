@@ -129,8 +129,7 @@ def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
     """Stores that vanish afterwards."""
     tables, objects, queues, streams = DynamoDB(time.time), S3(time.time), SQS(time.time), Kinesis(time.time)
     for name in TABLES:
-        indexes = {key: Index(key, "written_at", kind == "ALL") for key, kind in INDEXES.items()}
-        tables.tables[name] = Table(name, indexes if name == "rollups" else {})
+        tables.tables[name] = Table(name, rollup_indexes() if name == "rollups" else {})
     objects.buckets["data"] = Bucket()
     queues.queues["events"] = Queue(VISIBILITY_SECONDS)
     streams.create_stream("events", 2)
@@ -153,6 +152,11 @@ def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
         else EventStream(Client(streams, calls), "events", sleep=lambda _: None),
         calls=calls,
     )
+
+
+def rollup_indexes() -> dict[str, Index]:
+    """The indexes of the rollups table, empty."""
+    return {key: Index(key, "written_at", kind == "ALL") for key, kind in INDEXES.items()}
 
 
 class RefusingBuffer:

@@ -6,6 +6,7 @@ import pytest
 from chalicelib.aggregate import Aggregator
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
+from chalicelib.domain.rollup_codec import decode
 from chalicelib.domain.rollups import OTHER, RollupSpec
 from chalicelib.domain.signatures import slot_of
 from chalicelib.storage.rollups_table import RollupsTable
@@ -219,3 +220,5 @@ def test_each_slot_of_a_batch_has_a_delta_of_its_own(stores: Stores) -> None:
     deltas = sorted(stores.rollups.deltas_of("demo", HOUR), key=lambda delta: delta.slot)
     assert [delta.slot for delta in deltas] == [slot_of(one), slot_of(one) + 1]
     assert [delta.signature.rows for delta in deltas] == [1, 1]
+    # Its rows as well, also of a type that both have: closing hides those of one slot and not those of the next.
+    assert [decode(delta.body)["click"].count for delta in deltas] == [1, 1]

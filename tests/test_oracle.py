@@ -202,6 +202,7 @@ def oracle() -> Iterator[Oracle]:
     }
     database = duckdb.connect()
     database.execute("SET TimeZone = 'UTC'")
+    database.execute("SET threads = 1")  # of a table this small, others only wait
     database.register("events", pa.table(columns))
     with empty_stores() as stores:
         run(stores, events)

@@ -112,7 +112,8 @@ def plain_scores(history: Floats, now: Floats) -> Floats:
 
     `history` is (series, hours), `now` (series,).
     """
-    mean, deviation = _mean(history), _deviation(history)
+    mean = _mean(history)
+    deviation = _deviation(history, mean)
     with np.errstate(divide="ignore", invalid="ignore"):
         scores: Floats = (now - mean) / deviation
     return scores
@@ -127,7 +128,7 @@ class _Weeks:
 
     weeks: Floats
     levelled: Floats  # the same at the level of the latest week
-    normal: Floats  # (series, WEEK): what the latest week's hours are normally like, from the weeks before it
+    others: Floats  # of each week and hour the median of the other weeks at that level
     alternatives: Floats  # (series, explanations): what the judged hour may be expected to be, NaN where unknown
     growth: Floats  # (series,): by what a week differs from the one before, as a factor, told without the latest week
     growth_noise: Floats  # (series,): how uncertain the level is that it leads to, relative
@@ -139,7 +140,7 @@ class _Weeks:
         weeks = values[:, :-1].reshape(len(values), WEEKS, WEEK)[:, ::-1]
         levels = _levels(weeks, counts)
         levelled = weeks * levels[:, :, None]
-        normal = median(levelled[:, 1:], axis=1)
+        others = median_of_others(levelled)
         growth, growth_noise = _growth(weeks, counts)
         trends = np.where(np.isnan(growth)[:, None], levels[:, 1:], growth[:, None] ** np.arange(1, WEEKS))
         alternatives = []
@@ -149,7 +150,7 @@ class _Weeks:
                 known = np.sum(~np.isnan(samples), axis=1) >= MIN_SAMPLES
                 alternatives.append(np.where(known, median(samples, axis=1), np.nan))
         found = np.stack(alternatives, axis=1)
-        return cls(weeks, levelled, normal, found, growth, growth_noise, _noise(levelled, counts), counts)
+        return cls(weeks, levelled, others, found, growth, growth_noise, _noise(levelled, others, counts), counts)
 
     @property
     def expected(self) -> Floats:
@@ -179,16 +180,13 @@ def _levels(weeks: Floats, counts: bool) -> Floats:
     return levels
 
 
-def _noise(levelled: Floats, counts: bool) -> Floats:
+def _noise(levelled: Floats, others: Floats, counts: bool) -> Floats:
     """(series,): how far hours at about this time of the day lie from the median of the other weeks, robustly."""
     hour_of_day = np.arange(WEEK) % 24
     near = np.minimum(hour_of_day, 24 - hour_of_day) <= NEIGHBOUR_HOURS  # column 0 is the judged hour of the day
-    columns = levelled[:, :, near]
-    residuals = []
-    for week in range(WEEKS):
-        others = median(np.delete(columns, week, axis=1), axis=1)
-        residuals.append((_stable(columns[:, week], counts) - _stable(others, counts)) / _unit(others, counts))
-    return NORMAL * median(np.abs(np.concatenate(residuals, axis=1)), axis=1)
+    columns, normal = levelled[:, :, near], others[:, :, near]
+    residuals = (_stable(columns, counts) - _stable(normal, counts)) / _unit(normal, counts)
+    return NORMAL * median(np.abs(residuals.reshape(len(residuals), WEEKS * np.count_nonzero(near))), axis=1)
 
 
 def _seasonal(weeks: _Weeks, now: Floats, sensitivity: Sensitivity) -> _Scores:
@@ -214,7 +212,7 @@ def _silence(weeks: _Weeks, now: Floats) -> _Scores:
     """Nothing has come for hours in which together some events would have: a slow source falls silent, too."""
     latest = weeks.weeks[:, 0]
     quiet = np.cumprod((latest == 0)[:, ::-1], axis=1)[:, ::-1].astype(bool)  # the hours up to the judged one
-    missed = np.sum(np.where(quiet, np.nan_to_num(weeks.normal), 0.0), axis=1) + weeks.expected
+    missed = np.sum(np.where(quiet, np.nan_to_num(weeks.others[:, 0]), 0.0), axis=1) + weeks.expected
     dispersion = weeks.deviation(weeks.expected) ** 2  # of a source that comes in bursts more than 1
     silent = (now == 0) & (missed / dispersion >= SILENCE_EVENTS)
     score = -2 * np.sqrt(np.maximum(missed, 0) / dispersion)
@@ -257,12 +255,9 @@ def _growth(weeks: Floats, counts: bool) -> tuple[Floats, Floats]:
 
 def _day_noise(weeks: _Weeks) -> Floats:
     """(series,): how far a day's level lies from that of the same day of the other weeks, robustly and relative."""
-    changes = []
-    for week in range(WEEKS):
-        others = median(np.delete(weeks.levelled, week, axis=1), axis=1)
-        blocks = _blocks(_by_day(weeks.levelled[:, week]), _by_day(others), weeks.counts)
-        changes.append(median(np.log(blocks), axis=1).reshape(len(others), 7))
-    return NORMAL * median(np.abs(np.concatenate(changes, axis=1)), axis=1)
+    blocks = _blocks(_by_day(weeks.levelled), _by_day(weeks.others), weeks.counts)
+    changes = median(np.log(blocks), axis=1).reshape(len(weeks.levelled), WEEKS * 7)
+    return NORMAL * median(np.abs(changes), axis=1)
 
 
 def _by_day(hours: Floats) -> Floats:
@@ -285,7 +280,7 @@ def _plain(values: Floats, now: Floats, short: NDArray[np.bool_], counts: bool, 
     short = short & (np.sum(~np.isnan(history), axis=1) >= MIN_PLAIN_HOURS)
     mean = _mean(history)
     expected = (mean / 2) ** 2 - 3 / 8 if counts else np.exp(mean)
-    score = (_stable(now, counts) - mean) / np.maximum(_deviation(history), 1.0 if counts else MEASURE_FLOOR)
+    score = (_stable(now, counts) - mean) / np.maximum(_deviation(history, mean), 1.0 if counts else MEASURE_FLOOR)
     flagged = short & (np.abs(score) >= sensitivity.threshold) & _matters(now, expected, counts, sensitivity)
     return _Scores("", "plain", now, expected, np.where(flagged, score, np.nan))
 
@@ -320,14 +315,35 @@ def median(values: Floats, axis: int) -> Floats:
     return middle
 
 
+def median_of_others(values: Floats) -> Floats:
+    """Of each value along axis 1 the median of the others that are known; NaN where there is none.
+
+    All of them from one sort: taking a value away moves those from it on by a place.
+    """
+    ordered = np.sort(values, axis=1)
+    known = np.sum(~np.isnan(values), axis=1, keepdims=True)
+
+    def at(place: NDArray[np.int64]) -> Floats:
+        found: Floats = np.take_along_axis(ordered, np.clip(place, 0, values.shape[1] - 1), axis=1)
+        return found
+
+    def without(place: NDArray[np.int64]) -> Floats:
+        here = at(place)
+        return np.where(here < values, here, at(place + 1))
+
+    of_all = (at((known - 1) // 2) + at(known // 2)) / 2
+    of_others = (without((known - 2) // 2) + without((known - 1) // 2)) / 2
+    return np.where(np.isnan(values), of_all, of_others)
+
+
 def _mean(values: Floats) -> Floats:
     known = np.sum(~np.isnan(values), axis=1)
     mean: Floats = np.where(known > 0, np.nansum(values, axis=1) / np.maximum(known, 1), np.nan)
     return mean
 
 
-def _deviation(values: Floats) -> Floats:
-    return np.sqrt(_mean((values - _mean(values)[:, None]) ** 2))
+def _deviation(values: Floats, mean: Floats) -> Floats:
+    return np.sqrt(_mean((values - mean[:, None]) ** 2))
 
 
 def _stable(values: Floats, counts: bool) -> Floats:

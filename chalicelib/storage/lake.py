@@ -105,8 +105,9 @@ class Lake:
         """How many rows of a file each of the users has."""
         with self._open(key, size_bytes) as file:
             groups = may_be_theirs(file, users.until)
-            batches = file.iter_batches(SCANNED_ROWS, row_groups=groups, columns=COLUMNS) if groups else iter(())
-            return users.counted(batches)
+            if not groups:
+                return Counter()
+            return users.counted(file.iter_batches(SCANNED_ROWS, row_groups=groups, columns=COLUMNS, use_threads=False))
 
     def rows_by(self, keys: Sequence[str], users: UserRows) -> Iterator[Row]:
         """Those rows of the files that are some users'."""

@@ -212,7 +212,9 @@ def test_random_histories_of_the_servers_own_frames_end_in_the_truth() -> None:
 
 
 def a_delta(first: str, step: int, rollups: Rollups) -> Delta:
-    return Delta("p", HOUR, 0, first, step, step, NOTHING, step, encode(rollups))
+    delta = Delta("p", HOUR, 0, first, step, step, NOTHING, step, encode(Rollups()))
+    delta.rollups.update(rollups)
+    return delta
 
 
 def simulated(random: Random) -> tuple[dict[str, int], dict[str, Any]]:

@@ -18,6 +18,7 @@ from chalicelib.domain.anomalies import (
     alignments,
     find,
     median,
+    median_of_others,
 )
 from chalicelib.domain.time_windows import HOUR_MS, to_ms
 
@@ -241,6 +242,20 @@ def test_the_median_of_what_is_known_is_that_of_numpy() -> None:
 
     assert np.allclose(median(values, axis=2), np.nanmedian(values, axis=2))
     assert np.isnan(median(np.full((2, 3), np.nan), axis=1)).all()
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")  # numpy's remark on what is asked of it
+@pytest.mark.parametrize("unknown", [0.0, 0.4, 0.8])
+def test_the_median_of_the_others_is_that_of_numpy_without_the_value(unknown: float) -> None:
+    rng = np.random.default_rng(5)
+    values = rng.integers(0, 4, size=(30, 6, 9)).astype(float)  # many of them alike
+    values[rng.random(values.shape) < unknown] = np.nan
+
+    found = median_of_others(values)
+
+    for place in range(values.shape[1]):
+        others = np.nanmedian(np.delete(values, place, axis=1), axis=1)
+        assert np.array_equal(found[:, place], others, equal_nan=True)
 
 
 def test_on_injected_anomalies_recall_and_precision_are_better_than_a_plain_z_scores() -> None:

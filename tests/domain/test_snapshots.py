@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from chalicelib.domain import snapshots
@@ -32,6 +33,7 @@ OLD, NEW, YOUNG = version(3 * HOUR_MS), version(2 * HOUR_MS), version(SNAPSHOT_A
 DEAD = version(HOUR_MS, "dead")
 TAILS = [tail_name(498_681, f"r{n}", bytes([n])) for n in range(3)]
 IMPORTED = import_tail_name("0001.2", b"")
+COLUMNS = ("dt", "hr", "name")
 
 
 def files(hour: str, *versions: str, tails: Iterable[str] = ()) -> list[File]:
@@ -42,11 +44,10 @@ def files(hour: str, *versions: str, tails: Iterable[str] = ()) -> list[File]:
 
 def seen(snapshot: Snapshot, *every: File) -> tuple[set[File], set[File]]:
     """The files that the query takes as they are, and those of which it leaves copies out."""
+    rows = [(*file.hour.split("T"), file.name) for file in every]
+    columns = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(COLUMNS)}
     with duckdb.connect() as connection:
-        connection.execute("CREATE TABLE files (dt VARCHAR, hr VARCHAR, name VARCHAR)")
-        connection.executemany(
-            "INSERT INTO files VALUES (?, ?, ?)", [[*file.hour.split("T"), file.name] for file in every]
-        )
+        connection.register("files", pa.table(columns))
 
         def found(condition: str) -> set[File]:
             rows = connection.execute(f"SELECT dt || 'T' || hr, name FROM files WHERE {condition}").fetchall()

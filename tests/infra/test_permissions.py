@@ -2,22 +2,20 @@
 
 import json
 import os
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import partial
+from threading import RLock
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
-import boto3
-import botocore.client
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from chalice.test import Client
-from moto import mock_aws
 
 import app as handlers
 from chalicelib import wiring, wiring_lake
@@ -48,7 +46,17 @@ from chalicelib.storage.queries_table import Asked
 from chalicelib.storage.record_sets import RecordSets, records_of
 from chalicelib.storage.rollups_table import _merged_item
 from infra.policies import documents
-from tests.stores import INDEXES, create_table, stream_record
+from tests.simulation.ports import client as ports
+from tests.simulation.ports.client import Answer, Effect, Service
+from tests.simulation.ports.dynamodb import DynamoDB
+from tests.simulation.ports.kinesis import Kinesis
+from tests.simulation.ports.notices import SNS, EventBridge
+from tests.simulation.ports.s3 import S3, Bucket
+from tests.simulation.ports.sockets import Connections
+from tests.simulation.ports.sqs import SQS, URL, Queue
+from tests.simulation.ports.stepfunctions import StepFunctions
+from tests.simulation.ports.tables import Table
+from tests.stores import TABLES, VISIBILITY_SECONDS, rollup_indexes, stream_record
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
 HOUR = "2026-11-21T09"
@@ -97,15 +105,18 @@ class Recorder:
         self.calls: list[Call] = []
         self.broken: dict[str, Exception] = {}
         self.listening = False
+        self._one_at_a_time = RLock()
 
-    def note(self, service: str, operation: str, parameters: dict[str, Any]) -> None:
-        """Before a call."""
-        if self.listening:
-            for call in actions(service, operation, parameters):
-                self.calls.append(call)
-                for pattern, error in self.broken.items():
-                    if fnmatchcase(f"{call.action} {call.resource}", pattern):
-                        raise error
+    def __call__(self, service: str, operation: str, arguments: dict[str, Any], effect: Effect) -> Answer:
+        """Note a call, and carry it out."""
+        with self._one_at_a_time:
+            if self.listening:
+                for call in actions(service, "".join(map(str.title, operation.split("_"))), arguments):
+                    self.calls.append(call)
+                    for pattern, error in self.broken.items():
+                        if fnmatchcase(f"{call.action} {call.resource}", pattern):
+                            raise error
+            return effect(**arguments)
 
     @contextmanager
     def function(self, **broken: Exception) -> Iterator[None]:
@@ -114,6 +125,30 @@ class Recorder:
         self.listening = True
         yield
         self.listening = False
+
+
+@dataclass
+class Athena(Service):
+    """Finds no rows, whatever it is asked."""
+
+    asked: dict[str, str] = field(default_factory=dict)
+    name: str = "athena"
+
+    def start_query_execution(self, QueryString: str, **_: Any) -> Answer:
+        query_id = f"q{len(self.asked)}"
+        self.asked[query_id] = QueryString
+        return {"QueryExecutionId": query_id}
+
+    def get_query_execution(self, QueryExecutionId: str) -> Answer:
+        location = {"OutputLocation": f"s3://tidemark-prod-results-{ACCOUNT}/athena/{QueryExecutionId}.csv"}
+        status, query = {"State": "SUCCEEDED"}, self.asked[QueryExecutionId]
+        return {"QueryExecution": {"Status": status, "Query": query, "ResultConfiguration": location}}
+
+    def get_query_results(self, QueryExecutionId: str, MaxResults: int) -> Answer:
+        return {"ResultSet": {"Rows": [], "ResultSetMetadata": {"ColumnInfo": []}}}
+
+    def stop_query_execution(self, QueryExecutionId: str) -> Answer:
+        return {}
 
 
 def actions(service: str, operation: str, parameters: dict[str, Any]) -> Iterator[Call]:
@@ -207,14 +242,14 @@ def buffer() -> str:
 
 @pytest.fixture
 def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
-    """Production's stores on moto, empty but for a key, and the app wired to them."""
+    """Production's services in memory, empty but for a key, and the app wired to them."""
     found = Recorder()
     environment = {
         "STAGE": "prod",
         "EVENTS_TABLE": "tidemark-prod-events",
         "ROLLUPS_TABLE": "tidemark-prod-rollups",
         "CONTROL_TABLE": "tidemark-prod-control",
-        "EVENTS_QUEUE_URL": f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/tidemark-prod-events",
+        "EVENTS_QUEUE_URL": f"{URL}tidemark-prod-events",
         "BUFFER": buffer,
         "BUFFER_STREAM": "tidemark-prod-events",
         "BUS_PROJECT": "shop",
@@ -228,50 +263,43 @@ def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]
         "IMPORT_WORKFLOW_ARN": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:tidemark-prod-import",
         "WEBSOCKET_URL": "wss://abc",
         "WEBSOCKET_MANAGEMENT_URL": "",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": REGION,
-        "AWS_ACCOUNT_ID_ENDPOINT_MODE": "disabled",
+        "TEST_KEY": "secret",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with mock_aws():
-        create_stores(boto3.client("dynamodb"))
-        for name in ("DATA_BUCKET", "RESULTS_BUCKET"):
-            boto3.client("s3").create_bucket(Bucket=environment[name])
-        boto3.client("sqs").create_queue(QueueName="tidemark-prod-events")
-        boto3.client("kinesis").create_stream(StreamName="tidemark-prod-events", ShardCount=1)
-        boto3.client("sns").create_topic(Name="tidemark-prod-alerts")
-        boto3.client("events").create_event_bus(Name="tidemark-prod")
-        for name in ("hourly", "import"):
-            boto3.client("stepfunctions").create_state_machine(
-                name=f"tidemark-prod-{name}",
-                definition='{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}',
-                roleArn=f"arn:aws:iam::{ACCOUNT}:role/any",
-            )
-        boto3.client("athena").create_work_group(
-            Name="tidemark-prod", Configuration={"ResultConfiguration": {"OutputLocation": "s3://results/"}}
+    clients = {service.name: ports.Client(service, found) for service in services()}
+    forget_wiring()
+    for module in (wiring, wiring_lake):
+        monkeypatch.setattr(module, "client", clients.__getitem__)
+    monkeypatch.setattr(wiring, "signing_client", lambda: clients["s3"])
+    monkeypatch.setattr(wiring, "management_client", lambda _url: clients["apigatewaymanagementapi"])
+    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", unheard)
+    access = AccessTable(clients["dynamodb"], "tidemark-prod-control")
+    access.put_project(Project("shop", Mode.INFER), Limits(100.0, None, 1_000_000), datetime.now(UTC))
+    access.put_key(ApiKey("shop", digest_of("secret"), tuple(Scope), "", datetime.now(UTC)))
+    yield found
+    monkeypatch.undo()
+    forget_wiring()
+
+
+def unheard(_client: Any, operation: str, _parameters: Any) -> None:
+    """In place of every call of a client that `wiring` did not make."""
+    raise AssertionError(f"{operation} is not recorded")
+
+
+def services() -> list[Service]:
+    """Every service that a function calls, with what the template makes there, as far as calls can tell."""
+    tables, objects, queues, streams = DynamoDB(time.time), S3(time.time), SQS(time.time), Kinesis(time.time)
+    for name in TABLES:
+        tables.tables[f"tidemark-prod-{name}"] = Table(
+            f"tidemark-prod-{name}", rollup_indexes() if name == "rollups" else {}
         )
-        forget_wiring()
-        original = botocore.client.BaseClient._make_api_call
-
-        def recording(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
-            found.note(client.meta.service_model.service_name, operation, parameters)
-            return original(client, operation, parameters)
-
-        access = AccessTable(boto3.client("dynamodb"), "tidemark-prod-control")
-        access.put_project(Project("shop", Mode.INFER), Limits(100.0, None, 1_000_000), datetime.now(UTC))
-        access.put_key(ApiKey("shop", digest_of("secret"), tuple(Scope), "", datetime.now(UTC)))
-        monkeypatch.setenv("TEST_KEY", "secret")
-        monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", recording)
-        yield found
-        forget_wiring()
-
-
-def create_stores(dynamodb: Any) -> None:
-    """The three tables as the template has them, as far as calls can tell."""
-    for name in ("events", "rollups", "control"):
-        create_table(dynamodb, f"tidemark-prod-{name}", INDEXES if name == "rollups" else {})
+    for name in ("data", "results"):
+        objects.buckets[f"tidemark-prod-{name}-{ACCOUNT}"] = Bucket()
+    queues.queues["tidemark-prod-events"] = Queue(VISIBILITY_SECONDS)
+    streams.create_stream("tidemark-prod-events")
+    return [tables, objects, queues, streams, SNS(), EventBridge(), StepFunctions(), Connections(), Athena()]
 
 
 def forget_wiring() -> None:
@@ -337,8 +365,7 @@ def run_api_handler(recorder: Recorder) -> None:
             assert client.http.get("/erasures", headers=headers).status_code == 200
             assert client.http.post("/realtime/tickets", headers=headers).status_code == 201
             watch_something(client, headers)
-            with patch("chalicelib.storage.athena.Athena.link", return_value=""):  # moto tells no output location
-                ask_something(client, headers)
+            ask_something(client, headers)
 
 
 def ask_something(client: Client, headers: dict[str, str]) -> None:
@@ -367,15 +394,16 @@ def replay_everything(client: Client, headers: dict[str, str]) -> None:
 
 
 def watch_something(client: Client, headers: dict[str, str]) -> None:
-    """An alert that is made and removed, and an annotation that is sent twice."""
+    """An alert that is made and removed, and an annotation whose id is sent again."""
     alert = json.dumps({"name": "many", "metric": "page_views", "comparison": "above", "threshold": 9}).encode()
     made = client.http.post("/alerts", headers=headers, body=alert)
     assert made.status_code == 201
     assert client.http.get("/alerts", headers=headers).json_body["alerts"][0]["id"] == made.json_body["id"]
     assert client.http.delete(f"/alerts/{made.json_body['id']}", headers=headers).status_code == 200
-    annotation = json.dumps({"id": "deploy-7", "title": "Version 7"}).encode()
-    assert client.http.post("/annotations", headers=headers, body=annotation).status_code == 201
-    assert client.http.post("/annotations", headers=headers, body=annotation).status_code == 200
+    at = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    for title, status in (("Version 7", 201), ("Version 8", 200)):
+        annotation = json.dumps({"id": "deploy-7", "title": title, "at": at}).encode()
+        assert client.http.post("/annotations", headers=headers, body=annotation).status_code == status
     assert len(client.http.get("/annotations", headers=headers).json_body["annotations"]) == 1
     assert client.http.get("/anomalies", headers=headers).json_body["anomalies"] == []
     assert client.http.get("/imports", headers=headers).json_body["imports"] == []

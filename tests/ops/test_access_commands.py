@@ -2,14 +2,14 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from chalicelib.authorize import Authorizer
 from chalicelib.domain.access import Project, Scope
@@ -20,7 +20,9 @@ from chalicelib.storage.access_table import AccessTable, digest_of
 from infra.project import OperatorError
 from ops import stages
 from ops.__main__ import main
-from tests.stores import KEYS
+from tests.simulation.ports.client import Client
+from tests.simulation.ports.dynamodb import DynamoDB
+from tests.simulation.ports.tables import Table
 
 TABLE = "tidemark-prod-control"
 Ops = Callable[..., Any]
@@ -29,20 +31,12 @@ Ops = Callable[..., Any]
 @pytest.fixture
 def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Production's control table, empty."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        client = boto3.client("dynamodb")
-        client.create_table(
-            TableName=TABLE,
-            KeySchema=KEYS,
-            AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("pk", "sk")],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        stages.client.cache_clear()
-        yield client
-        stages.client.cache_clear()
+    made: Any = Client(DynamoDB(time.time, {TABLE: Table(TABLE, {})}))
+    made.meta = SimpleNamespace(region_name="us-east-1")
+    monkeypatch.setattr("boto3.client", lambda _service, config: made)
+    stages.client.cache_clear()
+    yield made
+    stages.client.cache_clear()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ COUNTRIES = ("DE", "FR", "US")
 KINDS = (*("page_view",) * 6, "purchase", "purchase", "level_up", "Song Played", "level_up", "Song Played", "identify")
 _SDK_KINDS = {"page_view": "page", "identify": "identify"}  # what is no `track` call
 SDK_PATH = "/v1/batch"
+SLOT_EDGE_SECONDS = 300.0  # after the hour
 LATE_HOURS = 2
 AHEAD = (45.0, 59.5, 61.0, 90.0, 3600.0, -90.0, -7200.0)  # of clients' clocks, in seconds
 # … of those whose skew, what the network adds to it included, is now under a whole minute, now over it.
@@ -147,7 +148,8 @@ class _Planner:
         rnd, options = self.rnd, self.options
         found = Workload()
         edge = self.start - self.start % HOUR_SECONDS + HOUR_SECONDS
-        bursts = [self._moment(), self._moment(), edge - 35 if edge < self.start + self.seconds else self._moment()]
+        borders = (edge - 35, edge + SLOT_EDGE_SECONDS - 15)  # … of an hour, and of a slot of stream records
+        bursts = [self._moment(), *(each if each < self.start + self.seconds else self._moment() for each in borders)]
         times = sorted(
             rnd.choice(bursts) + rnd.random() * 30 if rnd.random() < 0.4 else self._moment()
             for _ in range(options.requests)
