@@ -6,7 +6,7 @@ The functions of the wiring modules that make something once per container do so
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import _lru_cache_wrapper, cache, wraps
 from types import ModuleType
@@ -15,12 +15,14 @@ from typing import Any
 import boto3
 import pyarrow as pa
 
+from chalicelib.domain.contracts import Contract, Contracts
+from chalicelib.domain.rollups import RollupSpec
+from tests.simulation import resources
 from tests.simulation.entropy import hash_of_text
 from tests.simulation.ports.athena import in_short
 from tests.simulation.scheduler import current
 
-# Made once per process: they hold what is in the repository's files, never change, and take long to make.
-SHARED = {"contracts"}
+KEPT_DIMENSIONS = ("path", "country", "currency")  # of narrow contracts
 
 
 @dataclass(eq=False)
@@ -42,6 +44,7 @@ class Observer:
     container = Container("observer", 0)
     client: Callable[[str], Any]
     asks_in_full = False
+    contracts: Contracts  # of the history, whichever container it is
 
 
 def container() -> Container:
@@ -61,8 +64,9 @@ def load() -> Any:
     replaced: dict[int, Callable[..., Any]] = {}
     for module in modules:
         for name, made in list(vars(module).items()):
-            if isinstance(made, _lru_cache_wrapper) and "wiring" in made.__module__ and name not in SHARED:
-                setattr(module, name, replaced.setdefault(id(made), _per_container(made.__wrapped__)))
+            if isinstance(made, _lru_cache_wrapper) and "wiring" in made.__module__:
+                new = (lambda: Observer.contracts) if name == "contracts" else _per_container(made.__wrapped__)
+                setattr(module, name, replaced.setdefault(id(made), new))
         _put_hash(module)
     _ask_in_short()
     pa.set_cpu_count(1)
@@ -70,6 +74,20 @@ def load() -> Any:
     app.now = _utc_now
     app.app.current_request = None
     return app.app
+
+
+@cache
+def contracts_of(*, narrow: bool) -> Contracts:
+    """The repository's contracts; narrow ones have few dimensions and a measure, for each costs every hour an item."""
+    whole = Contracts.load(resources.ROOT / "schemas")
+    if not narrow:
+        return whole
+
+    def narrowed(contract: Contract) -> Contract:
+        kept = tuple(each for each in contract.spec.dimensions if each in KEPT_DIMENSIONS)
+        return replace(contract, spec=RollupSpec(kept, contract.spec.measures[:1]))
+
+    return Contracts({name: narrowed(each) for name, each in whole.by_type.items()}, whole.older)
 
 
 def _per_container(make: Callable[..., Any]) -> Callable[..., Any]:

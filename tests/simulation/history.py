@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from tests.simulation import resources
-from tests.simulation.containers import Container, Observer
+from tests.simulation.containers import Container, Observer, contracts_of
 from tests.simulation.dashboards import Dashboard
 from tests.simulation.entropy import played
 from tests.simulation.limits import small
@@ -91,6 +91,7 @@ class History:
         Observer.container = Container("observer", 0)
         Observer.client = self.world.services.client
         Observer.asks_in_full = self.rnd.random() < FULL_SQL
+        Observer.contracts = contracts_of(narrow=self.options.narrow)
         loggers = [logging.getLogger(name) for name in ("tidemark", "chalicelib")]
         for logger in loggers:
             logger.handlers = [self.log]
