@@ -1,5 +1,6 @@
 """Plays histories, in this process or in several: each imports the app once."""
 
+import gc
 import os
 import sys
 from collections import Counter
@@ -22,6 +23,9 @@ def begin() -> None:
 
     os.environ.update(resources.environment())
     _app = load()
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # what is collected when depends on more than the seed; `play` does it after each history
 
 
 def play(document: dict[str, Any], *, trace: bool = False) -> Any:
@@ -30,7 +34,9 @@ def play(document: dict[str, Any], *, trace: bool = False) -> Any:
     from tests.simulation.options import Options
     from tests.simulation.trace import Trace
 
-    return History(Options.from_json(document), _app, Trace(sys.stdout if trace else None)).play()
+    outcome = History(Options.from_json(document), _app, Trace(sys.stdout if trace else None)).play()
+    gc.collect()
+    return outcome
 
 
 def play_all(documents: list[dict[str, Any]]) -> Iterator[Any]:
