@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -382,6 +383,50 @@ def test_a_day_that_is_put_together_while_an_hour_is_written_is_put_together_aga
     others.clean(OVER + 9 * DAY_MS)
 
     assert world.answers() == right
+
+
+def test_who_put_a_day_together_while_an_hour_was_written_does_not_take_the_later_note_away(stores: Stores) -> None:
+    """It forgets the day after all is written, and by the note that it saw: the one of before."""
+    world = World(stores)
+    world.receive(*map(an_event, range(12)))
+    world.compact()
+    right = world.answers()
+    forgets: list[tuple[str, str, str]] = []
+
+    class Slow(ClosedTable):
+        def forget_day(self, project: str, day: str, token: str) -> bool:
+            forgets.append((project, day, token))
+            return True
+
+    other = replace(World(stores).closer, closed=Slow(stores.rollups.client, "rollups"))
+
+    def look() -> None:
+        """Another puts the day together once, right after the first note."""
+        if not forgets:
+            other.close_days("demo", OVER + DAY_MS)
+
+    done = world.finisher.consolidator.consolidate("demo", HOUR, OVER + DAY_MS)
+    closer = World(stores, Mortal(stores.rollups.client, look=look)).closer
+    assert closer.close("demo", HOUR, done.version, OVER + DAY_MS).closed
+    for each in forgets:
+        stores.closed.forget_day(*each)
+    noted = stores.closed.noted_days("demo")
+    World(stores).closer.close_days("demo", OVER + DAY_MS)
+    World(stores).clean(OVER + 9 * DAY_MS)
+
+    assert forgets
+    assert noted
+    assert world.answers() == right
+
+
+def test_an_hour_in_which_an_erased_user_came_alone_is_closed_at_once(world: World) -> None:
+    """`process` stored the event before the marker was known, and `archive` knows it: no row, but the record."""
+    world.stores.erased.put("demo", Marker(digest_of_user("demo", "u1"), NINE, NINE + 9 * HOUR_MS))
+    world.receive(an_event(1))
+    world.compact()
+
+    assert world.close().closed
+    assert world.total() == 0
 
 
 def ids_of(world: World) -> list[str]:

@@ -247,6 +247,30 @@ def test_who_is_erased_can_be_erased_again(place: World) -> None:
     assert place.profiler.request_erasure("demo", HERS[0], place.now_ms)["id"] != before["id"]
 
 
+def test_no_death_leaves_her_name_in_a_link_of_somebody_else() -> None:
+    """The other end of a link, which only her own items tell of: a run that dies in between must find them again."""
+    for number in range(1, 40):
+        life: list[str] = []
+        with world() as place:
+            place.receive(an_event("a1", 1))
+            place.flow()
+            place.receive(an_event("m1", 2, "mallory", event_type="alias", properties={"previous_id": HERS[0]}))
+            place.flow()
+            assert any("~previous#" in trace for trace in place.traces(HERS[0]))
+            place.profiler.request_erasure("demo", HERS[0], place.now_ms)
+            with suppress(Died):
+                place.eraser(Mortal(place.stores.events.client, number, life=life)).run()
+            place.wait(20)
+
+            place.erase(HERS[0])
+
+            place.wait(90)
+            assert [each for each in place.traces(HERS[0]) if "~previous#" in each] == [], f"before write {number}"
+        if len(life) < number:
+            return
+    raise AssertionError("an erasure takes more writes than were tried")
+
+
 def test_an_erasure_that_died_at_its_end_ends_in_the_next_run(place: World) -> None:
     receipt = place.profiler.request_erasure("demo", HERS[0], place.now_ms)
     while place.receipt(receipt["id"])["state"] != "waiting":
