@@ -499,6 +499,22 @@ def test_numbers_that_closing_put_right_are_what_a_new_subscription_shows(world:
     assert world.dashboard("c1").total == world.analytics() == 1
 
 
+def test_a_closing_whose_batch_comes_again_is_told_then(world: World) -> None:
+    """Its connections could not be read the first time: the container must not take it for told."""
+    world.connect()
+    batch = world.events(3)
+    world.push(world.aggregate(batch))
+    closed_once(world, batch)
+    closing = world.stream()
+    pusher = replace(world.pusher, control=Failing(world.stores.control.client, "control", "demo"))
+    with pytest.raises(ExceptionGroup):
+        pusher.push(closing, world.seconds)
+
+    replace(pusher, control=world.pusher.control).push(closing, world.seconds)
+
+    assert [frame["type"] for frame in world.gateway.frames["c1"]] == ["snapshot", "delta", "resync"]
+
+
 def test_closed_numbers_of_types_that_are_counted_together_are_shown(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
