@@ -81,6 +81,24 @@ def test_of_an_open_hour_a_query_names_the_tails_that_its_version_does_not_hold(
     assert "'tail-%'" not in sql
 
 
+def test_each_open_hour_is_named_with_its_version_however_many_there_are(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that are beyond the bound the folders are not looked into, but nobody takes them for settled."""
+    monkeypatch.setattr("chalicelib.query.MAX_LISTED_HOURS", 1)
+    hours = [f"2026-11-21T{number:02}" for number in range(6, 10)]
+    versions = {hour: f"{int(NOW.timestamp() * 1000) + number}-run" for number, hour in enumerate(hours)}
+    for hour, version in versions.items():
+        stores.hours.note("demo", hour)
+        stores.folders.manifests.write("demo", hour, version, Manifest({}))
+        assert stores.hours.commit(stores.hours.get("demo", hour), version, 1)
+        stores.hours.note("demo", hour)  # something late
+
+    sql = sent(stores)
+
+    assert [version for version in versions.values() if version not in sql] == []
+
+
 def test_of_an_hour_without_a_version_a_query_sees_every_tail(stores: Stores) -> None:
     a_tail(stores, "r1")
 
