@@ -24,8 +24,8 @@ SHAPES = tuple(shape for shape, share in SHARES.items() for _ in range(share))
 # What events are: `page_view` the most often. A type costs every hour, every day and every look its items.
 KINDS = ("page_view", "purchase", "level_up", "Song Played", "identify")
 NARROW = 0.85  # of histories have contracts of a few dimensions
-SPREAD = 0.6  # of histories have events that are late, ahead, or at the edge of an hour
-RECONCILED = 0.02  # … have yesterday's hours reconciled, which takes long
+SPREAD = 0.4  # of histories have events that are late, ahead, or at the edge of an hour
+RECONCILED = 0.01  # … have yesterday's hours reconciled, which takes long
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Options:
     start: str = ""
     hours: float = 2.0  # in which requests are sent
     kinds: tuple[str, ...] = ()  # of events; none: every kind that there is
+    neighbour: bool = True  # whether another project sends as well
     narrow: bool = False  # contracts with a few dimensions only
     spreads: bool = True  # whether some events are late, ahead, or at the edge of an hour
     requests: int = 12
@@ -91,14 +92,15 @@ def draw(seed: int) -> Options:
     return Options(
         seed,
         start=start.replace(minute=rnd.randrange(60), second=rnd.randrange(60)).isoformat(),
-        hours=rnd.choice((0.1, 0.1, 0.2, 0.5, 1.0, 2.0)),
+        hours=rnd.choice((0.1, 0.1, 0.1, 0.2, 0.2, 0.5, 0.5, 1.0, 2.0)),
         kinds=_kinds(random.Random(f"{seed} kinds")) if shape == "plain" else KINDS,
+        neighbour=rnd.random() < 0.5,
         narrow=rnd.random() < NARROW,
         spreads=rnd.random() < SPREAD,
-        requests=rnd.choice((2, 3, 3, 5, 8, 12)),
+        requests=rnd.choice((2, 2, 3, 3, 5, 8, 12)),
         shape=shape,
         buffer=rnd.choice(("sqs", "sqs", "sqs", "kinesis")),
-        readers=rnd.choice((1, 3, 6)),
+        readers=rnd.choice((1, 1, 3, 6)),
         sockets=rnd.choice((0, 1, 1, 2)),
         erasures=rnd.choice((0, 0, 0, 0, 0, 1)),
         imports=rnd.choice((0, 0, 0, 0, 0, 0, 0, 1)),

@@ -11,7 +11,9 @@ from typing import Any
 from tests.simulation import entropy
 
 PROCESSES = 2
+PLAYED_BEFORE_COLLECTING = 8
 _app: Any = None
+_played = 0
 
 
 def begin() -> None:
@@ -25,7 +27,7 @@ def begin() -> None:
     _app = load()
     gc.collect()
     gc.freeze()
-    gc.disable()  # what is collected when depends on more than the seed; `play` does it after each history
+    gc.disable()  # what is collected when depends on more than the seed; `play` does it between histories
 
 
 def play(document: dict[str, Any], *, trace: bool = False) -> Any:
@@ -34,9 +36,11 @@ def play(document: dict[str, Any], *, trace: bool = False) -> Any:
     from tests.simulation.options import Options
     from tests.simulation.trace import Trace
 
-    outcome = History(Options.from_json(document), _app, Trace(sys.stdout if trace else None)).play()
-    gc.collect()
-    return outcome
+    global _played
+    _played += 1
+    if _played % PLAYED_BEFORE_COLLECTING == 0:
+        gc.collect()
+    return History(Options.from_json(document), _app, Trace(sys.stdout if trace else None)).play()
 
 
 def play_all(documents: list[dict[str, Any]]) -> Iterator[Any]:

@@ -176,7 +176,7 @@ class _Planner:
 
     def _request(self, number: int, at: float, erased: dict[str, float]) -> Request:
         rnd = self.rnd
-        project = rnd.choice((*PROJECTS, PROJECTS[0]))
+        project = rnd.choice((*PROJECTS, PROJECTS[0])) if self.options.neighbour else PROJECTS[0]
         ahead = rnd.choice(AHEAD) if rnd.random() < 0.2 else 0.0
         if self.askew:
             project, ahead = PROJECTS[0], self.askew  # of one client, which sends and regroups all the time

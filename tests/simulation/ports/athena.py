@@ -131,5 +131,5 @@ def _holds(condition: str, name: str, dt: str, hr: str) -> bool:
 
 @lru_cache(maxsize=1000)
 def _ids(content: bytes) -> list[tuple[str, str]]:
-    table = pq.read_table(io.BytesIO(content), columns=COLUMNS[:2], use_threads=False)
+    table = pq.ParquetFile(io.BytesIO(content)).read(columns=COLUMNS[:2], use_threads=False)  # a tenth of read_table
     return list(zip(table["event_id"].to_pylist(), table["event_type"].to_pylist(), strict=True))

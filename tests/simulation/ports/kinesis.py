@@ -15,6 +15,11 @@ MAX_READ = 10_000
 KEY_RANGE = 1 << 128
 FIRST_SEQUENCE = 49 * 10**54
 
+REFUSED = (  # what a record is refused with
+    {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded"},
+    {"ErrorCode": "InternalFailure", "ErrorMessage": "Internal service failure."},
+)
+
 
 @dataclass(frozen=True, slots=True)
 class KinesisRecord:
@@ -85,8 +90,7 @@ class Kinesis(Service):
         results: list[dict[str, str]] = []
         for number, record in enumerate(Records):
             if number < refused:  # the first ones: what follows is not in order any more
-                error = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded"}
-                results.append(error)
+                results.append(REFUSED[number % len(REFUSED)])
             else:
                 results.append(self._append(stream, record))
         self.put(StreamName)
