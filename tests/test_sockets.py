@@ -100,10 +100,10 @@ def test_no_more_than_so_many_calls_are_under_way(gateway: Gateway) -> None:
 
 
 def test_what_is_not_sent_in_time_has_failed(gateway: Gateway) -> None:
-    gateway.seconds = 0.02
     shares = [(connection(f"c{n}"), [b"1"] * 10) for n in range(400)]
+    sockets = Sockets(lambda _: gateway, clock=lambda: len(gateway.taken) / 1000)  # a millisecond for each frame
 
-    outcomes = Sockets(lambda _: gateway).push_all(shares, 0.5)
+    outcomes = sockets.push_all(shares, 0.5)
 
     whole = [n for n in range(400) if [name for name, _ in gateway.taken].count(f"c{n}") == 10]
     sent = [n for n, outcome in enumerate(outcomes) if outcome == 10]
