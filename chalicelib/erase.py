@@ -198,8 +198,9 @@ class Eraser:
                 return
         if self._clear(one) or self._forget(one):
             return
-        # Before the lake was looked through; what was asked since has not seen the user.
-        before = from_ms(one.swept_ms or 0) + timedelta(days=RESULTS_DAYS)
+        # Also what was asked since the lake was looked through: of an hour that is one of many open ones, a query sees
+        # files that were replaced, until they are deleted.
+        before = from_ms(self.now()) + timedelta(days=RESULTS_DAYS)
         self.table.removed(one, "query_results", self.forget_queries(one.project, before))
         self.table.finish(one, self.now())
         log.info("erased", extra={"project": one.project, "erasure": one.id})

@@ -79,11 +79,11 @@ class Rearchiver:
         each row of the hours.
         """
         there = {hour: self._ids(project, hour) for hour in hours}
-        new: set[str] = set()
+        new: set[tuple[str, str]] = set()  # by hour: the same id with two timestamps is two events
         found: dict[str, list[Received]] = defaultdict(list)
         for hour, received_ms, event in self._hot(project, there, now_ms - ON_ITS_WAY_MS):
-            if event["event_id"] not in new and not _has(there[hour], event["event_id"]):
-                new.add(event["event_id"])
+            if (hour, event["event_id"]) not in new and not _has(there[hour], event["event_id"]):
+                new.add((hour, event["event_id"]))
                 found[hour].append((event, received_ms))
                 if len(found[hour]) == ROWS_AT_ONCE:
                     yield hour, found.pop(hour)

@@ -240,6 +240,20 @@ def test_what_is_done_stays_done(place: World) -> None:
     assert place.traces(*HERS) == []
 
 
+def test_a_result_of_a_query_that_was_asked_after_the_lake_was_looked_through_goes_too(place: World) -> None:
+    """Of one of many open hours a query sees replaced files, with her rows in them, until they are deleted."""
+    place.receive(an_event("a1", 1))
+    place.flow()
+    receipt = place.profiler.request_erasure("demo", HERS[0], place.now_ms)
+    while place.receipt(receipt["id"])["state"] != "waiting":
+        place.eraser().run()
+        place.wait(20)
+    place.ask_sql("asked-then", f"found {HERS[0]}")
+
+    assert place.erase(HERS[0])["state"] == "done"
+    assert place.traces(HERS[0]) == []
+
+
 def test_who_is_erased_can_be_erased_again(place: World) -> None:
     before = place.erase(HERS[0])
 

@@ -135,6 +135,16 @@ def test_what_was_put_back_is_seen_at_once_and_counts_once_before_and_after_its_
     assert told(caplog, "EventsRearchived") == [2]
 
 
+def test_the_same_id_in_two_hours_is_missing_in_both(world: World) -> None:
+    world.receive(a_sale(1), archived=False)
+    world.receive(a_sale(1, hour=1), archived=False)
+    hours = [HOUR, "2026-11-20T10"]
+
+    found = {hour: len(rows) for hour, rows in world.rearchiver.missing("shop", hours, SOON + HOUR_MS)}
+
+    assert found == dict.fromkeys(hours, 1)
+
+
 def test_a_chunk_that_nobody_can_read_keeps_no_hour_open(world: World) -> None:
     world.receive(a_sale(1), a_sale(2))
     world.receive(a_sale(3), archived=False)
