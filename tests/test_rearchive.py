@@ -137,7 +137,7 @@ def test_what_was_put_back_is_seen_at_once_and_counts_once_before_and_after_its_
 
 def test_the_same_id_in_two_hours_is_missing_in_both(world: World) -> None:
     world.receive(a_sale(1), archived=False)
-    world.receive(a_sale(1, hour=1), archived=False)
+    world.receive({**a_sale(1, hour=1), "user_id": "another"}, archived=False)
     hours = [HOUR, "2026-11-20T10"]
 
     found = {hour: len(rows) for hour, rows in world.rearchiver.missing("shop", hours, SOON + HOUR_MS)}
