@@ -257,7 +257,7 @@ class _Planner:
         if self.options.shape == "wide" and rnd.random() < 0.5:
             return {"wide": [[] for _ in range(rnd.choice((100, 5000)))]}
         if self.options.shape == "hostile" and rnd.random() < 0.3:
-            return {"hostile": [[]] * 85_000}  # a quarter of a MB as JSON, 6 MB as objects, some hundred bytes as gzip
+            return {"hostile": [[]] * 25_000}  # 75 KB as JSON, 2 MB as objects, some hundred bytes as gzip
         return {"level": rnd.randint(1, 3)}
 
     def _moment(self) -> float:
