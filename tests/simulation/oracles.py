@@ -118,8 +118,8 @@ class Oracles:
 
     def rest(self) -> None:
         """Nothing is under way: everybody says the same, and it is the truth."""
-        self._metrics()  # first, for it costs the least: mostly something is still to be done
         self.look()
+        self._metrics()  # early, for it costs little: mostly something is still to be done
         self._settle_imports()
         stored = self.truth.stored()
         for project in PROJECTS:

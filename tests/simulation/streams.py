@@ -152,6 +152,8 @@ class StreamTrigger:
                 there = min(there, place.tried)
             elif there > place.tried:
                 self.scene.reached("a batch that comes again longer")
+        elif place.tried > place.at:  # the same again, while the first delivery goes on
+            there = place.tried
         elif self.rnd.random() < self.scene.mix.small_batches:
             most = min(most, self.rnd.randint(1, 5))
         batch: list[int] = []
