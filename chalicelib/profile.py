@@ -6,7 +6,7 @@ from typing import Any
 
 from chalicelib.domain.contracts import MAX_ID_LENGTH
 from chalicelib.domain.erasure import Erasure, State, digest_of_user
-from chalicelib.domain.errors import InvalidRequest, NotFound
+from chalicelib.domain.errors import InvalidRequest, NotFound, Unavailable
 from chalicelib.domain.events import moment_of
 from chalicelib.domain.sessions import session_ids
 from chalicelib.domain.time_windows import iso_ms
@@ -15,6 +15,7 @@ from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.users_table import UsersTable
 
 MAX_LINKED = 50  # ids whose events make up one timeline
+MAX_REQUESTS = 3  # of an erasure, each after another one of the user ended in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Profiler:
         """The receipt of an erasure of the user and of the ids they had before, as `GET /erasures/{id}` shows it.
 
         The same as long as one goes on. Also of somebody unknown: the lake may remember who the hot store does not.
-        Raises InvalidRequest of an earlier id of somebody else, with whom it is erased.
+        Raises InvalidRequest of an earlier id of somebody else, with whom it is erased, and Unavailable when it could
+        not be stored.
         """
         _check(user)
         digest = digest_of_user(project, user)
@@ -58,10 +60,12 @@ class Profiler:
                 raise InvalidRequest(message, code="earlier_id")
         ids = self.users.ids_of(project, user, self.events.is_user)
         erasure = Erasure(self.new_id(now_ms), project, State.REQUESTED, now_ms, digest, user, tuple(ids))
-        while not self.erasures.request(erasure):
+        for _ in range(MAX_REQUESTS):
+            if self.erasures.request(erasure):
+                return erasure.shown()
             if open_one := self.erasures.open_of(project, digest):  # else it was done in between
                 return open_one.shown()
-        return erasure.shown()
+        raise Unavailable(f"the erasure was not stored in {MAX_REQUESTS} tries; retry the request")
 
     def erasure(self, project: str, erasure_id: str) -> dict[str, Any]:
         """A receipt; raises NotFound."""

@@ -8,6 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.domain.access import ApiKey, Project, Scope
+from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Mode
 from chalicelib.domain.quotas import UNLIMITED
 from chalicelib.profile import Profiler
@@ -140,6 +141,17 @@ def test_an_erasure_that_comes_while_another_is_being_done_is_stored(stores: Sto
 
     assert receipt["id"] == "second"
     assert [each.id for each in stores.erasures.open()] == ["second"]
+
+
+def test_an_erasure_whose_place_is_taken_by_one_that_is_not_there_is_not_acknowledged(stores: Stores) -> None:
+    """As after the table was put back to an earlier time, or by hand."""
+    assert an_erasure(stores)
+    [lost] = stores.erasures.open()
+    key = {"pk": {"S": "erasures#shop"}, "sk": {"S": lost.id}}
+    stores.control.client.delete_item(TableName="control", Key=key)
+
+    with pytest.raises(Unavailable):
+        an_erasure(stores)
 
 
 def test_an_erasure_that_could_not_be_stored_is_not_acknowledged(stores: Stores) -> None:
