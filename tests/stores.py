@@ -33,6 +33,7 @@ from chalicelib.storage.users_table import UsersTable
 from tests.simulation.ports.client import Answer, Client, Effect
 from tests.simulation.ports.dynamodb import DynamoDB
 from tests.simulation.ports.kinesis import Kinesis
+from tests.simulation.ports.quirks import Quirks
 from tests.simulation.ports.s3 import S3, Bucket
 from tests.simulation.ports.sqs import SQS, Queue
 from tests.simulation.ports.tables import Index, Table
@@ -103,7 +104,7 @@ class Stores:
 
     def items(self, table: str) -> list[dict[str, Any]]:
         """Every item of a table."""
-        items: list[dict[str, Any]] = self.events.client.scan(TableName=table)["Items"]
+        items: list[dict[str, Any]] = self.events.client.scan(TableName=table, ConsistentRead=True)["Items"]
         return items
 
     def messages(self) -> list[str]:
@@ -124,10 +125,18 @@ class Stores:
         return records
 
 
+class ReadsOfNow(Quirks):
+    """Tables are read with ConsistentRead: what depends on a read must not depend on what was there before."""
+
+    def late_read(self) -> None:
+        raise AssertionError("a table is read without ConsistentRead")
+
+
 @contextmanager
 def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
     """Stores that vanish afterwards."""
-    tables, objects, queues, streams = DynamoDB(time.time), S3(time.time), SQS(time.time), Kinesis(time.time)
+    tables = DynamoDB(time.time, quirks=ReadsOfNow())
+    objects, queues, streams = S3(time.time), SQS(time.time), Kinesis(time.time)
     for name in TABLES:
         tables.tables[name] = Table(name, rollup_indexes() if name == "rollups" else {})
     objects.buckets["data"] = Bucket()

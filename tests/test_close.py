@@ -440,7 +440,9 @@ def test_the_files_of_an_hour_whose_item_was_lost_are_taken_up_again(world: Worl
     world.receive(an_event(1))
     world.compact()
     world.close()
-    earlier = world.stores.rollups.client.get_item(TableName="rollups", Key=hour_key("demo", HOUR))["Item"]
+    earlier = world.stores.rollups.client.get_item(
+        TableName="rollups", Key=hour_key("demo", HOUR), ConsistentRead=True
+    )["Item"]
     world.receive(an_event(2))
     world.compact()
     world.close(OVER + HOUR_MS)

@@ -143,7 +143,7 @@ class World:
     def change(self, event_type: str, key: str, change: Any) -> None:
         """Corrupt an item by hand: `change` is handed its rollups."""
         pk, client = {"S": f"shop#{event_type}#2026"}, self.stores.rollups.client
-        item = client.get_item(TableName="rollups", Key={"pk": pk, "sk": {"S": key}})["Item"]
+        item = client.get_item(TableName="rollups", Key={"pk": pk, "sk": {"S": key}}, ConsistentRead=True)["Item"]
         rollups = decode(item["body"]["B"])
         change(rollups)
         client.put_item(TableName="rollups", Item={**item, "body": {"B": encode(rollups)}})
@@ -267,7 +267,7 @@ def test_an_item_that_claims_epochs_yet_to_come_is_put_right(world: World) -> No
     right = world.answers()
     client, key = world.stores.rollups.client, {"pk": {"S": "shop#sale#2026"}, "sk": {"S": f"u#h#{HOUR}"}}
     world.change("sale", key["sk"]["S"], no_users)
-    item = client.get_item(TableName="rollups", Key=key)["Item"]
+    item = client.get_item(TableName="rollups", Key=key, ConsistentRead=True)["Item"]
     client.put_item(TableName="rollups", Item={**item, "covers": {"M": {HOUR: {"S": "9:999999"}}}})
 
     assert (world.hour().state, world.hour().state) == (REPAIRED, AGREES)
@@ -281,7 +281,7 @@ def test_an_item_that_claims_more_than_its_hour_has_closed_is_told_before_it_hid
     world: World,
 ) -> None:
     client, key = world.stores.rollups.client, {"pk": {"S": "shop#sale#2026"}, "sk": {"S": f"u#h#{HOUR}"}}
-    item = client.get_item(TableName="rollups", Key=key)["Item"]
+    item = client.get_item(TableName="rollups", Key=key, ConsistentRead=True)["Item"]
     cover, _ = item["covers"]["M"][HOUR]["S"].split(":")
     client.put_item(TableName="rollups", Item={**item, "covers": {"M": {HOUR: {"S": f"{cover}:999999"}}}})
 

@@ -93,6 +93,7 @@ class EventsTable:
             FilterExpression="#project = :project AND attribute_exists(body)",
             ExpressionAttributeNames={"#project": "project"},
             ExpressionAttributeValues={":project": {"S": project}},
+            ConsistentRead=True,
         )
         for page in pages:
             yield from _readable(project, page["Items"])
@@ -106,6 +107,7 @@ class EventsTable:
                 ":before": {"S": min(before or NO_CHUNK, NO_CHUNK)},
             },
             ScanIndexForward=False,
+            ConsistentRead=True,
             PaginationConfig={"PageSize": PAGE_ITEMS},
         )
         for page in pages:

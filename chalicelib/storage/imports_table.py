@@ -106,6 +106,7 @@ class ImportsTable:
             KeyConditionExpression="pk = :pk AND sk < :before",
             ExpressionAttributeValues={":pk": {"S": f"imports#{project}"}, ":before": {"S": before or FIRST}},
             ScanIndexForward=False,
+            ConsistentRead=True,
         )
         for page in pages:
             yield from map(_shown, page["Items"])

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tests.simulation.ports.quirks import STALE_SECONDS, Entry, Quirks
+from tests.simulation.ports.quirks import Entry, Quirks
 
 CALL_FAULTS = ("kill_before", "kill_after", "refuse", "lose_request", "lose_answer", "late")
+LATE_READ = "a read that may show what was there before"
 CALL_RATES = (0.0, 0.003, 0.01, 0.03)
 
 
@@ -32,7 +33,6 @@ class Mix:
     lag_seconds: float = 0.2  # of indexes, mostly
     lag_far: float = 0.0  # how often it is minutes
     small_pages: float = 0.0
-    stale: float = 0.0  # a read that may be late is: it shows what was there up to two seconds ago
     undone: float = 0.0  # a batch is carried out in part
     shuffle: bool = False  # queues give out messages in any order
     again: float = 0.0  # a trigger delivers what is done
@@ -112,7 +112,6 @@ def draw(rnd: random.Random) -> Mix:
         hang=maybe(0.02),
         hash_bits=maybe(4, 16, otherwise=63),
         late_start=maybe(0.1, 0.3),
-        stale=maybe(0.1, 0.5),  # last, so that what was drawn for a seed before stays the same
     )
 
 
@@ -142,13 +141,8 @@ class SeededQuirks(Quirks):
             return lag + self.rnd.random() * 300
         return lag
 
-    def stale_seconds(self) -> float:
-        if self.mix.stale and self.rnd.random() < self.mix.stale:
-            return self.rnd.random() * STALE_SECONDS
-        return 0.0
-
-    def stale_answer(self) -> None:
-        self.reached("a read that showed what was there before")
+    def late_read(self) -> None:
+        self.reached(LATE_READ)
 
     def left_undone(self, count: int) -> int:
         if self.rnd.random() < self.mix.undone:

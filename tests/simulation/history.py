@@ -15,6 +15,7 @@ from tests.simulation import resources
 from tests.simulation.containers import Container, Observer, contracts_of
 from tests.simulation.dashboards import Dashboard
 from tests.simulation.entropy import played
+from tests.simulation.faults import LATE_READ
 from tests.simulation.limits import small
 from tests.simulation.options import Options
 from tests.simulation.oracles import Broken, Oracles
@@ -105,6 +106,8 @@ class History:
                 outcome.broken = str(broken)
             finally:
                 self.world.scheduler.end()
+        if self.reached[LATE_READ] and not outcome.broken:
+            outcome.broken = f"{LATE_READ} was made: tables are read with ConsistentRead"
         if (grown := _peak_mb() - peak) > MOST_GROWN_MB and not outcome.broken:
             outcome.broken = f"memory grew by {grown} MB; the limit is {MOST_GROWN_MB} MB"
         outcome.steps, outcome.calls = self.world.scheduler.steps, self.world.network.calls

@@ -7,7 +7,6 @@ MUST = (
     # What services may do
     "a page that ends early",
     "a batch carried out in part",
-    "a read that showed what was there before",
     "an index that is minutes behind",
     "items deleted by their TTL",
     "a shard that split",

@@ -131,45 +131,27 @@ def test_an_index_lags_and_shows_the_changes_of_an_item_in_their_order() -> None
     assert shown() == [("b", "2"), ("a", "3")]
 
 
-class Stale(Quirks):
-    """Reads that may be late are late by a second."""
+class Reads(Quirks):
+    """Counts those that may be late."""
 
-    def stale_seconds(self) -> float:
-        return 1.0
+    found = 0
+
+    def late_read(self) -> None:
+        self.found += 1
 
 
-def test_a_read_that_may_be_late_shows_what_was_there_and_a_consistent_one_what_is() -> None:
-    now = [START]
-    table = Table("t", quirks=(quirks := Stale()))
-    client = Client(DynamoDB(lambda: now[0], {"t": table}, quirks))
-    for sk, value in (("changed", "1"), ("deleted", "1")):
-        client.put_item(TableName="t", Item={"pk": {"S": "p"}, "sk": {"S": sk}, "n": {"N": value}})
-    now[0] += 2
-    for value in ("2", "3"):
-        client.put_item(TableName="t", Item={"pk": {"S": "p"}, "sk": {"S": "changed"}, "n": {"N": value}})
-    client.put_item(TableName="t", Item={"pk": {"S": "p"}, "sk": {"S": "new"}, "n": {"N": "1"}})
-    client.delete_item(TableName="t", Key={"pk": {"S": "p"}, "sk": {"S": "deleted"}})
+@pytest.mark.parametrize("consistent", [True, False])
+def test_a_read_that_does_not_ask_for_what_is_there_now_is_known(*, consistent: bool) -> None:
+    client = Client(DynamoDB(lambda: START, {"t": Table("t")}, quirks := Reads()))
+    key, asked = {"pk": {"S": "p"}, "sk": {"S": "s"}}, {"ConsistentRead": consistent}
+    client.put_item(TableName="t", Item=key)
 
-    def shown(*, consistent: bool) -> dict[str, str]:
-        found = {
-            each["sk"]["S"]: each["n"]["N"]
-            for each in client.query(
-                TableName="t",
-                KeyConditionExpression="pk = :p",
-                ExpressionAttributeValues={":p": {"S": "p"}},
-                ConsistentRead=consistent,
-            )["Items"]
-        }
-        for sk in ("changed", "new", "deleted"):
-            key = {"pk": {"S": "p"}, "sk": {"S": sk}}
-            one = client.get_item(TableName="t", Key=key, ConsistentRead=consistent).get("Item")
-            assert (one["n"]["N"] if one else None) == found.get(sk)
-        return found
+    client.get_item(TableName="t", Key=key, **asked)
+    client.batch_get_item(RequestItems={"t": {"Keys": [key], **asked}})
+    client.query(TableName="t", KeyConditionExpression="pk = :p", ExpressionAttributeValues={":p": {"S": "p"}}, **asked)
+    client.scan(TableName="t", **asked)
 
-    assert shown(consistent=True) == {"changed": "3", "new": "1"}
-    assert shown(consistent=False) == {"changed": "1", "deleted": "1"}
-    now[0] += 2
-    assert shown(consistent=False) == shown(consistent=True)
+    assert quirks.found == (0 if consistent else 4)
 
 
 def test_what_has_expired_is_there_until_it_is_deleted() -> None:

@@ -42,7 +42,8 @@ class DynamoDB(Service):
     def get_item(self, TableName: str, Key: Item, ConsistentRead: bool = False, **request: Any) -> Answer:
         """One item, or an answer without `Item`."""
         trees = read_all(request)
-        item = self._read(self._table(TableName), key_of(Key, alone=True), ConsistentRead)
+        item = self._table(TableName).get(key_of(Key, alone=True))
+        self._asks_for_now(ConsistentRead)
         if item is None:
             return {}
         return {"Item": projected(item, trees["ProjectionExpression"]) if trees else dict(item)}
@@ -113,7 +114,8 @@ class DynamoDB(Service):
             if number >= done or size > MAX_BATCH_BYTES:
                 done = number
                 break
-            if item := self._read(self._table(name), key, bool(RequestItems[name].get("ConsistentRead"))):
+            self._asks_for_now(RequestItems[name].get("ConsistentRead"))
+            if item := self._table(name).get(key):
                 size += item_size(item)
                 found[name].append(dict(item))
         undone: dict[str, Any] = {}
@@ -178,11 +180,9 @@ class DynamoDB(Service):
             found = [index.entries[key][2] for _, key in order[start : start + len(keep)]]
         else:
             keys = table.keys_of(hash_value, operator, bounds)
-            items: Mapping[str, Item] = table.partitions[hash_value].items if keys else {}
-            if not request.get("ConsistentRead") and (before := self._before(table, hash_value)):
-                items = {sk: item for sk, item in {**items, **before}.items() if item is not None}
-                keys = slice_of(sorted(items), operator, bounds)
+            items = table.partitions[hash_value].items if keys else {}
             found = [items[sk] for sk in keys]
+            self._asks_for_now(request.get("ConsistentRead"))
         if not request.get("ScanIndexForward", True):
             found.reverse()
         return self._page(found, trees, values, request, index)
@@ -194,6 +194,7 @@ class DynamoDB(Service):
         if index:
             found = [index.entries[key][2] for where in sorted(index.order) for _, key in index.order[where]]
         else:
+            self._asks_for_now(request.get("ConsistentRead"))
             found = [item for _, item in table.every()]
         return self._page(found, trees, values, request, index)
 
@@ -225,17 +226,9 @@ class DynamoDB(Service):
             answer["LastEvaluatedKey"] = {name: page[-1][name] for name in names}
         return answer
 
-    def _read(self, table: Table, key: Key, consistent: bool) -> Item | None:
-        before = {} if consistent else self._before(table, key[0])
-        return before[key[1]] if key[1] in before else table.get(key)
-
-    def _before(self, table: Table, pk: str) -> dict[str, Item | None]:
-        """What a read that may be late shows otherwise than it is now."""
-        seconds = self.quirks.stale_seconds()
-        found = table.as_of(pk, self.clock() - seconds) if seconds else {}
-        if found:
-            self.quirks.stale_answer()
-        return found
+    def _asks_for_now(self, consistent: Any) -> None:
+        if not consistent:
+            self.quirks.late_read()
 
     def _index(self, table: Table, name: str, request: Mapping[str, Any]) -> Index:
         if name not in table.indexes:

@@ -3,7 +3,6 @@
 from typing import TypeVar
 
 Entry = TypeVar("Entry")
-STALE_SECONDS = 2.0  # a read that may be late is no later; usually it is milliseconds
 
 
 class Quirks:
@@ -17,12 +16,8 @@ class Quirks:
         """By how much an index is behind its table, for the next write."""
         return 0.0
 
-    def stale_seconds(self) -> float:
-        """How old what a read shows may be that does not ask for what is there now."""
-        return 0.0
-
-    def stale_answer(self) -> None:
-        """A read was late, and it made a difference."""
+    def late_read(self) -> None:
+        """A table was read without asking for what is there now."""
 
     def left_undone(self, count: int) -> int:
         """How many of a batch's last requests are given back."""

@@ -1,14 +1,13 @@
 """A DynamoDB table in memory: items in order of their keys, sparse indexes that lag, and what its stream gets."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
 from tests.simulation.ports.items import Item, comparable, invalid, item_size
-from tests.simulation.ports.quirks import ORDINARY, STALE_SECONDS, Quirks
+from tests.simulation.ports.quirks import ORDINARY, Quirks
 from tests.simulation.ports.table_stream import TableStream
 
 Key = tuple[str, str]
@@ -85,22 +84,11 @@ class Table:
     quirks: Quirks = ORDINARY
     partitions: dict[str, Partition] = field(default_factory=dict)
     expiring: dict[Key, int] = field(default_factory=dict)  # when an item may be deleted, in epoch seconds
-    # By hash key what was written over: when, at which sort key, and what was there.
-    replaced: dict[str, deque[tuple[float, str, Item | None]]] = field(default_factory=dict)
 
     def get(self, key: Key) -> Item | None:
         """The item, which the caller must not change."""
         partition = self.partitions.get(key[0])
         return partition.items.get(key[1]) if partition else None
-
-    def as_of(self, pk: str, moment: float) -> dict[str, Item | None]:
-        """By sort key what was there at the moment, of items that were written since then; None: nothing."""
-        found: dict[str, Item | None] = {}
-        for when, sk, before in reversed(self.replaced.get(pk, ())):
-            if when <= moment:
-                break
-            found[sk] = before
-        return found
 
     def write(self, key: Key, item: Item | None, now: float, *, by_ttl: bool = False) -> None:
         """Put the item in place of what is there, or delete it; writing the same again is no change."""
@@ -110,7 +98,6 @@ class Table:
             return
         if partition is None:
             partition = self.partitions[key[0]] = Partition()
-        self._keep(key, before, now)
         if item is None:
             del partition.items[key[1]]
             del partition.order[bisect_left(partition.order, key[1])]
@@ -127,13 +114,6 @@ class Table:
             index.change(key, item, now + self.quirks.lag_seconds())
         if self.stream is not None:
             self.stream.append(key, before, item, now, by_ttl=by_ttl)
-
-    def _keep(self, key: Key, before: Item | None, now: float) -> None:
-        """For reads that may be late."""
-        kept = self.replaced.setdefault(key[0], deque())
-        while kept and kept[0][0] < now - STALE_SECONDS:
-            kept.popleft()
-        kept.append((now, key[1], before))
 
     def expire(self, now: float) -> int:
         """Delete what has expired, as DynamoDB does some time later; returns how many items."""
