@@ -14,7 +14,7 @@ from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms, hours_between
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.hours_table import HoursTable
-from chalicelib.storage.lake import DICTIONARY, SORTED_BY, Lake
+from chalicelib.storage.lake import COMPRESSION, DICTIONARY, SORTED_BY, Lake
 from chalicelib.storage.user_rows import UserRows
 from chalicelib.storage.users_table import UsersTable
 
@@ -84,7 +84,7 @@ class Exporter:
         if any(name.startswith(TAIL) for name in files):
             merge = self.lake.merge(folder, files)
             with pq.ParquetWriter(
-                there / MERGED, merge.schema, compression="zstd", use_dictionary=DICTIONARY, sorting_columns=SORTED_BY
+                there / MERGED, merge.schema, compression=COMPRESSION, use_dictionary=DICTIONARY, sorting_columns=SORTED_BY
             ) as writer:
                 for batch in merge.slices():
                     writer.write_batch(batch)

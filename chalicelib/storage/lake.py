@@ -46,6 +46,7 @@ TAIL_PAGE_BYTES = 64 * 1024  # what a merge of many files holds of each column o
 TAIL_GROUP_ROWS = 16_384  # so that a part of the time can be read without the rest
 FILE_BYTES = 256 * 1024 * 1024  # then another file begins: an engine reads several at once
 # Values that come again: as a dictionary they are read faster. A dictionary of ids would be given up half-way.
+COMPRESSION = "zstd"  # of every file, those of sessions too
 DICTIONARY = ["event_type", "schema_version", "user_id", "anonymous_id", "session_id", "context", "enrichment"]
 
 
@@ -131,7 +132,7 @@ class Lake:
             sink = self.bucket.writer(key)
             try:
                 with pq.ParquetWriter(
-                    sink, merge.schema, compression="zstd", use_dictionary=DICTIONARY, sorting_columns=SORTED_BY
+                    sink, merge.schema, compression=COMPRESSION, use_dictionary=DICTIONARY, sorting_columns=SORTED_BY
                 ) as writer:
                     while batch is not None and sink.size_bytes < FILE_BYTES:
                         each()
@@ -225,7 +226,7 @@ def encode(table: pa.Table, records: Records | None = None) -> bytes:
     pq.write_table(
         table.replace_schema_metadata({RECORDS: to_text(records)} if records is not None else None),
         buffer,
-        compression="zstd",
+        compression=COMPRESSION,
         use_dictionary=DICTIONARY,
         data_page_size=TAIL_PAGE_BYTES,
         row_group_size=TAIL_GROUP_ROWS,

@@ -13,6 +13,7 @@ from chalicelib.domain.partitions import sessions_folder
 from chalicelib.domain.session_parts import COLUMNS, Columns, Part
 from chalicelib.domain.sketches import HASH_BYTES, hash_user
 from chalicelib.domain.time_windows import hour_start_ms, hours_between
+from chalicelib.storage.lake import COMPRESSION
 from chalicelib.storage.merging import BATCH_ROWS, batches
 from chalicelib.storage.objects import DataBucket, Stamp
 
@@ -57,7 +58,7 @@ class SessionFiles:
     def write(self, project: str, hour: str, version: str, blocks: Iterable[list[Part]]) -> Written:
         """Write the parts of an hour's version; raises Unavailable when the bucket refuses."""
         buffer = io.BytesIO()
-        with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(buffer, SCHEMA, compression=COMPRESSION) as writer:
             for block in blocks:
                 columns = {name: [getattr(part, name) for part in block] for name in COLUMNS if name != "user"}
                 columns["user"] = [hash_user(part.user) if part.user else None for part in block]

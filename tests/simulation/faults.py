@@ -117,7 +117,7 @@ def draw(rnd: random.Random) -> Mix:
 
 def _behind(rnd: random.Random) -> float:
     """How far a consumer may be behind: mostly some hours. Now and then the stream forgets what it has not read."""
-    return 27 * 3600.0 if rnd.random() < 0.06 else rnd.choice((300.0, 3600.0, 7200.0, 4 * 3600.0))
+    return 27 * 3600.0 if rnd.random() < 0.03 else rnd.choice((300.0, 3600.0, 7200.0, 4 * 3600.0))
 
 
 @dataclass

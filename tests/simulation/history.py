@@ -35,7 +35,7 @@ LATER = 3 * 3600.0  # … so long
 RARELY = 30  # minutes between two firings of what else runs every few
 LOOKS = (8 * 60.0, 50 * 60.0)  # within an hour, once nothing goes wrong any more
 MOST_GROWN_MB = 96  # of all functions together, at any time: each batch and body is bounded by what it holds as objects
-FULL_SQL = 0.005  # of histories write out what they ask Athena, and have it run by an SQL engine
+FULL_SQL = 0.003  # of histories write out what they ask Athena, and have it run by an SQL engine
 
 
 @dataclass

@@ -50,7 +50,7 @@ def small(bounds: Mapping[str, int]) -> Iterator[None]:
     """Have every module of the app use these."""
     before = [
         (module, name, getattr(module, name))
-        for module_name, module in list(sys.modules.items())
+        for module_name, module in (list(sys.modules.items()) if bounds else ())
         if module_name.startswith("chalicelib.")
         for name in bounds
         if isinstance(getattr(module, name, None), int)

@@ -11,7 +11,7 @@ from typing import Any
 from tests.simulation import entropy
 
 PROCESSES = 2
-PLAYED_BEFORE_COLLECTING = 8
+PLAYED_BEFORE_COLLECTING = 16
 _app: Any = None
 _played = 0
 

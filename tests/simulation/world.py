@@ -120,9 +120,9 @@ class World:
                 self.buckets.append(BucketTrigger(scene, trigger, functions, rnd, s3=self.services.s3))
             case "schedule":
                 every = WATCHED_EVERY if trigger["function"] in LOOKS_ONLY else 1
-                every = {"compact": self.options.thin, "reconcile": 3}.get(trigger["function"], every)
-                if trigger["function"] == "erase" and not self.options.erasures:
-                    every = WATCHED_EVERY
+                thin = self.options.thin
+                erase = thin if self.options.erasures else WATCHED_EVERY
+                every = {"compact": thin, "erase": erase, "reconcile": 3}.get(trigger["function"], every)
                 if self.options.reconciles or trigger["function"] != "reconcile":
                     self.schedules.append(ScheduleTrigger(scene, trigger, functions, rnd, every=every))
 
