@@ -17,6 +17,7 @@ def cloud_environment(ports: Ports, places: Places) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     loopback = ",".join(filter(None, [own.get("NO_PROXY") or own.get("no_proxy"), HOST]))
     return {
+        "MALLOC_ARENA_MAX": "2",  # of glibc: with one for each thread, memory that is free is not given to others
         **own,
         "NO_PROXY": loopback,
         "no_proxy": loopback,

@@ -140,7 +140,10 @@ class Oracles:
         for project, files in self.truth.files.items():
             for one in self._look("GET", "/imports", project).body["imports"]:
                 if one["state"] == "done":
-                    self.truth.imported |= {(project, each) for each in files[one["file"]]}
+                    ids = {(project, each) for each in files[one["file"]]}
+                    if one["rejected"]:  # what the door would not take either
+                        ids = {each for each in ids if not self.truth.events[each].is_large}
+                    self.truth.imported |= ids
 
     def _analytics(self, project: str, rows: list[Row]) -> None:
         types = self._types(project)

@@ -38,6 +38,11 @@ class Event:
     properties: dict[str, Any]
     ahead: float = 0.0  # by how much that is ahead
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it has so many values, or so deep, that the door may refuse it."""
+        return not {"deep", "wide", "hostile"}.isdisjoint(self.properties)
+
     def to_json(self) -> dict[str, Any]:
         """As it is sent."""
         owner = {"user_id": self.user} if self.user else {}
