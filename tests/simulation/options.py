@@ -23,9 +23,9 @@ SHAPES = tuple(shape for shape, share in SHARES.items() for _ in range(share))
 
 # What events are: `page_view` the most often. A type costs every hour, every day and every look its items.
 KINDS = ("page_view", "purchase", "level_up", "Song Played", "identify")
-NARROW = 0.85  # of histories have contracts of a few dimensions
-SPREAD = 0.4  # of histories have events that are late, ahead, or at the edge of an hour
-RECONCILED = 0.01  # … have yesterday's hours reconciled, which takes long
+NARROW = 0.9  # of histories have contracts of a few dimensions
+SPREAD = 0.35  # of histories have events that are late, ahead, or at the edge of an hour
+RECONCILED = 0.007  # … have yesterday's hours reconciled, which takes long
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def draw(seed: int) -> Options:
         neighbour=rnd.random() < 0.5,
         narrow=rnd.random() < NARROW,
         spreads=rnd.random() < SPREAD,
-        requests=rnd.choice((2, 2, 3, 3, 5, 8, 12)),
+        requests=rnd.choice((2, 2, 2, 3, 3, 5, 8, 12)),
         shape=shape,
         buffer=rnd.choice(("sqs", "sqs", "sqs", "kinesis")),
         readers=rnd.choice((1, 1, 3, 6)),
@@ -106,7 +106,7 @@ def draw(seed: int) -> Options:
         imports=rnd.choice((0, 0, 0, 0, 0, 0, 0, 0, 1)),
         shards=rnd.choice((1, 1, 2, 4)),
         reconciles=rnd.random() < RECONCILED,
-        thin=rnd.choice((1, 2, 5)),
+        thin=rnd.choice((1, 3, 5)),
         bounds=limits.draw(random.Random(f"{seed} limits")),
         bus=rnd.choice((0, 0, 0, 2)),
         sdks=rnd.choice((0.0, 0.5)),
@@ -116,6 +116,6 @@ def draw(seed: int) -> Options:
 
 def _kinds(rnd: random.Random) -> tuple[str, ...]:
     """Of most histories a few kinds of events, of some all."""
-    if rnd.random() < 0.2:
+    if rnd.random() < 0.12:
         return KINDS
-    return tuple(rnd.sample(KINDS, rnd.choice((1, 2, 2, 3))))
+    return tuple(rnd.sample(KINDS, rnd.choice((1, 1, 2, 2, 3))))
