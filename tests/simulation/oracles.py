@@ -56,10 +56,12 @@ class Oracles:
         """The same from outside, at one moment."""
         least = self.truth.least(self.world.scheduler.now - LAG_SECONDS)
         for project in PROJECTS:
-            for event_type in self._types(project):
+            types = self._types(project)
+            for event_type in types:
                 found = _by_hour(self._ask(project, event_type))
                 self._between(project, event_type, found, least, "a look")
-            self._query_now(project)
+            if types:  # who sends nothing is looked at once, at rest
+                self._query_now(project)
         self._prompt()
         self._surplus()
         if self.log.crashes:
