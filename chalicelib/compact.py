@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 
-from chalicelib.domain.deltas import Delta, Merged
+from chalicelib.domain.deltas import Delta, Merged, latest
 from chalicelib.domain.rollup_codec import decode
 from chalicelib.domain.rollups import merge_all
 from chalicelib.domain.signatures import total
@@ -139,9 +139,9 @@ def _shares(deltas: Iterable[Delta]) -> Iterator[list[Delta]]:
         yield share
 
 
-def _by_hour(deltas: list[Delta]) -> Iterator[tuple[str, str, list[Delta]]]:
-    deltas.sort(key=lambda d: (d.project, d.hour, d.slot, d.written_at, d.id))
-    for (project, hour), of_hour in groupby(deltas, key=lambda d: (d.project, d.hour)):
+def _by_hour(deltas: Iterable[Delta]) -> Iterator[tuple[str, str, list[Delta]]]:
+    ordered = sorted(latest(deltas), key=lambda d: (d.project, d.hour, d.slot, d.written_at, d.id))
+    for (project, hour), of_hour in groupby(ordered, key=lambda d: (d.project, d.hour)):
         yield project, hour, list(of_hour)
 
 

@@ -84,7 +84,11 @@ class Exporter:
         if any(name.startswith(TAIL) for name in files):
             merge = self.lake.merge(folder, files)
             with pq.ParquetWriter(
-                there / MERGED, merge.schema, compression=COMPRESSION, use_dictionary=DICTIONARY, sorting_columns=SORTED_BY
+                there / MERGED,
+                merge.schema,
+                compression=COMPRESSION,
+                use_dictionary=DICTIONARY,
+                sorting_columns=SORTED_BY,
             ) as writer:
                 for batch in merge.slices():
                     writer.write_batch(batch)

@@ -5,6 +5,7 @@ RollupsTable. Before each call of the SDK another actor may act, and before or a
 """
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -267,6 +268,73 @@ def test_a_batch_that_begins_elsewhere_names_its_deltas_alike(stores: Stores) ->
     aggregator.aggregate(records[1:], 2000)
 
     assert counted(stores) == 2
+
+
+class OnePage:
+    """A client whose pages of an index hold an item each; once the first one is read, something else is done."""
+
+    def __init__(self, client: Any, meanwhile: Callable[[], Any]) -> None:
+        self._client, self._meanwhile = client, [meanwhile]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def get_paginator(self, operation: str) -> Any:
+        paginator = self._client.get_paginator(operation)
+
+        class Pages:
+            @staticmethod
+            def paginate(**arguments: Any) -> Iterator[Any]:
+                for page in paginator.paginate(**arguments, PaginationConfig={"PageSize": 1}):
+                    yield page
+                    if "IndexName" in arguments and self._meanwhile:
+                        self._meanwhile.pop()()
+
+        return Pages
+
+
+def test_a_delta_that_is_written_again_between_two_pages_of_the_index_counts_once(stores: Stores) -> None:
+    aggregator = Aggregator(Contracts({}), stores.rollups, stores.bucket)
+    records = [a_record(number) for number in range(5)]
+    aggregator.aggregate(records[:2], 1000)
+    aggregator.aggregate([a_record(9)], 2000)
+
+    def again() -> None:
+        Aggregator(Contracts({}), replace(stores.rollups, clock=lambda: 5.0), stores.bucket).aggregate(records, 5000)
+
+    rollups = replace(stores.rollups, client=OnePage(stores.rollups.client, again))
+
+    [view] = rollups.read_live("demo", *NAMES).values()
+    assert view.total()["click"].count == 6
+    assert [delta.attempt for delta in view.deltas] == [5000, 2000]
+
+
+def test_a_delta_that_is_written_again_while_compaction_reads_is_merged_once(stores: Stores) -> None:
+    aggregator = Aggregator(Contracts({}), stores.rollups, stores.bucket)
+    records = [a_record(number) for number in range(5)]
+    aggregator.aggregate(records[:2], 1000)
+    aggregator.aggregate([a_record(9)], 2000)
+    client = OnePage(stores.rollups.client, lambda: aggregator.aggregate(records, 5000))
+
+    absorbed = Compactor(replace(stores.rollups, client=client), stores.hours).compact(10_000)
+
+    assert (absorbed, counted(stores)) == (2, 6)
+
+
+def test_an_hour_that_is_noted_anew_between_two_pages_is_due_once(stores: Stores) -> None:
+    names = [f"2026-11-20T{hour:02}" for hour in range(24)]  # so many that some lie beside each other in the index
+    for hour in names:
+        stores.hours.note("demo", hour)
+
+    def settled_and_noted() -> None:
+        later = replace(stores.hours, clock=lambda: time.time() + 60)
+        for hour in names:
+            later.client.delete_item(TableName="rollups", Key={"pk": {"S": "demo#hours"}, "sk": {"S": hour}})
+            later.note("demo", hour)
+
+    hours = replace(stores.hours, client=OnePage(stores.hours.client, settled_and_noted))
+
+    assert sorted(hour.hour for hour in hours.waiting()) == names
 
 
 def test_tombstones_outlive_what_the_stream_remembers(stores: Stores) -> None:

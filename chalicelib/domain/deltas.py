@@ -52,6 +52,19 @@ class Delta:
         return frame_id(self.hour, self.id)
 
 
+def latest(deltas: Iterable[Delta]) -> list[Delta]:
+    """Return each delta once, as its last attempt wrote it.
+
+    An index that is read page by page shows a delta twice that was written again meanwhile.
+    """
+    found: dict[tuple[str, str], Delta] = {}
+    for delta in deltas:
+        name = delta.project, delta.frame_id
+        if name not in found or found[name].attempt <= delta.attempt:
+            found[name] = delta
+    return list(found.values())
+
+
 def frame_id(hour: str, delta_id: str) -> str:
     """What dashboards know a delta by."""
     return f"{hour}/{delta_id}"

@@ -54,8 +54,8 @@ class HoursTable:
         return list(self._query(project, {}, None, FilterExpression="attribute_exists(#open)", **_OPEN_NAME))
 
     def waiting(self) -> list[Hour]:
-        """The hours of all projects that something is left to do of, as of some moments ago."""
-        found: list[Hour] = []
+        """The hours of all projects that something is left to do of, as of some moments ago; each once."""
+        found: dict[tuple[str, str], Hour] = {}  # one that is noted anew meanwhile is on two pages
         for partition in range(OPEN_PARTITIONS):
             pages = self.client.get_paginator("query").paginate(
                 TableName=self.table,
@@ -64,8 +64,8 @@ class HoursTable:
                 ExpressionAttributeValues={":partition": {"S": f"#hours{partition}"}},
                 **_OPEN_NAME,
             )
-            found += [_hour(item) for page in pages for item in page["Items"]]
-        return found
+            found |= {(each.project, each.hour): each for page in pages for each in map(_hour, page["Items"])}
+        return list(found.values())
 
     def note(self, project: str, hour: str) -> None:
         """Something came, or is to be done again. Called once it is there, and by a repeat again.

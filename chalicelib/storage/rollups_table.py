@@ -19,7 +19,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib.domain.deltas import Delta, HourView, Merged
+from chalicelib.domain.deltas import Delta, HourView, Merged, latest
 from chalicelib.domain.facets import Part
 from chalicelib.domain.rollup_codec import decode, encode
 from chalicelib.domain.rollups import OTHER
@@ -169,9 +169,9 @@ class RollupsTable:
         As of some moments ago; the hours of `exact` up to the last delta, at the price of their tombstones.
         """
         deltas: dict[str, list[Delta]] = defaultdict(list)
-        for delta in self.open_deltas(project, part):
-            if first <= delta.hour <= last and delta.hour not in exact:
-                deltas[delta.hour].append(delta)
+        wanted = (d for d in self.open_deltas(project, part) if first <= d.hour <= last and d.hour not in exact)
+        for delta in latest(wanted):
+            deltas[delta.hour].append(delta)
         for hour in exact:
             deltas[hour] = self.deltas_of(project, hour, part)
         return deltas

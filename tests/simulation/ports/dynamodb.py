@@ -1,5 +1,6 @@
 """DynamoDB in memory: single items, batches, transactions, queries and scans, with AWS's limits and refusals."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from tests.simulation.ports.client import Answer, Service, refusal
 from tests.simulation.ports.expressions import KeyCondition, read_all
 from tests.simulation.ports.items import Item, Value, comparable, invalid, item_size, measured, stored
 from tests.simulation.ports.quirks import ORDINARY, Quirks
-from tests.simulation.ports.tables import Index, Key, Table, check_indexed, check_size, key_of, slice_of
+from tests.simulation.ports.tables import Index, Key, Table, check_indexed, check_size, key_of, place_of, slice_of
 from tests.simulation.ports.updates import projected, touched, updated
 
 MAX_BATCH_WRITES = 25
@@ -207,7 +208,7 @@ class DynamoDB(Service):
         index: Index | None,
     ) -> Answer:
         if after := request.get("ExclusiveStartKey"):
-            found = _rest(found, key_of(after), index, after, request)
+            found = _rest(found, index, after, request)
         most = self.quirks.page(min(request.get("Limit") or len(found), len(found))) if found else 0
         size = count = 0
         for item in found[:most]:
@@ -350,16 +351,17 @@ def _within(condition: KeyCondition, values: Mapping[str, Value], names: tuple[s
     return values[value]["S"], operator, [comparable(values[bound])[1] for bound in bounds]  # type: ignore[index]
 
 
-def _rest(found: list[Item], after: Key, index: Index | None, start: Item, request: Mapping[str, Any]) -> list[Item]:
-    """What comes behind a page's last key, which may be gone."""
-    places = {key_of(item): number for number, item in enumerate(found)}
-    if after in places:
-        return found[places[after] + 1 :]
-    forward = request.get("ScanIndexForward", True)
+def _rest(found: list[Item], index: Index | None, start: Item, request: Mapping[str, Any]) -> list[Item]:
+    """What comes behind a page's last key, which may be gone, or elsewhere in the index by now."""
 
     def place(item: Item) -> tuple[Any, ...]:
         key = key_of(item)
-        return (comparable(item[index.range_name])[1], key) if index else (key[1],)  # type: ignore[index]
+        if index is None:
+            return place_of(key)
+        hashed, ranged = (comparable(item[name])[1] for name in (index.hash_name, index.range_name))  # type: ignore[index]
+        return (hashed, ranged, key)
 
     limit = place(start)
-    return [item for item in found if (place(item) > limit if forward else place(item) < limit)]
+    if request.get("ScanIndexForward", True):
+        return found[bisect_right(found, limit, key=place) :]
+    return [item for item in found if place(item) < limit]

@@ -129,10 +129,15 @@ class Table:
 
     def every(self) -> Iterator[tuple[Key, Item]]:
         """Every item, partition by partition, in no order that means anything."""
-        for pk in sorted(self.partitions, key=lambda pk: (crc32(pk.encode()), pk)):
+        for pk in sorted(self.partitions, key=lambda pk: place_of((pk, ""))):
             partition = self.partitions[pk]
             for sk in partition.order:
                 yield (pk, sk), partition.items[sk]
+
+
+def place_of(key: Key) -> tuple[int, str, str]:
+    """Where an item is in a scan of a table."""
+    return crc32(key[0].encode()), *key
 
 
 def slice_of(order: list[Any], operator: str, bounds: list[Any]) -> list[Any]:
