@@ -26,7 +26,7 @@ from tests.simulation.workflows import Workflows, read_machines
 
 WATCHED_EVERY = 30  # minutes: schedules that only look, of which one firing tells as much as many
 FRAME_PERCENT = 128  # what the gateway takes, of what the app makes of it: 128 KB of 100
-CALM_EVERY = 5  # minutes, once nothing goes wrong any more
+CALM_EVERY = 10  # minutes, once nothing goes wrong any more
 LOOKS_ONLY = ("audit", "watch")
 
 
