@@ -17,7 +17,7 @@ from chalicelib.domain.folding import Folding
 from chalicelib.domain.rollup_codec import encode_document
 from chalicelib.domain.sketches import hash_user
 from chalicelib.settings import BUFFERS
-from infra import functions
+from infra.functions import BY_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 MILLION = 1e6
@@ -143,7 +143,7 @@ def line(name: str, quantity: float, unit: str, price: float) -> Line:
 
 def function(name: str, calls: float, seconds: float) -> Line:
     """A Lambda function's invocations."""
-    gb = round(functions.function(name).memory_mb / 1024, 2)
+    gb = round(BY_NAME[name].memory_mb / 1024, 2)
     formula = f"{calls:,.0f} × (${INVOCATIONS:g}/M + {gb:g} GB × {seconds:g} s × ${GB_SECONDS:g}/M)"
     return Line(f"Lambda {name}", formula, calls * (INVOCATIONS + gb * seconds * GB_SECONDS) / MILLION)
 

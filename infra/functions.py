@@ -179,7 +179,11 @@ FUNCTIONS = (
     Function(
         "start_import",
         Upload("raw/"),
-        alarms=(Fails("import-start-errors", "The import of a file is not started", 300, resource="ImportStartAlarm"),),
+        alarms=(
+            Fails(
+                "import-start-errors", "The import of a file is not started", seconds=300, resource="ImportStartAlarm"
+            ),
+        ),
         grants=(starts("import"),),
     ),
     # Schedules
@@ -224,7 +228,11 @@ FUNCTIONS = (
     Function(
         "start_hourly",
         Schedule("cron(10 * * * ? *)"),
-        alarms=(Fails("hourly-start-errors", "The hourly workflow is not started", 300, resource="HourlyStartAlarm"),),
+        alarms=(
+            Fails(
+                "hourly-start-errors", "The hourly workflow is not started", seconds=300, resource="HourlyStartAlarm"
+            ),
+        ),
         grants=(starts("hourly"),),
     ),
     Function(
@@ -338,14 +346,9 @@ FUNCTIONS = (
         ),
     ),
 )
-NAMES = tuple(function.name for function in FUNCTIONS)
+BY_NAME = {function.name: function for function in FUNCTIONS}
 LAYERED = tuple(function.name for function in FUNCTIONS if function.layer)
 (BUS_FUNCTION,) = (function.name for function in FUNCTIONS if isinstance(function.trigger, Bus))
-
-
-def function(name: str) -> Function:
-    """Return a function by its name; raises StopIteration where there is none."""
-    return next(each for each in FUNCTIONS if each.name == name)
 
 
 def all_alarms() -> list[Alarm]:

@@ -12,7 +12,7 @@ import pytest
 
 from chalicelib.settings import BUFFERS, OWN_EVENTS
 from infra.event_sources import TableStream
-from infra.functions import FUNCTIONS, LAYERED, function
+from infra.functions import BY_NAME, FUNCTIONS, LAYERED
 from infra.names import setting_of
 from infra.policies import documents, render
 from infra.project import ROOT, read_config, write_config
@@ -91,7 +91,7 @@ def test_triggers_have_what_chalice_cannot_set(rehearsal: dict[str, Any]) -> Non
     settings = json.loads(TRIGGERS.read_text())
     for name in {entry.partition("@")[0] for entry in settings}:
         wanted = setting_of(settings, name, rehearsal["buffer"] if name == "process" else "")
-        mapping = rehearsal["first"]["mappings"][function(name).lambda_name("prod")]
+        mapping = rehearsal["first"]["mappings"][BY_NAME[name].lambda_name("prod")]
         assert {name: mapping.get(name) for name in wanted} == wanted
 
 

@@ -17,15 +17,21 @@ from chalicelib.storage import lake
 from chalicelib.storage.batches import MAX_BATCH_ITEMS
 from chalicelib.wiring import CLIENT_CONFIG
 from infra.alarms import Fails, Late
-from infra.event_sources import Buffer, Socket, TableStream, Task
-from infra.functions import FUNCTIONS, function
+from infra.event_sources import Buffer, TableStream, Task
+from infra.functions import BY_NAME, FUNCTIONS
 from infra.project import ROOT
 from infra.stack import MONITORING, TEMPLATE
 
 Template = dict[str, Any]
 ANALYSTS = ROOT / "infra" / "analysts.yaml"
 OPERATIONS = ROOT / "docs" / "operations.md"
-UNHEARD = (Socket("$connect"), Socket("$disconnect"))  # whoever cannot connect sees it; the other one is best effort
+# Functions without an alarm of their own; a task's failure is its workflow's.
+NOTICED_BY = {
+    "api_handler": "the alarm api-errors",
+    "websocket_connect": "its client, whose connection is refused",
+    "websocket_disconnect": "nobody: a connection that is gone is also forgotten by the next push",
+    "reinject": "the alarm spilled",
+}
 GLUE_TYPES = {pa.string(): "string", pa.timestamp("us", tz="UTC"): "timestamp"}
 
 
@@ -105,14 +111,14 @@ def test_nothing_is_reached_without_tls(template: Template) -> None:
 
 
 def test_a_message_is_hidden_for_six_times_as_long_as_process_may_take(template: Template) -> None:
-    time_out = function("process").timeout_seconds
+    time_out = BY_NAME["process"].timeout_seconds
 
     hidden = template["Resources"]["EventsQueue"]["Properties"]["VisibilityTimeout"]
     assert hidden == {"Fn::If": ["IsLaptop", time_out, 6 * time_out]}
 
 
 def test_process_may_wait_for_every_attempt_of_one_call_and_write_what_ten_messages_may_hold() -> None:
-    time_out = function("process").timeout_seconds
+    time_out = BY_NAME["process"].timeout_seconds
     retries = CLIENT_CONFIG.retries  # the SDK rewrites it once a client is made of it
     attempts = retries.get("total_max_attempts") or retries["max_attempts"] + 1
     calls = 10 * MAX_MESSAGES / MAX_BATCH_ITEMS  # each event of a message may be another user's
@@ -203,12 +209,10 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
 
 
 def test_every_function_that_nobody_waits_for_has_an_alarm_when_it_fails_and_each_stream_when_it_is_late() -> None:
-    elsewhere = {"reinject": "the alarm `spilled`", "tasks": "their workflow's alarm", "api_handler": "`api-errors`"}
-
     for each in FUNCTIONS:
         kinds = [type(alarm) for alarm in each.alarms]
-        seen = isinstance(each.trigger, Task) or each.name in elsewhere or each.trigger in UNHEARD
-        assert (Fails in kinds) != seen, each.name
+        noticed = isinstance(each.trigger, Task) or each.name in NOTICED_BY
+        assert (Fails in kinds) != noticed, each.name
         assert (Late in kinds) == isinstance(each.trigger, Buffer | TableStream), each.name
 
 
