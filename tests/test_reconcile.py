@@ -460,9 +460,9 @@ def test_a_day_whose_comparison_failed_is_compared_by_the_next_run(
 ) -> None:
     right = world.answers()
     world.change("click", f"u#d#{DAY}", no_users)
-    compare, failed = Reconciler.day, []
+    compare, failed = Reconciler.day, list[int]()
 
-    def at_first_not(self: Reconciler, *arguments: Any, **how: bool) -> Reconciled:
+    def at_first_not(self: Reconciler, *arguments: Any, **how: Any) -> Reconciled:
         if not failed:
             failed.append(1)
             raise OSError("storage does not answer")
