@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from tqdm import tqdm
 
+from chalicelib.analytics import Analytics
 from chalicelib.compact import FOLD_SECONDS
 from chalicelib.domain.closing import Cover
 from chalicelib.domain.contracts import Contract, Contracts
@@ -29,7 +30,6 @@ from chalicelib.domain.signatures import NOTHING
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, parse_ms
 from chalicelib.realtime import Observer
-from chalicelib.report import Reporter
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable, one
 from chalicelib.storage.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
 from tests.stores import Calls, empty_stores
@@ -188,12 +188,12 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with empty_stores() as stores:
         fill(stores.rollups, stores.closed)
-        reporter = Reporter(CONTRACTS, stores.history)
+        analytics = Analytics(CONTRACTS, stores.history)
         observer = Observer(CONTRACTS, stores.rollups, stores.ledger)
         asked: dict[str, Callable[[], object]] = {}
         for name, parameters in QUESTIONS.items():
             question = read_question({"metric": "page_views", **parameters})
-            asked[name] = lambda question=question: reporter.analytics("demo", question, NOW)  # type: ignore[misc]
+            asked[name] = lambda question=question: analytics.answer("demo", question, NOW)  # type: ignore[misc]
         asked["GET /realtime/metrics"] = lambda: observer.observe("demo", NOW)
         print(f"{'':34} {'pages':>6} {'handler, p95 ms':>16}")
         for name, ask in asked.items():

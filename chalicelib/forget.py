@@ -126,7 +126,7 @@ class Forgetter:
                 if state != "later":
                     log.warning("a file of raw/ names an erased user", extra={"project": project, "key": key})
                 continue
-            self.bucket.delete(one_file.report_key)
+            self.bucket.delete(one_file.outcome_key)
             self.bucket.delete(key)
             removed += 1
         return removed

@@ -37,8 +37,8 @@ GOING_ON = ("QUEUED", "RUNNING")
 
 
 @dataclass(frozen=True, slots=True)
-class Analyst:
-    """Runs queries and hands out only those of the asking project."""
+class QueryRunner:
+    """Runs queries and reports, and hands out only those of the asking project."""
 
     athena: Athena
     queries: QueriesTable

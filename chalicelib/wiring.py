@@ -15,6 +15,7 @@ from botocore.config import Config
 
 from chalicelib import __version__
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.annotate import Annotator
 from chalicelib.audit import Auditor
 from chalicelib.authorize import Authorizer
@@ -29,7 +30,6 @@ from chalicelib.process import Processor
 from chalicelib.profile import Profiler
 from chalicelib.realtime import Observer
 from chalicelib.replay import REPLAYED_HOURS, Replayer
-from chalicelib.report import Reporter
 from chalicelib.settings import Settings
 from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.alerts_table import AlertsTable
@@ -63,7 +63,7 @@ from chalicelib.throttle import Throttle
 from chalicelib.watch import Watcher
 
 if TYPE_CHECKING:
-    from chalicelib.query import Analyst
+    from chalicelib.query import QueryRunner
     from chalicelib.wiring_lake import (
         archiver,
         detector,
@@ -295,8 +295,8 @@ def auditor() -> Auditor:
 
 
 @cache
-def reporter() -> Reporter:
-    return Reporter(contracts(), history())
+def analytics() -> Analytics:
+    return Analytics(contracts(), history())
 
 
 @cache
@@ -321,16 +321,16 @@ def watcher() -> Watcher:
 
 
 @cache
-def analyst() -> "Analyst":
+def query_runner() -> "QueryRunner":
     # Imported here because the SQL parser would double the cold start of every other route.
-    from chalicelib.query import Analyst
+    from chalicelib.query import QueryRunner
     from chalicelib.storage.athena import Athena
 
     found = settings()
     athena = Athena(
         client("athena"), signing_client(), found.athena_database, found.athena_workgroup, found.results_bucket
     )
-    return Analyst(athena, queries_table(), hours_table(), HourFolders(data_bucket()))
+    return QueryRunner(athena, queries_table(), hours_table(), HourFolders(data_bucket()))
 
 
 @cache

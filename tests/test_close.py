@@ -10,6 +10,7 @@ import pytest
 
 from chalicelib import compact
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.archive import Archiver
 from chalicelib.close import CLEAN_MS, KEPT_MS, Closing
 from chalicelib.compact import Compactor
@@ -23,7 +24,6 @@ from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS, slot_end
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, parse_ms
-from chalicelib.report import Reporter
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.history import History
 from chalicelib.storage.hours_table import hour_key
@@ -113,13 +113,13 @@ class World:
         return (at // 1000 - 300) // 3600
 
     def answers(self) -> list[Any]:
-        reporter = Reporter(CONTRACTS, History(self.stores.rollups, self.stores.closed))
+        analytics = Analytics(CONTRACTS, History(self.stores.rollups, self.stores.closed))
         asked = (read_question({**RANGE, **question}) for question in QUESTIONS)
-        return [reporter.analytics("demo", question, NINE + 48 * HOUR_MS) for question in asked]
+        return [analytics.answer("demo", question, NINE + 48 * HOUR_MS) for question in asked]
 
     def total(self, **question: str) -> Any:
-        reporter = Reporter(CONTRACTS, self.stores.history)
-        return reporter.analytics("demo", read_question({**RANGE, "metric": "events", **question}), NINE)["total"]
+        analytics = Analytics(CONTRACTS, self.stores.history)
+        return analytics.answer("demo", read_question({**RANGE, "metric": "events", **question}), NINE)["total"]
 
 
 @pytest.fixture
@@ -534,9 +534,9 @@ def test_a_merge_and_a_closing_between_two_reads_count_once(monkeypatch: pytest.
             world = World(stores)
             world.receive(*map(an_event, range(10)))
             monkeypatch.setattr(ClosedTable, "read", meanwhile)
-            reporter = Reporter(CONTRACTS, History(stores.rollups, stores.closed))
+            analytics = Analytics(CONTRACTS, History(stores.rollups, stores.closed))
             asked = read_question({**RANGE, **question})
-            assert reporter.analytics("demo", asked, NINE + 48 * HOUR_MS) == answer
+            assert analytics.answer("demo", asked, NINE + 48 * HOUR_MS) == answer
             assert ClosedTable.read is read
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from chalicelib import compact
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.compact import SETTLE_SECONDS, Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
@@ -13,7 +14,6 @@ from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import HOUR_MS, parse_ms
-from chalicelib.report import Reporter
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.rollups_table import RollupsTable
@@ -52,9 +52,9 @@ def records(first: int, end: int) -> list[dict[str, Any]]:
 
 def answers(stores: Stores) -> list[Any]:
     """What readers are told, and what nobody could read."""
-    reporter = Reporter(CONTRACTS, stores.history)
+    analytics = Analytics(CONTRACTS, stores.history)
     days = {"metric": "sales", "start": "2026-11-20", "end": "2026-11-20"}
-    numbers = [reporter.analytics("shop", read_question(days | question), NINE) for question in QUESTIONS]
+    numbers = [analytics.answer("shop", read_question(days | question), NINE) for question in QUESTIONS]
     return [*numbers, *(stores.history.ledger("shop", hour) for hour in HOURS), stores.objects("quarantine/")]
 
 

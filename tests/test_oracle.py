@@ -19,6 +19,7 @@ import pytest
 from tqdm import tqdm
 
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.archive import Archiver
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
@@ -28,7 +29,6 @@ from chalicelib.domain.facets import Part
 from chalicelib.domain.questions import QUANTILES, read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, parse_ms
-from chalicelib.report import Reporter
 from chalicelib.storage.history import History
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.rollups_table import RollupsTable
@@ -175,12 +175,12 @@ class Still(RollupsTable):
 class Oracle:
     """Asks both."""
 
-    reporter: Reporter
+    analytics: Analytics
     database: Any
 
     def answer(self, **parameters: str) -> dict[str, Any]:
         question = read_question({"start": START_DAY, "end": END_DAY, **parameters})
-        return self.reporter.analytics("demo", question, END)
+        return self.analytics.answer("demo", question, END)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = self.database.execute(sql).fetchall()
@@ -207,7 +207,7 @@ def oracle() -> Iterator[Oracle]:
     with empty_stores() as stores:
         run(stores, events)
         history = History(Still(stores.rollups.client, "rollups"), stores.closed)
-        yield Oracle(Reporter(CONTRACTS, history), database)
+        yield Oracle(Analytics(CONTRACTS, history), database)
 
 
 EXPRESSIONS = {"count": "count(*)", "sum": "sum({0})", "min": "min({0})", "max": "max({0})", "avg": "avg({0})"}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.archive import Archiver
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
@@ -32,7 +33,6 @@ from chalicelib.reconcile import (
     Reconciler,
     hours_due,
 )
-from chalicelib.report import Reporter
 from chalicelib.storage.history import History
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import Lake
@@ -121,7 +121,7 @@ class World:
         return sorted(self.stores.items("rollups"), key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
 
     def answers(self) -> list[Any]:
-        reporter = Reporter(self.contracts, self.stores.history)
+        analytics = Analytics(self.contracts, self.stores.history)
         asked = [
             {},
             {"agg": "users", "interval": "day"},
@@ -131,14 +131,14 @@ class World:
             {"metric": "events", "group_by": "event_type"},
         ]
         days = {"metric": "sales", "start": "2026-11-19", "end": "2026-11-21"}
-        return [reporter.analytics("shop", read_question(days | question), NIGHT * 1000) for question in asked]
+        return [analytics.answer("shop", read_question(days | question), NIGHT * 1000) for question in asked]
 
     def counts(self) -> list[Any]:
         """The sales and their users, by the day."""
-        reporter = Reporter(self.contracts, self.stores.history)
+        analytics = Analytics(self.contracts, self.stores.history)
         days = {"metric": "sales", "start": "2026-11-19", "end": "2026-11-21", "interval": "day"}
         asked = [days, days | {"agg": "users"}]
-        return [reporter.analytics("shop", read_question(each), NIGHT * 1000)["total"] for each in asked]
+        return [analytics.answer("shop", read_question(each), NIGHT * 1000)["total"] for each in asked]
 
     def change(self, event_type: str, key: str, change: Any) -> None:
         """Corrupt an item by hand: `change` is handed its rollups."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.analytics import Analytics
 from chalicelib.archive import Archiver
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contracts
@@ -15,7 +16,6 @@ from chalicelib.domain.partitions import hour_file_name, hour_folder
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.sessions import REACH_HOURS
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, MINUTE_MS, hour_of, parse_ms
-from chalicelib.report import Reporter
 from chalicelib.sessionize import Sessionizer, Unsteady
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.lake import Lake, Row
@@ -69,8 +69,8 @@ class World:
         return finisher.closer.close_days("demo", now_ms)
 
     def answer(self, **parameters: str) -> dict[str, Any]:
-        reporter = Reporter(CONTRACTS, self.stores.history)
-        return reporter.analytics("demo", read_question({**RANGE, **parameters}), FIRST + 9 * DAY_MS)
+        analytics = Analytics(CONTRACTS, self.stores.history)
+        return analytics.answer("demo", read_question({**RANGE, **parameters}), FIRST + 9 * DAY_MS)
 
     def answers(self) -> list[Any]:
         asked: list[dict[str, str]] = [{}, {"agg": "users"}, {"agg": "p90", "measure": "duration_seconds"}]
@@ -338,12 +338,12 @@ def test_sessions_follow_consolidation_also_of_what_comes_late(stores: Stores) -
 
 
 def test_sessions_are_open_for_as_long_as_they_may_go_on(world: World) -> None:
-    reporter = Reporter(CONTRACTS, world.stores.history)
+    analytics = Analytics(CONTRACTS, world.stores.history)
     question = read_question({**RANGE, "start": "2026-11-20T21:00:00Z", "end": "2026-11-20T22:00:00Z"})
     over = FIRST + HOUR_MS
 
-    assert reporter.analytics("demo", question, over + REACH_HOURS * HOUR_MS - 1)["open"]
-    assert not reporter.analytics("demo", question, over + REACH_HOURS * HOUR_MS)["open"]
+    assert analytics.answer("demo", question, over + REACH_HOURS * HOUR_MS - 1)["open"]
+    assert not analytics.answer("demo", question, over + REACH_HOURS * HOUR_MS)["open"]
 
 
 @pytest.mark.parametrize("asked", [{"group_by": "country"}, {"agg": "avg", "measure": "load_ms"}, {"filter": "path:/"}])

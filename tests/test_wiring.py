@@ -47,7 +47,7 @@ with empty_stores() as stores:
     from chalicelib import wiring
     wiring.client = {"dynamodb": stores.hours.client, "s3": stores.bucket.client}.get
     os.environ |= dict.fromkeys(NEEDED, "any") | {"ROLLUPS_TABLE": "rollups", "DATA_BUCKET": "data"}
-    (found,) = wiring.analyst()._open_hours("shop")
+    (found,) = wiring.query_runner()._open_hours("shop")
     assert found == Open("2026-11-20T09", "v", ("tail-000001-r2.parquet",)), found
 print([name for name in ("numpy", "pyarrow") if name in sys.modules])
 """

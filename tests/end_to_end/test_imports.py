@@ -48,11 +48,11 @@ def test_a_file_that_cannot_be_read_stays_with_a_report_beside_it(stack: Stack) 
     s3.put_object(Bucket=BUCKET, Key=f"raw/demo/{name}", Body=b"hello")
 
     eventually(lambda: [one["state"] for one in shown(api, name)], ["failed"], seconds=30)
-    report_key = f"raw/demo/{name}.report.json"  # which is put once the state says so
-    listed = partial(s3.list_objects_v2, Bucket=BUCKET, Prefix=report_key)
-    eventually(lambda: [one["Key"] for one in listed().get("Contents", [])], [report_key], seconds=30)
+    outcome_key = f"raw/demo/{name}.report.json"  # which is put once the state says so
+    listed = partial(s3.list_objects_v2, Bucket=BUCKET, Prefix=outcome_key)
+    eventually(lambda: [one["Key"] for one in listed().get("Contents", [])], [outcome_key], seconds=30)
 
-    report = json.loads(s3.get_object(Bucket=BUCKET, Key=report_key)["Body"].read())
+    report = json.loads(s3.get_object(Bucket=BUCKET, Key=outcome_key)["Body"].read())
     assert "begins with b'hello'" in report["error"]
     assert s3.get_object(Bucket=BUCKET, Key=f"raw/demo/{name}")["Body"].read() == b"hello"
 
