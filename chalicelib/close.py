@@ -165,35 +165,35 @@ class Closer:
         now, in_file = now_ms // 1000, held.manifest.signatures
         unread = {slot_of_tail(name) for name in held.fresh}
         slots = sorted({*before.covered, *in_file, *live.signatures})
-        upto, settled, covered = before.settled, before.settled, dict[int, Signature]()
+        upto, final_slot, covered = before.final_slot, before.final_slot, dict[int, Signature]()
         waiting, in_a_row = None, True
         for slot in slots:
             stored = in_file.get(slot, NOTHING)
             shown = before.covered.get(slot, NOTHING) + live.signatures.get(slot, NOTHING)
             is_final = is_forgotten(slot, now) and slot not in under_way and slot not in unread
-            if shown != stored and (slot > before.settled or slot in live.signatures):
+            if shown != stored and (slot > before.final_slot or slot in live.signatures):
                 is_lost = follow and shown.rows < stored.rows
                 if not is_lost and (not is_final or self.rearchive(before.project, before.hour, slot, now_ms)):
                     waiting = slot
                     break
-                self._report(before, slot, shown, stored, now_ms)
+                self._warn(before, slot, shown, stored, now_ms)
             upto = max(upto, slot)
             covered[slot] = stored
-            in_a_row = in_a_row and (is_final or slot <= settled)
-            settled = max(settled, slot) if in_a_row else settled
+            in_a_row = in_a_row and (is_final or slot <= final_slot)
+            final_slot = max(final_slot, slot) if in_a_row else final_slot
         all_done = waiting is None and not unread
         since_ms = min(now_ms, slot_end(waiting) * 1000) if waiting is not None else now_ms
         found = replace(
             before,
             upto=upto,
-            settled=settled,
-            covered={slot: each for slot, each in covered.items() if slot > settled},
+            final_slot=final_slot,
+            covered={slot: each for slot, each in covered.items() if slot > final_slot},
             done=before.changes if all_done else before.done,
             since_ms=since_ms,
         )
         return found, waiting
 
-    def _report(self, hour: Hour, slot: int, shown: Signature, stored: Signature, now_ms: int) -> None:
+    def _warn(self, hour: Hour, slot: int, shown: Signature, stored: Signature, now_ms: int) -> None:
         extra = {"project": hour.project, "hour": hour.hour, "slot": slot, "shown": shown.rows, "stored": stored.rows}
         log.warning("live numbers differ from the file for good; the file counts", extra=extra)
         metrics.emit(self.stage, now_ms, {"EventsDrift": abs(shown.rows - stored.rows) or 1})

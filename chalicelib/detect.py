@@ -26,7 +26,7 @@ from chalicelib.storage.control_table import ControlTable
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.sockets import Gone, Sockets
 
-SETTLED_MS = 5 * 60_000  # after its end an hour's last events have been counted
+COUNTED_MS = 5 * 60_000  # after its end an hour's last events have been counted
 JUDGED_HOURS = 3  # of each run: a run that failed is made up for, and late events are looked at
 TOLD_HOURS = 24  # what was not published within this time is no news
 SHOW_SECONDS = 5.0  # for all dashboards of a project, of an anomaly
@@ -75,7 +75,7 @@ class Detector:
     sockets: Sockets
 
     def detect(self, now_ms: int) -> int:
-        """Judge the hours that have settled; returns how many anomalies are new.
+        """Judge the hours whose events have been counted; returns how many anomalies are new.
 
         Raises an ExceptionGroup, after all the others are done, when a project could not be judged.
         """
@@ -103,7 +103,7 @@ class Detector:
 
     def judge(self, project: str, now_ms: int) -> int:
         """Record the anomalies of the last hours; returns how many are new."""
-        end_ms = (now_ms - SETTLED_MS) // HOUR_MS * HOUR_MS
+        end_ms = (now_ms - COUNTED_MS) // HOUR_MS * HOUR_MS
         start_ms = end_ms - (HISTORY_HOURS + JUDGED_HOURS) * HOUR_MS
         found = self._anomalies(project, start_ms, end_ms)
         new = 0

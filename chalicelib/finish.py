@@ -20,7 +20,7 @@ from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.manifests import ManifestGone
 
-SETTLE_MS = 10 * 60_000  # after an hour's end most of its tail files are there
+ARRIVAL_MS = 10 * 60_000  # after an hour's end most of its tail files have arrived
 REST_MS = 30 * 60_000  # before late events have their hour written again
 LEASE_MS = 15 * 60_000  # what a run may take on Lambda; another one rather does other hours meanwhile
 FUNCTION_SECONDS = 780  # of the function's 900: what does not fit is not begun
@@ -194,7 +194,7 @@ def is_due(hour: Hour, now_ms: int) -> bool:
 
 def ready_ms(hour: Hour) -> int:
     """Since when the hour could have been closed, as far as it is dirty."""
-    return max(hour_start_ms(hour.hour) + HOUR_MS + SETTLE_MS, hour.since_ms)
+    return max(hour_start_ms(hour.hour) + HOUR_MS + ARRIVAL_MS, hour.since_ms)
 
 
 def _in_turn(hours: Iterable[Hour]) -> list[Hour]:

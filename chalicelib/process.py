@@ -97,15 +97,15 @@ class Processor:
             if number and self.clock() > until:
                 batch.failed.append(message_id)
             else:
-                self._take(batch, message_id, content, settle=True)
+                self._take(batch, message_id, content, pin=True)
         stored += self._store(batch)
         self._learn(batch, stored)
         chunks = sum(len(share.chunks) for share in stored)
         log.info("processed", extra={"messages": len(stored), "chunks": chunks, "failed": len(batch.failed)})
         return batch.failed
 
-    def _take(self, batch: Batch, message_id: str, content: bytes, *, settle: bool = False) -> None:
-        """Read a message; one with doubtful events waits, unless they are to be settled now."""
+    def _take(self, batch: Batch, message_id: str, content: bytes, *, pin: bool = False) -> None:
+        """Read a message; one with doubtful events waits, unless they are to be pinned now."""
         project = ""
         try:
             message = decode_message(content)
@@ -114,8 +114,8 @@ class Processor:
                 batch.failed.append(message_id)
                 return
             left, gone = self.erased.split(project, message.events)
-            if settle:
-                self.pins.settle(project, left, message.received_ms)
+            if pin:
+                self.pins.pin(project, left, message.received_ms)
             elif doubtful := sum(UNSURE in event for event in left):
                 batch.waiting.append((doubtful, message_id, content))
                 return
@@ -123,7 +123,7 @@ class Processor:
         except (Unavailable, BotoCoreError, ClientError) as error:
             log.warning("message not read", extra={"project": project, "reason": str(error)})
             batch.failed.append(message_id)
-            if not settle:  # what is read then is the project's; pins are each user's
+            if not pin:  # what is read then is the project's; pins are each user's
                 batch.down.add(project)
         except UNUSABLE as error:
             batch.failed += self._keep_unreadable(message_id, content, repr(error))

@@ -55,10 +55,10 @@ class Sessionizer:
         self.files.write(project, hour, version, chain([some or []], blocks))
         if some is None and self.files.versions(project, hour) == [version]:
             return 0
-        return self._settle(project, hour, hour, None)
+        return self._count(project, hour, hour, None)
 
     def keep(self, project: str, hour: str, version: str, events: Iterable[dict[str, Any]]) -> Written | None:
-        """Write down the parts of an hour whose events these are, in order of time; `settle_days` is to follow.
+        """Write down the parts of an hour whose events these are, in order of time; `count_days` is to follow.
 
         None where there are none.
         """
@@ -66,23 +66,23 @@ class Sessionizer:
         some = next(blocks, None)
         return self.files.write(project, hour, version, chain([some], blocks)) if some else None
 
-    def settle_days(self, project: str, days: Collection[str], written: Mapping[str, Written], put: PutNew) -> int:
+    def count_days(self, project: str, days: Collection[str], written: Mapping[str, Written], put: PutNew) -> int:
         """Count the sessions of days that were not there before, all of whose hours' parts are `written` down, by hour.
 
         What is new is handed to `put` a day at a time, in place of some writes for each hour and facet; where that
-        answers False, somebody was there, and the day is written as ever. Returns and raises as `settle` does.
+        answers False, somebody was there, and the day is written as ever. Returns and raises as `count` does.
         """
         first, last = f"{min(days)}T00", f"{max(days)}T23"
-        return self._settle(project, first, last, _New(frozenset(days), written, put))
+        return self._count(project, first, last, _New(frozenset(days), written, put))
 
     def recount(self, project: str, day: str, *, write: bool) -> int:
         """By how many closed items a UTC day's sessions differ from its hours' parts; with `write`, they are put right.
 
-        Raises as `settle` does.
+        Raises as `count` does.
         """
-        return self._settle(project, f"{day}T00", f"{day}T23", None, write=write)
+        return self._count(project, f"{day}T00", f"{day}T23", None, write=write)
 
-    def _settle(self, project: str, first: str, last: str, new: "_New | None", *, write: bool = True) -> int:
+    def _count(self, project: str, first: str, last: str, new: "_New | None", *, write: bool = True) -> int:
         changed = 0
         for _ in range(MAX_PASSES):
             reach = 2 * (REACH_HOURS - 1)

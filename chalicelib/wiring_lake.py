@@ -117,7 +117,7 @@ def importer() -> Importer:
     new_days, sessionizer = NewDays(client("dynamodb"), settings().rollups_table), finisher().sessionizer
 
     def count_sessions(project: str, days: Sequence[str], written: Mapping[str, Written]) -> None:
-        sessionizer.settle_days(project, days, written, new_days.put)
+        sessionizer.count_days(project, days, written, new_days.put)
 
     backfiller = Backfiller(
         lake(),

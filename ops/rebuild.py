@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from tqdm import tqdm
 
-from chalicelib.rebuild import NotSettled, Rebuilder
+from chalicelib.rebuild import NotConsolidated, Rebuilder
 from chalicelib.reconcile import AGREES
 from chalicelib.storage.users_table import UsersTable
 from infra.project import OperatorError
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     hours = tqdm(hours_of(arguments), unit=" hours", desc="rebuilt", disable=None)
     try:
         rebuilt = rebuilder.rebuild(arguments.project, hours, int(time.time() * 1000))
-    except NotSettled as error:
+    except NotConsolidated as error:
         raise OperatorError(str(error)) from error
     show(arguments, [asdict(rebuilt)])
     return 0

@@ -74,7 +74,7 @@ class World:
             close_days,
             self.stores.closed.forget_day,
             finisher.sessionizer.keep,
-            lambda project, new, written: finisher.sessionizer.settle_days(project, new, written, days.put),
+            lambda project, new, written: finisher.sessionizer.count_days(project, new, written, days.put),
         )
         admitter = Admitter(self.contracts, lambda _: "made-up")
         notices = Notices(self.told, self.told, "topic", "bus")

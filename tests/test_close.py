@@ -36,7 +36,7 @@ from tests.stores import Stores, empty_stores, stream_record
 
 HOUR = "2026-11-20T09"
 NINE = parse_ms("2026-11-20T09:00:00Z")
-OVER = NINE + 2 * HOUR_MS  # when it is over and everything has settled
+OVER = NINE + 2 * HOUR_MS  # when it is over and everything has arrived
 CONTRACTS = Contracts(
     {"page_view": Contract("page_view", "1-0-0", "page_views", RollupSpec(("path", "country"), ("load_ms",)))}
 )
@@ -219,7 +219,7 @@ def test_what_is_gone_everywhere_but_live_follows_the_file_at_last_and_is_told(
         assert world.close(late).closed
     assert world.total() == 1
     assert [r.EventsDrift for r in caplog.records if hasattr(r, "EventsDrift")] == [1]
-    world.receive(an_event(3), at=late)  # what is settled is not compared again
+    world.receive(an_event(3), at=late)  # a final slot is not compared again
     world.compact(late + 3_600_000)
     assert world.close(late + 3_600_000).closed
     assert world.total() == 2

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chalicelib.aggregate import Aggregator
 from chalicelib.annotate import Annotator
-from chalicelib.detect import JUDGED_HOURS, SETTLED_MS, TOP_VALUES, Detector
+from chalicelib.detect import COUNTED_MS, JUDGED_HOURS, TOP_VALUES, Detector
 from chalicelib.domain.access import Connection, Project
 from chalicelib.domain.annotations import read_anomalies
 from chalicelib.domain.anomalies import HISTORY_HOURS
@@ -163,8 +163,8 @@ def test_what_was_found_and_not_told_is_not_found_again(world: World) -> None:
 def test_only_hours_that_are_over_and_counted_are_judged(world: World) -> None:
     world.hours.counts = {"page_view": steady()}
 
-    world.detector.judge("shop", to_ms(datetime(2026, 8, 21, 10, tzinfo=UTC)) + SETTLED_MS - 1)
-    world.detector.judge("shop", to_ms(datetime(2026, 8, 21, 10, tzinfo=UTC)) + SETTLED_MS)
+    world.detector.judge("shop", to_ms(datetime(2026, 8, 21, 10, tzinfo=UTC)) + COUNTED_MS - 1)
+    world.detector.judge("shop", to_ms(datetime(2026, 8, 21, 10, tzinfo=UTC)) + COUNTED_MS)
 
     assert {hour_of(end - HOUR_MS) for _, end in world.hours.asked} == {"2026-08-21T08", LAST}
     assert {(end - start) // HOUR_MS for start, end in world.hours.asked} == {LENGTH}

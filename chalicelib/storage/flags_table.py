@@ -43,7 +43,7 @@ class FlagsTable:
     clock: Callable[[], float] = time.time
     known: dict[str, Flags] = field(default_factory=dict)  # by project
 
-    def settle(self, project: str, events: Sequence[StoredEvent], received_ms: int) -> None:
+    def flag(self, project: str, events: Sequence[StoredEvent], received_ms: int) -> None:
         """Flag the users of clamped events, and mark the events of flagged users.
 
         Raises Unavailable when a flag cannot be put: a later try would not know of this one.

@@ -238,7 +238,7 @@ class RollupsTable:
             keys = [*answer["UnprocessedKeys"].get(self.name, {}).get("Keys", []), *keys[MAX_KEYS:]]
         return found
 
-    def settled_deltas(self, written_before: int) -> Iterator[Delta]:
+    def old_deltas(self, written_before: int) -> Iterator[Delta]:
         """The open deltas of all projects that were written before the epoch second."""
         pages = self.client.get_paginator("scan").paginate(
             TableName=self.name,

@@ -644,7 +644,7 @@ def run_reconcile(recorder: Recorder) -> None:
 
 def run_audit(recorder: Recorder) -> None:
     wiring.ledger_table().put("shop", hour_of(now_ms()), Receipt("c", received=1), now_ms() // 1000)
-    earlier = now_ms() - 5 * 3_600_000  # an hour that balances, and is settled
+    earlier = now_ms() - 5 * 3_600_000  # an hour that balances, and leaves the index
     wiring.ledger_table().put("shop", hour_of(earlier), Receipt("c", received=1, quarantined=1), earlier // 1000)
     wiring.data_bucket().put("spill/shop/1", b"message")
     with recorder.function():

@@ -55,7 +55,7 @@ def played(now: Now) -> Iterator[None]:
         _now = None
 
 
-def settle_hashes() -> None:
+def fix_hashes() -> None:
     """Start this process anew unless the order of its sets is the same each time."""
     if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
         os.execve(
