@@ -22,7 +22,7 @@ from chalicelib.domain.notices import CONTINUES_HOURS, Anomaly, Notice, Subject
 from chalicelib.domain.rollups import OTHER
 from chalicelib.domain.time_windows import HOUR_MS, hour_of, hour_start_ms
 from chalicelib.storage.anomalies_table import AnomaliesTable
-from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.connections_table import ConnectionsTable
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.sockets import Gone, Sockets
 
@@ -71,7 +71,7 @@ class Detector:
     contracts: Contracts
     anomalies: AnomaliesTable
     notices: Notices
-    control: ControlTable
+    connections: ConnectionsTable
     sockets: Sockets
 
     def detect(self, now_ms: int) -> int:
@@ -119,7 +119,7 @@ class Detector:
         """Tell of what is recorded and not marked."""
         recent = self.anomalies.between(project, hour_of(now_ms - TOLD_HOURS * HOUR_MS), hour_of(now_ms))
         untold = [anomaly for anomaly, published in recent if anomaly.told and not published]
-        connections = [c for c in self.control.connections(project) if c.topics] if untold else []
+        connections = [c for c in self.connections.of_project(project) if c.topics] if untold else []
         for anomaly in untold:
             self.notices.publish(Notice.of_anomaly(anomaly))
             self._show(anomaly, connections)
@@ -142,7 +142,7 @@ class Detector:
                 continue
             connections.remove(connection)  # no other anomaly waits for it
             if isinstance(outcome, Gone):
-                self.control.forget_connection(connection.id, connection.project)
+                self.connections.forget(connection.id, connection.project)
             else:
                 log.warning("anomaly not pushed", extra={"connection_id": connection.id, "reason": str(outcome)})
 

@@ -36,7 +36,7 @@ from chalicelib.storage.alerts_table import AlertsTable
 from chalicelib.storage.annotations_table import AnnotationsTable
 from chalicelib.storage.anomalies_table import AnomaliesTable
 from chalicelib.storage.closed_table import ClosedTable
-from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.connections_table import ConnectionsTable
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.event_stream import EventStream
@@ -164,8 +164,8 @@ def erasures_table() -> ErasuresTable:
 
 
 @cache
-def control_table() -> ControlTable:
-    return ControlTable(client("dynamodb"), settings().control_table)
+def connections_table() -> ConnectionsTable:
+    return ConnectionsTable(client("dynamodb"), settings().control_table)
 
 
 @cache
@@ -340,12 +340,12 @@ def queries_table() -> QueriesTable:
 
 @cache
 def subscriber() -> Subscriber:
-    return Subscriber(control_table(), history(), sockets(), contracts(), settings().websocket_url)
+    return Subscriber(connections_table(), history(), sockets(), contracts(), settings().websocket_url)
 
 
 @cache
 def pusher() -> Pusher:
-    return Pusher(control_table(), sockets(), contracts(), PUSH_PAUSE_SECONDS, stage=settings().stage)
+    return Pusher(connections_table(), sockets(), contracts(), PUSH_PAUSE_SECONDS, stage=settings().stage)
 
 
 def described(routes: Mapping[str, Mapping[str, Any]], statuses: Mapping[Any, int], server: str) -> dict[str, Any]:

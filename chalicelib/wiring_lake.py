@@ -34,8 +34,8 @@ from chalicelib.wiring import (
     client,
     closed_table,
     collector,
+    connections_table,
     contracts,
-    control_table,
     data_bucket,
     erased_users,
     erasures_table,
@@ -184,4 +184,6 @@ def eraser() -> Eraser:
 @cache
 def detector() -> Detector:
     hours = RollupHistory(contracts(), history())
-    return Detector(access_table().names, hours, contracts(), anomalies_table(), notices(), control_table(), sockets())
+    return Detector(
+        access_table().names, hours, contracts(), anomalies_table(), notices(), connections_table(), sockets()
+    )

@@ -40,7 +40,7 @@ class World:
     drops: int = 0
 
     def __post_init__(self) -> None:
-        self.table = ImportsTable(self.stores.control.client, self.stores.control.name)
+        self.table = ImportsTable(self.stores.connections.client, self.stores.connections.name)
         self.lake = Lake(self.stores.bucket)
         self.hours = replace(self.stores.hours, clock=lambda: self.now_ms / 1000)
         self.runs = iter(range(10**6))

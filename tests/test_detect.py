@@ -94,7 +94,7 @@ class World:
     gateway: Gateway = field(default_factory=Gateway)
 
     def __post_init__(self) -> None:
-        client = self.stores.control.client
+        client = self.stores.connections.client
         self.table = AnomaliesTable(client, "control")
         self.projects = ["shop"]
         self.detector = Detector(
@@ -103,7 +103,7 @@ class World:
             CONTRACTS,
             self.table,
             self.told.notices,
-            self.stores.control,
+            self.stores.connections,
             Sockets(lambda _: self.gateway),
         )
         self.annotator = Annotator(AnnotationsTable(client, "control"), self.table)
@@ -126,7 +126,7 @@ class World:
 
     def connect(self, connection_id: str, *topics: str) -> None:
         until = NOW + timedelta(hours=1)
-        self.stores.control.put_connection(Connection(connection_id, "shop", "d", "s", until, topics, "2026-08-21T00"))
+        self.stores.connections.put(Connection(connection_id, "shop", "d", "s", until, topics, "2026-08-21T00"))
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ def test_a_dashboard_that_is_gone_is_forgotten_and_one_that_fails_is_not(world: 
 
     world.run(NOW_MS)
 
-    assert {c.id for c in world.stores.control.connections("shop")} == {"failing", "fine"}
+    assert {c.id for c in world.stores.connections.of_project("shop")} == {"failing", "fine"}
     assert list(world.gateway.frames) == ["fine"]
 
 

@@ -69,7 +69,7 @@ def test_a_wrong_frame_is_answered_with_an_error_that_fits(world: World, frame: 
     answer = world.gateway.frames["c1"][-1]
     assert (answer["type"], answer["code"]) == ("error", "invalid_frame")
     assert 0 < len(answer["message"]) < 2000
-    assert world.stores.control.connections("demo")[0].topics == ("events",)
+    assert world.stores.connections.of_project("demo")[0].topics == ("events",)
 
 
 def test_a_ping_is_answered(world: World) -> None:

@@ -56,7 +56,7 @@ def sent(stores: Stores) -> str:
 
 
 def query_runner(stores: Stores, engine: Any) -> QueryRunner:
-    return QueryRunner(engine, QueriesTable(stores.control.client, "control"), stores.hours, stores.folders)
+    return QueryRunner(engine, QueriesTable(stores.connections.client, "control"), stores.hours, stores.folders)
 
 
 def a_tail(stores: Stores, first: str) -> str:

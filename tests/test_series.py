@@ -35,7 +35,7 @@ class Shop:
 @pytest.fixture
 def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
     with empty_stores() as found:
-        client = found.control.client
+        client = found.connections.client
         annotator = Annotator(AnnotationsTable(client, "control"), AnomaliesTable(client, "control"))
         monkeypatch.setattr(wiring, "authorizer", Shop)
         monkeypatch.setattr(wiring, "annotator", lambda: annotator)

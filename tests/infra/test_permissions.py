@@ -330,7 +330,7 @@ def connect(identity: str) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     domain = f"abc.execute-api.{REGION}.amazonaws.com"
     connection = Connection(identity, "shop", domain, "prod", until, ("events",), "2026-01-01T00")
-    wiring.control_table().put_connection(connection)
+    wiring.connections_table().put(connection)
 
 
 def socket_event(body: str = "", query: dict[str, str] | None = None) -> dict[str, Any]:
@@ -420,7 +420,7 @@ def quarantined(*event_types: str) -> None:
 
 
 def run_websocket_connect(recorder: Recorder) -> None:
-    wiring.control_table().put_ticket("ticket", "shop", datetime.now(UTC) + timedelta(minutes=1))
+    wiring.connections_table().put_ticket("ticket", "shop", datetime.now(UTC) + timedelta(minutes=1))
     with recorder.function():
         assert handlers.socket_connect(socket_event(query={"ticket": "ticket"}), None) == {"statusCode": 200}
 
