@@ -40,7 +40,7 @@ class Aggregator:
     bucket: DataBucket
 
     def aggregate(self, records: Sequence[Mapping[str, Any]], now_ms: int) -> None:
-        """Write the batch's deltas; `now_ms`, in epoch milliseconds, is when this attempt began.
+        """Write the batch's deltas; `now_ms`, in Unix milliseconds, is when this attempt began.
 
         Raises when a store does not answer: the batch then comes again.
         """

@@ -30,7 +30,7 @@ class Auditor:
     stage: str
 
     def audit(self, now: int, spilled: int) -> dict[str, int]:
-        """Emit the metrics of all projects together, as of `now` (epoch seconds), and return them.
+        """Emit the metrics of all projects together, as of `now` (Unix seconds), and return them.
 
         `spilled` is how many messages could not be brought back from the spill.
         """

@@ -46,7 +46,7 @@ Fold = Callable[[str, str, Callable[[], Iterable[dict[str, Any]]]], Rollups]
 
 @dataclass(frozen=True, slots=True)
 class Backfiller:
-    """Takes ranges of days; times are epoch milliseconds."""
+    """Takes ranges of days; times are Unix milliseconds."""
 
     lake: Lake
     folders: HourFolders

@@ -51,7 +51,7 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Closer:
-    """Closes hours, and closes them again when something was late; times are epoch milliseconds."""
+    """Closes hours, and closes them again when something was late; times are Unix milliseconds."""
 
     contracts: Contracts
     rollups: RollupsTable

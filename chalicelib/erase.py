@@ -60,7 +60,7 @@ Rewrite = Callable[[str, str, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Eraser:
-    """Does the work; times are epoch milliseconds.
+    """Does the work; times are Unix milliseconds.
 
     `files` has what is looked through once nothing arrives any more. `seconds` is what a run may take; None: for ever.
     """

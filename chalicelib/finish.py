@@ -45,7 +45,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Finisher:
-    """Takes hours to their end; times are epoch milliseconds, by the clock that is handed over."""
+    """Takes hours to their end; times are Unix milliseconds, by the clock that is handed over."""
 
     hours: HoursTable
     consolidator: Consolidator

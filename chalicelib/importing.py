@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Importer:
-    """The tasks; each takes and returns what JSON can hold. Times are epoch milliseconds."""
+    """The tasks; each takes and returns what JSON can hold. Times are Unix milliseconds."""
 
     bucket: DataBucket
     lake: Lake

@@ -82,7 +82,7 @@ class Pusher:
     marks: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def push(self, records: Iterable[Mapping[str, Any]], now: int) -> int:
-        """Push the batch's deltas and return the number of frames sent; `now` is epoch seconds.
+        """Push the batch's deltas and return the number of frames sent; `now` is Unix seconds.
 
         Raises an ExceptionGroup, after all the others have their share, when a project's connections could not be
         read or one that failed could not be forgotten: the batch then comes again.

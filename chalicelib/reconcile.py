@@ -71,7 +71,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """Compares, and repairs; times are epoch seconds."""
+    """Compares, and repairs; times are Unix seconds."""
 
     contracts: Contracts
     history: History

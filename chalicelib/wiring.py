@@ -106,7 +106,7 @@ def new_event_id(received_ms: int) -> str:
 
 
 def now_ms() -> int:
-    """The clock in epoch milliseconds."""
+    """The clock in Unix milliseconds."""
     return int(time.time() * 1000)
 
 

@@ -203,7 +203,7 @@ def create_table(dynamodb: Any, name: str, indexes: Mapping[str, str] = MappingP
 def stream_record(chunk: Any, number: int, *, name: str = "INSERT", created: int | None = None) -> dict[str, Any]:
     """A record of the events table's stream as a trigger hands it over; `number` is its place in the shard.
 
-    It was created when the chunk was received, unless another epoch second is named.
+    It was created when the chunk was received, unless another Unix second is named.
     """
     from base64 import b64encode
 

@@ -50,7 +50,7 @@ COMPRESSION_LEVEL = 1  # in zlib's format; a higher level takes longer for next 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Events of one project, received together. `received_ms` is epoch milliseconds."""
+    """Events of one project, received together. `received_ms` is Unix milliseconds."""
 
     project: str
     received_ms: int

@@ -40,7 +40,7 @@ NOTHING_COVERED = Cover()
 class Hour:
     """How far an hour is; it is dirty while `changes`, of tails written and deltas merged, are more than were `done`.
 
-    Times are epoch milliseconds.
+    Times are Unix milliseconds.
     """
 
     project: str

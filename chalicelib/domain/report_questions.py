@@ -33,7 +33,7 @@ Sql = tuple[str, dict[str, Value]]  # with parameters, and their values
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Epoch milliseconds, half-open, and the zone in which days are meant."""
+    """Unix milliseconds, half-open, and the zone in which days are meant."""
 
     start_ms: int
     end_ms: int
@@ -124,7 +124,7 @@ def sessioned(span: Span, columns: str) -> Sql:
     """Common table expressions up to `sessions`: events with visitor, session_id, part and place, and the columns.
 
     A session is (visitor, session_id, part): a client's own stands; without one it ends with half an hour without
-    events, as domain/sessions.py has it. `place` counts a session's events from 1; `began` and `ended` are its epoch
+    events, as domain/sessions.py has it. `place` counts a session's events from 1; `began` and `ended` are its Unix
     milliseconds. Sessions are those that began in the span, if none goes on for more than a day.
     """
     condition, values = span.events(before_ms=LOOK_AROUND_MS, after_ms=LOOK_AROUND_MS)

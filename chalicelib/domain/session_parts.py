@@ -30,7 +30,7 @@ Objects = npt.NDArray[np.object_]
 
 @dataclass(slots=True)
 class Part:
-    """What an hour holds of a session; times are epoch milliseconds."""
+    """What an hour holds of a session; times are Unix milliseconds."""
 
     key: int  # 64 bits that stand for the client and its session id, or for the user
     own: bool  # whether the client named the session

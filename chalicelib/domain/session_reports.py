@@ -40,7 +40,7 @@ class Sessions:
     limit: int
 
     def buckets(self) -> list[int]:
-        """The starts of the answer's buckets, in epoch milliseconds."""
+        """The starts of the answer's buckets, in Unix milliseconds."""
         if self.interval == "hour":
             return list(range(self.span.start_ms - self.span.start_ms % HOUR_MS, self.span.end_ms, HOUR_MS))
         return calendar_starts(self.span.start_ms, self.span.end_ms, self.interval, self.span.zone)

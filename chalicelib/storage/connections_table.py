@@ -58,7 +58,7 @@ class ConnectionsTable:
             self.client.put_item(TableName=self.name, Item={**item, **_expiry(connection.expires_at)})
 
     def subscribe(self, connection: Connection, topics: tuple[str, ...], since: str, now: int) -> Connection | None:
-        """Have the connection pushed to from now on, under the next subscription; `now` is epoch seconds.
+        """Have the connection pushed to from now on, under the next subscription; `now` is Unix seconds.
 
         None when the connection was forgotten meanwhile, which it then stays.
         """

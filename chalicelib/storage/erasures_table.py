@@ -21,7 +21,7 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ErasuresTable:
-    """Every call is right when repeated; times are epoch milliseconds."""
+    """Every call is right when repeated; times are Unix milliseconds."""
 
     client: Any
     name: str

@@ -10,7 +10,7 @@ epoch, upto      the last closing: which epochs, and which slots
 settled          the hour's final slot: slots up to this one are never compared again
 covered          {slot: signature} of what is closed, of the slots after the final one
 open, written_at in the index `open`, while anything is left to do or to delete: spread over some partitions, by when
-                 the oldest thing came that is not closed (epoch seconds)
+                 the oldest thing came that is not closed (Unix seconds)
 
 Hours of a year are some two megabytes, so a project's are read as they are, not by an index that lags.
 """

@@ -112,7 +112,7 @@ class ImportsTable:
             yield from map(_shown, page["Items"])
 
     def going_on(self, project: str, ended_after_ms: int) -> list[int]:
-        """When the imports began that are not over, or were not then, in epoch milliseconds."""
+        """When the imports began that are not over, or were not then, in Unix milliseconds."""
         return [
             parse_ms(one["started_at"])
             for one in self.latest(project, None)

@@ -36,7 +36,7 @@ class LedgerTable:
     name: str  # of the rollups table
 
     def put(self, project: str, hour: str, receipt: Receipt, now: int, name: str = "") -> None:
-        """`now` is epoch seconds, `name` what the receipt is put under where its container's own stays as it is."""
+        """`now` is Unix seconds, `name` what the receipt is put under where its container's own stays as it is."""
         item = {
             "pk": {"S": f"{project}#ledger"},
             "sk": {"S": f"{hour}#{name or receipt.container}"},

@@ -40,7 +40,7 @@ NAMED_SECONDS = 600  # a base names what it took in for as long; no reader takes
 
 @dataclass(frozen=True, slots=True)
 class KnownTypes:
-    """The event types of a project, each with the first hour in which it has its name; `read_at` is epoch seconds."""
+    """The event types of a project, each with the first hour in which it has its name; `read_at` is Unix seconds."""
 
     read_at: float
     since: dict[str, str]
@@ -239,7 +239,7 @@ class RollupsTable:
         return found
 
     def old_deltas(self, written_before: int) -> Iterator[Delta]:
-        """The open deltas of all projects that were written before the epoch second."""
+        """The open deltas of all projects that were written before the Unix second."""
         pages = self.client.get_paginator("scan").paginate(
             TableName=self.name,
             IndexName=OPEN_INDEX,

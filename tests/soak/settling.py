@@ -106,7 +106,7 @@ def alarms_of(stack: Stack) -> dict[str, int]:
 
 
 def faults_of(stack: Stack) -> list[tuple[float, str, str]]:
-    """What the local cloud did to calls and invocations: epoch seconds, kind, and to whom."""
+    """What the local cloud did to calls and invocations: Unix seconds, kind, and to whom."""
     log = stack.state / "logs" / "faults.log"
     lines = log.read_text().splitlines() if log.exists() else []
     return [(each["at"], each["kind"], each["where"]) for each in map(json.loads, lines)]
