@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Rebuild, and tell what was written."""
     if arguments.what == "rollups":
         done = list(reconcile.reconciled(arguments, repair=True, force=True))
-        rows = [{"start": d.start, "state": d.state, "events": d.events, "wrong": len(d.drift)} for d in done]
+        rows = [{"start": d.start, "state": d.state, "events": d.events, "wrong": len(d.differences)} for d in done]
         show(arguments, [row for row in rows if row["events"] or row["state"] != AGREES])
         return 0
     known_project(access_table(arguments.stage), arguments.project)

@@ -1,7 +1,7 @@
 """From what a client sent to what is stored: one verdict per event.
 
-A stored event is a JSON object: event_id, event_type, occurred_at (Unix milliseconds, by our clock), schema_version where
-the type has a contract, and, where the client sent them, timestamp (its own words), user_id, anonymous_id,
+A stored event is a JSON object: event_id, event_type, occurred_at (Unix milliseconds, by our clock), schema_version
+where the type has a contract, and, where the client sent them, timestamp (its own words), user_id, anonymous_id,
 session_id, properties, context. Until `process` has stored it, also `unsure`, where its hour is (domain/pins.py).
 """
 
