@@ -104,10 +104,10 @@ class Aggregator:
             counts[project].update({event_type: len(rows) for event_type, rows in share.folding.rows.items()})
         for project, types in counts.items():
             ranked = sorted(types, key=lambda event_type: (-types[event_type], event_type))
-            self.rollups.names(project, ranked, self.contracts.by_type)
+            self.rollups.note_types(project, ranked, self.contracts.by_type)
 
     def _names(self, project: str, hour: str) -> Names:
-        return lambda event_types: self.rollups.names(project, event_types, self.contracts.by_type, hour=hour)
+        return lambda event_types: self.rollups.note_types(project, event_types, self.contracts.by_type, hour=hour)
 
     def _write(self, place: Place, share: "Share", records: Sequence[Mapping[str, Any]], attempt: int) -> None:
         while True:

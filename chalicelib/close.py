@@ -131,7 +131,7 @@ class Closer:
         """
         contracted = self.contracts.by_type
         known = self.rollups.known(project, again=True)
-        fold = HourFold(self.contracts.spec, lambda name: name in contracted or known.names(name, hour))
+        fold = HourFold(self.contracts.spec, lambda name: name in contracted or known.has(name, hour))
         while True:
             for event in read():
                 if not (event.get("enrichment") or {}).get("bot"):
@@ -139,9 +139,11 @@ class Closer:
                     fold.add(event["event_type"], event, hash_user(user) if user else None)
             if not fold.again():
                 break
-        return fold.rollups(
-            lambda names: self.rollups.names(project, names, contracted, hour=hour, closing=note, note=note)
-        )
+        if note:
+            return fold.rollups(
+                lambda types: self.rollups.note_types(project, types, contracted, hour=hour, closing=True)
+            )
+        return fold.rollups(lambda types: self.rollups.names(project, types, contracted, hour=hour))
 
     def _live(self, before: Hour) -> "_Live":
         """What the merged items say that nothing covers yet; one item's rollups are in memory at a time."""

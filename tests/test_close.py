@@ -265,7 +265,7 @@ def test_a_type_that_only_live_items_have_is_closed_with_nothing(world: World) -
 
 
 def test_rows_of_an_import_are_closed_though_nothing_of_them_is_live(world: World) -> None:
-    world.stores.rollups.names("demo", {"page_view", "click"}, CONTRACTS.by_type)
+    world.stores.rollups.note_types("demo", {"page_view", "click"}, CONTRACTS.by_type)
     lake = Lake(world.stores.bucket)
     lake.write(f"{hour_folder('demo', HOUR)}tail-import-1.parquet", [Row(an_event(n), NINE) for n in range(20)])
     world.stores.hours.note("demo", HOUR)

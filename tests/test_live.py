@@ -230,7 +230,7 @@ def test_events_of_an_hour_that_has_not_begun_by_the_subscribers_clock_are_shown
 
 def test_a_snapshot_of_more_than_can_be_read_is_refused_and_nothing_is_pushed(world: World) -> None:
     types = [f"type {n}" for n in range(MAX_DAY_TOTALS // 30 + 1)]
-    world.stores.rollups.names("demo", types, ())
+    world.stores.rollups.note_types("demo", types, ())
     world.connect()
     ask = '{"action": "subscribe", "topics": %s, "since": "2026-10-23"}'
 

@@ -45,10 +45,46 @@ class KnownTypes:
     read_at: float
     since: dict[str, str]
 
-    def names(self, event_type: str, hour: str) -> bool:
+    def has(self, event_type: str, hour: str) -> bool:
         """Whether the type has its own name in the hour; of no hour, in any."""
         since = self.since.get(event_type)
         return since is not None and (not hour or since <= hour)
+
+    def names(self, event_types: Iterable[str], hour: str) -> dict[str, str]:
+        """Return under which name each type is counted in the hour: its own, or OTHER."""
+        return {name: name if self.has(name, hour) else OTHER for name in event_types}
+
+
+@dataclass(slots=True)
+class _Places:
+    """How many types without a contract may get a name yet: of live ones, and of all that are met now."""
+
+    live: int
+    left_over: int
+    contracted: Container[str]
+
+    @classmethod
+    def left(cls, since: Mapping[str, str], contracted: Container[str], *, closing: bool) -> "_Places":
+        """Return what is left by the types that have a name."""
+        made_up = sum(name not in contracted for name in tuple(since))  # to which another thread may add
+        live = int(LIVE_SHARE * MAX_MADE_UP_TYPES) - made_up
+        of_closing = ceil(CLOSING_SHARE * (MAX_MADE_UP_TYPES - made_up)) if closing else 0
+        return cls(live, max(live, of_closing), contracted)
+
+    def are_for(self, event_type: str) -> bool:
+        """Whether the new type has a place."""
+        return event_type in self.contracted or self.left_over > 0
+
+    def take(self, event_type: str, hour: str) -> str:
+        """Take the new type's place; return the first hour in which it has its name, or nothing for all hours."""
+        if event_type in self.contracted:
+            return ""
+        # While there are places for live types, no hour has counted any type as OTHER: an earlier one, which is
+        # closed later, is to name this type too.
+        since = hour if self.live <= 0 else ""
+        self.live -= 1
+        self.left_over -= 1
+        return since
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,42 +134,54 @@ class RollupsTable:
         *,
         hour: str = "",
         closing: bool = False,
-        note: bool = True,
     ) -> dict[str, str]:
         """Return under which name each type is counted in the hour: its own, or OTHER where it has no place.
 
         `event_types` come the most frequent first; those of contracts always have a place. Of the others, live ones
         get places until half are taken, and a `closing` hour's types some of the rest: so a type that comes after
         thousands of others is OTHER until an hour in which it is frequent is closed, and has its name from then on.
-        New ones are put into the index, unless `note` says that nothing is to be written.
+        Nothing is written: new types have the names that `note_types` would give them.
         """
         asked = list(event_types)
-        known = self.known(project)
-        strange = [name for name in asked if name not in known.since]
-        if strange and known.read_at + REREAD_SECONDS <= self.clock():
-            known = self.known(project, again=True)
-        if not note:
-            known = KnownTypes(known.read_at, dict(known.since))
-        made_up = sum(name not in contracted for name in tuple(known.since))  # to which another thread may add
-        live_places = int(LIVE_SHARE * MAX_MADE_UP_TYPES) - made_up
-        places = live_places
-        if closing:
-            places = max(places, ceil(CLOSING_SHARE * (MAX_MADE_UP_TYPES - made_up)))
-        for event_type in strange:
-            if event_type in known.since or (event_type not in contracted and places <= 0):
-                continue
-            # While there are places for live types, no hour has counted any type as OTHER: an earlier one, which is
-            # closed later, is to name this type too.
-            since = hour if live_places <= 0 and event_type not in contracted else ""
-            if note and not self._name(project, event_type, since):
-                known = self.known(project, again=True)  # somebody else has named it in between
-            else:
-                known.since[event_type] = since
-            places -= event_type not in contracted
-            live_places -= event_type not in contracted
-        return {name: name if known.names(name, hour) else OTHER for name in asked}
+        known, new = self._known_and_new(project, asked)
+        since = dict(known.since)
+        places = _Places.left(since, contracted, closing=closing)
+        for event_type in new:
+            if event_type not in since and places.are_for(event_type):
+                since[event_type] = places.take(event_type, hour)
+        return KnownTypes(known.read_at, since).names(asked, hour)
 
-    def _name(self, project: str, event_type: str, since: str) -> bool:
+    def note_types(
+        self,
+        project: str,
+        event_types: Iterable[str],
+        contracted: Container[str],
+        *,
+        hour: str = "",
+        closing: bool = False,
+    ) -> dict[str, str]:
+        """Put new types that have a place into the index, and return the names of all, which `names` describes."""
+        asked = list(event_types)
+        known, new = self._known_and_new(project, asked)
+        places = _Places.left(known.since, contracted, closing=closing)
+        for event_type in new:
+            if event_type not in known.since and places.are_for(event_type):
+                since = places.take(event_type, hour)
+                if self._put_type(project, event_type, since):
+                    known.since[event_type] = since
+                else:
+                    known = self.known(project, again=True)  # somebody else has named it in between
+        return known.names(asked, hour)
+
+    def _known_and_new(self, project: str, asked: Sequence[str]) -> tuple["KnownTypes", list[str]]:
+        """Return the types that have a name, read again where a strange one is asked for, and those that had none."""
+        known = self.known(project)
+        new = [name for name in asked if name not in known.since]
+        if new and known.read_at + REREAD_SECONDS <= self.clock():
+            known = self.known(project, again=True)
+        return known, new
+
+    def _put_type(self, project: str, event_type: str, since: str) -> bool:
         """Put the type into the index; False where it is there."""
         item = {"pk": {"S": f"{project}#types"}, "sk": {"S": event_type}}
         try:

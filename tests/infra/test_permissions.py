@@ -426,7 +426,7 @@ def run_websocket_connect(recorder: Recorder) -> None:
 
 
 def run_websocket_message(recorder: Recorder) -> None:
-    wiring.rollups_table().names("shop", {"page_view"}, {"page_view"})
+    wiring.rollups_table().note_types("shop", {"page_view"}, {"page_view"})
     connect("c1")
     frame = json.dumps({"action": "subscribe", "topics": ["events"]})
     with recorder.function(**{"* */POST/*": GONE}):
