@@ -16,11 +16,11 @@ import orjson
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
-from chalicelib.domain.folding import Folding, Names, Rows
+from chalicelib.domain.folding import Folding, Names
 from chalicelib.domain.partitions import unreadable_key
 from chalicelib.domain.records import BadRecord, ChunkRecord, Rewrite, read_chunk, sequence_of
 from chalicelib.domain.rollup_codec import encode_document
-from chalicelib.domain.signatures import NOTHING, Signature, hash_of, slot_of
+from chalicelib.domain.signatures import HASHES, Signature, hash_of, slot_of
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import HOUR_MS, hour_of
 from chalicelib.storage.objects import DataBucket
@@ -63,7 +63,7 @@ class Aggregator:
                 self._keep(chunk)
             elif chunk is not None:
                 slot = slot_of(record)
-                ledger = batch.share((chunk.project, hour_of(chunk.received_ms), slot), record).folding.ledger
+                ledger = batch.share(chunk.project, chunk.received_ms // HOUR_MS, slot, record).folding.ledger
                 if isinstance(chunk, Rewrite):
                     ledger.take(chunk.receipt, chunk.position, chunk.count, again=True)
                 else:
@@ -74,27 +74,29 @@ class Aggregator:
     def _fold_events(self, batch: "_Batch", chunk: ChunkRecord, slot: int, record: Mapping[str, Any]) -> int:
         """Gather the chunk's events where they are counted; returns how many are bots', which are not."""
         user_hash = hash_user(chunk.user) if chunk.user else None
-        users: dict[int, int] = {}  # the user's number in an hour's folding
-        received: dict[int, int] = {}  # by hour
-        bots = 0
+        project, bots = chunk.project, 0
+        hours: dict[int, list[Any]] = {}  # by number: the share, its rows by type, events so far, and the user's number
         for event in chunk.events:
-            number, event_type = event["occurred_at"] // HOUR_MS, event["event_type"]
-            received[number] = received.get(number, 0) + 1
+            number = event["occurred_at"] // HOUR_MS
+            hour = hours.get(number)
+            if hour is None:
+                share = batch.share(project, number, slot, record)
+                hour = hours[number] = [share, share.folding.rows, 0, None]
+            hour[2] += 1
             if "enrichment" in event and event["enrichment"].get("bot"):
                 bots += 1
                 continue
-            place = batch.places.get((chunk.project, number, slot, event_type))
-            if place is None:
-                folding = batch.share((chunk.project, hour_of(event["occurred_at"]), slot), record).folding
-                place = folding, folding.rows_of(event_type, self.contracts.spec(event_type))
-                batch.places[chunk.project, number, slot, event_type] = place
-            if number not in users:
-                users[number] = place[0].user(user_hash)
-            place[1].add(event, users[number])
+            event_type = event["event_type"]
+            rows = hour[1].get(event_type)
+            if rows is None:
+                rows = hour[0].folding.rows_of(event_type, self.contracts.spec(event_type))
+            if hour[3] is None:
+                hour[3] = hour[0].folding.user(user_hash)
+            rows.add(event, hour[3])
         record_hash = hash_of(chunk.event_id)
-        for number, rows in received.items():
-            share = batch.share((chunk.project, hour_of(number * HOUR_MS), slot), record)
-            share.signature += Signature(rows, record_hash)
+        for share, _, count, _ in hours.values():
+            share.received += count
+            share.hashes += record_hash
         return bots
 
     def _name_types(self, shares: "Mapping[Place, Share]") -> None:
@@ -134,19 +136,26 @@ class Share:
 
     first: str
     folding: Folding = field(default_factory=Folding)
-    signature: Signature = NOTHING  # of the records with rows there, as received: bots' too
+    received: int = 0  # rows of the records with some there, bots' too
+    hashes: int = 0  # the sum of these records' hashes
+
+    @property
+    def signature(self) -> Signature:
+        """Of the records with rows there."""
+        return Signature(self.received, self.hashes % HASHES)
 
 
 @dataclass(slots=True)
 class _Batch:
-    """What a stream batch comes to, and where the rows of each type gather."""
+    """What a stream batch comes to."""
 
     shares: dict[Place, Share] = field(default_factory=dict)
-    places: dict[tuple[str, int, int, str], tuple[Folding, Rows]] = field(default_factory=dict)
+    _known: dict[tuple[str, int, int], Share] = field(default_factory=dict)  # the same, by the number of the hour
 
-    def share(self, place: Place, record: Mapping[str, Any]) -> Share:
+    def share(self, project: str, number: int, slot: int, record: Mapping[str, Any]) -> Share:
         """What there is in a place; where there is nothing yet, it is named by the record."""
-        found = self.shares.get(place)
+        found = self._known.get((project, number, slot))
         if found is None:
-            found = self.shares[place] = Share(record["eventID"])
+            found = self._known[project, number, slot] = Share(record["eventID"])
+            self.shares[project, hour_of(number * HOUR_MS), slot] = found
         return found
