@@ -21,7 +21,7 @@ from chalicelib.compact import FOLD_SECONDS
 from chalicelib.domain.closing import Cover
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.deltas import Delta, Merged
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, content_of, facets_of
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollup_codec import decode, encode_document
@@ -116,7 +116,7 @@ def fill(live: RollupsTable, closed: ClosedTable) -> None:
         day, covers = hour_of(start)[:10], dict.fromkeys(hours, COVER)
         for (name, spec), rollup in parts.items():
             for facet in facets_of(spec):
-                part = part_of(rollup, facet)
+                part = content_of(rollup, facet)
                 if facet == COUNTS:
                     closed.put("demo", name, facet, DAY, Closed(day, covers, Rollups(dict.fromkeys(hours, part))))
                     continue

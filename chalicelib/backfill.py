@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from chalicelib.domain.closing import Hour
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, content_of, facets_of, is_empty
 from chalicelib.domain.imports import Import, Stored
 from chalicelib.domain.partitions import TAIL, hour_file_name, hour_folder, import_tail_name, version_name
 from chalicelib.domain.rollups import Rollup, Rollups
@@ -100,14 +100,14 @@ class Backfiller:
         table = together([file.between(start, start + DAY_MS) for file in files])
         if not table.num_rows:  # there are `rows` at most
             return
-        hours = {hour: _each_once(part) for hour, part in _by_hour(table)}
-        work.duplicates += table.num_rows - sum(part.num_rows for part in hours.values())
+        hours = {hour: _each_once(found) for hour, found in _by_hour(table)}
+        work.duplicates += table.num_rows - sum(found.num_rows for found in hours.values())
         if start + DAY_MS + ARRIVAL_MS <= work.now_ms and self._new_day(work, day, hours):
-            work.stored += sum(part.num_rows for part in hours.values())
+            work.stored += sum(found.num_rows for found in hours.values())
             return
         work.lacking.add(day)
-        for hour, part in hours.items():
-            self._add(work, hour, part)
+        for hour, found in hours.items():
+            self._add(work, hour, found)
             self._finish(work, hour)
 
     def _large_hour(self, work: "_Work", files: Sequence[SortedFile], start: int) -> None:
@@ -166,9 +166,9 @@ class Backfiller:
             for event_type, rollup in (*truth.items(), (ALL_TYPES, all_types(truth))):
                 spec = DERIVED[ALL_TYPES] if event_type == ALL_TYPES else self.contracts.spec(event_type)
                 for facet in facets_of(spec):
-                    part = part_of(rollup, facet)
-                    if not is_empty(part):
-                        of_facet[event_type, facet].append(one(hour, NEW_COVER, part, 0))
+                    content = content_of(rollup, facet)
+                    if not is_empty(content):
+                        of_facet[event_type, facet].append(one(hour, NEW_COVER, content, 0))
         for (event_type, facet), items in of_facet.items():
             covers = {item.start: NEW_COVER for item in items}
             if facet == COUNTS:

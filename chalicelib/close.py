@@ -16,7 +16,7 @@ from chalicelib.domain.closing import NOTHING_COVERED, Cover, Hour
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
 from chalicelib.domain.events import user_of
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, content_of, facets_of, is_empty
 from chalicelib.domain.hour_fold import HourFold
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.partitions import hour_folder, slot_of_tail
@@ -215,18 +215,20 @@ class Closer:
         there = dict(self.closed.get_many(project, names))
         for name in names:
             event_type, facet, grain, start = name
-            part = part_of(whole.get(event_type, Rollup()), facet)
+            content = content_of(whole.get(event_type, Rollup()), facet)
             known = there.get(name)
-            if is_empty(part) and event_type not in covered_types and not (known and hour in known.covers):
+            if is_empty(content) and event_type not in covered_types and not (known and hour in known.covers):
                 continue
 
-            def change(known: Closed | None, grain: str = grain, part: Rollup = part) -> Closed | None:
+            def change(known: Closed | None, grain: str = grain, content: Rollup = content) -> Closed | None:
                 if known and (earlier := known.covers.get(hour)) and earlier.epoch >= cover.epoch:
                     return None  # another run has closed the hour since
                 if grain == HOUR:
-                    return one(hour, cover, part, known.version if known else 0)
+                    return one(hour, cover, content, known.version if known else 0)
                 day = known or Closed(hour[:10], {}, Rollups())
-                return Closed(day.start, {**day.covers, hour: cover}, Rollups({**day.rollups, hour: part}), day.version)
+                return Closed(
+                    day.start, {**day.covers, hour: cover}, Rollups({**day.rollups, hour: content}), day.version
+                )
 
             changed = change(known)
             try:

@@ -173,7 +173,7 @@ class Pusher:
         shown: dict[tuple[str, ...], list[Shown] | None] = {topics: [] for topics in sorted(all_topics)}
         held_bytes = dict.fromkeys(shown, 0)
         for delta in news.deltas.values():
-            counts = replace(delta, part=needed(None, COUNTS))  # decoded once for all topics, and not held
+            counts = replace(delta, excerpt=needed(None, COUNTS))  # decoded once for all topics, and not held
             for topics, before in shown.items():
                 if self.sockets.clock() >= prepared_by:
                     return dict.fromkeys(shown)

@@ -201,7 +201,7 @@ class Reconciler:
             differences.append(Difference(hour, ALL_TYPES, COUNTS, "copies", 0, counted.copies))
         for event_type, facet in wanted:
             seen, cover = (
-                shown.parts[event_type, facet].get(hour, Rollup()),
+                shown.contents[event_type, facet].get(hour, Rollup()),
                 shown.covers.get(((event_type, facet), hour)),
             )
             for number, before, now in counted.differences(event_type, facet, seen):

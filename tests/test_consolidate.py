@@ -705,7 +705,7 @@ def test_more_files_than_can_be_open_are_merged_in_several_steps(
 
 
 def test_large_files_are_written_and_read_part_by_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chalicelib.storage.objects.PART_BYTES", 5 * 2**20)  # S3's least
+    monkeypatch.setattr("chalicelib.storage.objects.UPLOAD_PART_BYTES", 5 * 2**20)  # S3's least
     monkeypatch.setattr("chalicelib.storage.objects.WHOLE_BYTES", 1000)
     rng = random.Random(1)
     rows = [
@@ -731,7 +731,7 @@ def test_large_files_are_written_and_read_part_by_part(world: World, monkeypatch
 
 def test_a_write_that_fails_leaves_no_upload_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = DataBucket(world.stores.bucket.client, "data").writer("h/x")
-    monkeypatch.setattr("chalicelib.storage.objects.PART_BYTES", 10)
+    monkeypatch.setattr("chalicelib.storage.objects.UPLOAD_PART_BYTES", 10)
     writer.write(b"more than ten bytes")
 
     writer.discard()

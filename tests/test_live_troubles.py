@@ -16,7 +16,7 @@ from chalicelib import live, subscribe
 from chalicelib.domain.access import Connection
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.deltas import Delta
-from chalicelib.domain.facets import Part
+from chalicelib.domain.facets import Excerpt
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.rollup_codec import encode_document
 from chalicelib.storage import rollups_table
@@ -322,9 +322,9 @@ class Lagging(RollupsTable):
 
     states: list[list[Delta]] = field(default_factory=list)
 
-    def open_deltas(self, project: str, part: Part | None = None) -> Iterator[Delta]:
+    def open_deltas(self, project: str, excerpt: Excerpt | None = None) -> Iterator[Delta]:
         shown = self.states[0] if self.states else RollupsTable.open_deltas(self, project)
-        yield from (replace(delta, part=part) for delta in shown if delta.project == project)
+        yield from (replace(delta, excerpt=excerpt) for delta in shown if delta.project == project)
 
     def note(self) -> None:
         self.states.append(list(RollupsTable.open_deltas(self, "demo")))

@@ -25,7 +25,7 @@ from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.deltas import Delta, HourView
-from chalicelib.domain.facets import Part
+from chalicelib.domain.facets import Excerpt
 from chalicelib.domain.questions import QUANTILES, read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, parse_ms
@@ -154,21 +154,23 @@ def run(stores: Stores, events: list[dict[str, Any]]) -> None:
     pipeline.clean(now + 86_400)
 
 
-VIEWS: dict[Part | None, dict[str, HourView]] = {}
+VIEWS: dict[Excerpt | None, dict[str, HourView]] = {}
 
 
 class Still(RollupsTable):
-    """Nothing is written any more, so what is live is read once for each part of it."""
+    """Nothing is written any more, so what is live is read once for each excerpt of it."""
 
-    def read_deltas(self, *_: Any, part: Part | None = None, **__: Any) -> dict[str, list[Delta]]:
-        if part not in VIEWS:
-            VIEWS[part] = super().views("demo", "0", "9", super().read_deltas("demo", "0", "9", part=part), part)
+    def read_deltas(self, *_: Any, excerpt: Excerpt | None = None, **__: Any) -> dict[str, list[Delta]]:
+        if excerpt not in VIEWS:
+            VIEWS[excerpt] = super().views(
+                "demo", "0", "9", super().read_deltas("demo", "0", "9", excerpt=excerpt), excerpt
+            )
         return {}
 
     def views(
-        self, project: str, first: str, last: str, deltas: Mapping[str, Sequence[Delta]], part: Part | None = None
+        self, project: str, first: str, last: str, deltas: Mapping[str, Sequence[Delta]], excerpt: Excerpt | None = None
     ) -> dict[str, HourView]:
-        return {hour: view for hour, view in VIEWS[part].items() if first <= hour <= last}
+        return {hour: view for hour, view in VIEWS[excerpt].items() if first <= hour <= last}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import cached_property
 from hashlib import blake2b
 
 from chalicelib.domain.closing import NOTHING_COVERED, Cover
-from chalicelib.domain.facets import Part
+from chalicelib.domain.facets import Excerpt
 from chalicelib.domain.rollup_codec import decode
 from chalicelib.domain.rollups import Rollups, merge_all
 from chalicelib.domain.signatures import Signature
@@ -29,7 +29,7 @@ class Delta:
     signature: Signature
     written_at: int  # Unix seconds
     body: bytes  # of domain/rollup_codec
-    part: Part | None = None  # where only that is wanted
+    excerpt: Excerpt | None = None  # where only that is wanted
 
     @property
     def id(self) -> str:
@@ -39,7 +39,7 @@ class Delta:
     @cached_property
     def rollups(self) -> Rollups:
         """What it counts; raises ValueError when the body is not one of ours."""
-        return decode(self.body, self.part)
+        return decode(self.body, self.excerpt)
 
     @property
     def digest(self) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib.domain.deltas import Delta, HourView, Merged, latest
-from chalicelib.domain.facets import Part
+from chalicelib.domain.facets import Excerpt
 from chalicelib.domain.rollup_codec import decode, encode
 from chalicelib.domain.rollups import OTHER
 from chalicelib.domain.signatures import Signature
@@ -210,18 +210,18 @@ class RollupsTable:
         return [item["sk"]["S"] for item in self._query("pk = :pk", {":pk": {"S": f"{project}#types"}})]
 
     def read_deltas(
-        self, project: str, first: str, last: str, exact: Collection[str] = (), part: Part | None = None
+        self, project: str, first: str, last: str, exact: Collection[str] = (), excerpt: Excerpt | None = None
     ) -> dict[str, list[Delta]]:
-        """The open deltas of the hours from `first` to `last`, both included; with `part`, no more of them.
+        """The open deltas of the hours from `first` to `last`, both included; with `excerpt`, no more of them.
 
         As of some moments ago; the hours of `exact` up to the last delta, at the price of their tombstones.
         """
         deltas: dict[str, list[Delta]] = defaultdict(list)
-        wanted = (d for d in self.open_deltas(project, part) if first <= d.hour <= last and d.hour not in exact)
+        wanted = (d for d in self.open_deltas(project, excerpt) if first <= d.hour <= last and d.hour not in exact)
         for delta in latest(wanted):
             deltas[delta.hour].append(delta)
         for hour in exact:
-            deltas[hour] = self.deltas_of(project, hour, part)
+            deltas[hour] = self.deltas_of(project, hour, excerpt)
         return deltas
 
     def views(
@@ -230,32 +230,32 @@ class RollupsTable:
         first: str,
         last: str,
         deltas: Mapping[str, Sequence[Delta]],
-        part: Part | None = None,
+        excerpt: Excerpt | None = None,
     ) -> dict[str, HourView]:
         """The hours that have live items; `deltas` were read before, and closed items in between, where there are any.
 
         In this order, because what moves on meanwhile is named, or covered, by what took it in.
         """
         merged: dict[str, list[Merged]] = defaultdict(list)
-        for item in self.read_merged(project, first, last, part):
+        for item in self.read_merged(project, first, last, excerpt):
             merged[item.hour].append(item)
         hours = sorted({*deltas, *merged})
         return {hour: HourView.of(hour, deltas.get(hour, ()), merged.get(hour, ())) for hour in hours}
 
-    def read_live(self, project: str, first: str, last: str, part: Part | None = None) -> dict[str, HourView]:
+    def read_live(self, project: str, first: str, last: str, excerpt: Excerpt | None = None) -> dict[str, HourView]:
         """The hours that have live items, for readers that take nothing from closed ones."""
-        return self.views(project, first, last, self.read_deltas(project, first, last, part=part), part)
+        return self.views(project, first, last, self.read_deltas(project, first, last, excerpt=excerpt), excerpt)
 
     def read_hour(self, project: str, hour: str) -> HourView:
         """One hour up to the last delta."""
         return self.views(project, hour, hour, {hour: self.deltas_of(project, hour)})[hour]
 
-    def deltas_of(self, project: str, hour: str, part: Part | None = None) -> list[Delta]:
+    def deltas_of(self, project: str, hour: str, excerpt: Excerpt | None = None) -> list[Delta]:
         """The hour's open deltas, up to the last one."""
         items = self._query("pk = :pk", {":pk": {"S": f"{project}#live#{hour}"}})
-        return [delta_of(item, part) for item in items if "tidemark" not in item]
+        return [delta_of(item, excerpt) for item in items if "tidemark" not in item]
 
-    def open_deltas(self, project: str, part: Part | None = None) -> Iterator[Delta]:
+    def open_deltas(self, project: str, excerpt: Excerpt | None = None) -> Iterator[Delta]:
         """The deltas of a project that no merged item holds, or is about to, by when they were written.
 
         A merged item names what it took in for a while only, and the index may lag for longer: so what it shows as old
@@ -270,7 +270,7 @@ class RollupsTable:
         )
         named_since = int(self.clock()) - NAMED_SECONDS // 2
         for page in pages:
-            deltas = [delta_of(item, part) for item in page["Items"]]
+            deltas = [delta_of(item, excerpt) for item in page["Items"]]
             old = self._still_open([delta for delta in deltas if delta.written_at < named_since])
             yield from (delta for delta in deltas if delta.written_at >= named_since or delta.frame_id in old)
 
@@ -325,13 +325,13 @@ class RollupsTable:
         gone = ({"Delete": {"Key": _merged_key(project, item), **_THERE}} for item in items)
         return written(self.client, self.name, {"Put": {"Item": _merged_item(project, base), **condition}}, *gone)
 
-    def read_merged(self, project: str, first: str, last: str, part: Part | None = None) -> Iterator[Merged]:
+    def read_merged(self, project: str, first: str, last: str, excerpt: Excerpt | None = None) -> Iterator[Merged]:
         """The merged items of the hours from `first` to `last`, by hour, epoch and slot, each slot's base last.
 
         Of what is folded while this reads, both an item and the base may come: see HourView.of.
         """
         values = {":pk": {"S": f"{project}#merged"}, ":first": {"S": first}, ":last": {"S": f"{last}#{BASE}"}}
-        return (_merged(item, part) for item in self._query("pk = :pk AND sk BETWEEN :first AND :last", values))
+        return (_merged(item, excerpt) for item in self._query("pk = :pk AND sk BETWEEN :first AND :last", values))
 
     def delete_merged(self, project: str, item: Merged) -> None:
         """Delete a merged item that closed ones cover."""
@@ -391,7 +391,7 @@ def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
     return item
 
 
-def _merged(item: Mapping[str, Any], part: Part | None = None) -> Merged:
+def _merged(item: Mapping[str, Any], excerpt: Excerpt | None = None) -> Merged:
     name = item["sk"]["S"]
     hour, epoch, slot, _ = name.split("#", 3)
     absorbed = item["absorbed"]["M"] if "absorbed" in item else {}
@@ -403,7 +403,7 @@ def _merged(item: Mapping[str, Any], part: Part | None = None) -> Merged:
         minute=item["minute"]["S"],
         merged_at=int(item["merged_at"]["N"]),
         signature=Signature.from_text(item["signature"]["S"]),
-        rollups=decode(item["body"]["B"], part),
+        rollups=decode(item["body"]["B"], excerpt),
         absorbed={name: int(at) for at, names in absorbed.items() for name in names["SS"]},
         folded={key: int(at["N"]) for key, at in item["folded"]["M"].items()} if "folded" in item else {},
         version=int(item["version"]["N"]),
@@ -444,7 +444,7 @@ def closing_of(item: Mapping[str, Any]) -> tuple[str, str, str] | None:
     return (project, item["sk"]["S"], item["epoch"]["N"]) if kind == "hours" and "epoch" in item else None
 
 
-def delta_of(item: Mapping[str, Any], part: Part | None = None) -> Delta:
+def delta_of(item: Mapping[str, Any], excerpt: Excerpt | None = None) -> Delta:
     """The delta that an item of the table holds."""
     slot, _, first = item["sk"]["S"].removeprefix("d#").partition("#")
     return Delta(
@@ -457,5 +457,5 @@ def delta_of(item: Mapping[str, Any], part: Part | None = None) -> Delta:
         signature=Signature.from_text(item["signature"]["S"]),
         written_at=int(item["written_at"]["N"]),
         body=item["body"]["B"],
-        part=part,
+        excerpt=excerpt,
     )

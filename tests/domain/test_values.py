@@ -12,7 +12,7 @@ from isal import isal_zlib
 
 from chalicelib.domain import folding, rollup_codec, rollups
 from chalicelib.domain.differences import unequal
-from chalicelib.domain.facets import all_types, part_of
+from chalicelib.domain.facets import all_types, content_of
 from chalicelib.domain.folding import NOBODY, Folding
 from chalicelib.domain.rollup_codec import MAX_ITEM_BYTES, decode, encode, encode_document
 from chalicelib.domain.rollups import (
@@ -175,7 +175,7 @@ def test_what_may_be_missing_survives_being_bytes(shares: list[tuple[dict[str, i
     assert [again.doubt(name) for name in ("view", "click", "buy")] == [5, 2, 5]
     assert encode(again) == encode(whole)
     for facet in ("n|path", "u|path", "q:ms|path"):
-        part = part_of(again["view"], facet).dimensions.get("path", Values())
+        part = content_of(again["view"], facet).dimensions.get("path", Values())
         assert [part.doubt(value) for value in values] == [values.doubt(value) for value in values]
 
 

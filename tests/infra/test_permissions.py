@@ -527,7 +527,7 @@ def run_consolidate(recorder: Recorder) -> None:
         wiring.finisher().consolidate_due(now_ms() + 30 * HOUR_MS)
     assert wiring.hours_table().waiting() == []
     with recorder.function(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chalicelib.storage.objects.PART_BYTES", 10)
+        patch.setattr("chalicelib.storage.objects.UPLOAD_PART_BYTES", 10)
         large = wiring.data_bucket().writer(f"{folder}hour-1-0000.parquet")
         large.write(b"more than ten bytes")
         large.discard()
