@@ -34,7 +34,7 @@ from chalicelib.storage.new_days import NEW_COVER, NewDays
 from chalicelib.storage.session_files import Written
 
 ARRIVAL_MS = 10 * 60_000  # after an hour's end, as the hourly workflow waits
-LEASE_MS = 15 * 60_000  # of another run's consolidation
+TURN_MS = 15 * 60_000  # of another run's consolidation
 DAY_ROWS = 200_000  # of a day that is held as a whole; a larger one goes hour by hour, and file by file
 STORE_SECONDS = 600  # of the function's 900: hours that are not closed by then are left to the hourly workflow
 WRITERS = 8  # files that are put at the same time
@@ -221,7 +221,7 @@ class Backfiller:
             return
         work.touched.add(hour)
         over = hour_start_ms(hour) + HOUR_MS + ARRIVAL_MS <= work.now_ms
-        if not over or self.clock() >= work.until or _is_leased(state, work):
+        if not over or self.clock() >= work.until or _is_taken(state, work):
             work.waiting += 1
             return
         try:
@@ -257,9 +257,9 @@ class _Work:
         return {"stored": self.stored, "duplicates": self.duplicates, "waiting": self.waiting}
 
 
-def _is_leased(hour: Hour, work: _Work) -> bool:
+def _is_taken(hour: Hour, work: _Work) -> bool:
     """Whether another run is at work on the hour."""
-    return hour.began_ms > hour.consolidated_ms and hour.began_ms + LEASE_MS > work.now_ms > hour.began_ms
+    return hour.began_ms > hour.consolidated_ms and hour.began_ms + TURN_MS > work.now_ms > hour.began_ms
 
 
 def _file(project: str, hour: str, version: str) -> str:

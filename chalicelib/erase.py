@@ -91,14 +91,14 @@ class Eraser:
         open_ones = self.table.open()
         failures: list[Exception] = []
         for group in _groups(open_ones, self.now()):
-            leased = [one for one in group if self.table.lease(one, self.now())]
+            taken = [one for one in group if self.table.take(one, self.now())]
             try:
-                if leased and not self._is_over(end_ms):
-                    self._go_on(leased, end_ms)
+                if taken and not self._is_over(end_ms):
+                    self._go_on(taken, end_ms)
             except Exception as error:  # noqa: BLE001 - one project's trouble must not keep all others from their turn
                 log.warning("erasure failed", extra={"project": group[0].project, "reason": repr(error)})
                 failures.append(error)
-            for one in leased:
+            for one in taken:
                 self.table.release(one)
         now_ms = self.now()
         oldest = min((one.requested_ms for one in open_ones), default=now_ms)

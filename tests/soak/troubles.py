@@ -29,7 +29,7 @@ PAUSES = {
     "functions": {
         "chalicelib.finish.ARRIVAL_MS": MINUTE_MS // 2,
         "chalicelib.finish.REST_MS": MINUTE_MS,
-        "chalicelib.finish.LEASE_MS": MINUTE_MS,
+        "chalicelib.finish.TURN_MS": MINUTE_MS,
         "chalicelib.finish.GRACE_MS": 2 * MINUTE_MS,
         "chalicelib.consolidate.GRACE_MS": 2 * MINUTE_MS,
         "chalicelib.consolidate.ORPHAN_MS": 4 * MINUTE_MS,
