@@ -70,13 +70,12 @@ def sql(retention: Retention) -> Sql:
     within it; who has done it before is known only from all that was.
     """
     periods = retention.periods()
+    asked = retention.within
     within = TimeRange(
-        calendar_starts(retention.within.start_ms, retention.within.end_ms, retention.interval, retention.within.zone)[
-            0
-        ],
-        retention.within.end_ms,
-        retention.within.zone,
-        retention.within.filter,
+        calendar_starts(asked.start_ms, asked.end_ms, retention.interval, asked.zone)[0],
+        asked.end_ms,
+        asked.zone,
+        asked.filter,
     )
     condition, values = within.events(before_ms=None if retention.mode == FIRST_TIME else 0)
     values |= {"zone": retention.within.zone.key, "first_period": periods[0].isoformat()}

@@ -24,7 +24,7 @@ class PinsTable:
     name: str
 
     def pin(self, project: str, events: Iterable[StoredEvent], received_ms: int) -> None:
-        """Put each event that is in doubt where its first try is, and take out what the edge said of its doubt."""
+        """Put each event that is unsure where its first try is, and take out why the edge was unsure."""
         for event in events:
             if event.pop(UNSURE, None):
                 event["occurred_at"] = self._pinned_at(project, event, received_ms)

@@ -57,7 +57,7 @@ def test_a_file_that_cannot_be_read_stays_with_a_report_beside_it(stack: Stack) 
     assert s3.get_object(Bucket=BUCKET, Key=f"raw/demo/{name}")["Body"].read() == b"hello"
 
 
-def test_the_hour_is_compacted_closed_judged_and_told_of(stack: Stack) -> None:
+def test_the_hour_is_consolidated_closed_judged_and_told_of(stack: Stack) -> None:
     client = stack.client("stepfunctions")
     arn = "arn:aws:states:us-east-1:000000000000:stateMachine:tidemark-dev-hourly"
     execution = client.start_execution(stateMachineArn=arn, name=uuid.uuid4().hex, input="{}")["executionArn"]
