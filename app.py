@@ -289,7 +289,7 @@ def verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:
 @refusals
 def get_analytics() -> Response:
     owner, question = project(Scope.READ), read_question(parameters())
-    numbers = wiring.reporter().analytics(owner.id, question, to_ms(now()))
+    numbers = wiring.analytics().answer(owner.id, question, to_ms(now()))
     beside = wiring.annotator().between(owner.id, question.start_ms, question.end_ms)
     return answer({**numbers, "annotations": beside})
 
@@ -368,7 +368,7 @@ def post_replay() -> Response:
 def post_query() -> Response:
     owner = project(Scope.READ)
     asked = read_query(bodies.read_object(raw_body()))
-    return answer_of_query(wiring.analyst().run(asked, owner.id, now()))
+    return answer_of_query(wiring.query_runner().run(asked, owner.id, now()))
 
 
 @app.route("/query/{query_id}", methods=["GET"])
@@ -376,37 +376,37 @@ def post_query() -> Response:
 def get_query(query_id: str) -> Response:
     owner = project(Scope.READ)
     page = read_result(parameters())
-    return answer_of_query(wiring.analyst().answer(query_id, owner.id, page))
+    return answer_of_query(wiring.query_runner().answer(query_id, owner.id, page))
 
 
 @app.route("/query/{query_id}", methods=["DELETE"])
 @refusals
 def delete_query(query_id: str) -> Response:
-    return answer(wiring.analyst().cancel(query_id, project(Scope.READ).id))
+    return answer(wiring.query_runner().cancel(query_id, project(Scope.READ).id))
 
 
 @app.route("/queries", methods=["POST"], content_types=ANY_TYPE)
 @refusals
 def post_saved_query() -> Response:
     owner = project(Scope.ADMIN)
-    return answer(wiring.analyst().save(read_saved(bodies.read_object(raw_body())), owner.id, now()))
+    return answer(wiring.query_runner().save(read_saved(bodies.read_object(raw_body())), owner.id, now()))
 
 
 @app.route("/queries", methods=["GET"])
 @refusals
 def get_saved_queries() -> Response:
-    return answer(wiring.analyst().show_saved(project(Scope.READ).id))
+    return answer(wiring.query_runner().show_saved(project(Scope.READ).id))
 
 
 @app.route("/queries/{name}", methods=["DELETE"])
 @refusals
 def delete_saved_query(name: str) -> Response:
-    wiring.analyst().forget(unquote(name), project(Scope.ADMIN).id)
+    wiring.query_runner().forget(unquote(name), project(Scope.ADMIN).id)
     return answer({"deleted": name})
 
 
 def get_report(name: str) -> Response:
-    found = wiring.analyst().report(name, parameters(), project(Scope.READ).id, now())
+    found = wiring.query_runner().report(name, parameters(), project(Scope.READ).id, now())
     return answer_of_query(found)
 
 

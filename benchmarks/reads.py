@@ -16,11 +16,12 @@ from unittest.mock import patch
 
 from tqdm import tqdm
 
+from chalicelib.analytics import Analytics
 from chalicelib.compact import FOLD_SECONDS
 from chalicelib.domain.closing import Cover
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.deltas import Delta, Merged
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, content_of, facets_of
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollup_codec import decode, encode_document
@@ -29,7 +30,6 @@ from chalicelib.domain.signatures import NOTHING
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, parse_ms
 from chalicelib.realtime import Observer
-from chalicelib.report import Reporter
 from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable, one
 from chalicelib.storage.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
 from tests.stores import Calls, empty_stores
@@ -116,7 +116,7 @@ def fill(live: RollupsTable, closed: ClosedTable) -> None:
         day, covers = hour_of(start)[:10], dict.fromkeys(hours, COVER)
         for (name, spec), rollup in parts.items():
             for facet in facets_of(spec):
-                part = part_of(rollup, facet)
+                part = content_of(rollup, facet)
                 if facet == COUNTS:
                     closed.put("demo", name, facet, DAY, Closed(day, covers, Rollups(dict.fromkeys(hours, part))))
                     continue
@@ -188,12 +188,12 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with empty_stores() as stores:
         fill(stores.rollups, stores.closed)
-        reporter = Reporter(CONTRACTS, stores.history)
+        analytics = Analytics(CONTRACTS, stores.history)
         observer = Observer(CONTRACTS, stores.rollups, stores.ledger)
         asked: dict[str, Callable[[], object]] = {}
         for name, parameters in QUESTIONS.items():
             question = read_question({"metric": "page_views", **parameters})
-            asked[name] = lambda question=question: reporter.analytics("demo", question, NOW)  # type: ignore[misc]
+            asked[name] = lambda question=question: analytics.answer("demo", question, NOW)  # type: ignore[misc]
         asked["GET /realtime/metrics"] = lambda: observer.observe("demo", NOW)
         print(f"{'':34} {'pages':>6} {'handler, p95 ms':>16}")
         for name, ask in asked.items():

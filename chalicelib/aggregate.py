@@ -40,7 +40,7 @@ class Aggregator:
     bucket: DataBucket
 
     def aggregate(self, records: Sequence[Mapping[str, Any]], now_ms: int) -> None:
-        """Write the batch's deltas; `now_ms`, in epoch milliseconds, is when this attempt began.
+        """Write the batch's deltas; `now_ms`, in Unix milliseconds, is when this attempt began.
 
         Raises when a store does not answer: the batch then comes again.
         """
@@ -106,10 +106,10 @@ class Aggregator:
             counts[project].update({event_type: len(rows) for event_type, rows in share.folding.rows.items()})
         for project, types in counts.items():
             ranked = sorted(types, key=lambda event_type: (-types[event_type], event_type))
-            self.rollups.names(project, ranked, self.contracts.by_type)
+            self.rollups.note_types(project, ranked, self.contracts.by_type)
 
     def _names(self, project: str, hour: str) -> Names:
-        return lambda event_types: self.rollups.names(project, event_types, self.contracts.by_type, hour=hour)
+        return lambda event_types: self.rollups.note_types(project, event_types, self.contracts.by_type, hour=hour)
 
     def _write(self, place: Place, share: "Share", records: Sequence[Mapping[str, Any]], attempt: int) -> None:
         while True:

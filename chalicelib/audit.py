@@ -14,9 +14,9 @@ from chalicelib.storage.history import History
 from chalicelib.storage.ledger_table import LedgerTable, OpenHour
 
 AUDITED_SECONDS = 2 * 3600  # an hour that ended within this time is in the quantities
-SETTLED_SECONDS = 900  # after its end, or a replay, an hour has nothing in flight, unless something is wrong
-SURPLUS_SECONDS = 48 * 3600  # by then every slot is settled, so what was counted twice is no more
-MAX_SETTLED = 500  # receipts of a run, each of which is a write; the others are for the next
+IN_FLIGHT_SECONDS = 900  # after its end, or a replay, an hour has nothing in flight any more, unless something is wrong
+SURPLUS_SECONDS = 48 * 3600  # by then every slot is final, so what was counted twice is no more
+MAX_BALANCED = 500  # receipts of a run, each of which is a write; the others are for the next
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Auditor:
     stage: str
 
     def audit(self, now: int, spilled: int) -> dict[str, int]:
-        """Emit the metrics of all projects together, as of `now` (epoch seconds), and return them.
+        """Emit the metrics of all projects together, as of `now` (Unix seconds), and return them.
 
         `spilled` is how many messages could not be brought back from the spill.
         """
@@ -46,7 +46,7 @@ class Auditor:
                 for name in values:
                     values[name] += balance[_TERMS[name]]
             last = max(end, found.received)
-            if last > now - SETTLED_SECONDS:
+            if last > now - IN_FLIGHT_SECONDS:
                 continue
             too_many = balance["surplus"] if last > now - SURPLUS_SECONDS else 0
             if balance["in_flight"] or too_many:
@@ -58,7 +58,7 @@ class Auditor:
                 balanced.append((found, receipts))
         values |= {"EventsMissing": missing, "EventsSurplus": surplus, "MessagesSpilled": spilled}
         metrics.emit(self.stage, now * 1000, values)
-        self._settle(balanced)
+        self._take_out(balanced)
         return values
 
     def _sides(self, found: OpenHour) -> tuple[list[Receipt], Ledger]:
@@ -71,11 +71,11 @@ class Auditor:
         ledger.note(*receipts)
         return receipts, ledger
 
-    def _settle(self, balanced: list[tuple[OpenHour, list[Receipt]]]) -> None:
-        left = MAX_SETTLED
+    def _take_out(self, balanced: list[tuple[OpenHour, list[Receipt]]]) -> None:
+        left = MAX_BALANCED
         for found, receipts in balanced:
             counted = [each for each in receipts if each.container in found.containers and not each.dropped][:left]
-            self.ledger.settle(found, counted)
+            self.ledger.take_out(found, counted)
             left -= len(counted)
 
 

@@ -16,7 +16,7 @@ class Authorizer:
     """Looks keys up, at most once a minute each."""
 
     access: AccessTable
-    clock: Callable[[], float]  # seconds since the epoch: a frozen container's monotonic clock may have stood still
+    clock: Callable[[], float]  # Unix seconds: a frozen container's monotonic clock may have stood still
     cache: dict[str, tuple[float, Credential]] = field(default_factory=dict)  # key -> until when
 
     def project(self, headers: Mapping[str, str], scope: Scope) -> Project:

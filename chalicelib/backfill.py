@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from chalicelib.domain.closing import Hour
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, content_of, facets_of, is_empty
 from chalicelib.domain.imports import Import, Stored
 from chalicelib.domain.partitions import TAIL, hour_file_name, hour_folder, import_tail_name, version_name
 from chalicelib.domain.rollups import Rollup, Rollups
@@ -33,8 +33,8 @@ from chalicelib.storage.lake import Lake, SortedFile, encode, events_of, togethe
 from chalicelib.storage.new_days import NEW_COVER, NewDays
 from chalicelib.storage.session_files import Written
 
-SETTLE_MS = 10 * 60_000  # after an hour's end, as `consolidate` waits
-LEASE_MS = 15 * 60_000  # of another run's consolidation
+ARRIVAL_MS = 10 * 60_000  # after an hour's end, as the hourly workflow waits
+TURN_MS = 15 * 60_000  # of another run's consolidation
 DAY_ROWS = 200_000  # of a day that is held as a whole; a larger one goes hour by hour, and file by file
 STORE_SECONDS = 600  # of the function's 900: hours that are not closed by then are left to the hourly workflow
 WRITERS = 8  # files that are put at the same time
@@ -46,7 +46,7 @@ Fold = Callable[[str, str, Callable[[], Iterable[dict[str, Any]]]], Rollups]
 
 @dataclass(frozen=True, slots=True)
 class Backfiller:
-    """Takes ranges of days; times are epoch milliseconds."""
+    """Takes ranges of days; times are Unix milliseconds."""
 
     lake: Lake
     folders: HourFolders
@@ -54,7 +54,7 @@ class Backfiller:
     days: NewDays
     contracts: Contracts
     fold: Fold
-    settle: Callable[[str, str], bool]  # consolidates and closes an hour; False when it stays dirty
+    finish: Callable[[str, str], bool]  # consolidates and closes an hour; False when it stays dirty
     close_days: Callable[[str, Collection[str]], object]
     forget_day: Callable[[str, str, str], bool]  # the note that the items of a day lack something
     keep_sessions: Callable[[str, str, str, Iterable[dict[str, Any]]], Written | None]  # of an hour of a new day, …
@@ -100,15 +100,15 @@ class Backfiller:
         table = together([file.between(start, start + DAY_MS) for file in files])
         if not table.num_rows:  # there are `rows` at most
             return
-        hours = {hour: _each_once(part) for hour, part in _by_hour(table)}
-        work.duplicates += table.num_rows - sum(part.num_rows for part in hours.values())
-        if start + DAY_MS + SETTLE_MS <= work.now_ms and self._new_day(work, day, hours):
-            work.stored += sum(part.num_rows for part in hours.values())
+        hours = {hour: _each_once(found) for hour, found in _by_hour(table)}
+        work.duplicates += table.num_rows - sum(found.num_rows for found in hours.values())
+        if start + DAY_MS + ARRIVAL_MS <= work.now_ms and self._new_day(work, day, hours):
+            work.stored += sum(found.num_rows for found in hours.values())
             return
         work.lacking.add(day)
-        for hour, part in hours.items():
-            self._add(work, hour, part)
-            self._settle(work, hour)
+        for hour, found in hours.items():
+            self._add(work, hour, found)
+            self._finish(work, hour)
 
     def _large_hour(self, work: "_Work", files: Sequence[SortedFile], start: int) -> None:
         hour = hour_of(start)
@@ -118,7 +118,7 @@ class Backfiller:
                 once = _each_once(table)
                 work.duplicates += table.num_rows - once.num_rows
                 self._add(work, hour, once)
-        self._settle(work, hour)
+        self._finish(work, hour)
 
     # A day of which nothing is known
 
@@ -151,7 +151,7 @@ class Backfiller:
                 self.hours.note(work.project, hour)
                 self.lake.delete(key)
             work.touched.add(hour)
-            self._settle(work, hour)
+            self._finish(work, hour)
 
     def _closed(
         self, work: "_Work", day: str, hours: dict[str, pa.Table], version: str
@@ -166,9 +166,9 @@ class Backfiller:
             for event_type, rollup in (*truth.items(), (ALL_TYPES, all_types(truth))):
                 spec = DERIVED[ALL_TYPES] if event_type == ALL_TYPES else self.contracts.spec(event_type)
                 for facet in facets_of(spec):
-                    part = part_of(rollup, facet)
-                    if not is_empty(part):
-                        of_facet[event_type, facet].append(one(hour, NEW_COVER, part, 0))
+                    content = content_of(rollup, facet)
+                    if not is_empty(content):
+                        of_facet[event_type, facet].append(one(hour, NEW_COVER, content, 0))
         for (event_type, facet), items in of_facet.items():
             covers = {item.start: NEW_COVER for item in items}
             if facet == COUNTS:
@@ -214,18 +214,18 @@ class Backfiller:
         new = table.filter(pa.array([event_id not in known for event_id in ids], pa.bool_()))
         return new, sum(known.get(event_id, False) for event_id in ids)
 
-    def _settle(self, work: "_Work", hour: str) -> None:
+    def _finish(self, work: "_Work", hour: str) -> None:
         """Have the hour finished, where it may be now, and anything is new."""
         state = self.hours.get(work.project, hour)
         if not state.is_dirty:
             return
         work.touched.add(hour)
-        over = hour_start_ms(hour) + HOUR_MS + SETTLE_MS <= work.now_ms
-        if not over or self.clock() >= work.until or _is_leased(state, work):
+        over = hour_start_ms(hour) + HOUR_MS + ARRIVAL_MS <= work.now_ms
+        if not over or self.clock() >= work.until or _is_taken(state, work):
             work.waiting += 1
             return
         try:
-            if not self.settle(work.project, hour):
+            if not self.finish(work.project, hour):
                 work.waiting += 1
         except Exception as error:  # noqa: BLE001 - the hour is dirty, so the hourly workflow does it again
             log.warning("hour left for later", extra={"project": work.project, "hour": hour, "reason": repr(error)})
@@ -257,9 +257,9 @@ class _Work:
         return {"stored": self.stored, "duplicates": self.duplicates, "waiting": self.waiting}
 
 
-def _is_leased(hour: Hour, work: _Work) -> bool:
+def _is_taken(hour: Hour, work: _Work) -> bool:
     """Whether another run is at work on the hour."""
-    return hour.began_ms > hour.consolidated_ms and hour.began_ms + LEASE_MS > work.now_ms > hour.began_ms
+    return hour.began_ms > hour.consolidated_ms and hour.began_ms + TURN_MS > work.now_ms > hour.began_ms
 
 
 def _file(project: str, hour: str, version: str) -> str:

@@ -16,7 +16,7 @@ from chalicelib.domain.closing import NOTHING_COVERED, Cover, Hour
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
 from chalicelib.domain.events import user_of
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, facets_of, is_empty, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, content_of, facets_of, is_empty
 from chalicelib.domain.hour_fold import HourFold
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.partitions import hour_folder, slot_of_tail
@@ -51,7 +51,7 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Closer:
-    """Closes hours, and closes them again when something was late; times are epoch milliseconds."""
+    """Closes hours, and closes them again when something was late; times are Unix milliseconds."""
 
     contracts: Contracts
     rollups: RollupsTable
@@ -131,7 +131,7 @@ class Closer:
         """
         contracted = self.contracts.by_type
         known = self.rollups.known(project, again=True)
-        fold = HourFold(self.contracts.spec, lambda name: name in contracted or known.names(name, hour))
+        fold = HourFold(self.contracts.spec, lambda name: name in contracted or known.has(name, hour))
         while True:
             for event in read():
                 if not (event.get("enrichment") or {}).get("bot"):
@@ -139,9 +139,11 @@ class Closer:
                     fold.add(event["event_type"], event, hash_user(user) if user else None)
             if not fold.again():
                 break
-        return fold.rollups(
-            lambda names: self.rollups.names(project, names, contracted, hour=hour, closing=note, note=note)
-        )
+        if note:
+            return fold.rollups(
+                lambda types: self.rollups.note_types(project, types, contracted, hour=hour, closing=True)
+            )
+        return fold.rollups(lambda types: self.rollups.names(project, types, contracted, hour=hour))
 
     def _live(self, before: Hour) -> "_Live":
         """What the merged items say that nothing covers yet; one item's rollups are in memory at a time."""
@@ -165,35 +167,35 @@ class Closer:
         now, in_file = now_ms // 1000, held.manifest.signatures
         unread = {slot_of_tail(name) for name in held.fresh}
         slots = sorted({*before.covered, *in_file, *live.signatures})
-        upto, settled, covered = before.settled, before.settled, dict[int, Signature]()
+        upto, final_slot, covered = before.final_slot, before.final_slot, dict[int, Signature]()
         waiting, in_a_row = None, True
         for slot in slots:
             stored = in_file.get(slot, NOTHING)
             shown = before.covered.get(slot, NOTHING) + live.signatures.get(slot, NOTHING)
             is_final = is_forgotten(slot, now) and slot not in under_way and slot not in unread
-            if shown != stored and (slot > before.settled or slot in live.signatures):
+            if shown != stored and (slot > before.final_slot or slot in live.signatures):
                 is_lost = follow and shown.rows < stored.rows
                 if not is_lost and (not is_final or self.rearchive(before.project, before.hour, slot, now_ms)):
                     waiting = slot
                     break
-                self._report(before, slot, shown, stored, now_ms)
+                self._warn(before, slot, shown, stored, now_ms)
             upto = max(upto, slot)
             covered[slot] = stored
-            in_a_row = in_a_row and (is_final or slot <= settled)
-            settled = max(settled, slot) if in_a_row else settled
+            in_a_row = in_a_row and (is_final or slot <= final_slot)
+            final_slot = max(final_slot, slot) if in_a_row else final_slot
         all_done = waiting is None and not unread
         since_ms = min(now_ms, slot_end(waiting) * 1000) if waiting is not None else now_ms
         found = replace(
             before,
             upto=upto,
-            settled=settled,
-            covered={slot: each for slot, each in covered.items() if slot > settled},
+            final_slot=final_slot,
+            covered={slot: each for slot, each in covered.items() if slot > final_slot},
             done=before.changes if all_done else before.done,
             since_ms=since_ms,
         )
         return found, waiting
 
-    def _report(self, hour: Hour, slot: int, shown: Signature, stored: Signature, now_ms: int) -> None:
+    def _warn(self, hour: Hour, slot: int, shown: Signature, stored: Signature, now_ms: int) -> None:
         extra = {"project": hour.project, "hour": hour.hour, "slot": slot, "shown": shown.rows, "stored": stored.rows}
         log.warning("live numbers differ from the file for good; the file counts", extra=extra)
         metrics.emit(self.stage, now_ms, {"EventsDrift": abs(shown.rows - stored.rows) or 1})
@@ -213,18 +215,20 @@ class Closer:
         there = dict(self.closed.get_many(project, names))
         for name in names:
             event_type, facet, grain, start = name
-            part = part_of(whole.get(event_type, Rollup()), facet)
+            content = content_of(whole.get(event_type, Rollup()), facet)
             known = there.get(name)
-            if is_empty(part) and event_type not in covered_types and not (known and hour in known.covers):
+            if is_empty(content) and event_type not in covered_types and not (known and hour in known.covers):
                 continue
 
-            def change(known: Closed | None, grain: str = grain, part: Rollup = part) -> Closed | None:
+            def change(known: Closed | None, grain: str = grain, content: Rollup = content) -> Closed | None:
                 if known and (earlier := known.covers.get(hour)) and earlier.epoch >= cover.epoch:
                     return None  # another run has closed the hour since
                 if grain == HOUR:
-                    return one(hour, cover, part, known.version if known else 0)
+                    return one(hour, cover, content, known.version if known else 0)
                 day = known or Closed(hour[:10], {}, Rollups())
-                return Closed(day.start, {**day.covers, hour: cover}, Rollups({**day.rollups, hour: part}), day.version)
+                return Closed(
+                    day.start, {**day.covers, hour: cover}, Rollups({**day.rollups, hour: content}), day.version
+                )
 
             changed = change(known)
             try:

@@ -100,7 +100,7 @@ class Collector:
     def put(self, message: Message) -> int:
         """Make a message durable as `collect` does; how many events are, fewer than all when no store takes them."""
         try:
-            self.flags.settle(message.project, message.events, message.received_ms)
+            self.flags.flag(message.project, message.events, message.received_ms)
         except Unavailable:
             return 0
         refused = self.buffer.send(self._pack(message))
@@ -146,7 +146,7 @@ class Collector:
         admission = self.admitter.admit(
             request.events, mode=project.mode, received_ms=received_ms, sent_at=request.sent_at, check_sizes=check_sizes
         )
-        self.flags.settle(project.id, admission.events, received_ms)
+        self.flags.flag(project.id, admission.events, received_ms)
         return admission
 
     def _pack(self, message: Message) -> list[Parcel]:

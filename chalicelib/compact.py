@@ -1,4 +1,4 @@
-"""Every minute: deltas that have settled are merged, and older merged items folded, so that reading stays cheap.
+"""Every minute: deltas that are a minute old are merged, and older merged items folded, so that reading stays cheap.
 
 Each step is one transaction. A crash anywhere leaves whole transactions; the next run does the rest.
 """
@@ -17,7 +17,7 @@ from chalicelib.domain.time_windows import from_ms
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.rollups_table import MAX_MERGE, NAMED_SECONDS, RollupsTable, base_name, merged_name
 
-SETTLE_SECONDS = 60  # a stream batch that is still being retried rewrites its delta; after this it is rare
+MERGE_SECONDS = 60  # after a delta was written: a batch that is still retried rewrites it; later that is rare
 FOLD_SECONDS = 360  # after a delta was merged: alerts and realtime look back five whole minutes before this one
 MIN_FOLD = 3  # fewer items are not worth rewriting the base, of 150 KB where 200 deltas come in a minute
 MAX_FOLD = 90
@@ -38,7 +38,7 @@ class Compactor:
     workers: int = WORKERS
 
     def compact(self, now: int) -> int:
-        """Merge what has settled by `now` (epoch seconds); returns how many deltas were absorbed.
+        """Merge deltas that are old enough at `now` (Unix seconds); return how many were absorbed.
 
         Raises an ExceptionGroup, after all the others are done, when an hour could not be compacted.
         """
@@ -57,7 +57,7 @@ class Compactor:
 
         with ThreadPoolExecutor(self.workers) as pool:
             each = pool.map if self.workers > 1 else map
-            for held in _shares(self.rollups.settled_deltas(now - SETTLE_SECONDS)):
+            for held in _shares(self.rollups.old_deltas(now - MERGE_SECONDS)):
                 for done in each(one, _by_hour(held)):
                     if isinstance(done, Exception):
                         failures.append(done)

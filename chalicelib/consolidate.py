@@ -71,7 +71,7 @@ class Consolidated:
 
 @dataclass(frozen=True, slots=True)
 class Consolidator:
-    """Makes versions of hours; times are epoch milliseconds."""
+    """Makes versions of hours; times are Unix milliseconds."""
 
     lake: Lake
     folders: HourFolders

@@ -22,11 +22,11 @@ from chalicelib.domain.notices import CONTINUES_HOURS, Anomaly, Notice, Subject
 from chalicelib.domain.rollups import OTHER
 from chalicelib.domain.time_windows import HOUR_MS, hour_of, hour_start_ms
 from chalicelib.storage.anomalies_table import AnomaliesTable
-from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.connections_table import ConnectionsTable
 from chalicelib.storage.notices import Notices
 from chalicelib.storage.sockets import Gone, Sockets
 
-SETTLED_MS = 5 * 60_000  # after its end an hour's last events have been counted
+COUNTED_MS = 5 * 60_000  # after its end an hour's last events have been counted
 JUDGED_HOURS = 3  # of each run: a run that failed is made up for, and late events are looked at
 TOLD_HOURS = 24  # what was not published within this time is no news
 SHOW_SECONDS = 5.0  # for all dashboards of a project, of an anomaly
@@ -71,11 +71,11 @@ class Detector:
     contracts: Contracts
     anomalies: AnomaliesTable
     notices: Notices
-    control: ControlTable
+    connections: ConnectionsTable
     sockets: Sockets
 
     def detect(self, now_ms: int) -> int:
-        """Judge the hours that have settled; returns how many anomalies are new.
+        """Judge the hours whose events have been counted; returns how many anomalies are new.
 
         Raises an ExceptionGroup, after all the others are done, when a project could not be judged.
         """
@@ -103,7 +103,7 @@ class Detector:
 
     def judge(self, project: str, now_ms: int) -> int:
         """Record the anomalies of the last hours; returns how many are new."""
-        end_ms = (now_ms - SETTLED_MS) // HOUR_MS * HOUR_MS
+        end_ms = (now_ms - COUNTED_MS) // HOUR_MS * HOUR_MS
         start_ms = end_ms - (HISTORY_HOURS + JUDGED_HOURS) * HOUR_MS
         found = self._anomalies(project, start_ms, end_ms)
         new = 0
@@ -119,7 +119,7 @@ class Detector:
         """Tell of what is recorded and not marked."""
         recent = self.anomalies.between(project, hour_of(now_ms - TOLD_HOURS * HOUR_MS), hour_of(now_ms))
         untold = [anomaly for anomaly, published in recent if anomaly.told and not published]
-        connections = [c for c in self.control.connections(project) if c.topics] if untold else []
+        connections = [c for c in self.connections.of_project(project) if c.topics] if untold else []
         for anomaly in untold:
             self.notices.publish(Notice.of_anomaly(anomaly))
             self._show(anomaly, connections)
@@ -142,7 +142,7 @@ class Detector:
                 continue
             connections.remove(connection)  # no other anomaly waits for it
             if isinstance(outcome, Gone):
-                self.control.forget_connection(connection.id, connection.project)
+                self.connections.forget(connection.id, connection.project)
             else:
                 log.warning("anomaly not pushed", extra={"connection_id": connection.id, "reason": str(outcome)})
 

@@ -1,6 +1,6 @@
 """Every few minutes: the erasures that were asked for go on, until nothing of their users is left anywhere.
 
-A run takes each one as far as it can: whose ids are meant is settled, and markers are put that drop what still arrives;
+A run takes each one as far as it can: whose ids are meant is decided, and markers are put that drop what still arrives;
 what the tables and the smaller files have is removed; the lake is looked through, day by day, and each hour that has
 rows of the users is consolidated without them and closed again, so that metrics and SQL go on to agree. The files
 before that are deleted when no query can be reading them any more; a last look finds nothing then. Every step may run
@@ -40,7 +40,9 @@ from chalicelib.storage.manifests import ManifestGone
 from chalicelib.storage.user_rows import UserRows
 from chalicelib.storage.users_table import UsersTable
 
-SETTLED_MS = 10 * 60_000  # after an hour's end, it is written again at the earliest: most of its events are there
+ARRIVAL_MS = (
+    10 * 60_000
+)  # after an hour's end most of its events have arrived: it is written again then at the earliest
 BUSY_MS = 15 * 60_000  # what another run may take with an hour
 GRACE_MS = 65 * 60_000  # after that, files that were absorbed are deleted
 FUNCTION_SECONDS = 780  # of the function's 900
@@ -58,7 +60,7 @@ Rewrite = Callable[[str, str, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Eraser:
-    """Does the work; times are epoch milliseconds.
+    """Does the work; times are Unix milliseconds.
 
     `files` has what is looked through once nothing arrives any more. `seconds` is what a run may take; None: for ever.
     """
@@ -89,14 +91,14 @@ class Eraser:
         open_ones = self.table.open()
         failures: list[Exception] = []
         for group in _groups(open_ones, self.now()):
-            leased = [one for one in group if self.table.lease(one, self.now())]
+            taken = [one for one in group if self.table.take(one, self.now())]
             try:
-                if leased and not self._is_over(end_ms):
-                    self._go_on(leased, end_ms)
+                if taken and not self._is_over(end_ms):
+                    self._go_on(taken, end_ms)
             except Exception as error:  # noqa: BLE001 - one project's trouble must not keep all others from their turn
                 log.warning("erasure failed", extra={"project": group[0].project, "reason": repr(error)})
                 failures.append(error)
-            for one in leased:
+            for one in taken:
                 self.table.release(one)
         now_ms = self.now()
         oldest = min((one.requested_ms for one in open_ones), default=now_ms)
@@ -181,7 +183,7 @@ class Eraser:
                 self.table.swept_before(one, day)
             if not self._clean(group, day, end_ms).complete:
                 return
-        if hour_start_ms(last_hour) + HOUR_MS + SETTLED_MS > self.now():  # its events may come into the lake yet
+        if hour_start_ms(last_hour) + HOUR_MS + ARRIVAL_MS > self.now():  # its events may come into the lake yet
             return
         for one in group:
             self.table.swept(one, self.now())
@@ -242,7 +244,7 @@ class Eraser:
     def _may_rewrite(self, hour: str, state: Hour, size_bytes: int, end_ms: int | None) -> bool:
         """Whether the hour is over, nobody else at work on it, and enough of the time left."""
         now_ms = self.now()
-        if hour_start_ms(hour) + HOUR_MS + SETTLED_MS > now_ms:
+        if hour_start_ms(hour) + HOUR_MS + ARRIVAL_MS > now_ms:
             return False
         if state.began_ms > state.consolidated_ms and state.began_ms + BUSY_MS > now_ms:
             return False

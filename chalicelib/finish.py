@@ -20,9 +20,9 @@ from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.manifests import ManifestGone
 
-SETTLE_MS = 10 * 60_000  # after an hour's end most of its tail files are there
+ARRIVAL_MS = 10 * 60_000  # after an hour's end most of its tail files have arrived
 REST_MS = 30 * 60_000  # before late events have their hour written again
-LEASE_MS = 15 * 60_000  # what a run may take on Lambda; another one rather does other hours meanwhile
+TURN_MS = 15 * 60_000  # what a run may take on Lambda; another one rather does other hours meanwhile
 FUNCTION_SECONDS = 780  # of the function's 900: what does not fit is not begun
 MAX_HOURS = 100  # of one task: a workflow hands on 256 KB at most
 BYTES_PER_SECOND = 1024 * 1024  # of Parquet read, counted and cut into sessions: a careful guess
@@ -45,7 +45,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Finisher:
-    """Takes hours to their end; times are epoch milliseconds, by the clock that is handed over."""
+    """Takes hours to their end; times are Unix milliseconds, by the clock that is handed over."""
 
     hours: HoursTable
     consolidator: Consolidator
@@ -189,12 +189,12 @@ def is_due(hour: Hour, now_ms: int) -> bool:
         return False
     if hour.consolidated_ms and hour.consolidated_ms + REST_MS > now_ms:
         return False
-    return hour.began_ms <= hour.consolidated_ms or hour.began_ms + LEASE_MS <= now_ms
+    return hour.began_ms <= hour.consolidated_ms or hour.began_ms + TURN_MS <= now_ms
 
 
 def ready_ms(hour: Hour) -> int:
     """Since when the hour could have been closed, as far as it is dirty."""
-    return max(hour_start_ms(hour.hour) + HOUR_MS + SETTLE_MS, hour.since_ms)
+    return max(hour_start_ms(hour.hour) + HOUR_MS + ARRIVAL_MS, hour.since_ms)
 
 
 def _in_turn(hours: Iterable[Hour]) -> list[Hour]:

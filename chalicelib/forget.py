@@ -1,6 +1,6 @@
 """What is left of erased users outside of the tables and the lake: files that were rejected, put aside or imported.
 
-Each method removes, of a project, what is of one of the ids and was received before a time (epoch milliseconds), and
+Each method removes, of a project, what is of one of the ids and was received before a time (Unix milliseconds), and
 returns how much that was. Files are small and few, so each is read; doing it again finds nothing.
 """
 
@@ -38,7 +38,7 @@ class Forgetter:
     imports: ImportsTable
     queries_table: QueriesTable
     reinject: Callable[[str], None]
-    now: Callable[[], int]  # epoch milliseconds
+    now: Callable[[], int]  # Unix milliseconds
 
     def places(self) -> dict[str, Callable[[str, Sequence[str], int], int]]:
         """All but `queries`, by the name that a receipt has for it."""
@@ -126,7 +126,7 @@ class Forgetter:
                 if state != "later":
                     log.warning("a file of raw/ names an erased user", extra={"project": project, "key": key})
                 continue
-            self.bucket.delete(one_file.report_key)
+            self.bucket.delete(one_file.outcome_key)
             self.bucket.delete(key)
             removed += 1
         return removed

@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Importer:
-    """The tasks; each takes and returns what JSON can hold. Times are epoch milliseconds."""
+    """The tasks; each takes and returns what JSON can hold. Times are Unix milliseconds."""
 
     bucket: DataBucket
     lake: Lake
@@ -170,11 +170,11 @@ class Importer:
         }
 
     def notify(self, task: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
-        """Put the report, tell of it, and forget what lay between the tasks; returns the report."""
+        """Put the outcome beside the file, publish it, and forget what lay between the tasks; return the outcome."""
         one = Import.from_json(task["import"])
         summary = self._summary(one, task["parts"])
         stored = sum(each["stored"] for each in task["stored"])
-        report = {
+        outcome = {
             "id": one.id,
             "project": one.project,
             "file": one.file,
@@ -186,21 +186,21 @@ class Importer:
             "reasons": summary.reasons,
             "waiting_hours": sum(each["waiting"] for each in task["stored"]),
         }
-        self.bucket.put(one.report_key, _pretty({**report, "rejections": summary.rejections}))
+        self.bucket.put(one.outcome_key, _pretty({**outcome, "rejections": summary.rejections}))
         title = f"{one.file} is imported: {stored:,} events of {summary.rows:,} rows, {summary.rejected:,} rejected"
-        self.notices.publish(Notice(IMPORT, report, title))
-        self.table.end(one, "done", now_ms, report)
+        self.notices.publish(Notice(IMPORT, outcome, title))
+        self.table.end(one, "done", now_ms, outcome)
         self._forget(one)
-        return report
+        return outcome
 
     def fail(self, task: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
-        """Say why the file was not imported, beside it and to whoever is told; returns the report.
+        """Say why the file was not imported, beside it and in a notice; return the outcome.
 
         The file stays. Of what was stored before the failure nothing counts twice when it is dropped again.
         """
         one = Import.from_json(task["import"])
         code, reason = task["error"]["Error"], _reason(task["error"])
-        report = {
+        outcome = {
             "id": one.id,
             "project": one.project,
             "file": one.file,
@@ -210,13 +210,13 @@ class Importer:
         }
         summary = self._together(self.bucket.keys(one.summaries))  # of the parts that were judged
         if summary.rows:
-            report["reasons"] = summary.reasons
+            outcome["reasons"] = summary.reasons
         self.table.begin(one)
-        if self.table.end(one, "failed", now_ms, report):
-            self.bucket.put(one.report_key, _pretty({**report, "rejections": summary.rejections}))
-            self.notices.publish(Notice(IMPORT, report, f"{one.file} is not imported: {reason}"[:500]))
+        if self.table.end(one, "failed", now_ms, outcome):
+            self.bucket.put(one.outcome_key, _pretty({**outcome, "rejections": summary.rejections}))
+            self.notices.publish(Notice(IMPORT, outcome, f"{one.file} is not imported: {reason}"[:500]))
         log.warning("import failed", extra={"project": one.project, "import": one.id, "reason": code})
-        return report
+        return outcome
 
     def _size(self, one: Import) -> int:
         """The file's size; raises ImportRefused when it is not the one that was put, or too large."""

@@ -29,7 +29,7 @@ from chalicelib.domain.frames import (
     resync_frame,
 )
 from chalicelib.domain.time_windows import HOUR_MS, hour_of
-from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.connections_table import ConnectionsTable
 from chalicelib.storage.rollups_table import closing_of, delta_of
 from chalicelib.storage.sockets import Gone, PushFailed, Sockets
 
@@ -73,7 +73,7 @@ class Shown:
 class Pusher:
     """Sends each connection its share of a stream batch. `marks` are of the hours that the container saw closed."""
 
-    control: ControlTable
+    connections: ConnectionsTable
     sockets: Sockets
     contracts: Contracts
     pause_seconds: float  # between pushes: what comes meanwhile travels together, so a busy project costs no more
@@ -82,7 +82,7 @@ class Pusher:
     marks: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def push(self, records: Iterable[Mapping[str, Any]], now: int) -> int:
-        """Push the batch's deltas and return the number of frames sent; `now` is epoch seconds.
+        """Push the batch's deltas and return the number of frames sent; `now` is Unix seconds.
 
         Raises an ExceptionGroup, after all the others have their share, when a project's connections could not be
         read or one that failed could not be forgotten: the batch then comes again.
@@ -95,7 +95,7 @@ class Pusher:
         for project, news in sorted(found.items(), key=lambda pair: pair[1].size_bytes):
             try:
                 self._note_late(project, news, now)
-                connections = [c for c in self.control.connections(project) if c.topics]
+                connections = [c for c in self.connections.of_project(project) if c.topics]
             except (BotoCoreError, ClientError) as error:
                 log.warning("project not pushed", extra={"project": project, "reason": str(error)})
                 failures.append(error)
@@ -147,7 +147,7 @@ class Pusher:
         late = [d for d in news.deltas.values() if d.hour < first_exact and d.written_at >= now - STALE_SECONDS]
         if late:
             written_at = max(delta.written_at for delta in late)
-            self.control.note_late(project, written_at, {delta.frame_id: delta.digest for delta in late})
+            self.connections.note_late(project, written_at, {delta.frame_id: delta.digest for delta in late})
 
     def _shares(
         self, connections: Sequence[Connection], news: News, prepared_by: float, unreadable: set[str]
@@ -173,7 +173,7 @@ class Pusher:
         shown: dict[tuple[str, ...], list[Shown] | None] = {topics: [] for topics in sorted(all_topics)}
         held_bytes = dict.fromkeys(shown, 0)
         for delta in news.deltas.values():
-            counts = replace(delta, part=needed(None, COUNTS))  # decoded once for all topics, and not held
+            counts = replace(delta, excerpt=needed(None, COUNTS))  # decoded once for all topics, and not held
             for topics, before in shown.items():
                 if self.sockets.clock() >= prepared_by:
                     return dict.fromkeys(shown)
@@ -204,9 +204,7 @@ class Pusher:
             if isinstance(reason, PushFailed):
                 log.warning("connection ended", extra={"connection_id": connection.id, "reason": str(reason)})
         connections = [connection for connection, _ in failed]
-        forgotten = self.sockets.each(
-            connections, lambda c: self.control.forget_connection(c.id, c.project), FORGET_SECONDS
-        )
+        forgotten = self.sockets.each(connections, lambda c: self.connections.forget(c.id, c.project), FORGET_SECONDS)
         there = [connection for connection, reason in failed if isinstance(reason, PushFailed)]
         self.sockets.each(there, self.sockets.end, END_SECONDS)
         return [failure for failure in forgotten if not isinstance(failure, int)]

@@ -34,7 +34,7 @@ from chalicelib.storage.users_table import UsersTable
 
 # What content raises that is not as our edge writes it: it will not be another time either.
 UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-PIN_SECONDS = 20  # in which the last message with doubtful events begins, of the function's 60: one takes 10 at most
+PIN_SECONDS = 20  # in which the last message with unsure events begins, of the function's 60: one takes 10 at most
 LEARN_SECONDS = 5  # for what all messages of a batch say of users
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Batch:
     """What becomes of a batch's messages."""
 
     shares: list[Share] = field(default_factory=list)  # not stored yet
-    waiting: list[tuple[int, str, bytes]] = field(default_factory=list)  # how many doubtful events, message id, content
+    waiting: list[tuple[int, str, bytes]] = field(default_factory=list)  # how many unsure events, message id, content
     failed: list[str] = field(default_factory=list)  # to deliver again
     down: set[str] = field(default_factory=set)  # projects of which a table did not answer, which takes it 21 s
 
@@ -92,20 +92,20 @@ class Processor:
         for record in records:
             self._take(batch, *delivered(record))
         stored = self._store(batch)
-        # The fewest doubts first, so that nobody's many keep others from their turn.
+        # The fewest unsure events first, so that nobody's many keep others from their turn.
         for number, (_, message_id, content) in enumerate(sorted(batch.waiting)):
             if number and self.clock() > until:
                 batch.failed.append(message_id)
             else:
-                self._take(batch, message_id, content, settle=True)
+                self._take(batch, message_id, content, pin=True)
         stored += self._store(batch)
         self._learn(batch, stored)
         chunks = sum(len(share.chunks) for share in stored)
         log.info("processed", extra={"messages": len(stored), "chunks": chunks, "failed": len(batch.failed)})
         return batch.failed
 
-    def _take(self, batch: Batch, message_id: str, content: bytes, *, settle: bool = False) -> None:
-        """Read a message; one with doubtful events waits, unless they are to be settled now."""
+    def _take(self, batch: Batch, message_id: str, content: bytes, *, pin: bool = False) -> None:
+        """Read a message; one with unsure events waits, unless they are to be pinned now."""
         project = ""
         try:
             message = decode_message(content)
@@ -114,16 +114,16 @@ class Processor:
                 batch.failed.append(message_id)
                 return
             left, gone = self.erased.split(project, message.events)
-            if settle:
-                self.pins.settle(project, left, message.received_ms)
-            elif doubtful := sum(UNSURE in event for event in left):
-                batch.waiting.append((doubtful, message_id, content))
+            if pin:
+                self.pins.pin(project, left, message.received_ms)
+            elif unsure := sum(UNSURE in event for event in left):
+                batch.waiting.append((unsure, message_id, content))
                 return
             batch.shares.append(self._share(message_id, content, message, left, gone))
         except (Unavailable, BotoCoreError, ClientError) as error:
             log.warning("message not read", extra={"project": project, "reason": str(error)})
             batch.failed.append(message_id)
-            if not settle:  # what is read then is the project's; pins are each user's
+            if not pin:  # what is read then is the project's; pins are each user's
                 batch.down.add(project)
         except UNUSABLE as error:
             batch.failed += self._keep_unreadable(message_id, content, repr(error))

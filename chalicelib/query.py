@@ -14,9 +14,9 @@ from chalicelib.domain.closing import Hour
 from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.query_requests import MAX_PAGE, PARQUET, QueryRequest, QueryToSave, ResultPage
 from chalicelib.domain.reports import REPORTS
-from chalicelib.domain.snapshots import Open, Snapshot
 from chalicelib.domain.sql_positions import as_written
 from chalicelib.domain.time_windows import to_ms
+from chalicelib.domain.visible_files import UnsettledHour, VisibleFiles
 from chalicelib.storage.athena import Athena, QueryState
 from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.hours_table import HoursTable
@@ -37,8 +37,8 @@ GOING_ON = ("QUEUED", "RUNNING")
 
 
 @dataclass(frozen=True, slots=True)
-class Analyst:
-    """Runs queries and hands out only those of the asking project."""
+class QueryRunner:
+    """Runs queries and reports, and hands out only those of the asking project."""
 
     athena: Athena
     queries: QueriesTable
@@ -112,12 +112,12 @@ class Analyst:
     def _start(self, asked: Asked, parameters: Mapping[str, Any], now: datetime) -> str:
         statement = sql.read(asked.sql)
         # The clock before the hours: a version that comes between the two is too new to be seen.
-        snapshot = Snapshot(to_ms(now), list(self._open_hours(asked.project)))
+        visible = VisibleFiles(to_ms(now), list(self._unsettled_hours(asked.project)))
         sent = sql.confine(
             statement,
             project=asked.project,
             lake_table=self.athena.lake_table,
-            snapshot=snapshot,
+            visible=visible,
             parameters=parameters,
             max_rows=MAX_PARQUET_ROWS if asked.folder else sql.MAX_ROWS,
         )
@@ -131,25 +131,25 @@ class Analyst:
         self.queries.put(query_id, asked, now + timedelta(days=KEEP_DAYS))
         return query_id
 
-    def _open_hours(self, project: str) -> Iterator[Open]:
+    def _unsettled_hours(self, project: str) -> Iterator[UnsettledHour]:
         listed = 0
         for hour in self.hours.unsettled(project):
             if hour.version is None:
-                yield Open(hour.hour)
+                yield UnsettledHour(hour.hour)
             elif not hour.is_dirty:
-                yield Open(hour.hour, hour.version, (), hour.replaced)
+                yield UnsettledHour(hour.hour, hour.version, (), hour.replaced)
             elif listed == MAX_LISTED_HOURS:  # copies are left out; rows of users who were just erased are not
-                yield Open(hour.hour, hour.version)
+                yield UnsettledHour(hour.hour, hour.version)
             else:
                 listed += 1
                 yield self._listed(hour)
 
-    def _listed(self, hour: Hour) -> Open:
+    def _listed(self, hour: Hour) -> UnsettledHour:
         try:
             held = self.folders.held(hour)
         except ManifestGone:  # replaced an hour ago, and since then the hour was read: it is too late for the query
-            return Open(hour.hour, hour.version)
-        return Open(hour.hour, hour.version, tuple(held.fresh))
+            return UnsettledHour(hour.hour, hour.version)
+        return UnsettledHour(hour.hour, hour.version, tuple(held.fresh))
 
     def _wait(self, query_id: str, asked: Asked, page: ResultPage) -> dict[str, Any]:
         deadline, pause = self.clock() + WAIT_SECONDS, POLL_SECONDS

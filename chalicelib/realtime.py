@@ -39,7 +39,7 @@ class Observer:
         ledgers: list[dict[str, Any]] = []
         hours = hour_of(now_ms - HOUR_MS), hour_of(now_ms)
         receipts = self.ledger.receipts(project, *hours)  # before the rest, which else would seem to have no origin
-        views = self.rollups.read_live(project, *hours, part=OVERVIEW)
+        views = self.rollups.read_live(project, *hours, excerpt=OVERVIEW)
         for hour in hours:
             view = views.get(hour, HourView(hour))
             ledger, start_ms = Ledger(), hour_start_ms(hour)

@@ -27,7 +27,7 @@ RUN = "rearchived"
 
 log = logging.getLogger(__name__)
 
-Received = tuple[StoredEvent, int]  # with the epoch milliseconds of its receipt
+Received = tuple[StoredEvent, int]  # with the Unix milliseconds of its receipt
 Hashes = npt.NDArray[np.int64]
 
 

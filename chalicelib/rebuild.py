@@ -21,7 +21,7 @@ from chalicelib.storage.lake import Lake
 from chalicelib.storage.users_table import UsersTable
 
 
-class NotSettled(Exception):
+class NotConsolidated(Exception):
     """An hour's files are not in order yet."""
 
 
@@ -47,7 +47,7 @@ class Rebuilder:
     erased: ErasedUsers
 
     def rebuild(self, project: str, hours: Iterable[str], now_ms: int) -> Rebuilt:
-        """Put back the chunks of the hours, which come in order; raises NotSettled of a dirty one.
+        """Put back the chunks of the hours, which come in order; raises NotConsolidated of a dirty one.
 
         A request's chunk has the key it had when all hours that its events occurred in are among them.
         """
@@ -75,7 +75,7 @@ class Rebuilder:
         for hour in hours:
             state, keys = self.folders.keys(self.hours, project, hour)
             if state.is_dirty:
-                raise NotSettled(f"{project} {hour} has files that are not consolidated yet: ops consolidate")
+                raise NotConsolidated(f"{project} {hour} has files that are not consolidated yet: ops consolidate")
             for row in self.lake.rows(sorted(keys)):
                 if self.erased.kept(project, [row.event]):
                     yield row.received_ms, row.event

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from chalicelib import metrics
 from chalicelib.domain.closing import Cover, Hour
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.drift import Drift, differences
+from chalicelib.domain.differences import Difference, unequal
 from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, SESSIONS, facets_of
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.rollups import OTHER, Rollup, Rollups, RollupSpec
@@ -44,7 +44,7 @@ class NotRepaired(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What became of an hour or, as `start` tells, a day: `drift` is by what it differed before anything was done.
+    """What became of an hour or, as `start` tells, a day: by what `differences` it was found to be wrong.
 
     `events` are those of its file, without bots; `state` is one of the words above.
     """
@@ -53,7 +53,7 @@ class Reconciled:
     start: str
     state: str
     events: int = 0
-    drift: list[Drift] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,14 @@ class Compared:
     """
 
     events: int
-    drift: list[Drift]
+    differences: list[Difference]
     epoch: int
     moves: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """Compares, and repairs; times are epoch seconds."""
+    """Compares, and repairs; times are Unix seconds."""
 
     contracts: Contracts
     history: History
@@ -99,30 +99,30 @@ class Reconciler:
                 return Reconciled(project, hour, WAITS)
             state, keys = self.folders.keys(self.hours, project, hour)
         found = self._compare(state, keys)
-        events, drift = found.events, found.drift
+        events, differences = found.events, found.differences
         if found.moves:
             return Reconciled(project, hour, WAITS)
-        if not keys and drift:
+        if not keys and differences:
             log.warning("an hour with numbers has no file", extra={"project": project, "hour": hour})
-            return Reconciled(project, hour, NO_FILE, 0, drift)
-        if not (drift or (force and keys)):
+            return Reconciled(project, hour, NO_FILE, 0, differences)
+        if not (differences or (force and keys)):
             return Reconciled(project, hour, REPAIRED if was_dirty else AGREES, events)
         if not repair:
-            return Reconciled(project, hour, DIFFERS, events, drift)
+            return Reconciled(project, hour, DIFFERS, events, differences)
         if found.epoch > state.frozen and not self.hours.skip_to(state, found.epoch):  # the item is older than numbers
-            return Reconciled(project, hour, WAITS, events, drift)
+            return Reconciled(project, hour, WAITS, events, differences)
         done = self.finisher.finish(project, hour, now * 1000, anew=True, follow=force)
         if not done.closed:
-            return Reconciled(project, hour, WAITS, events, drift)
-        if drift:
+            return Reconciled(project, hour, WAITS, events, differences)
+        if differences:
             again = self._compare(*self.folders.keys(self.hours, project, hour))
             if again.moves:
-                return Reconciled(project, hour, WAITS, events, drift)
-            if again.drift:
-                numbers = f"{len(again.drift)} numbers differ, such as {again.drift[0]}"
+                return Reconciled(project, hour, WAITS, events, differences)
+            if again.differences:
+                numbers = f"{len(again.differences)} numbers differ, such as {again.differences[0]}"
                 raise NotRepaired(f"{project} {hour} was closed again, and {numbers}")
-        self._tell(project, hour, drift)
-        return Reconciled(project, hour, REPAIRED, events, drift)
+        self._tell(project, hour, differences)
+        return Reconciled(project, hour, REPAIRED, events, differences)
 
     def day(self, project: str, day: str, now: int, *, repair: bool) -> Reconciled:
         """Compare what is kept of a whole UTC day with its hours and, with `repair`, put it together again.
@@ -130,21 +130,21 @@ class Reconciler:
         So are its sessions, with what the hours' files hold of them.
         """
         sessions = self.finisher.sessionizer.recount(project, day, write=repair)
-        recounted = [Drift(day, SESSIONS, "", "items", 0, sessions)] if sessions else []
+        recounted = [Difference(day, SESSIONS, "", "items", 0, sessions)] if sessions else []
         if day in self.history.closed.noted_days(project):  # it is told by its hours until then
             if repair:
                 self.finisher.closer.close_days(project, now * 1000)
             self._tell(project, day, recounted)
             return Reconciled(project, day, REPAIRED if repair else WAITS, 0, recounted)
-        drift = [*recounted, *self._compare_day(project, day)]
-        if not drift or not repair:
-            return Reconciled(project, day, DIFFERS if drift else AGREES, 0, drift)
+        differences = [*recounted, *self._compare_day(project, day)]
+        if not differences or not repair:
+            return Reconciled(project, day, DIFFERS if differences else AGREES, 0, differences)
         self.history.closed.note_day(project, day, f"reconciled#{now}")
         self.finisher.closer.close_days(project, now * 1000)
         if left := list(self._compare_day(project, day)):
             raise NotRepaired(f"{project} {day} was put together again, and {len(left)} numbers differ: {left[0]}")
-        self._tell(project, day, drift)
-        return Reconciled(project, day, REPAIRED, 0, drift)
+        self._tell(project, day, differences)
+        return Reconciled(project, day, REPAIRED, 0, differences)
 
     def run(self, projects: Iterable[str], now: int) -> int:
         """Go on with the hours up to yesterday's last, and put right what differs; returns how many were compared.
@@ -153,17 +153,17 @@ class Reconciler:
         next run tries it again.
         """
         started = self.clock()
-        compared, drifted = 0, 0
+        compared, differ = 0, 0
         failures: list[Exception] = []
         for project in projects:
             try:
                 for done in self._go_on(project, now, started):
                     compared += len(done.start) > len("2026-11-21")
-                    drifted += len(done.drift)
+                    differ += len(done.differences)
             except Exception as error:  # noqa: BLE001 - one project's trouble must not keep all others from their turn
                 log.warning("project not reconciled", extra={"project": project, "reason": repr(error)})
                 failures.append(error)
-        metrics.emit(self.stage, now * 1000, {"HoursReconciled": compared, "NumbersDrifted": drifted})
+        metrics.emit(self.stage, now * 1000, {"HoursReconciled": compared, "NumbersDrifted": differ})
         if failures:
             raise ExceptionGroup(f"{len(failures)} projects were not reconciled", failures)
         return compared
@@ -196,24 +196,26 @@ class Reconciler:
         types = {*sent, *counted.of_type, ALL_TYPES, OTHER}
         wanted = [(name, facet) for name in sorted(types) for facet in facets_of(self._spec(name))]
         shown = self.history.facets(project, wanted, [hour])
-        drift: list[Drift] = []
+        differences: list[Difference] = []
         if counted.copies:
-            drift.append(Drift(hour, ALL_TYPES, COUNTS, "copies", 0, counted.copies))
+            differences.append(Difference(hour, ALL_TYPES, COUNTS, "copies", 0, counted.copies))
         for event_type, facet in wanted:
             seen, cover = (
-                shown.parts[event_type, facet].get(hour, Rollup()),
+                shown.contents[event_type, facet].get(hour, Rollup()),
                 shown.covers.get(((event_type, facet), hour)),
             )
             for number, before, now in counted.differences(event_type, facet, seen):
-                drift.append(Drift(hour, event_type, facet, number, before, now))
+                differences.append(Difference(hour, event_type, facet, number, before, now))
             if cover is None and not counted.is_empty(event_type, facet):
-                drift.append(Drift(hour, event_type, facet, "items", 0, 1))  # live ones tell its numbers, if any
+                differences.append(
+                    Difference(hour, event_type, facet, "items", 0, 1)
+                )  # live ones tell its numbers, if any
             if cover is not None and cover.epoch != state.epoch:
-                drift.append(Drift(hour, event_type, facet, "epoch", cover.epoch, state.epoch))
+                differences.append(Difference(hour, event_type, facet, "epoch", cover.epoch, state.epoch))
             elif cover is not None and cover.upto != state.upto:
-                drift.append(Drift(hour, event_type, facet, "slots", cover.upto, state.upto))
+                differences.append(Difference(hour, event_type, facet, "slots", cover.upto, state.upto))
         epoch = max((cover.epoch for cover in shown.covers.values()), default=0)
-        return Compared(counted.events, drift, epoch, self._moves(state, epoch))
+        return Compared(counted.events, differences, epoch, self._moves(state, epoch))
 
     def _moves(self, state: Hour, epoch: int) -> bool:
         """Whether there are live items that the hour's closing does not cover, or it has changed since it was read."""
@@ -226,7 +228,7 @@ class Reconciler:
         now = self.hours.get(state.project, state.hour)
         return (now.changes, now.done, now.epoch) != (state.changes, state.done, state.epoch)
 
-    def _compare_day(self, project: str, day: str) -> Iterator[Drift]:
+    def _compare_day(self, project: str, day: str) -> Iterator[Difference]:
         closed = self.history.closed
         hours = hours_between(hour_start_ms(f"{day}T00"), hour_start_ms(f"{day}T00") + DAY_MS)
         for name in [*self.history.rollups.event_types(project), ALL_TYPES]:
@@ -236,17 +238,17 @@ class Reconciler:
             for facet in facets:
                 parts = [found[key] for h in hours if (key := (name, facet, HOUR, h)) in found]
                 whole = found.get((name, facet, DAY, day), Closed(day, {}, Rollups({WHOLE: Rollup()})))
-                yield from _drift(day, (name, facet), whole.rollups[WHOLE], total_of(parts))
+                yield from _differences(day, (name, facet), whole.rollups[WHOLE], total_of(parts))
                 covers = {at: cover for part in parts for at, cover in part.covers.items()}
                 if whole.covers != covers:
-                    yield Drift(day, name, facet, "epochs", _epochs(whole.covers), _epochs(covers))
+                    yield Difference(day, name, facet, "epochs", _epochs(whole.covers), _epochs(covers))
 
     def _spec(self, event_type: str) -> RollupSpec:
         return DERIVED.get(event_type) or self.contracts.spec(event_type)
 
-    def _tell(self, project: str, start: str, drift: list[Drift]) -> None:
-        if drift:
-            extra = {"project": project, "start": start, "numbers": len(drift)}
+    def _tell(self, project: str, start: str, differences: list[Difference]) -> None:
+        if differences:
+            extra = {"project": project, "start": start, "numbers": len(differences)}
             log.warning("closed numbers differed from the lake, and were written again", extra=extra)
 
 
@@ -262,7 +264,7 @@ def _epochs(covers: Mapping[str, Cover]) -> int:
     return sum(cover.epoch for cover in covers.values())
 
 
-def _drift(start: str, facet: Facet, shown: Rollup, stored: Rollup) -> Iterator[Drift]:
+def _differences(start: str, facet: Facet, shown: Rollup, stored: Rollup) -> Iterator[Difference]:
     event_type, name = facet
-    for number, before, now in differences(shown, stored):
-        yield Drift(start, event_type, name, number, before, now)
+    for number, before, now in unequal(shown, stored):
+        yield Difference(start, event_type, name, number, before, now)

@@ -39,7 +39,7 @@ ALL_ROWS = pa.schema([(TYPE, pa.string()), (MINUTE, pa.int8()), (USER, pa.int64(
 
 Number = float | int
 Document = Mapping[str, Any]  # a JSON object
-Difference = tuple[str, Number, Number]  # which number, as it is shown, as it is counted
+Unequal = tuple[str, Number, Number]  # which number, as it is shown, as it is counted
 Frequency = tuple[int, int]  # of a value: events, and how much of an aspect
 Rows = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.int64]  # of distinct users
@@ -86,7 +86,7 @@ class Recount:
             table = _that_have(table, _measure(aspect.removeprefix("q:")))
         return not table.num_rows
 
-    def differences(self, event_type: str, facet: str, shown: Rollup) -> Iterator[Difference]:
+    def differences(self, event_type: str, facet: str, shown: Rollup) -> Iterator[Unequal]:
         """Every number of a facet that is shown otherwise than it is counted."""
         aspect, _, dimension = facet.partition("|")
         table = self._table(event_type)
@@ -271,7 +271,7 @@ def _sum(row: Mapping[str, float]) -> float:
 # Comparison
 
 
-def _of_values(table: pa.Table, aspect: str, dimension: str, shown: Mapping[str, Cell]) -> Iterator[Difference]:
+def _of_values(table: pa.Table, aspect: str, dimension: str, shown: Mapping[str, Cell]) -> Iterator[Unequal]:
     """Compare a dimension's values; those that are not told apart are counted together.
 
     Where there are too many, the most frequent are to be told apart, each with all of its events.
@@ -319,7 +319,7 @@ def _frequencies(table: pa.Table, column: str, aspect: str) -> dict[str, Frequen
     return {row[column]: (row["count_all"], row["_".join(counted)]) for row in grouped.to_pylist()}
 
 
-def _of_cell(of: str, shown: Cell, exact: Exact) -> Iterator[Difference]:
+def _of_cell(of: str, shown: Cell, exact: Exact) -> Iterator[Unequal]:
     if shown.count != exact.count:
         yield f"{of}count", shown.count, exact.count
     if not _are_users(shown, exact.users):
@@ -345,7 +345,7 @@ def _are_users(shown: Cell, users: Hashes) -> bool:
     return as_shown == registers.tobytes() and abs(shown.users.estimate() - size) <= SKETCH_ERROR * size
 
 
-def _of_measure(shown: Measure, exact: Measure) -> Iterator[Difference]:
+def _of_measure(shown: Measure, exact: Measure) -> Iterator[Unequal]:
     if shown.count != exact.count:
         yield "values", shown.count, exact.count
     if not (shown.count and exact.count):

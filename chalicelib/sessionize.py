@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from chalicelib.domain.closing import NOTHING_COVERED
-from chalicelib.domain.facets import COUNTS, DERIVED, SESSIONS, facets_of, is_empty, part_of
+from chalicelib.domain.facets import COUNTS, DERIVED, SESSIONS, content_of, facets_of, is_empty
 from chalicelib.domain.hour_fold import MAX_HELD_BYTES, HourFold
 from chalicelib.domain.rollup_codec import encode
 from chalicelib.domain.rollups import Rollup, Rollups
@@ -55,10 +55,10 @@ class Sessionizer:
         self.files.write(project, hour, version, chain([some or []], blocks))
         if some is None and self.files.versions(project, hour) == [version]:
             return 0
-        return self._settle(project, hour, hour, None)
+        return self._count(project, hour, hour, None)
 
     def keep(self, project: str, hour: str, version: str, events: Iterable[dict[str, Any]]) -> Written | None:
-        """Write down the parts of an hour whose events these are, in order of time; `settle_days` is to follow.
+        """Write down the parts of an hour whose events these are, in order of time; `count_days` is to follow.
 
         None where there are none.
         """
@@ -66,23 +66,23 @@ class Sessionizer:
         some = next(blocks, None)
         return self.files.write(project, hour, version, chain([some], blocks)) if some else None
 
-    def settle_days(self, project: str, days: Collection[str], written: Mapping[str, Written], put: PutNew) -> int:
+    def count_days(self, project: str, days: Collection[str], written: Mapping[str, Written], put: PutNew) -> int:
         """Count the sessions of days that were not there before, all of whose hours' parts are `written` down, by hour.
 
         What is new is handed to `put` a day at a time, in place of some writes for each hour and facet; where that
-        answers False, somebody was there, and the day is written as ever. Returns and raises as `settle` does.
+        answers False, somebody was there, and the day is written as ever. Returns and raises as `count` does.
         """
         first, last = f"{min(days)}T00", f"{max(days)}T23"
-        return self._settle(project, first, last, _New(frozenset(days), written, put))
+        return self._count(project, first, last, _New(frozenset(days), written, put))
 
     def recount(self, project: str, day: str, *, write: bool) -> int:
         """By how many closed items a UTC day's sessions differ from its hours' parts; with `write`, they are put right.
 
-        Raises as `settle` does.
+        Raises as `count` does.
         """
-        return self._settle(project, f"{day}T00", f"{day}T23", None, write=write)
+        return self._count(project, f"{day}T00", f"{day}T23", None, write=write)
 
-    def _settle(self, project: str, first: str, last: str, new: "_New | None", *, write: bool = True) -> int:
+    def _count(self, project: str, first: str, last: str, new: "_New | None", *, write: bool = True) -> int:
         changed = 0
         for _ in range(MAX_PASSES):
             reach = 2 * (REACH_HOURS - 1)
@@ -114,17 +114,17 @@ class Sessionizer:
         different: dict[str, dict[str, Rollup]] = defaultdict(dict)
         for began in sorted({*truth, *(hour for _, hour in kept)}):
             for facet in facets_of(SPEC):
-                part = part_of(truth.get(began, Rollup()), facet)
+                content = content_of(truth.get(began, Rollup()), facet)
                 before = kept.get((facet, began))
-                if is_empty(part) if before is None else _bytes(part) == _bytes(before):
+                if is_empty(content) if before is None else _bytes(content) == _bytes(before):
                     continue
-                different[began][facet] = part
+                different[began][facet] = content
         for day in sorted({began[:10] for began in different}) if write else ():
             self.closed.note_day(project, day, self.new_token())
-            for began, parts in different.items():
-                for facet, part in parts.items():
+            for began, contents in different.items():
+                for facet, content in contents.items():
                     if began[:10] == day:
-                        self._write(project, facet, began, part)
+                        self._write(project, facet, began, content)
             # Once more: another run may have put the day together, and taken the note away, in between.
             self.closed.note_day(project, day, self.new_token())
         return changed + sum(map(len, different.values()))
@@ -152,25 +152,25 @@ class Sessionizer:
         for facet in facets_of(SPEC):
             if facet == COUNTS:
                 for day in self.closed.read(project, SESSIONS, facet, DAY, first[:10], last[:10]):
-                    kept |= {(facet, hour): part for hour, part in day.rollups.items() if first <= hour <= last}
+                    kept |= {(facet, hour): content for hour, content in day.rollups.items() if first <= hour <= last}
             else:
                 for item in self.closed.read(project, SESSIONS, facet, HOUR, first, last):
                     kept[facet, item.start] = item.rollups[WHOLE]
         return kept
 
-    def _write(self, project: str, facet: str, hour: str, part: Rollup) -> None:
+    def _write(self, project: str, facet: str, hour: str, content: Rollup) -> None:
         if facet == COUNTS:
 
             def in_day(before: Closed | None) -> Closed:
                 day = before or Closed(hour[:10], {}, Rollups())
-                rollups = Rollups({**day.rollups, hour: part})
+                rollups = Rollups({**day.rollups, hour: content})
                 return Closed(day.start, {**day.covers, hour: NOTHING_COVERED}, rollups, day.version)
 
             self.closed.change(project, SESSIONS, facet, DAY, hour[:10], in_day)
         else:
 
             def as_hour(before: Closed | None) -> Closed:
-                return one(hour, NOTHING_COVERED, part, before.version if before else 0)
+                return one(hour, NOTHING_COVERED, content, before.version if before else 0)
 
             self.closed.change(project, SESSIONS, facet, HOUR, hour, as_hour)
 
@@ -187,14 +187,16 @@ class _New:
 def _items(day: str, hours: Mapping[str, Rollup]) -> Iterator[tuple[str, str, str, Closed]]:
     """Event type, facet, grain and item of all that is kept of a day whose sessions are all known."""
     for facet in facets_of(SPEC):
-        parts = {hour: part for hour, rollup in hours.items() if not is_empty(part := part_of(rollup, facet))}
-        covers = dict.fromkeys(parts, NOTHING_COVERED)
-        if not parts:
+        contents = {
+            hour: content for hour, rollup in hours.items() if not is_empty(content := content_of(rollup, facet))
+        }
+        covers = dict.fromkeys(contents, NOTHING_COVERED)
+        if not contents:
             continue
         if facet == COUNTS:
-            yield SESSIONS, facet, DAY, Closed(day, covers, Rollups(parts))
+            yield SESSIONS, facet, DAY, Closed(day, covers, Rollups(contents))
             continue
-        items = [one(hour, NOTHING_COVERED, part, 0) for hour, part in parts.items()]
+        items = [one(hour, NOTHING_COVERED, content, 0) for hour, content in contents.items()]
         yield from ((SESSIONS, facet, HOUR, item) for item in items)
         yield SESSIONS, facet, DAY, Closed(day, covers, Rollups({WHOLE: total_of(items)}))
 
@@ -203,5 +205,5 @@ def _hours_from(hour: str, hours: int) -> str:
     return hour_of(hour_start_ms(hour) + hours * HOUR_MS)
 
 
-def _bytes(part: Rollup) -> bytes:
-    return encode(Rollups({WHOLE: part}))
+def _bytes(content: Rollup) -> bytes:
+    return encode(Rollups({WHOLE: content}))

@@ -16,7 +16,7 @@ from chalicelib.domain.deltas import HourView
 from chalicelib.domain.errors import InvalidRequest, Unauthenticated
 from chalicelib.domain.frames import STALE_SECONDS, error_frame, is_wanted, snapshot_frames
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, parse_ms, to_ms
-from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.connections_table import ConnectionsTable
 from chalicelib.storage.history import History
 from chalicelib.storage.sockets import PushFailed, Sockets
 
@@ -51,7 +51,7 @@ COMMAND = Command()
 class Subscriber:
     """Handles what happens on a socket."""
 
-    control: ControlTable
+    connections: ConnectionsTable
     history: History
     sockets: Sockets
     contracts: Contracts
@@ -61,7 +61,7 @@ class Subscriber:
         """A single-use ticket: browsers cannot send a key with a WebSocket handshake."""
         ticket = secrets.token_urlsafe(24)
         expires_at = now + timedelta(seconds=TICKET_SECONDS)
-        self.control.put_ticket(ticket, project, expires_at)
+        self.connections.put_ticket(ticket, project, expires_at)
         return {
             "ticket": ticket,
             "url": f"{self.url}?ticket={ticket}",
@@ -70,20 +70,20 @@ class Subscriber:
 
     def connect(self, connection_id: str, domain: str, stage: str, ticket: str | None, now: datetime) -> None:
         """Register the connection; raises Unauthenticated when the ticket is missing, unknown, used or over."""
-        project = self.control.take_ticket(ticket, now) if ticket else None
+        project = self.connections.take_ticket(ticket, now) if ticket else None
         if project is None:
             raise Unauthenticated(
                 "the ticket is missing, used or over: get one from POST /realtime/tickets", code="bad_ticket"
             )
         expires_at = now + timedelta(hours=CONNECTION_HOURS)
-        self.control.put_connection(Connection(connection_id, project, domain, stage, expires_at))
+        self.connections.put(Connection(connection_id, project, domain, stage, expires_at))
 
     def message(self, connection_id: str, body: str, now: datetime, domain: str = "", stage: str = "") -> None:
         """Answer a client's frame on its own connection, also when it is wrong.
 
         A connection that is not registered, at `domain` and `stage`, is ended: it was forgotten, so it gets nothing.
         """
-        connection = self.control.connection(connection_id)
+        connection = self.connections.get(connection_id)
         if connection is None:
             if domain:
                 self.sockets.end(Connection(connection_id, "", domain, stage, now))
@@ -94,13 +94,13 @@ class Subscriber:
             frames = [error_frame(error.code, error.message)]
         (outcome,) = self.sockets.push_all([(connection, frames)], ANSWER_SECONDS)
         if not isinstance(outcome, int):  # without its snapshot a connection would show wrong numbers
-            self.control.forget_connection(connection_id, connection.project)
+            self.connections.forget(connection_id, connection.project)
             if isinstance(outcome, PushFailed):
                 self.sockets.end(connection)
 
     def disconnect(self, connection_id: str) -> None:
         """Forget the connection."""
-        self.control.forget_connection(connection_id)
+        self.connections.forget(connection_id)
 
     def _answer(self, connection: Connection, body: str, now: datetime) -> list[bytes]:
         command = _read(body)
@@ -110,13 +110,13 @@ class Subscriber:
             raise InvalidRequest('topics: name at least one, such as "events"', code="invalid_frame")
         since = _since(command["since"], now)
         # Registered before anything is read: what is written meanwhile is pushed, and at worst comes twice.
-        subscribed = self.control.subscribe(connection, tuple(command["topics"]), since, int(now.timestamp()))
+        subscribed = self.connections.subscribe(connection, tuple(command["topics"]), since, int(now.timestamp()))
         if subscribed is None:
             return []  # it is being closed
         try:
             return self._snapshot(subscribed, now)
         except InvalidRequest:
-            self.control.unsubscribe(subscribed)
+            self.connections.unsubscribe(subscribed)
             raise
 
     def _snapshot(self, subscribed: Connection, now: datetime) -> list[bytes]:
@@ -133,7 +133,7 @@ class Subscriber:
         # Deltas of these hours may have been pushed already, whether or not the index shows them. Of older hours, those
         # that were pushed lately are noted, before they were pushed.
         hours = sorted({hour_of(now_ms - HOUR_MS), hour_of(now_ms), hour_of(now_ms + AHEAD_MS)})
-        late = self.control.late(project, now_seconds - STALE_SECONDS)
+        late = self.connections.late(project, now_seconds - STALE_SECONDS)
         views = self.history.by_type(
             project, since, hours[-1], [hour for hour in hours if hour >= since], late, event_types=types
         )

@@ -32,7 +32,7 @@ class Summarizer:
         hours = hours_between(first_ms, first_ms + DAY_MS)
         wanted = [(event_type, facet) for facet in summary_facets(spec)]
         found = self.history.facets(project, wanted, hours)
-        by_facet = {facet: parts for (_, facet), parts in found.parts.items()}
+        by_facet = {facet: contents for (_, facet), contents in found.contents.items()}
         began = [hour for hour in hours if hour_start_ms(hour) <= now_ms]
         return {
             "event_type": EVENTS if event_type == ALL_TYPES else event_type,
@@ -43,7 +43,9 @@ class Summarizer:
                 {
                     "start": f"{hour}:00:00Z",
                     "open": now_ms < hour_start_ms(hour) + HOUR_MS or hour in found.uncovered,
-                    **summary({f: parts[hour] for f, parts in by_facet.items() if hour in parts}, spec, day.top),
+                    **summary(
+                        {f: contents[hour] for f, contents in by_facet.items() if hour in contents}, spec, day.top
+                    ),
                 }
                 for hour in began
             ],

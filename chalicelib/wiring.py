@@ -15,6 +15,7 @@ from botocore.config import Config
 
 from chalicelib import __version__
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.annotate import Annotator
 from chalicelib.audit import Auditor
 from chalicelib.authorize import Authorizer
@@ -29,14 +30,13 @@ from chalicelib.process import Processor
 from chalicelib.profile import Profiler
 from chalicelib.realtime import Observer
 from chalicelib.replay import REPLAYED_HOURS, Replayer
-from chalicelib.report import Reporter
 from chalicelib.settings import Settings
 from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.alerts_table import AlertsTable
 from chalicelib.storage.annotations_table import AnnotationsTable
 from chalicelib.storage.anomalies_table import AnomaliesTable
 from chalicelib.storage.closed_table import ClosedTable
-from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.connections_table import ConnectionsTable
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.event_stream import EventStream
@@ -63,7 +63,7 @@ from chalicelib.throttle import Throttle
 from chalicelib.watch import Watcher
 
 if TYPE_CHECKING:
-    from chalicelib.query import Analyst
+    from chalicelib.query import QueryRunner
     from chalicelib.wiring_lake import (
         archiver,
         detector,
@@ -106,7 +106,7 @@ def new_event_id(received_ms: int) -> str:
 
 
 def now_ms() -> int:
-    """The clock in epoch milliseconds."""
+    """The clock in Unix milliseconds."""
     return int(time.time() * 1000)
 
 
@@ -164,8 +164,8 @@ def erasures_table() -> ErasuresTable:
 
 
 @cache
-def control_table() -> ControlTable:
-    return ControlTable(client("dynamodb"), settings().control_table)
+def connections_table() -> ConnectionsTable:
+    return ConnectionsTable(client("dynamodb"), settings().control_table)
 
 
 @cache
@@ -295,8 +295,8 @@ def auditor() -> Auditor:
 
 
 @cache
-def reporter() -> Reporter:
-    return Reporter(contracts(), history())
+def analytics() -> Analytics:
+    return Analytics(contracts(), history())
 
 
 @cache
@@ -321,16 +321,16 @@ def watcher() -> Watcher:
 
 
 @cache
-def analyst() -> "Analyst":
+def query_runner() -> "QueryRunner":
     # Imported here because the SQL parser would double the cold start of every other route.
-    from chalicelib.query import Analyst
+    from chalicelib.query import QueryRunner
     from chalicelib.storage.athena import Athena
 
     found = settings()
     athena = Athena(
         client("athena"), signing_client(), found.athena_database, found.athena_workgroup, found.results_bucket
     )
-    return Analyst(athena, queries_table(), hours_table(), HourFolders(data_bucket()))
+    return QueryRunner(athena, queries_table(), hours_table(), HourFolders(data_bucket()))
 
 
 @cache
@@ -340,12 +340,12 @@ def queries_table() -> QueriesTable:
 
 @cache
 def subscriber() -> Subscriber:
-    return Subscriber(control_table(), history(), sockets(), contracts(), settings().websocket_url)
+    return Subscriber(connections_table(), history(), sockets(), contracts(), settings().websocket_url)
 
 
 @cache
 def pusher() -> Pusher:
-    return Pusher(control_table(), sockets(), contracts(), PUSH_PAUSE_SECONDS, stage=settings().stage)
+    return Pusher(connections_table(), sockets(), contracts(), PUSH_PAUSE_SECONDS, stage=settings().stage)
 
 
 def described(routes: Mapping[str, Mapping[str, Any]], statuses: Mapping[Any, int], server: str) -> dict[str, Any]:

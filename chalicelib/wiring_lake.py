@@ -34,8 +34,8 @@ from chalicelib.wiring import (
     client,
     closed_table,
     collector,
+    connections_table,
     contracts,
-    control_table,
     data_bucket,
     erased_users,
     erasures_table,
@@ -117,7 +117,7 @@ def importer() -> Importer:
     new_days, sessionizer = NewDays(client("dynamodb"), settings().rollups_table), finisher().sessionizer
 
     def count_sessions(project: str, days: Sequence[str], written: Mapping[str, Written]) -> None:
-        sessionizer.settle_days(project, days, written, new_days.put)
+        sessionizer.count_days(project, days, written, new_days.put)
 
     backfiller = Backfiller(
         lake(),
@@ -184,4 +184,6 @@ def eraser() -> Eraser:
 @cache
 def detector() -> Detector:
     hours = RollupHistory(contracts(), history())
-    return Detector(access_table().names, hours, contracts(), anomalies_table(), notices(), control_table(), sockets())
+    return Detector(
+        access_table().names, hours, contracts(), anomalies_table(), notices(), connections_table(), sockets()
+    )

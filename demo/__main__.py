@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--url", default=env.get("TIDEMARK_URL") or url, help="the stack; TIDEMARK_URL (%(default)s)")
     add("--key", default=env.get("WRITE_KEY") or "demo-write", help="sends events; WRITE_KEY (%(default)s)")
     add("--read-key", default=env.get("READ_KEY") or "demo-read", help="reads counts; READ_KEY (%(default)s)")
-    add("--settle", type=positive, default="120", help="seconds to wait for the counts at most (%(default)s)")
+    add("--patience", type=positive, default="120", help="seconds to wait for the counts at most (%(default)s)")
     add("--threads", type=int, default=8, help="requests at the same time (%(default)s)")
     return made
 
@@ -89,7 +89,7 @@ def demonstrate(options: argparse.Namespace) -> int:
         outcome = send(run, options, planned=sum(map(len, plan)))
         print("Waiting for the counts ...", flush=True)
         sent = Counter(outcome.acknowledged.values())
-        rows = counts.settled(sent, known, before, patience_seconds=options.settle)
+        rows = counts.agreed(sent, known, before, patience_seconds=options.patience)
     print(f"\n{table(rows)}\n")
     return verdict(rows, outcome, options)
 
@@ -151,7 +151,7 @@ def verdict(rows: list[Row], outcome: Outcome, options: argparse.Namespace) -> i
         print(f"rejected: {number} events, {reason}")
     if wrong:
         print(
-            f"{len(wrong)} of {len(rows)} counts differ after {options.settle:g} s. "
+            f"{len(wrong)} of {len(rows)} counts differ after {options.patience:g} s. "
             "Did others send to the same project meanwhile?"
         )
     elif rows and not any(row.counted for row in rows):

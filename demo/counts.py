@@ -84,7 +84,7 @@ class Counts:
             last = now
         raise DemoError(f"the lake still changes after {patience_seconds:g} s; try again when the traffic is over")
 
-    def settled(
+    def agreed(
         self, sent: Mapping[str, int], known: Mapping[str, int], before: Mapping[str, int], *, patience_seconds: float
     ) -> list[Row]:
         """The comparison, as soon as it is right and stays right, or else as it is when the patience is over."""

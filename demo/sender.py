@@ -103,7 +103,7 @@ class Sender:
                 problem = f"no answer ({error!r})"
             else:
                 if answer.status not in RETRIED:
-                    self._settle(batch, answer)
+                    self._take_answer(batch, answer)
                     return
                 problem = f"status {answer.status}"
                 asked_seconds = retry_after_seconds(answer.headers.get("retry-after"), datetime.now(UTC))
@@ -117,7 +117,7 @@ class Sender:
             self.wait(pause)
             wait_seconds = min(wait_seconds * 2, LONGEST_WAIT_SECONDS)
 
-    def _settle(self, batch: Batch, answer: Answer) -> None:
+    def _take_answer(self, batch: Batch, answer: Answer) -> None:
         if answer.status in (401, 403):
             self.stopped_by = DemoError(
                 f"the stack refuses the write key ({answer.status}: {_message(answer)}); "

@@ -21,7 +21,7 @@ from infra.functions import BY_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 MILLION = 1e6
-LAKE_BYTES_PER_EVENT = 60  # Parquet with zstd, compacted; measured
+LAKE_BYTES_PER_EVENT = 60  # Parquet with zstd, consolidated; measured
 KEY_BYTES = 150  # of an item's keys, names and small attributes
 LOG_BYTES = 500  # a Lambda invocation's own three lines
 SQS_UNIT_BYTES = 64 * 1024  # what is billed as one request

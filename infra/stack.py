@@ -25,7 +25,7 @@ TEMPLATE = ROOT / "infra" / "template.yaml"
 MONITORING = ROOT / "infra" / "monitoring.yaml"
 DONE_SECONDS = 1800.0
 POLL_SECONDS = 2.0
-SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
+COMPLETE = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
 
 
 def ensure(
@@ -104,7 +104,7 @@ def _wait(
                 if "FAILED" in event["ResourceStatus"] and "cancelled" not in reason:
                     failures.append(f"{event['LogicalResourceId']}: {reason}")
         status = stack["StackStatus"] if stack else "DELETE_COMPLETE"
-        if stack and status in SETTLED:
+        if stack and status in COMPLETE:
             return stack
         if not status.endswith("_IN_PROGRESS"):
             raise OperatorError(

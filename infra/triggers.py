@@ -17,8 +17,8 @@ from infra.project import ROOT, OperatorError, client, deployed, run, stage_argu
 
 TRIGGERS = ROOT / "infra" / "triggers.json"
 KINDS = ("sqs", "kinesis", "dynamodb")  # Chalice names a mapping FUNCTION-KIND-event-source
-SETTLED = ("Enabled", "Disabled")
-SETTLE_SECONDS = 120
+STEADY = ("Enabled", "Disabled")
+STEADY_SECONDS = 120
 
 
 def mappings(
@@ -47,22 +47,22 @@ def apply(
     lambda_: Any, mapping_id: str, wanted: dict[str, Any], *, sleep: Callable[[float], None] = time.sleep
 ) -> list[str]:
     """Bring one mapping to `wanted`; returns the names of the settings that changed."""
-    mapping = _settled(lambda_, mapping_id, sleep)
+    mapping = _steady(lambda_, mapping_id, sleep)
     different = {name: value for name, value in wanted.items() if mapping.get(name) != value}
     if different:
         lambda_.update_event_source_mapping(UUID=mapping_id, **different)
-        _settled(lambda_, mapping_id, sleep)
+        _steady(lambda_, mapping_id, sleep)
     return sorted(different)
 
 
-def _settled(lambda_: Any, mapping_id: str, sleep: Callable[[float], None]) -> dict[str, Any]:
+def _steady(lambda_: Any, mapping_id: str, sleep: Callable[[float], None]) -> dict[str, Any]:
     """The mapping once Lambda has made it or its last change, which takes some seconds."""
-    for _ in range(SETTLE_SECONDS):
+    for _ in range(STEADY_SECONDS):
         mapping: dict[str, Any] = lambda_.get_event_source_mapping(UUID=mapping_id)
-        if mapping.get("State", "Enabled") in SETTLED:
+        if mapping.get("State", "Enabled") in STEADY:
             return mapping
         sleep(1.0)
-    raise OperatorError(f"the trigger {mapping_id} is still {mapping['State']} after {SETTLE_SECONDS} s")
+    raise OperatorError(f"the trigger {mapping_id} is still {mapping['State']} after {STEADY_SECONDS} s")
 
 
 def apply_all(stage: str, lambda_: Any, say: Callable[[str], None] = print) -> None:

@@ -92,7 +92,7 @@ class Pump:
                 self.waker.wait(seen, IDLE_SECONDS)
 
 
-def settled(pumps: Callable[[], list[Pump]], seconds: float, give_up: Callable[[], bool]) -> bool:
+def drained(pumps: Callable[[], list[Pump]], seconds: float, give_up: Callable[[], bool]) -> bool:
     """Wait until no pump finds anything any more: each looked again, and none delivered.
 
     False when the time is over, or when for a while all that is left are batches that fail again and again.

@@ -33,7 +33,7 @@ def period_seconds(expression: str) -> int:
 
 
 def wait_seconds(expression: str, now: float) -> float:
-    """From `now` (epoch seconds) to the first invocation."""
+    """From `now` (Unix seconds) to the first invocation."""
     period = period_seconds(expression)
     match = _MINUTE.fullmatch(expression)
     return period if match is None else (int(match[1]) * 60 - now) % period

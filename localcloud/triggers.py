@@ -9,7 +9,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from localcloud.places import ACCOUNT, REGION, LocalCloudError
-from localcloud.pump import Pump, Waker, settled
+from localcloud.pump import Pump, Waker, drained
 from localcloud.queue_pump import NotificationPump, QueuePump
 from localcloud.schedule import Schedule
 from localcloud.shards import Shard, TableShard, kinesis_shards
@@ -71,7 +71,7 @@ class Triggers:
         """Deliver what is in the queues and streams; False when that was not done in time."""
         for pump in self.pumps():
             pump.hurried = True
-        return settled(self.pumps, seconds, lambda: give_up() or not self.functions.reachable())
+        return drained(self.pumps, seconds, lambda: give_up() or not self.functions.reachable())
 
     def stop(self, seconds: float) -> None:
         """End all pumps; deliveries in progress have that long."""

@@ -24,7 +24,7 @@ COMMANDS: dict[str, ModuleType] = {
     "projects": projects,
     "keys": keys,
     "redrive": redrive,
-    "unreadable": unreadable,
+    "list-unreadable": unreadable,
     "consolidate": consolidate,
     "import": imports,
     "reconcile": reconcile,

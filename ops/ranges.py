@@ -51,7 +51,7 @@ def _end(text: str) -> int:
 
 
 def _span(text: str) -> tuple[int, int]:
-    """The half-open range of an hour or a day, in epoch milliseconds."""
+    """The half-open range of an hour or a day, in Unix milliseconds."""
     is_day = len(text) == len("2026-11-21")
     try:
         start_ms = hour_start_ms(f"{text}T00" if is_day else text)

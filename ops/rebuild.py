@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 from tqdm import tqdm
 
-from chalicelib.rebuild import NotSettled, Rebuilder
+from chalicelib.rebuild import NotConsolidated, Rebuilder
 from chalicelib.reconcile import AGREES
 from chalicelib.storage.users_table import UsersTable
 from infra.project import OperatorError
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Rebuild, and tell what was written."""
     if arguments.what == "rollups":
         done = list(reconcile.reconciled(arguments, repair=True, force=True))
-        rows = [{"start": d.start, "state": d.state, "events": d.events, "wrong": len(d.drift)} for d in done]
+        rows = [{"start": d.start, "state": d.state, "events": d.events, "wrong": len(d.differences)} for d in done]
         show(arguments, [row for row in rows if row["events"] or row["state"] != AGREES])
         return 0
     known_project(access_table(arguments.stage), arguments.project)
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     hours = tqdm(hours_of(arguments), unit=" hours", desc="rebuilt", disable=None)
     try:
         rebuilt = rebuilder.rebuild(arguments.project, hours, int(time.time() * 1000))
-    except NotSettled as error:
+    except NotConsolidated as error:
         raise OperatorError(str(error)) from error
     show(arguments, [asdict(rebuilt)])
     return 0

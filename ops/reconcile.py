@@ -71,12 +71,12 @@ def rows(done: Reconciled) -> list[dict[str, Any]]:
     nothing: dict[str, Any] = dict.fromkeys(("event_type", "facet", "number", "shown", "stored"))
     numbers: list[dict[str, Any]] = [
         {
-            "event_type": drift.event_type,
-            "facet": drift.facet,
-            "number": drift.number,
-            "shown": drift.shown,
-            "stored": drift.stored,
+            "event_type": each.event_type,
+            "facet": each.facet,
+            "number": each.number,
+            "shown": each.shown,
+            "stored": each.stored,
         }
-        for drift in done.drift
+        for each in done.differences
     ]
     return [about | number for number in numbers or [nothing]]

@@ -1,6 +1,6 @@
 """List the messages and stream records that no stage could read, whose project is therefore not known.
 
-  python -m ops unreadable --stage prod
+  python -m ops list-unreadable --stage prod
 
 They are kept for 90 days in the stage's data bucket, as they came: a message's body, or a stream record as JSON.
 """
@@ -16,7 +16,7 @@ from ops.stages import add_common, client, environment, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `ops unreadable`."""
+    """The command line of `ops list-unreadable`."""
     add_common(parser)
     parser.add_argument("--limit", type=int, default=100, metavar="N", help="only the last N (%(default)s)")
 

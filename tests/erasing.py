@@ -57,7 +57,7 @@ class World(importing.World):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.now_ms = TEN + 5 * MINUTE_MS
-        self.queries = QueriesTable(self.stores.control.client, "control")
+        self.queries = QueriesTable(self.stores.connections.client, "control")
         self.stores.bucket.client.create_bucket(Bucket="results")
         self.erased = replace(self.stores.erased, clock=lambda: self.now_ms / 1000, known={})
         self.stores = replace(self.stores, erased=self.erased)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from chalicelib.analytics import Analytics
 from chalicelib.backfill import Backfiller
 from chalicelib.domain.access import Project
 from chalicelib.domain.contracts import Contracts
@@ -16,7 +17,6 @@ from chalicelib.domain.questions import read_question
 from chalicelib.domain.time_windows import parse_ms
 from chalicelib.finish import Finisher
 from chalicelib.importing import Importer
-from chalicelib.report import Reporter
 from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.new_days import NewDays
@@ -40,7 +40,7 @@ class World:
     drops: int = 0
 
     def __post_init__(self) -> None:
-        self.table = ImportsTable(self.stores.control.client, self.stores.control.name)
+        self.table = ImportsTable(self.stores.connections.client, self.stores.connections.name)
         self.lake = Lake(self.stores.bucket)
         self.hours = replace(self.stores.hours, clock=lambda: self.now_ms / 1000)
         self.runs = iter(range(10**6))
@@ -74,7 +74,7 @@ class World:
             close_days,
             self.stores.closed.forget_day,
             finisher.sessionizer.keep,
-            lambda project, new, written: finisher.sessionizer.settle_days(project, new, written, days.put),
+            lambda project, new, written: finisher.sessionizer.count_days(project, new, written, days.put),
         )
         admitter = Admitter(self.contracts, lambda _: "made-up")
         notices = Notices(self.told, self.told, "topic", "bus")
@@ -118,8 +118,8 @@ class World:
     def ask(self, metric: str = "page_views", **more: str) -> Any:
         """GET /analytics, from 2013 to the end of 2026 unless something else is asked."""
         asked = {"metric": metric, "start": "2013-01-01", "end": "2026-12-31", "interval": "month", **more}
-        reporter = Reporter(self.contracts, self.stores.history)
-        return reporter.analytics("demo", read_question(asked), self.now_ms)
+        analytics = Analytics(self.contracts, self.stores.history)
+        return analytics.answer("demo", read_question(asked), self.now_ms)
 
     def total(self, metric: str = "page_views", **more: str) -> Any:
         """Its total."""

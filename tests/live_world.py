@@ -81,8 +81,8 @@ class World:
     def __post_init__(self) -> None:
         sockets = Sockets(lambda _: self.gateway)
         contracts = Contracts({})
-        self.subscriber = Subscriber(self.stores.control, self.stores.history, sockets, contracts, "ws://x")
-        self.pusher = Pusher(self.stores.control, sockets, contracts, pause_seconds=0)
+        self.subscriber = Subscriber(self.stores.connections, self.stores.history, sockets, contracts, "ws://x")
+        self.pusher = Pusher(self.stores.connections, sockets, contracts, pause_seconds=0)
         self.aggregator = Aggregator(contracts, self.stores.rollups, self.stores.bucket)
         self.compactor = Compactor(self.stores.rollups, self.stores.hours)
         client, s3 = self.stores.rollups.client, self.stores.bucket.client

@@ -15,7 +15,7 @@ from typing import Any
 from chalicelib.domain.chunks import Parcel
 from chalicelib.storage.access_table import AccessTable
 from chalicelib.storage.closed_table import ClosedTable
-from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.connections_table import ConnectionsTable
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.erasures_table import ErasuresTable
 from chalicelib.storage.event_stream import EventStream
@@ -65,7 +65,7 @@ class Stores:
 
     events: EventsTable
     rollups: RollupsTable
-    control: ControlTable
+    connections: ConnectionsTable
     access: AccessTable
     quotas: QuotaTable
     ledger: LedgerTable
@@ -147,7 +147,7 @@ def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
     yield Stores(
         events=EventsTable(dynamodb, "events", sleep=lambda _: None),
         rollups=RollupsTable(dynamodb, "rollups"),
-        control=ControlTable(dynamodb, "control"),
+        connections=ConnectionsTable(dynamodb, "control"),
         access=AccessTable(dynamodb, "control"),
         quotas=QuotaTable(dynamodb, "control"),
         ledger=LedgerTable(dynamodb, "rollups"),
@@ -203,7 +203,7 @@ def create_table(dynamodb: Any, name: str, indexes: Mapping[str, str] = MappingP
 def stream_record(chunk: Any, number: int, *, name: str = "INSERT", created: int | None = None) -> dict[str, Any]:
     """A record of the events table's stream as a trigger hands it over; `number` is its place in the shard.
 
-    It was created when the chunk was received, unless another epoch second is named.
+    It was created when the chunk was received, unless another Unix second is named.
     """
     from base64 import b64encode
 

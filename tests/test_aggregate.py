@@ -144,9 +144,9 @@ def test_a_type_may_come_from_another_thread_while_those_known_are_counted(store
             stores.rollups.known_types["demo"].since["of_the_other_thread"] = ""
             return False
 
-    stores.rollups.names("demo", ["a", "b"], {})
+    stores.rollups.note_types("demo", ["a", "b"], {})
 
-    assert stores.rollups.names("demo", ["c"], Meanwhile()) == {"c": "c"}
+    assert stores.rollups.note_types("demo", ["c"], Meanwhile()) == {"c": "c"}
 
 
 def batch(*types: str, at: int = NINE) -> list[dict[str, Any]]:
@@ -174,39 +174,39 @@ def test_a_type_that_comes_after_thousands_is_named_from_the_first_closed_hour_i
     closer, other = (RollupsTable(stores.rollups.client, "rollups", clock=lambda: now[0]) for _ in range(2))
     junk = [f"junk{n}" for n in range(50)]
     for table in (other, closer):
-        assert list(table.names("demo", junk, {}).values()).count(OTHER) == 40
+        assert list(table.note_types("demo", junk, {}).values()).count(OTHER) == 40
     eight = "2026-11-21T08"
 
-    assert closer.names("demo", ["real", *junk], {}, hour=eight, closing=True, note=False)["real"] == "real"
-    assert other.names("demo", ["real"], {}) == {"real": OTHER}
-    named = closer.names("demo", ["real", *junk], {}, hour=eight, closing=True)
+    assert closer.names("demo", ["real", *junk], {}, hour=eight, closing=True)["real"] == "real"
+    assert other.note_types("demo", ["real"], {}) == {"real": OTHER}
+    named = closer.note_types("demo", ["real", *junk], {}, hour=eight, closing=True)
 
     assert (named["real"], list(named.values()).count(OTHER)) == ("real", 40)  # a tenth of ten places
-    assert closer.names("demo", ["real"], {}, hour="2026-11-21T07") == {"real": OTHER}  # as it was closed
-    assert closer.names("demo", ["real"], {}, hour=HOUR) == {"real": "real"}
-    assert other.names("demo", ["real"], {}, hour=HOUR) == {"real": OTHER}  # until it looks again
+    assert closer.note_types("demo", ["real"], {}, hour="2026-11-21T07") == {"real": OTHER}  # as it was closed
+    assert closer.note_types("demo", ["real"], {}, hour=HOUR) == {"real": "real"}
+    assert other.note_types("demo", ["real"], {}, hour=HOUR) == {"real": OTHER}  # until it looks again
     now[0] = 61.0
-    assert other.names("demo", ["real"], {}, hour=HOUR) == {"real": "real"}
+    assert other.note_types("demo", ["real"], {}, hour=HOUR) == {"real": "real"}
     assert len(stores.rollups.event_types("demo")) == 11
 
 
 def test_a_name_that_two_give_at_once_is_given_once(stores: Stores) -> None:
     one, two = (RollupsTable(stores.rollups.client, "rollups", clock=lambda: 0) for _ in range(2))
-    assert (one.event_types("demo"), two.names("demo", [], {})) == ([], {})
+    assert (one.event_types("demo"), two.note_types("demo", [], {})) == ([], {})
 
-    one.names("demo", ["real"], {})
-    two.names("demo", ["real"], {}, hour=HOUR, closing=True)
+    one.note_types("demo", ["real"], {})
+    two.note_types("demo", ["real"], {}, hour=HOUR, closing=True)
 
-    assert two.names("demo", ["real"], {}, hour="2026-11-21T07") == {"real": "real"}
+    assert two.note_types("demo", ["real"], {}, hour="2026-11-21T07") == {"real": "real"}
 
 
 def test_a_type_is_named_in_older_hours_that_are_closed_later_as_long_as_no_hour_went_without(stores: Stores) -> None:
     """Ranges of an import are stored side by side: the later days may well come first."""
     first, second = (RollupsTable(stores.rollups.client, "rollups", clock=lambda: 0) for _ in range(2))
 
-    first.names("demo", ["real"], {}, hour=HOUR, closing=True)
+    first.note_types("demo", ["real"], {}, hour=HOUR, closing=True)
 
-    assert second.names("demo", ["real"], {}, hour="2026-10-01T07", closing=True) == {"real": "real"}
+    assert second.note_types("demo", ["real"], {}, hour="2026-10-01T07", closing=True) == {"real": "real"}
 
 
 def test_each_slot_of_a_batch_has_a_delta_of_its_own(stores: Stores) -> None:

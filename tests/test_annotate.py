@@ -25,7 +25,7 @@ def stores() -> Iterator[Stores]:
 
 @pytest.fixture
 def annotator(stores: Stores) -> Annotator:
-    client = stores.control.client
+    client = stores.connections.client
     return Annotator(AnnotationsTable(client, "control"), AnomaliesTable(client, "control"))
 
 
@@ -55,7 +55,7 @@ def test_the_same_id_again_changes_nothing_and_answers_the_first(annotator: Anno
 def test_one_that_died_half_way_is_finished_by_the_next(
     annotator: Annotator, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client, calls = stores.control.client, []
+    client, calls = stores.connections.client, []
 
     class Dying:
         exceptions = client.exceptions

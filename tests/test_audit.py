@@ -13,7 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from chalicelib import audit
 from chalicelib.aggregate import Aggregator
-from chalicelib.audit import SETTLED_SECONDS, Auditor
+from chalicelib.audit import IN_FLIGHT_SECONDS, Auditor
 from chalicelib.collect import SWEEP_SECONDS, Collector
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
@@ -310,7 +310,7 @@ def test_what_balances_is_in_the_quantities_for_two_hours_and_leaves_the_view_th
     store(stores, set())
     auditor = Auditor(stores.ledger, stores.history, "test")
 
-    found = [auditor.audit(END + after, spilled=0)["EventsStored"] for after in (SETTLED_SECONDS, 7100)]
+    found = [auditor.audit(END + after, spilled=0)["EventsStored"] for after in (IN_FLIGHT_SECONDS, 7100)]
     assert (found, len(stores.ledger.open_hours(0))) == ([3, 3], 1)
     assert auditor.audit(END + 7200, spilled=0)["EventsStored"] == 0
     assert stores.ledger.open_hours(0) == []
@@ -324,7 +324,7 @@ def test_what_is_replayed_into_an_old_hour_is_in_flight_for_a_quarter_of_an_hour
     stores.ledger.put("demo", "2026-11-21T09", Receipt("replay", received=3), END + DAY)
     auditor = Auditor(stores.ledger, stores.history, "test")
 
-    found = [auditor.audit(END + DAY + after, spilled=0)["EventsMissing"] for after in (60, SETTLED_SECONDS)]
+    found = [auditor.audit(END + DAY + after, spilled=0)["EventsMissing"] for after in (60, IN_FLIGHT_SECONDS)]
 
     assert found == [0, 3]
 
@@ -345,14 +345,14 @@ def test_a_receipt_that_grows_while_the_audit_looks_stays_in_view(stores: Stores
     [found] = stores.ledger.open_hours(0)
     stores.ledger.put("demo", hour, Receipt("c", received=2, quarantined=1), NINE // 1000)
 
-    stores.ledger.settle(found, [Receipt("c", received=1, quarantined=1)])
+    stores.ledger.take_out(found, [Receipt("c", received=1, quarantined=1)])
     assert len(stores.ledger.open_hours(0)) == 1
-    stores.ledger.settle(found, [Receipt("c", received=2, quarantined=1)])
+    stores.ledger.take_out(found, [Receipt("c", received=2, quarantined=1)])
     assert stores.ledger.open_hours(0) == []
 
 
 def test_a_run_takes_out_of_view_what_it_has_the_time_for(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "MAX_SETTLED", 2)
+    monkeypatch.setattr(audit, "MAX_BALANCED", 2)
     for number in range(5):
         receipt = Receipt(f"c{number}", received=1, quarantined=1)
         stores.ledger.put("demo", "2026-11-21T09", receipt, NINE // 1000)
@@ -381,7 +381,7 @@ def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: 
     end = NINE // 1000 + 3600
 
     during = auditor.audit(end - 1, spilled=0)
-    after = auditor.audit(end + SETTLED_SECONDS, spilled=2)
+    after = auditor.audit(end + IN_FLIGHT_SECONDS, spilled=2)
 
     assert (during["EventsInFlight"], during["EventsMissing"]) == (3, 0)
     assert (after["EventsInFlight"], after["EventsMissing"], after["MessagesSpilled"]) == (3, 3, 2)
@@ -397,7 +397,7 @@ def test_a_message_delivered_again_after_its_repetition_counts_once_and_hides_no
     aggregate(stores, [*texts, texts[0], texts[1], texts[0]], seen)
 
     found = balance(stores)
-    values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
+    values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + IN_FLIGHT_SECONDS, spilled=0)
 
     assert (found["received"], found["stored"], found["duplicate"], found["in_flight"]) == (9, 3, 3, 3)
     assert (values["EventsSurplus"], values["EventsMissing"]) == (0, 3)
@@ -411,7 +411,7 @@ def test_a_surplus_of_one_hour_hides_nothing_missing_in_another(stores: Stores) 
     delta = Delta("demo", "2026-11-21T09", 1, "r1", 1, 1, NOTHING, NINE // 1000, encode_document(folding.document()))
     stores.rollups.put_delta(delta)
 
-    values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
+    values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + IN_FLIGHT_SECONDS, spilled=0)
 
     assert (values["EventsSurplus"], values["EventsMissing"]) == (3, 3)
 
@@ -424,7 +424,7 @@ def test_one_event_that_is_lost_and_one_that_is_counted_twice_both_show_until_ei
         aggregator.aggregate([stream_record(chunk, number)], 1)
     auditor = Auditor(stores.ledger, stores.history, "test")
 
-    shown = [auditor.audit(END + after, spilled=0) for after in (SETTLED_SECONDS, 47 * 3600, 49 * 3600)]
+    shown = [auditor.audit(END + after, spilled=0) for after in (IN_FLIGHT_SECONDS, 47 * 3600, 49 * 3600)]
     aggregator.aggregate([stream_record(chunks[2], 3)], 1)
     after = auditor.audit(END + 49 * 3600, spilled=0)
 
@@ -500,6 +500,6 @@ def test_what_is_received_and_stored_while_the_audit_reads_is_not_missing(stores
             return found
 
     table = Meanwhile(stores.ledger.client, stores.ledger.name)
-    values = Auditor(table, stores.history, "test").audit(NINE // 1000 + 3600 + SETTLED_SECONDS, spilled=0)
+    values = Auditor(table, stores.history, "test").audit(NINE // 1000 + 3600 + IN_FLIGHT_SECONDS, spilled=0)
 
     assert (values["EventsStored"], values["EventsMissing"]) == (3, 0)

@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from chalicelib.domain.chunks import Message, Parcel, chunks_of, decode_message, from_spill, pack, to_spill
-from chalicelib.storage.event_stream import MAX_ATTEMPTS, MAX_PUT_BYTES, MAX_PUT_RECORDS, EventStream
+from chalicelib.storage.event_stream import MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_TRIES, EventStream
 from chalicelib.storage.queue import EventQueue
 from tests.stores import Stores, empty_stores
 
@@ -110,7 +110,7 @@ def test_what_stays_throttled_is_given_back_after_a_bounded_time() -> None:
     parcels = [Parcel("x", 1, key) for key in "abc"]
 
     assert EventStream(stream, "events", pauses.append).send(parcels) == [parcels[1]]
-    assert len(stream.calls) == MAX_ATTEMPTS
+    assert len(stream.calls) == MAX_TRIES
     assert sum(pauses) < 0.5
 
 

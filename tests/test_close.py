@@ -10,6 +10,7 @@ import pytest
 
 from chalicelib import compact
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.archive import Archiver
 from chalicelib.close import CLEAN_MS, KEPT_MS, Closing
 from chalicelib.compact import Compactor
@@ -23,7 +24,6 @@ from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS, slot_end
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, parse_ms
-from chalicelib.report import Reporter
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.history import History
 from chalicelib.storage.hours_table import hour_key
@@ -36,7 +36,7 @@ from tests.stores import Stores, empty_stores, stream_record
 
 HOUR = "2026-11-20T09"
 NINE = parse_ms("2026-11-20T09:00:00Z")
-OVER = NINE + 2 * HOUR_MS  # when it is over and everything has settled
+OVER = NINE + 2 * HOUR_MS  # when it is over and everything has arrived
 CONTRACTS = Contracts(
     {"page_view": Contract("page_view", "1-0-0", "page_views", RollupSpec(("path", "country"), ("load_ms",)))}
 )
@@ -113,13 +113,13 @@ class World:
         return (at // 1000 - 300) // 3600
 
     def answers(self) -> list[Any]:
-        reporter = Reporter(CONTRACTS, History(self.stores.rollups, self.stores.closed))
+        analytics = Analytics(CONTRACTS, History(self.stores.rollups, self.stores.closed))
         asked = (read_question({**RANGE, **question}) for question in QUESTIONS)
-        return [reporter.analytics("demo", question, NINE + 48 * HOUR_MS) for question in asked]
+        return [analytics.answer("demo", question, NINE + 48 * HOUR_MS) for question in asked]
 
     def total(self, **question: str) -> Any:
-        reporter = Reporter(CONTRACTS, self.stores.history)
-        return reporter.analytics("demo", read_question({**RANGE, "metric": "events", **question}), NINE)["total"]
+        analytics = Analytics(CONTRACTS, self.stores.history)
+        return analytics.answer("demo", read_question({**RANGE, "metric": "events", **question}), NINE)["total"]
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_what_is_gone_everywhere_but_live_follows_the_file_at_last_and_is_told(
         assert world.close(late).closed
     assert world.total() == 1
     assert [r.EventsDrift for r in caplog.records if hasattr(r, "EventsDrift")] == [1]
-    world.receive(an_event(3), at=late)  # what is settled is not compared again
+    world.receive(an_event(3), at=late)  # a final slot is not compared again
     world.compact(late + 3_600_000)
     assert world.close(late + 3_600_000).closed
     assert world.total() == 2
@@ -265,7 +265,7 @@ def test_a_type_that_only_live_items_have_is_closed_with_nothing(world: World) -
 
 
 def test_rows_of_an_import_are_closed_though_nothing_of_them_is_live(world: World) -> None:
-    world.stores.rollups.names("demo", {"page_view", "click"}, CONTRACTS.by_type)
+    world.stores.rollups.note_types("demo", {"page_view", "click"}, CONTRACTS.by_type)
     lake = Lake(world.stores.bucket)
     lake.write(f"{hour_folder('demo', HOUR)}tail-import-1.parquet", [Row(an_event(n), NINE) for n in range(20)])
     world.stores.hours.note("demo", HOUR)
@@ -555,9 +555,9 @@ def test_a_merge_and_a_closing_between_two_reads_count_once(monkeypatch: pytest.
             world = World(stores)
             world.receive(*map(an_event, range(10)))
             monkeypatch.setattr(ClosedTable, "read", meanwhile)
-            reporter = Reporter(CONTRACTS, History(stores.rollups, stores.closed))
+            analytics = Analytics(CONTRACTS, History(stores.rollups, stores.closed))
             asked = read_question({**RANGE, **question})
-            assert reporter.analytics("demo", asked, NINE + 48 * HOUR_MS) == answer
+            assert analytics.answer("demo", asked, NINE + 48 * HOUR_MS) == answer
             assert ClosedTable.read is read
 
 

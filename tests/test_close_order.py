@@ -267,8 +267,8 @@ def test_a_run_that_dies_with_sessions_half_counted_leaves_the_hour_dirty(
     assert world.stores.hours.get("demo", HOUR).is_dirty
 
 
-def test_what_is_settled_is_told_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is kept to compare a settled slot with: compared again, it would differ, and alarm, each time."""
+def test_a_final_slot_is_told_of_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is kept to compare a final slot with: compared again, it would differ, and alarm, each time."""
     world.receive(an_event(1))
     world.receive(an_event(2), archived=False)
     world.compact()

@@ -17,7 +17,7 @@ from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
 from chalicelib.domain.partitions import hour_folder, import_tail_name, manifests_folder, records_folder, tail_name
 from chalicelib.domain.signatures import NOTHING, Signature, hash_of, slot_end
 from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS
-from chalicelib.finish import LEASE_MS, REST_MS, Finisher
+from chalicelib.finish import REST_MS, TURN_MS, Finisher
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import Lake, Row, encode, table_of
 from chalicelib.storage.manifests import Manifest
@@ -478,7 +478,7 @@ def test_an_hour_that_another_run_works_on_is_left_to_it_until_that_must_be_dead
     world.tail(1, "a")
     world.hours.begin(world.hour, DUE)
 
-    world.now_ms = DUE + LEASE_MS - 1
+    world.now_ms = DUE + TURN_MS - 1
     assert world.run()["hours"] == []
     world.now_ms += 1
     assert len(world.run()["hours"]) == 1
@@ -579,7 +579,7 @@ def test_what_a_run_left_that_died_is_never_read_and_at_last_deleted(world: Worl
 
     left = len(world.names())
     assert left > 2
-    world.now_ms += LEASE_MS
+    world.now_ms += TURN_MS
     world.run()
     world.now_ms = DUE + ORPHAN_MS - 1
     world.run()
@@ -705,7 +705,7 @@ def test_more_files_than_can_be_open_are_merged_in_several_steps(
 
 
 def test_large_files_are_written_and_read_part_by_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chalicelib.storage.objects.PART_BYTES", 5 * 2**20)  # S3's least
+    monkeypatch.setattr("chalicelib.storage.objects.UPLOAD_PART_BYTES", 5 * 2**20)  # S3's least
     monkeypatch.setattr("chalicelib.storage.objects.WHOLE_BYTES", 1000)
     rng = random.Random(1)
     rows = [
@@ -731,7 +731,7 @@ def test_large_files_are_written_and_read_part_by_part(world: World, monkeypatch
 
 def test_a_write_that_fails_leaves_no_upload_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = DataBucket(world.stores.bucket.client, "data").writer("h/x")
-    monkeypatch.setattr("chalicelib.storage.objects.PART_BYTES", 10)
+    monkeypatch.setattr("chalicelib.storage.objects.UPLOAD_PART_BYTES", 10)
     writer.write(b"more than ten bytes")
 
     writer.discard()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from chalicelib.aggregate import Aggregator
 from chalicelib.annotate import Annotator
-from chalicelib.detect import JUDGED_HOURS, SETTLED_MS, TOP_VALUES, Detector
+from chalicelib.detect import COUNTED_MS, JUDGED_HOURS, TOP_VALUES, Detector
 from chalicelib.domain.access import Connection, Project
 from chalicelib.domain.annotations import read_anomalies
 from chalicelib.domain.anomalies import HISTORY_HOURS
@@ -94,7 +94,7 @@ class World:
     gateway: Gateway = field(default_factory=Gateway)
 
     def __post_init__(self) -> None:
-        client = self.stores.control.client
+        client = self.stores.connections.client
         self.table = AnomaliesTable(client, "control")
         self.projects = ["shop"]
         self.detector = Detector(
@@ -103,7 +103,7 @@ class World:
             CONTRACTS,
             self.table,
             self.told.notices,
-            self.stores.control,
+            self.stores.connections,
             Sockets(lambda _: self.gateway),
         )
         self.annotator = Annotator(AnnotationsTable(client, "control"), self.table)
@@ -126,7 +126,7 @@ class World:
 
     def connect(self, connection_id: str, *topics: str) -> None:
         until = NOW + timedelta(hours=1)
-        self.stores.control.put_connection(Connection(connection_id, "shop", "d", "s", until, topics, "2026-08-21T00"))
+        self.stores.connections.put(Connection(connection_id, "shop", "d", "s", until, topics, "2026-08-21T00"))
 
 
 @pytest.fixture
@@ -163,8 +163,8 @@ def test_what_was_found_and_not_told_is_not_found_again(world: World) -> None:
 def test_only_hours_that_are_over_and_counted_are_judged(world: World) -> None:
     world.hours.counts = {"page_view": steady()}
 
-    world.detector.judge("shop", to_ms(datetime(2026, 8, 21, 10, tzinfo=UTC)) + SETTLED_MS - 1)
-    world.detector.judge("shop", to_ms(datetime(2026, 8, 21, 10, tzinfo=UTC)) + SETTLED_MS)
+    world.detector.judge("shop", to_ms(datetime(2026, 8, 21, 10, tzinfo=UTC)) + COUNTED_MS - 1)
+    world.detector.judge("shop", to_ms(datetime(2026, 8, 21, 10, tzinfo=UTC)) + COUNTED_MS)
 
     assert {hour_of(end - HOUR_MS) for _, end in world.hours.asked} == {"2026-08-21T08", LAST}
     assert {(end - start) // HOUR_MS for start, end in world.hours.asked} == {LENGTH}
@@ -313,7 +313,7 @@ def test_a_dashboard_that_is_gone_is_forgotten_and_one_that_fails_is_not(world: 
 
     world.run(NOW_MS)
 
-    assert {c.id for c in world.stores.control.connections("shop")} == {"failing", "fine"}
+    assert {c.id for c in world.stores.connections.of_project("shop")} == {"failing", "fine"}
     assert list(world.gateway.frames) == ["fine"]
 
 

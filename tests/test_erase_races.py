@@ -177,7 +177,7 @@ def test_who_is_accepted_again_keeps_what_came_since() -> None:
 
 def test_a_marker_that_was_put_late_is_seen_by_who_saw_later_ones(place: World) -> None:
     seconds = [0.0]
-    reader = ErasedUsers(place.stores.control.client, "control", lambda: seconds[0])
+    reader = ErasedUsers(place.stores.connections.client, "control", lambda: seconds[0])
     event = {"event_id": "e", "occurred_at": 1}
     for user, at_ms in (("x", TEN + 15 * MINUTE_MS), ("y", TEN)):
         place.stores.erased.put("demo", Marker(digest_of_user("demo", user), at_ms, FOR_EVER_MS))

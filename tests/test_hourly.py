@@ -1,4 +1,4 @@
-"""The hour's tasks on real stores: compacted, then closed; twice, with hours that fail, with more than fit a task."""
+"""The hour's tasks on real stores: consolidated, then closed; twice, with hours that fail, with more than fit."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -155,7 +155,7 @@ def test_hours_that_nothing_came_of_yet_keep_no_others_from_their_turn(
     assert len(found) == 6
 
 
-def test_an_hour_that_cannot_be_compacted_is_counted_and_the_others_are_done(world: World) -> None:
+def test_an_hour_that_cannot_be_consolidated_is_counted_and_the_others_are_done(world: World) -> None:
     world.stores.bucket.put(hour_folder("demo", HOURS[1]) + "tail-x.parquet", b"no parquet")
 
     found = world.finisher.consolidate_due(world.now_ms)

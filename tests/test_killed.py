@@ -6,14 +6,14 @@ import pytest
 
 from chalicelib import compact
 from chalicelib.aggregate import Aggregator
-from chalicelib.compact import SETTLE_SECONDS, Compactor
+from chalicelib.analytics import Analytics
+from chalicelib.compact import MERGE_SECONDS, Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.ledger import Receipt
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import HOUR_MS, parse_ms
-from chalicelib.report import Reporter
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.rollups_table import RollupsTable
@@ -52,9 +52,9 @@ def records(first: int, end: int) -> list[dict[str, Any]]:
 
 def answers(stores: Stores) -> list[Any]:
     """What readers are told, and what nobody could read."""
-    reporter = Reporter(CONTRACTS, stores.history)
+    analytics = Analytics(CONTRACTS, stores.history)
     days = {"metric": "sales", "start": "2026-11-20", "end": "2026-11-20"}
-    numbers = [reporter.analytics("shop", read_question(days | question), NINE) for question in QUESTIONS]
+    numbers = [analytics.answer("shop", read_question(days | question), NINE) for question in QUESTIONS]
     return [*numbers, *(stores.history.ledger("shop", hour) for hour in HOURS), stores.objects("quarantine/")]
 
 
@@ -107,7 +107,7 @@ def test_an_aggregator_killed_after_its_deltas_were_absorbed_adds_only_what_is_n
     while died:
         with empty_stores() as stores:
             aggregator(stores).aggregate(records(0, 7), START * 1000)
-            compactor(stores.rollups.client).compact(START + SETTLE_SECONDS + 1)
+            compactor(stores.rollups.client).compact(START + MERGE_SECONDS + 1)
             try:
                 mortal(stores, deaths + 1).aggregate(records(0, 9), (START + 300) * 1000)
                 died = False
@@ -129,8 +129,8 @@ def test_a_compactor_killed_at_any_write_changes_no_answer(monkeypatch: pytest.M
         with empty_stores() as stores:
             for number in range(2):  # two merged items of each hour to fold, and a delta of each to merge
                 aggregator(stores).aggregate(records(number * 3, number * 3 + 3), (START + number * 120) * 1000)
-                compactor(stores.rollups.client).compact(START + number * 120 + SETTLE_SECONDS + 1)
-            aggregator(stores).aggregate(records(6, 9), (late - SETTLE_SECONDS - 1) * 1000)
+                compactor(stores.rollups.client).compact(START + number * 120 + MERGE_SECONDS + 1)
+            aggregator(stores).aggregate(records(6, 9), (late - MERGE_SECONDS - 1) * 1000)
 
             def look(stores: Stores = stores) -> None:
                 assert answers(stores) == right
@@ -143,6 +143,6 @@ def test_a_compactor_killed_at_any_write_changes_no_answer(monkeypatch: pytest.M
             look()
             compactor(stores.rollups.client).compact(late)
             look()
-            assert list(stores.rollups.settled_deltas(late)) == []
+            assert list(stores.rollups.old_deltas(late)) == []
 
     assert deaths == 4  # of each hour: merged, folded

@@ -115,7 +115,7 @@ class World:
         self.containers += 1
         admitter, bucket, table = self.parts()
         erased: Any = SimpleNamespace(is_theirs=lambda *_: False)
-        flags: Any = SimpleNamespace(settle=lambda *_: None)
+        flags: Any = SimpleNamespace(flag=lambda *_: None)
         return Collector(admitter, self, bucket, table, Tally(f"c{self.containers}"), erased, flags)  # type: ignore[arg-type]
 
     # Stores

@@ -69,7 +69,7 @@ def test_a_wrong_frame_is_answered_with_an_error_that_fits(world: World, frame: 
     answer = world.gateway.frames["c1"][-1]
     assert (answer["type"], answer["code"]) == ("error", "invalid_frame")
     assert 0 < len(answer["message"]) < 2000
-    assert world.stores.control.connections("demo")[0].topics == ("events",)
+    assert world.stores.connections.of_project("demo")[0].topics == ("events",)
 
 
 def test_a_ping_is_answered(world: World) -> None:
@@ -230,7 +230,7 @@ def test_events_of_an_hour_that_has_not_begun_by_the_subscribers_clock_are_shown
 
 def test_a_snapshot_of_more_than_can_be_read_is_refused_and_nothing_is_pushed(world: World) -> None:
     types = [f"type {n}" for n in range(MAX_DAY_TOTALS // 30 + 1)]
-    world.stores.rollups.names("demo", types, ())
+    world.stores.rollups.note_types("demo", types, ())
     world.connect()
     ask = '{"action": "subscribe", "topics": %s, "since": "2026-10-23"}'
 

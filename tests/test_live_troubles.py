@@ -16,11 +16,11 @@ from chalicelib import live, subscribe
 from chalicelib.domain.access import Connection
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.deltas import Delta
-from chalicelib.domain.facets import Part
+from chalicelib.domain.facets import Excerpt
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.rollup_codec import encode_document
 from chalicelib.storage import rollups_table
-from chalicelib.storage.control_table import ControlTable
+from chalicelib.storage.connections_table import ConnectionsTable
 from chalicelib.storage.history import History
 from chalicelib.storage.rollups_table import RollupsTable
 from chalicelib.subscribe import AHEAD_MS
@@ -45,8 +45,8 @@ def test_a_connection_that_is_gone_is_forgotten_at_once(world: World) -> None:
 
     world.push(world.aggregate(world.events(1)))
 
-    assert world.stores.control.connections("demo") == []
-    assert world.stores.control.connection("c1") is None
+    assert world.stores.connections.of_project("demo") == []
+    assert world.stores.connections.get("c1") is None
     assert world.gateway.ended == []
 
 
@@ -76,7 +76,7 @@ def test_a_connection_that_hangs_is_ended_alone_and_within_the_time(
         world.push(records)
 
     assert time.monotonic() - begun < 3  # the second time, nobody hangs
-    assert {c.id for c in world.stores.control.connections("demo")} == {"c1", "c2", "c4", "c5"}
+    assert {c.id for c in world.stores.connections.of_project("demo")} == {"c1", "c2", "c4", "c5"}
     assert [world.dashboard(f"c{number}").total for number in range(6)] == [0, 2, 2, 0, 2, 2]
     world.gateway.hung.clear()
     world.connect("c6")
@@ -95,7 +95,7 @@ def test_a_project_whose_dashboards_hang_delays_no_other_project(world: World, m
     world.push([*records[0], *records[1]])
 
     assert [world.dashboard(f"good{number}").total for number in range(40)] == [1] * 40
-    assert world.stores.control.connections("bad") == []
+    assert world.stores.connections.of_project("bad") == []
 
 
 def test_a_batch_that_has_more_for_a_connection_than_a_snapshot_ends_it_and_costs_no_other_a_frame(
@@ -152,7 +152,7 @@ def test_a_connection_that_cannot_even_be_ended_blocks_nobody_and_is_ended_with_
 
     world.push(world.aggregate(world.events(1)))
 
-    assert [c.id for c in world.stores.control.connections("demo")] == ["c2"]
+    assert [c.id for c in world.stores.connections.of_project("demo")] == ["c2"]
     assert world.dashboard("c2").total == 1
     world.gateway.stuck = False
     world.subscriber.message("c1", '{"action": "ping"}', NOW, "domain", "stage")  # no pong
@@ -165,22 +165,22 @@ def test_a_connection_whose_snapshot_cannot_be_sent_is_ended(world: World) -> No
     world.connect()
 
     assert world.gateway.ended == ["c1"]
-    assert world.stores.control.connections("demo") == []
+    assert world.stores.connections.of_project("demo") == []
 
 
 @dataclass(frozen=True, slots=True)
-class Failing(ControlTable):
+class Failing(ConnectionsTable):
     """A control table that refuses what is about a project or a connection."""
 
     refused: str = ""
 
-    def connections(self, project: str) -> list[Connection]:
+    def of_project(self, project: str) -> list[Connection]:
         self._refuse(project)
-        return ControlTable.connections(self, project)
+        return ConnectionsTable.of_project(self, project)
 
-    def forget_connection(self, connection_id: str, project: str = "") -> None:
+    def forget(self, connection_id: str, project: str = "") -> None:
         self._refuse(connection_id)
-        ControlTable.forget_connection(self, connection_id, project)
+        ConnectionsTable.forget(self, connection_id, project)
 
     def _refuse(self, name: str) -> None:
         if name == self.refused:
@@ -195,7 +195,7 @@ def test_while_a_projects_connections_cannot_be_read_or_forgotten_the_others_get
     world.connect("c2", project="good")
     world.gateway.failing.add("c1")
     records = [r for project in ("bad", "good") for r in world.aggregate(world.events(1, project=project))]
-    pusher = replace(world.pusher, control=Failing(world.stores.control.client, "control", refused))
+    pusher = replace(world.pusher, connections=Failing(world.stores.connections.client, "control", refused))
 
     with pytest.raises(ExceptionGroup):
         pusher.push(records, world.seconds)  # so the batch comes again
@@ -248,7 +248,7 @@ def test_of_two_subscriptions_at_once_the_server_and_the_client_mean_the_same(
     world.connect("c1", '["click"]')
     world.push(world.aggregate([*world.events(10, "click"), *world.events(10, "view")]))
 
-    assert world.stores.control.connections("demo")[0].topics == ("view",)
+    assert world.stores.connections.of_project("demo")[0].topics == ("view",)
     assert world.dashboard().counts() == {"view": 16 if pushed else 15}
 
 
@@ -256,15 +256,15 @@ def test_what_was_on_its_way_to_an_older_subscription_is_not_taken_for_the_newer
     world.connect("c1", '["click"]')
     records = world.aggregate([*world.events(2, "click"), *world.events(5, "view")])
 
-    class Slow(ControlTable):
+    class Slow(ConnectionsTable):
         """In which a subscription comes right after the connections were read."""
 
-        def connections(self, project: str) -> list[Connection]:
-            found = ControlTable.connections(self, project)
+        def of_project(self, project: str) -> list[Connection]:
+            found = ConnectionsTable.of_project(self, project)
             world.subscribe("c1", '["view"]')
             return found
 
-    replace(world.pusher, control=Slow(world.stores.control.client, "control")).push(records, world.seconds)
+    replace(world.pusher, connections=Slow(world.stores.connections.client, "control")).push(records, world.seconds)
 
     assert world.dashboard().counts() == {"view": 5}
 
@@ -281,12 +281,12 @@ def test_who_subscribes_anew_on_a_connection_sees_the_last_of_it_only(world: Wor
 
 def test_a_connection_that_is_forgotten_while_it_subscribes_stays_forgotten(world: World) -> None:
     world.connect()
-    connection = world.stores.control.connection("c1")
+    connection = world.stores.connections.get("c1")
     assert connection is not None
     world.subscriber.disconnect("c1")
 
-    assert world.stores.control.subscribe(connection, ("events",), "2026-11-21T00", world.seconds) is None
-    world.stores.control.unsubscribe(connection)
+    assert world.stores.connections.subscribe(connection, ("events",), "2026-11-21T00", world.seconds) is None
+    world.stores.connections.unsubscribe(connection)
 
     assert world.stores.items("control") == []
 
@@ -294,7 +294,7 @@ def test_a_connection_that_is_forgotten_while_it_subscribes_stays_forgotten(worl
 def test_a_place_without_an_owner_is_forgotten_too(world: World) -> None:
     world.connect()
     key = {"pk": {"S": "connection#c1"}, "sk": {"S": "connection"}}
-    world.stores.control.client.delete_item(TableName="control", Key=key)
+    world.stores.connections.client.delete_item(TableName="control", Key=key)
     world.gateway.gone.add("c1")
 
     world.push(world.aggregate(world.events(1)))
@@ -304,13 +304,13 @@ def test_a_place_without_an_owner_is_forgotten_too(world: World) -> None:
 
 def test_a_failed_subscription_does_not_undo_a_later_one(world: World) -> None:
     world.connect()
-    first = world.stores.control.connection("c1")
+    first = world.stores.connections.get("c1")
     assert first is not None
     world.subscribe()
 
-    world.stores.control.unsubscribe(first)
+    world.stores.connections.unsubscribe(first)
 
-    assert world.stores.control.connections("demo")[0].topics == ("events",)
+    assert world.stores.connections.of_project("demo")[0].topics == ("events",)
 
 
 # Deltas of older hours, and an index that lags
@@ -322,9 +322,9 @@ class Lagging(RollupsTable):
 
     states: list[list[Delta]] = field(default_factory=list)
 
-    def open_deltas(self, project: str, part: Part | None = None) -> Iterator[Delta]:
+    def open_deltas(self, project: str, excerpt: Excerpt | None = None) -> Iterator[Delta]:
         shown = self.states[0] if self.states else RollupsTable.open_deltas(self, project)
-        yield from (replace(delta, part=part) for delta in shown if delta.project == project)
+        yield from (replace(delta, excerpt=excerpt) for delta in shown if delta.project == project)
 
     def note(self) -> None:
         self.states.append(list(RollupsTable.open_deltas(self, "demo")))
@@ -392,15 +392,15 @@ def test_late_deltas_are_noted_before_the_connections_are_read(world: World) -> 
     lagging(world)
     records = world.aggregate(world.events(3, hours_ago=5))
 
-    class Slow(ControlTable):
+    class Slow(ConnectionsTable):
         """In which a dashboard comes right after the connections were read."""
 
-        def connections(self, project: str) -> list[Connection]:
-            found = ControlTable.connections(self, project)
+        def of_project(self, project: str) -> list[Connection]:
+            found = ConnectionsTable.of_project(self, project)
             world.connect()
             return found
 
-    replace(world.pusher, control=Slow(world.stores.control.client, "control")).push(records, world.seconds)
+    replace(world.pusher, connections=Slow(world.stores.connections.client, "control")).push(records, world.seconds)
 
     assert world.dashboard().total == 3
 
@@ -506,11 +506,11 @@ def test_a_closing_whose_batch_comes_again_is_told_then(world: World) -> None:
     world.push(world.aggregate(batch))
     closed_once(world, batch)
     closing = world.stream()
-    pusher = replace(world.pusher, control=Failing(world.stores.control.client, "control", "demo"))
+    pusher = replace(world.pusher, connections=Failing(world.stores.connections.client, "control", "demo"))
     with pytest.raises(ExceptionGroup):
         pusher.push(closing, world.seconds)
 
-    replace(pusher, control=world.pusher.control).push(closing, world.seconds)
+    replace(pusher, connections=world.pusher.connections).push(closing, world.seconds)
 
     assert [frame["type"] for frame in world.gateway.frames["c1"]] == ["snapshot", "delta", "resync"]
 
@@ -614,7 +614,7 @@ def test_a_snapshot_that_would_take_all_memory_to_read_is_refused(
 
     (frame,) = world.gateway.frames["c1"]
     assert (frame["type"], frame["code"]) == ("error", "snapshot_too_large")
-    assert world.stores.control.connections("demo")[0].topics == ()
+    assert world.stores.connections.of_project("demo")[0].topics == ()
 
 
 def test_another_clock_may_be_ahead_by_a_minute() -> None:

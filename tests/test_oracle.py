@@ -19,16 +19,16 @@ import pytest
 from tqdm import tqdm
 
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.archive import Archiver
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.deltas import Delta, HourView
-from chalicelib.domain.facets import Part
+from chalicelib.domain.facets import Excerpt
 from chalicelib.domain.questions import QUANTILES, read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, parse_ms
-from chalicelib.report import Reporter
 from chalicelib.storage.history import History
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.rollups_table import RollupsTable
@@ -154,33 +154,35 @@ def run(stores: Stores, events: list[dict[str, Any]]) -> None:
     pipeline.clean(now + 86_400)
 
 
-VIEWS: dict[Part | None, dict[str, HourView]] = {}
+VIEWS: dict[Excerpt | None, dict[str, HourView]] = {}
 
 
 class Still(RollupsTable):
-    """Nothing is written any more, so what is live is read once for each part of it."""
+    """Nothing is written any more, so what is live is read once for each excerpt of it."""
 
-    def read_deltas(self, *_: Any, part: Part | None = None, **__: Any) -> dict[str, list[Delta]]:
-        if part not in VIEWS:
-            VIEWS[part] = super().views("demo", "0", "9", super().read_deltas("demo", "0", "9", part=part), part)
+    def read_deltas(self, *_: Any, excerpt: Excerpt | None = None, **__: Any) -> dict[str, list[Delta]]:
+        if excerpt not in VIEWS:
+            VIEWS[excerpt] = super().views(
+                "demo", "0", "9", super().read_deltas("demo", "0", "9", excerpt=excerpt), excerpt
+            )
         return {}
 
     def views(
-        self, project: str, first: str, last: str, deltas: Mapping[str, Sequence[Delta]], part: Part | None = None
+        self, project: str, first: str, last: str, deltas: Mapping[str, Sequence[Delta]], excerpt: Excerpt | None = None
     ) -> dict[str, HourView]:
-        return {hour: view for hour, view in VIEWS[part].items() if first <= hour <= last}
+        return {hour: view for hour, view in VIEWS[excerpt].items() if first <= hour <= last}
 
 
 @dataclass(frozen=True)
 class Oracle:
     """Asks both."""
 
-    reporter: Reporter
+    analytics: Analytics
     database: Any
 
     def answer(self, **parameters: str) -> dict[str, Any]:
         question = read_question({"start": START_DAY, "end": END_DAY, **parameters})
-        return self.reporter.analytics("demo", question, END)
+        return self.analytics.answer("demo", question, END)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = self.database.execute(sql).fetchall()
@@ -207,7 +209,7 @@ def oracle() -> Iterator[Oracle]:
     with empty_stores() as stores:
         run(stores, events)
         history = History(Still(stores.rollups.client, "rollups"), stores.closed)
-        yield Oracle(Reporter(CONTRACTS, history), database)
+        yield Oracle(Analytics(CONTRACTS, history), database)
 
 
 EXPRESSIONS = {"count": "count(*)", "sum": "sum({0})", "min": "min({0})", "max": "max({0})", "avg": "avg({0})"}

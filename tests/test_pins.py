@@ -104,7 +104,7 @@ class World:
         admission = ADMITTER.admit(events, mode=Mode.INFER, received_ms=received_ms, sent_at=sent_at)
         assert not admission.rejections
         self.now_ms = received_ms + delay_ms
-        self.edges[edge].settle("demo", admission.events, received_ms)
+        self.edges[edge].flag("demo", admission.events, received_ms)
         return Message("demo", received_ms, admission.events)
 
     def deliver(self, message: Message) -> None:

@@ -10,7 +10,7 @@ from chalicelib.domain.enrichment import Client
 from chalicelib.domain.ledger import Receipt
 from chalicelib.process import Processor
 from chalicelib.settings import BUFFERS
-from chalicelib.storage.batches import MAX_ATTEMPTS
+from chalicelib.storage.batches import MAX_TRIES
 from chalicelib.storage.events_table import EventsTable
 from tests.stores import Stores, empty_stores
 
@@ -201,7 +201,7 @@ def test_chunks_that_the_table_throttles_are_written_again(stores: Stores, recor
 
 
 def test_only_messages_whose_chunks_stay_refused_are_delivered_again(stores: Stores, record: Record) -> None:
-    table = EventsTable(Throttling(stores.events.client, MAX_ATTEMPTS), "events", sleep=lambda _: None)
+    table = EventsTable(Throttling(stores.events.client, MAX_TRIES), "events", sleep=lambda _: None)
 
     failed = processor(stores, table).process([record("m1", "a"), record("m2", "b")])
 

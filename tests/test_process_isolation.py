@@ -12,7 +12,7 @@ from chalicelib.domain.chunks import Message, encode_message
 from chalicelib.domain.erasure import FOR_EVER_MS, MAX_IDS, Marker, digest_of_user
 from chalicelib.domain.identity import Link, Said
 from chalicelib.process import LEARN_SECONDS, PIN_SECONDS, Processor
-from chalicelib.storage.batches import MAX_ATTEMPTS, MAX_FAILURES, PAUSED_SECONDS
+from chalicelib.storage.batches import MAX_FAILURES, MAX_TRIES, PAUSED_SECONDS
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.pins_table import PIN
 from chalicelib.storage.users_table import BECAME, PROFILE, WAS, Unlearned, UsersTable
@@ -238,7 +238,7 @@ def test_many_throttled_chunks_do_not_take_the_function_s_minute(stores: Stores)
     assert failed == ["many"]
     assert chunks(stores) == ["other#u"]
     assert clock.now - RECEIVED / 1000 < PAUSED_SECONDS + 2
-    assert throttled.calls < 2000 / 25 * 2 + MAX_ATTEMPTS * 8
+    assert throttled.calls < 2000 / 25 * 2 + MAX_TRIES * 8
 
 
 def test_a_table_that_does_not_answer_is_not_asked_until_the_minute_is_over(stores: Stores) -> None:

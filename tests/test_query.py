@@ -9,7 +9,7 @@ import pytest
 from chalicelib.domain.errors import NotFound
 from chalicelib.domain.partitions import hour_folder, tail_name
 from chalicelib.domain.query_requests import ROWS, QueryRequest, ResultPage
-from chalicelib.query import Analyst
+from chalicelib.query import QueryRunner
 from chalicelib.storage.athena import QueryState, Rows
 from chalicelib.storage.manifests import Manifest
 from chalicelib.storage.queries_table import Asked, QueriesTable
@@ -51,12 +51,12 @@ def sent(stores: Stores) -> str:
     """What a query of the project is sent as."""
     engine = Sent()
     request = QueryRequest("SELECT event_id FROM events", None, {}, ROWS, 10)
-    analyst(stores, engine).run(request, "demo", NOW)
+    query_runner(stores, engine).run(request, "demo", NOW)
     return engine.sql
 
 
-def analyst(stores: Stores, engine: Any) -> Analyst:
-    return Analyst(engine, QueriesTable(stores.control.client, "control"), stores.hours, stores.folders)
+def query_runner(stores: Stores, engine: Any) -> QueryRunner:
+    return QueryRunner(engine, QueriesTable(stores.connections.client, "control"), stores.hours, stores.folders)
 
 
 def a_tail(stores: Stores, first: str) -> str:
@@ -106,7 +106,7 @@ def test_of_an_hour_without_a_version_a_query_sees_every_tail(stores: Stores) ->
 
 
 def test_a_query_of_another_project_does_not_exist(stores: Stores) -> None:
-    found = analyst(stores, Sent())
+    found = query_runner(stores, Sent())
     found.queries.put("q1", Asked("demo", "SELECT 1"), NOW + timedelta(days=1))
 
     assert found.answer("q1", "demo", ResultPage(10))["state"] == "SUCCEEDED"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.archive import Archiver
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
@@ -21,7 +22,6 @@ from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS
 from chalicelib.domain.time_windows import HOUR_MS, hour_of, parse_ms
 from chalicelib.finish import Finished
 from chalicelib.rearchive import Rearchiver
-from chalicelib.report import Reporter
 from chalicelib.storage.lake import Lake, Row, encode, table_of
 from tests.hours import finisher_of
 from tests.stores import Stores, empty_stores, stream_record
@@ -79,7 +79,7 @@ class World:
 
     def total(self, **question: str) -> Any:
         asked = {"metric": "sales", "start": "2026-11-20", "end": "2026-11-21", **question}
-        return Reporter(CONTRACTS, self.stores.history).analytics("shop", read_question(asked), SOON)["total"]
+        return Analytics(CONTRACTS, self.stores.history).answer("shop", read_question(asked), SOON)["total"]
 
     def lose_rows(self, *kept: str) -> None:
         """A file of the hour's version loses all rows but these."""

@@ -8,7 +8,7 @@ import pytest
 
 from chalicelib.aggregate import Aggregator
 from chalicelib.archive import Archiver
-from chalicelib.compact import SETTLE_SECONDS, Compactor
+from chalicelib.compact import MERGE_SECONDS, Compactor
 from chalicelib.domain import regrouping
 from chalicelib.domain.chunks import Message, encode_message, unpack_events
 from chalicelib.domain.contracts import Contracts
@@ -17,7 +17,7 @@ from chalicelib.domain.regrouping import messages_of
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, hours_between, iso_ms, parse_ms
 from chalicelib.process import Processor
 from chalicelib.profile import Profiler
-from chalicelib.rebuild import NotSettled, Rebuilder, Rebuilt
+from chalicelib.rebuild import NotConsolidated, Rebuilder, Rebuilt
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.lake import Lake
 from chalicelib.storage.users_table import UsersTable
@@ -110,7 +110,7 @@ def stores() -> Iterator[Stores]:
         records = records_of(found)
         Aggregator(CONTRACTS, found.rollups, found.bucket).aggregate(records, NOW)
         Archiver(Lake(found.bucket), found.hours, found.erased).archive(records)
-        Compactor(found.rollups, found.hours).compact(NOW // 1000 + SETTLE_SECONDS + 1)
+        Compactor(found.rollups, found.hours).compact(NOW // 1000 + MERGE_SECONDS + 1)
         finisher = finisher_of(CONTRACTS, found.rollups.client, found.bucket.client, lambda: NOW)
         for hour in found.hours.unsettled("shop"):
             assert finisher.finish("shop", hour.hour, NOW).closed
@@ -178,7 +178,7 @@ def test_what_would_have_expired_is_not_put_back(stores: Stores) -> None:
 def test_a_dirty_hour_is_refused_by_name(stores: Stores) -> None:
     stores.hours.note("shop", hour_of(NINE))
 
-    with pytest.raises(NotSettled, match="shop 2026-11-20T09 has files that are not consolidated yet"):
+    with pytest.raises(NotConsolidated, match="shop 2026-11-20T09 has files that are not consolidated yet"):
         rebuilder(stores).rebuild("shop", HOURS, NOW)
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.archive import Archiver
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
-from chalicelib.domain.drift import Drift
+from chalicelib.domain.differences import Difference
 from chalicelib.domain.facets import ALL_TYPES
 from chalicelib.domain.partitions import hour_folder
 from chalicelib.domain.questions import read_question
@@ -32,7 +33,6 @@ from chalicelib.reconcile import (
     Reconciler,
     hours_due,
 )
-from chalicelib.report import Reporter
 from chalicelib.storage.history import History
 from chalicelib.storage.hours_table import HoursTable
 from chalicelib.storage.lake import Lake
@@ -121,7 +121,7 @@ class World:
         return sorted(self.stores.items("rollups"), key=lambda item: (item["pk"]["S"], item["sk"]["S"]))
 
     def answers(self) -> list[Any]:
-        reporter = Reporter(self.contracts, self.stores.history)
+        analytics = Analytics(self.contracts, self.stores.history)
         asked = [
             {},
             {"agg": "users", "interval": "day"},
@@ -131,14 +131,14 @@ class World:
             {"metric": "events", "group_by": "event_type"},
         ]
         days = {"metric": "sales", "start": "2026-11-19", "end": "2026-11-21"}
-        return [reporter.analytics("shop", read_question(days | question), NIGHT * 1000) for question in asked]
+        return [analytics.answer("shop", read_question(days | question), NIGHT * 1000) for question in asked]
 
     def counts(self) -> list[Any]:
         """The sales and their users, by the day."""
-        reporter = Reporter(self.contracts, self.stores.history)
+        analytics = Analytics(self.contracts, self.stores.history)
         days = {"metric": "sales", "start": "2026-11-19", "end": "2026-11-21", "interval": "day"}
         asked = [days, days | {"agg": "users"}]
-        return [reporter.analytics("shop", read_question(each), NIGHT * 1000)["total"] for each in asked]
+        return [analytics.answer("shop", read_question(each), NIGHT * 1000)["total"] for each in asked]
 
     def change(self, event_type: str, key: str, change: Any) -> None:
         """Corrupt an item by hand: `change` is handed its rollups."""
@@ -180,12 +180,12 @@ def test_a_wrong_count_is_told_exactly_and_repaired_once(world: World) -> None:
     right = world.answers()
     world.change("sale", f"n#d#{DAY}", two_more)
     wrong = world.items()
-    drift = [Drift(HOUR, "sale", "n", "count", 7, 5)]
+    differences = [Difference(HOUR, "sale", "n", "count", 7, 5)]
 
-    assert world.hour(repair=False) == Reconciled("shop", HOUR, DIFFERS, 8, drift)
+    assert world.hour(repair=False) == Reconciled("shop", HOUR, DIFFERS, 8, differences)
     assert world.items() == wrong
     assert world.answers() != right
-    assert world.hour() == Reconciled("shop", HOUR, REPAIRED, 8, drift)
+    assert world.hour() == Reconciled("shop", HOUR, REPAIRED, 8, differences)
 
     repaired = world.items()
     assert world.answers() == right
@@ -235,7 +235,7 @@ def test_every_kind_of_number_is_compared(
 
     done = world.hour()
 
-    assert [(d.facet, d.number, d.shown, d.stored) for d in done.drift] == told
+    assert [(d.facet, d.number, d.shown, d.stored) for d in done.differences] == told
     assert (done.state, world.hour().state, world.day().state) == (REPAIRED, AGREES, AGREES)
     assert world.answers() == right
 
@@ -245,10 +245,10 @@ def test_items_that_were_lost_are_written_again(world: World) -> None:
     for key in (f"n#d#{DAY}", f"u#h#{HOUR}", f"q:amount#h#{HOUR}", f"u#d#{DAY}"):
         world.forget("sale", key)
 
-    drift = world.hour().drift
+    differences = world.hour().differences
 
-    assert {each.facet for each in drift} == {"n", "u", "q:amount"}
-    assert {each.number for each in drift} == {"items"}  # live items tell the numbers, as long as they are there
+    assert {each.facet for each in differences} == {"n", "u", "q:amount"}
+    assert {each.number for each in differences} == {"items"}  # live items tell the numbers, as long as they are there
     assert world.day().state == AGREES
     assert world.answers() == right
 
@@ -287,12 +287,12 @@ def test_an_item_that_claims_more_than_its_hour_has_closed_is_told_before_it_hid
 
     done = world.hour()
 
-    assert [(d.event_type, d.facet, d.number) for d in done.drift] == [("sale", "u", "slots")]
+    assert [(d.event_type, d.facet, d.number) for d in done.differences] == [("sale", "u", "slots")]
     assert (done.state, world.hour().state) == (REPAIRED, AGREES)
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_what_is_counted_and_on_its_way_to_the_lake_is_no_drift(world: World, merged: bool) -> None:
+def test_what_is_counted_and_on_its_way_to_the_lake_is_no_difference(world: World, merged: bool) -> None:
     world.receive(a_sale(20), archived=False)
     if merged:
         Compactor(world.stores.rollups, world.hours).compact(world.now + 120)
@@ -324,7 +324,7 @@ def test_a_day_that_is_not_the_sum_of_its_hours_is_put_together_again(world: Wor
     wrong = world.items()
 
     assert world.hour().state == AGREES
-    assert world.day(repair=False).drift == [Drift(DAY, "sale", "u", "users", 0, 4)]
+    assert world.day(repair=False).differences == [Difference(DAY, "sale", "u", "users", 0, 4)]
     assert world.items() == wrong
     assert (world.day().state, world.day().state) == (REPAIRED, AGREES)
     assert world.answers() == right
@@ -341,7 +341,7 @@ def test_sessions_that_were_lost_are_counted_again(world: World) -> None:
     assert world.day(repair=False).state == DIFFERS
     done = world.day()
 
-    assert (done.state, [drift.event_type for drift in done.drift]) == (REPAIRED, ["(sessions)"])
+    assert (done.state, [each.event_type for each in done.differences]) == (REPAIRED, ["(sessions)"])
     again = [item for item in world.stores.items("rollups") if item["pk"]["S"].startswith("shop#(sessions)#")]
     assert {item["sk"]["S"] for item in again} == {item["sk"]["S"] for item in lost}
     assert world.day().state == AGREES
@@ -354,7 +354,7 @@ def test_an_hour_whose_files_are_gone_is_told_and_left_alone(world: World) -> No
 
     done = world.hour()
 
-    assert (done.state, done.drift[0].stored) == (NO_FILE, 0)
+    assert (done.state, done.differences[0].stored) == (NO_FILE, 0)
     assert world.items() == before
 
 

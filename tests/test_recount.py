@@ -58,7 +58,7 @@ class World:
 
     def told(self) -> set[tuple[str, str, str]]:
         """Type, facet and number of what differs."""
-        return {(drift.event_type, drift.facet, drift.number) for drift in self.reconcile().drift}
+        return {(each.event_type, each.facet, each.number) for each in self.reconcile().differences}
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_of_any_rows_a_closing_and_the_count_find_the_same(world: World, seed: i
 
     done = world.reconcile()
 
-    assert (done.state, done.drift) == (AGREES, [])
+    assert (done.state, done.differences) == (AGREES, [])
     assert done.events > 500
 
 
@@ -127,7 +127,7 @@ def test_of_many_values_the_most_frequent_are_told_apart_and_the_rest_counted_to
 
     done = world.reconcile()
 
-    assert (done.state, done.drift) == (AGREES, [])
+    assert (done.state, done.differences) == (AGREES, [])
 
 
 def test_a_sum_beyond_the_largest_number_is_that_number(world: World) -> None:
@@ -282,7 +282,7 @@ def test_a_file_that_has_an_event_twice_is_told_and_put_right(world: World, monk
 
     assert ("(all)", "n", "copies") in world.told()
     assert world.reconcile(repair=True).state == REPAIRED
-    assert world.reconcile().drift == []
+    assert world.reconcile().differences == []
     assert key.startswith(folder)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from chalicelib import replay
 from chalicelib.aggregate import Aggregator
-from chalicelib.audit import SETTLED_SECONDS, Auditor
+from chalicelib.audit import IN_FLIGHT_SECONDS, Auditor
 from chalicelib.collect import Collector
 from chalicelib.domain.access import Project
 from chalicelib.domain.bodies import read_native
@@ -660,9 +660,9 @@ def test_an_hour_with_a_replay_has_its_time_to_balance_before_events_are_missing
     auditor = Auditor(world.stores.ledger, world.stores.history, "test")
 
     at_once = auditor.audit(LATER // 1000 + 60, spilled=0)
-    later = auditor.audit(LATER // 1000 + SETTLED_SECONDS, spilled=0)
+    later = auditor.audit(LATER // 1000 + IN_FLIGHT_SECONDS, spilled=0)
     world.store()
-    stored = auditor.audit(LATER // 1000 + SETTLED_SECONDS, spilled=0)
+    stored = auditor.audit(LATER // 1000 + IN_FLIGHT_SECONDS, spilled=0)
 
     assert (at_once["EventsMissing"], later["EventsMissing"], stored["EventsMissing"]) == (0, 1, 0)
     assert at_once["EventsReceived"] == 0  # of this hour and the one before

@@ -15,7 +15,7 @@ import pytest
 
 from chalicelib import compact
 from chalicelib.aggregate import Aggregator
-from chalicelib.compact import SETTLE_SECONDS, Compactor
+from chalicelib.compact import MERGE_SECONDS, Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView, Merged
@@ -184,9 +184,9 @@ def stores() -> Iterator[Stores]:
 def test_each_record_counts_once_whatever_happens(stores: Stores, seed: int) -> None:
     history = run(seed, stores, f"p{seed}")
 
-    history.now += SETTLE_SECONDS + 1
-    while list(history.plain.settled_deltas(history.now)):
-        history.alone("compact", lambda: history.compactor.compact(history.now + SETTLE_SECONDS))
+    history.now += MERGE_SECONDS + 1
+    while list(history.plain.old_deltas(history.now)):
+        history.alone("compact", lambda: history.compactor.compact(history.now + MERGE_SECONDS))
     assert history.count(history.plain) == history.accepted
     assert all(not history.plain.read_hour(history.project, hour).deltas for hour in NAMES)
 
@@ -326,13 +326,13 @@ def test_an_hour_that_is_noted_anew_between_two_pages_is_due_once(stores: Stores
     for hour in names:
         stores.hours.note("demo", hour)
 
-    def settled_and_noted() -> None:
+    def settle_and_note() -> None:
         later = replace(stores.hours, clock=lambda: time.time() + 60)
         for hour in names:
             later.client.delete_item(TableName="rollups", Key={"pk": {"S": "demo#hours"}, "sk": {"S": hour}})
             later.note("demo", hour)
 
-    hours = replace(stores.hours, client=OnePage(stores.hours.client, settled_and_noted))
+    hours = replace(stores.hours, client=OnePage(stores.hours.client, settle_and_note))
 
     assert sorted(hour.hour for hour in hours.waiting()) == names
 

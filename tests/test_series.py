@@ -10,12 +10,12 @@ from chalice.test import Client
 import app
 from chalicelib import wiring
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.annotate import Annotator
 from chalicelib.domain.access import Project, Scope
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.events import Mode
 from chalicelib.domain.time_windows import HOUR_MS, parse_ms
-from chalicelib.report import Reporter
 from chalicelib.storage.annotations_table import AnnotationsTable
 from chalicelib.storage.anomalies_table import AnomaliesTable
 from chalicelib.summarize import Summarizer
@@ -35,11 +35,11 @@ class Shop:
 @pytest.fixture
 def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
     with empty_stores() as found:
-        client = found.control.client
+        client = found.connections.client
         annotator = Annotator(AnnotationsTable(client, "control"), AnomaliesTable(client, "control"))
         monkeypatch.setattr(wiring, "authorizer", Shop)
         monkeypatch.setattr(wiring, "annotator", lambda: annotator)
-        monkeypatch.setattr(wiring, "reporter", lambda: Reporter(wiring.contracts(), found.history))
+        monkeypatch.setattr(wiring, "analytics", lambda: Analytics(wiring.contracts(), found.history))
         monkeypatch.setattr(wiring, "summarizer", lambda: Summarizer(wiring.contracts(), found.history))
         yield found
 

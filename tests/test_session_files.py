@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chalicelib.domain.session_parts import COLUMNS, Part
+from chalicelib.domain.session_parts import COLUMNS, SessionPart
 from chalicelib.domain.sketches import hash_user
 from chalicelib.storage.session_files import SessionFiles
 from tests.stores import Stores, empty_stores
@@ -19,9 +19,9 @@ def stores() -> Iterator[Stores]:
         yield found
 
 
-def parts(hour: int, number: int) -> list[Part]:
+def parts(hour: int, number: int) -> list[SessionPart]:
     return [
-        Part(hash(f"{n}"), n % 2 == 0, f"u{n}" if n % 3 else None, hour, hour + n, n, 1, None, f"/{n}")
+        SessionPart(hash(f"{n}"), n % 2 == 0, f"u{n}" if n % 3 else None, hour, hour + n, n, 1, None, f"/{n}")
         for n in range(number)
     ]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.analytics import Analytics
 from chalicelib.archive import Archiver
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contracts
@@ -15,7 +16,6 @@ from chalicelib.domain.partitions import hour_file_name, hour_folder
 from chalicelib.domain.questions import read_question
 from chalicelib.domain.sessions import REACH_HOURS
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, MINUTE_MS, hour_of, parse_ms
-from chalicelib.report import Reporter
 from chalicelib.sessionize import Sessionizer, Unsteady
 from chalicelib.storage.closed_table import ClosedTable
 from chalicelib.storage.lake import Lake, Row
@@ -59,7 +59,7 @@ class World:
         self.lake.write(key, [Row(event, event["occurred_at"]) for event in events])
         return [key]
 
-    def settle(self, hour: str, events: list[Event], version: str | None = None) -> int:
+    def count(self, hour: str, events: list[Event], version: str | None = None) -> int:
         """The hour is consolidated: these are its events. The version is the last one, unless another is named."""
         version = version or new_version()
         return self.sessionizer.count("demo", hour, version, self.write(hour, version, events))
@@ -69,8 +69,8 @@ class World:
         return finisher.closer.close_days("demo", now_ms)
 
     def answer(self, **parameters: str) -> dict[str, Any]:
-        reporter = Reporter(CONTRACTS, self.stores.history)
-        return reporter.analytics("demo", read_question({**RANGE, **parameters}), FIRST + 9 * DAY_MS)
+        analytics = Analytics(CONTRACTS, self.stores.history)
+        return analytics.answer("demo", read_question({**RANGE, **parameters}), FIRST + 9 * DAY_MS)
 
     def answers(self) -> list[Any]:
         asked: list[dict[str, str]] = [{}, {"agg": "users"}, {"agg": "p90", "measure": "duration_seconds"}]
@@ -126,14 +126,14 @@ def test_sessions_are_duckdbs_in_whatever_order_hours_and_late_events_come(world
     opened_again = [hour for hour in whole if len(whole[hour]) != len(early.get(hour, []))]
 
     for hour in rng.sample(sorted(early), len(early)):
-        world.settle(hour, early[hour])
+        world.count(hour, early[hour])
     for hour in rng.sample(opened_again, len(opened_again)):
-        world.settle(hour, whole[hour])
+        world.count(hour, whole[hour])
 
     assert_right(world, events)
     assert world.close_days(FIRST + 2 * DAY_MS) == 2
     assert_right(world, events)
-    assert world.settle(hour, whole[hour]) == 0  # nothing to write when it is done again
+    assert world.count(hour, whole[hour]) == 0  # nothing to write when it is done again
 
 
 def view(number: int, minute: float, path: str = "/", **words: Any) -> Event:
@@ -148,19 +148,19 @@ def hour_at(number: int) -> str:
 
 
 def test_a_late_event_joins_two_sessions_of_other_hours_and_another_parts_them_again(world: World) -> None:
-    world.settle(hour_at(0), [view(1, 50, "/in")])
-    world.settle(hour_at(1), [])
-    world.settle(hour_at(2), [view(2, 125, "/out")])
+    world.count(hour_at(0), [view(1, 50, "/in")])
+    world.count(hour_at(1), [])
+    world.count(hour_at(2), [view(2, 125, "/out")])
     assert [world.answer()["total"], world.answer(agg="avg", measure="bounced")["total"]] == [2, 1]
 
     late = [view(3, 75), view(4, 100)]
-    world.settle(hour_at(1), late)
+    world.count(hour_at(1), late)
     assert [world.answer()["total"], world.answer(agg="avg", measure="bounced")["total"]] == [1, 0]
     assert world.answer(agg="max", measure="duration_seconds")["total"] == 75 * 60
     assert [group["key"] for group in world.answer(group_by="entry_page")["groups"]] == ["/in"]
     assert [group["key"] for group in world.answer(group_by="exit_page")["groups"]] == ["/out"]
 
-    world.settle(hour_at(1), [])  # they were erased
+    world.count(hour_at(1), [])  # they were erased
     assert world.answer()["total"] == 2
     assert world.answer(filter="entry_page:/out")["total"] == 1
 
@@ -202,20 +202,20 @@ def die() -> None:
 def test_dying_before_any_write_and_doing_it_again_changes_no_answer(stores: Stores) -> None:
     """A late event comes, and is erased, in turn; each time the process dies before another write."""
     world = World(stores)
-    world.settle(hour_at(0), [view(1, 50, "/in")])
-    world.settle(hour_at(1), [])
+    world.count(hour_at(0), [view(1, 50, "/in")])
+    world.count(hour_at(1), [])
     right = {0: world.answers()}
     late = [view(3, 75)]
-    world.settle(hour_at(1), late)
+    world.count(hour_at(1), late)
     right[1] = world.answers()
 
     for number in count(1):
         come = number % 2
         found, version = late if come else [], new_version()
         try:
-            mortal(stores, number, die).settle(hour_at(1), found, version)
+            mortal(stores, number, die).count(hour_at(1), found, version)
         except Died:
-            world.settle(hour_at(1), found, version if number % 3 else None)  # nothing came since, or something did
+            world.count(hour_at(1), found, version if number % 3 else None)  # nothing came since, or something did
             assert world.answers() == right[come]
             continue
         break
@@ -226,12 +226,12 @@ def test_dying_before_any_write_and_doing_it_again_changes_no_answer(stores: Sto
 
 def test_two_runs_at_once_find_each_others_parts(stores: Stores) -> None:
     world = World(stores)
-    world.settle(hour_at(0), [view(1, 50, "/in")])
+    world.count(hour_at(0), [view(1, 50, "/in")])
 
     def another() -> None:
-        world.settle(hour_at(2), [view(2, 125, "/out")])
+        world.count(hour_at(2), [view(2, 125, "/out")])
 
-    mortal(stores, 2, another).settle(hour_at(1), [view(3, 75), view(4, 100)])  # it has read, and writes
+    mortal(stores, 2, another).count(hour_at(1), [view(3, 75), view(4, 100)])  # it has read, and writes
 
     assert world.answer()["total"] == 1
     assert world.answer(agg="max", measure="duration_seconds")["total"] == 75 * 60
@@ -242,19 +242,19 @@ def test_who_is_late_with_an_older_version_changes_nothing_whenever_it_comes(sto
     """As a task of before an erasure, at any write of the run that counts what is left, or after it."""
     world = World(stores)
     older, newer = new_version(), new_version()
-    world.settle(hour_at(0), [view(1, 50, "/in")])
+    world.count(hour_at(0), [view(1, 50, "/in")])
     right = world.answers()
     before = [view(3, 75), view(4, 76, user_id="gone")]
     came: list[int] = []
 
     def late() -> None:
-        came.append(world.settle(hour_at(1), before, older))
+        came.append(world.count(hour_at(1), before, older))
 
-    mortal(stores, number, late).settle(hour_at(1), [], newer)
+    mortal(stores, number, late).count(hour_at(1), [], newer)
     if not came:
         late()
         assert world.answers() == right
-    world.settle(hour_at(1), [], newer)  # the hour was dirty all the time
+    world.count(hour_at(1), [], newer)  # the hour was dirty all the time
 
     assert world.answers() == right
 
@@ -280,12 +280,12 @@ def test_a_run_that_is_always_overtaken_gives_up_and_the_hour_comes_again(stores
 
 def test_a_day_that_is_put_together_meanwhile_is_put_together_again(stores: Stores) -> None:
     world = World(stores)
-    world.settle(hour_at(0), [view(1, 50)])
+    world.count(hour_at(0), [view(1, 50)])
     now = FIRST + 2 * DAY_MS
     put_together = []
 
     # Before the fourth write: the parts, the note and the counts are there, the users are not.
-    mortal(stores, 4, lambda: put_together.append(world.close_days(now))).settle(
+    mortal(stores, 4, lambda: put_together.append(world.close_days(now))).count(
         hour_at(0), [view(1, 50), view(2, 51, user_id="bob")]
     )
 
@@ -299,8 +299,8 @@ def test_hours_without_sessions_cost_a_look_at_the_bucket_and_no_item(stores: St
     world = World(stores)
     quiet = [view(1, 5, user_id=None), view(2, 6, enrichment={"bot": True})]
 
-    assert World(stores, dynamodb=object()).settle(hour_at(0), quiet) == 0
-    assert World(stores, dynamodb=object()).settle(hour_at(1), []) == 0
+    assert World(stores, dynamodb=object()).count(hour_at(0), quiet) == 0
+    assert World(stores, dynamodb=object()).count(hour_at(1), []) == 0
     assert len(stores.objects("sessions/")) == 2
     assert world.answer()["total"] == 0
     assert len(world.answer()["series"]) == 48
@@ -338,12 +338,12 @@ def test_sessions_follow_consolidation_also_of_what_comes_late(stores: Stores) -
 
 
 def test_sessions_are_open_for_as_long_as_they_may_go_on(world: World) -> None:
-    reporter = Reporter(CONTRACTS, world.stores.history)
+    analytics = Analytics(CONTRACTS, world.stores.history)
     question = read_question({**RANGE, "start": "2026-11-20T21:00:00Z", "end": "2026-11-20T22:00:00Z"})
     over = FIRST + HOUR_MS
 
-    assert reporter.analytics("demo", question, over + REACH_HOURS * HOUR_MS - 1)["open"]
-    assert not reporter.analytics("demo", question, over + REACH_HOURS * HOUR_MS)["open"]
+    assert analytics.answer("demo", question, over + REACH_HOURS * HOUR_MS - 1)["open"]
+    assert not analytics.answer("demo", question, over + REACH_HOURS * HOUR_MS)["open"]
 
 
 @pytest.mark.parametrize("asked", [{"group_by": "country"}, {"agg": "avg", "measure": "load_ms"}, {"filter": "path:/"}])

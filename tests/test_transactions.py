@@ -40,7 +40,7 @@ def meets(stores: Stores, *codes: str, times: int = MAX_TRIES) -> None:
             left[0] -= 1
             answer = {"Error": {"Code": "TransactionCanceledException"}}
             reasons = [{"Code": code} for code in codes]
-            error = stores.control.client.exceptions.TransactionCanceledException
+            error = stores.connections.client.exceptions.TransactionCanceledException
             raise error({**answer, "CancellationReasons": reasons}, operation)
 
     stores.calls.listeners.append(refuse)
@@ -53,7 +53,7 @@ def a_put(name: str = "x", **condition: str) -> dict[str, Any]:
 def test_a_condition_that_does_not_hold_is_a_lost_race(stores: Stores, pauses: list[float]) -> None:
     new = a_put(ConditionExpression="attribute_not_exists(pk)")
 
-    assert [written(stores.control.client, "control", new) for _ in range(2)] == [True, False]
+    assert [written(stores.connections.client, "control", new) for _ in range(2)] == [True, False]
     assert pauses == []
 
 
@@ -63,7 +63,7 @@ def test_a_transaction_that_meets_another_is_tried_again(
 ) -> None:
     meets(stores, *codes, times=MAX_TRIES - 1)
 
-    assert written(stores.control.client, "control", a_put())
+    assert written(stores.connections.client, "control", a_put())
     assert len(pauses) == MAX_TRIES - 1
     assert sum(pauses) < 1
 
@@ -72,14 +72,14 @@ def test_whoever_meets_others_each_time_is_told_and_does_not_take_it_for_a_lost_
     meets(stores, "TransactionConflict")
 
     with pytest.raises(ClientError):
-        written(stores.control.client, "control", a_put())
+        written(stores.connections.client, "control", a_put())
 
 
 @pytest.mark.parametrize("other", ["None", "TransactionConflict"])
 def test_a_condition_decides_where_there_is_a_conflict_too(stores: Stores, other: str) -> None:
     meets(stores, other, "ConditionalCheckFailed", times=1)
 
-    assert not written(stores.control.client, "control", a_put())
+    assert not written(stores.connections.client, "control", a_put())
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_transaction_that_is_none_is_no_lost_race(stores: Stores, codes: tuple
     meets(stores, *codes)
 
     with pytest.raises(ClientError):
-        written(stores.control.client, "control", a_put())
+        written(stores.connections.client, "control", a_put())
 
 
 # What False would say to whom
@@ -148,7 +148,7 @@ def test_an_erasure_whose_place_is_taken_by_one_that_is_not_there_is_not_acknowl
     assert an_erasure(stores)
     [lost] = stores.erasures.open()
     key = {"pk": {"S": "erasures#shop"}, "sk": {"S": lost.id}}
-    stores.control.client.delete_item(TableName="control", Key=key)
+    stores.connections.client.delete_item(TableName="control", Key=key)
 
     with pytest.raises(Unavailable):
         an_erasure(stores)

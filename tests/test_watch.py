@@ -52,7 +52,7 @@ class World:
     sent: list[str] = field(default_factory=list)  # event types that were ever sent
 
     def __post_init__(self) -> None:
-        self.table = AlertsTable(self.stores.control.client, "control")
+        self.table = AlertsTable(self.stores.connections.client, "control")
         self.watcher = Watcher(self.table, self.minutes, lambda: self.told.notices, CONTRACTS, lambda _: self.sent)
 
     @property

@@ -35,7 +35,7 @@ import os, sys
 from tests.stores import empty_stores
 from chalicelib.domain.closing import Hour
 from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.snapshots import Open
+from chalicelib.domain.visible_files import UnsettledHour
 from chalicelib.storage.manifests import Manifest
 
 with empty_stores() as stores:
@@ -47,8 +47,8 @@ with empty_stores() as stores:
     from chalicelib import wiring
     wiring.client = {"dynamodb": stores.hours.client, "s3": stores.bucket.client}.get
     os.environ |= dict.fromkeys(NEEDED, "any") | {"ROLLUPS_TABLE": "rollups", "DATA_BUCKET": "data"}
-    (found,) = wiring.analyst()._open_hours("shop")
-    assert found == Open("2026-11-20T09", "v", ("tail-000001-r2.parquet",)), found
+    (found,) = wiring.query_runner()._unsettled_hours("shop")
+    assert found == UnsettledHour("2026-11-20T09", "v", ("tail-000001-r2.parquet",)), found
 print([name for name in ("numpy", "pyarrow") if name in sys.modules])
 """
 

@@ -35,7 +35,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a key stands for, and until when, in seconds since the epoch."""
+    """What a key stands for, and until when, in Unix seconds."""
 
     project: Project
     scopes: frozenset[str]
@@ -76,7 +76,7 @@ class Connection:
     """A dashboard's socket. Empty `topics`: connected, not yet subscribed. `since` is a UTC hour.
 
     `subscription` counts its subscriptions, and is in every frame of the last one. It was asked for at `subscribed_at`,
-    in epoch seconds, before its snapshot was read.
+    in Unix seconds, before its snapshot was read.
     """
 
     id: str

@@ -100,7 +100,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class AlertState:
-    """Times in epoch milliseconds. `pending` is the notice of the last change, until everybody was told."""
+    """Times in Unix milliseconds. `pending` is the notice of the last change, until everybody was told."""
 
     created_ms: int
     firing: bool = False

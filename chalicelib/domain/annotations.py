@@ -76,7 +76,7 @@ class AnnotationParameters(Schema):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Which anomalies or annotations: half-open, in epoch milliseconds; `before` is the `next` of the page before."""
+    """Which anomalies or annotations: half-open, in Unix milliseconds; `before` is the `next` of the page before."""
 
     start_ms: int
     end_ms: int

@@ -51,7 +51,7 @@ COMPRESSION_LEVEL = 1  # in zlib's format; a higher level takes longer for next 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Events of one project, received together. `received_ms` is epoch milliseconds."""
+    """Events of one project, received together. `received_ms` is Unix milliseconds."""
 
     project: str
     received_ms: int
@@ -60,7 +60,7 @@ class Message:
     client: Client = NOBODY
     apart: bool = False  # each event is a chunk: the events were not sent together, and may come in other company
 
-    def part(self, events: list[StoredEvent], later: int) -> "Message":
+    def some(self, events: list[StoredEvent], later: int) -> "Message":
         """Some of the events; `later` of the others go out after them, so the receipt does not count those yet."""
         receipt = self.receipt and replace(self.receipt, received=self.receipt.received - later)
         return replace(self, events=events, receipt=receipt)
@@ -105,7 +105,7 @@ def pack(message: Message, *, by_user: bool) -> list[Parcel]:
     later = len(message.events)
     for user, events in _by_user(message):
         later -= len(events)
-        texts = encode_message(message.part(events, later))
+        texts = encode_message(message.some(events, later))
         parcels += [Parcel(text, count, _key(message.project, user, text)) for text, count in texts]
     return parcels
 
@@ -145,7 +145,7 @@ def encode_message(message: Message) -> list[tuple[str, int]]:
         return [(text, len(message.events))]
     middle = len(groups) // 2
     first, second = list(chain(*groups[:middle])), list(chain(*groups[middle:]))
-    return encode_message(message.part(first, len(second))) + encode_message(message.part(second, 0))
+    return encode_message(message.some(first, len(second))) + encode_message(message.some(second, 0))
 
 
 def decode_message(text: str | bytes) -> Message:

@@ -40,7 +40,7 @@ NOTHING_COVERED = Cover()
 class Hour:
     """How far an hour is; it is dirty while `changes`, of tails written and deltas merged, are more than were `done`.
 
-    Times are epoch milliseconds.
+    Times are Unix milliseconds.
     """
 
     project: str
@@ -58,8 +58,8 @@ class Hour:
     upto: int = -1  # up to which slot
     closed_ms: int = 0
     covered: Mapping[int, Signature] = field(default_factory=dict)  # what is closed of each slot
-    settled: int = -1  # slots up to this one are never compared again
-    unsettled: bool = False  # whether anything is yet to be done, or to be deleted
+    final_slot: int = -1  # slots up to this one are never compared again
+    unsettled: bool = False  # whether anything is yet to be done, or to be deleted: the folder is not settled
 
     @property
     def is_dirty(self) -> bool:

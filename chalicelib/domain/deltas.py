@@ -10,7 +10,7 @@ from functools import cached_property
 from hashlib import blake2b
 
 from chalicelib.domain.closing import NOTHING_COVERED, Cover
-from chalicelib.domain.facets import Part
+from chalicelib.domain.facets import Excerpt
 from chalicelib.domain.rollup_codec import decode
 from chalicelib.domain.rollups import Rollups, merge_all
 from chalicelib.domain.signatures import Signature
@@ -24,12 +24,12 @@ class Delta:
     hour: str
     slot: int
     first: str  # the `eventID` of the first record with something there
-    attempt: int  # when the attempt began, epoch milliseconds: of two with the same name, the later one counts
+    attempt: int  # when the attempt began, Unix milliseconds: of two with the same name, the later one counts
     last: int  # the sequence number of the batch's last record
     signature: Signature
-    written_at: int  # epoch seconds
+    written_at: int  # Unix seconds
     body: bytes  # of domain/rollup_codec
-    part: Part | None = None  # where only that is wanted
+    excerpt: Excerpt | None = None  # where only that is wanted
 
     @property
     def id(self) -> str:
@@ -39,7 +39,7 @@ class Delta:
     @cached_property
     def rollups(self) -> Rollups:
         """What it counts; raises ValueError when the body is not one of ours."""
-        return decode(self.body, self.part)
+        return decode(self.body, self.excerpt)
 
     @property
     def digest(self) -> str:
@@ -90,11 +90,11 @@ class Merged:
     epoch: int
     slot: int
     minute: str
-    merged_at: int  # epoch seconds
+    merged_at: int  # Unix seconds
     signature: Signature
     rollups: Rollups
-    absorbed: Mapping[str, int] = field(default_factory=dict)  # delta id -> when it was merged, epoch seconds
-    folded: Mapping[str, int] = field(default_factory=dict)  # name -> when it was folded, epoch seconds
+    absorbed: Mapping[str, int] = field(default_factory=dict)  # delta id -> when it was merged, Unix seconds
+    folded: Mapping[str, int] = field(default_factory=dict)  # name -> when it was folded, Unix seconds
     version: int = 0  # of a base: grows with each write
 
 

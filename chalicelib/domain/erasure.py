@@ -26,7 +26,7 @@ MIN_WORD = 6  # characters: a shorter id is the number of a line, or a price, to
 IMPORT_MS = DAY_MS  # no import goes on for longer
 MAX_IDS = 1000  # of one person
 
-Until = Mapping[str, int]  # by id: what occurred before this time (epoch milliseconds) is removed
+Until = Mapping[str, int]  # by id: what occurred before this time (Unix milliseconds) is removed
 
 
 class Arrivals(StrEnum):
@@ -47,7 +47,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What is kept of an erased id; times are epoch milliseconds."""
+    """What is kept of an erased id; times are Unix milliseconds."""
 
     digest: str
     marked_ms: int
@@ -56,7 +56,7 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """One user of one project; the ids are forgotten at the end. Times are epoch milliseconds, days UTC."""
+    """One user of one project; the ids are forgotten at the end. Times are Unix milliseconds, days UTC."""
 
     id: str
     project: str

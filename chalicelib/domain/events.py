@@ -1,7 +1,7 @@
 """From what a client sent to what is stored: one verdict per event.
 
-A stored event is a JSON object: event_id, event_type, occurred_at (epoch ms, UTC, by our clock), schema_version where
-the type has a contract, and, where the client sent them, timestamp (its own words), user_id, anonymous_id,
+A stored event is a JSON object: event_id, event_type, occurred_at (Unix milliseconds, by our clock), schema_version
+where the type has a contract, and, where the client sent them, timestamp (its own words), user_id, anonymous_id,
 session_id, properties, context. Until `process` has stored it, also `unsure`, where its hour is (domain/pins.py).
 """
 
@@ -14,7 +14,7 @@ import orjson
 
 from chalicelib.domain import values
 from chalicelib.domain.contracts import MESSAGE_LENGTH, UNTYPED, Contract, Contracts, pointer
-from chalicelib.domain.pins import JITTER_MS, UNSURE, Doubt, doubt_of
+from chalicelib.domain.pins import JITTER_MS, UNSURE, Unsure, unsure_of
 from chalicelib.domain.time_windows import AHEAD_MS, DAY_MS, correct_skew, iso_ms, parse_ms
 
 MAX_EVENT_BYTES = 256 * 1024  # a chunk of one event must fit a DynamoDB item of 400 KB, compressed or not
@@ -150,14 +150,14 @@ class Admitter:
         elif contract is None and (violation := UNTYPED.violation(whole)):
             raise _Refused("contract_violation", violation.message, violation.path)
         event_id, timestamp = get("event_id"), get("timestamp")
-        occurred_ms, doubt = _occurred_ms(timestamp, get("sent_at", sent_at), received_ms, first_ms)
+        occurred_ms, unsure = _occurred_ms(timestamp, get("sent_at", sent_at), received_ms, first_ms)
         event = {
             "event_id": event_id or self.new_id(received_ms),
             "event_type": event_type,
             "occurred_at": occurred_ms,
         }
-        if doubt and event_id:  # an event with an id of ours is another one each time
-            event[UNSURE] = doubt
+        if unsure and event_id:  # an event with an id of ours is another one each time
+            event[UNSURE] = unsure
         if contract:
             event["schema_version"] = contract.version
         for name in _COPIED:
@@ -221,7 +221,7 @@ def _check_size(raw: Any) -> None:
         raise _Refused(TOO_MANY_VALUES, f"the event has {number} JSON values; the limit is {MAX_EVENT_VALUES}")
 
 
-def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: int | None) -> tuple[int, Doubt | None]:
+def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: int | None) -> tuple[int, Unsure | None]:
     """When an event occurred, and whether another try of it could say otherwise; without `first_ms`, of history."""
     name = "timestamp"
     try:
@@ -242,7 +242,7 @@ def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: in
     is_right = occurred_ms == client_ms and occurred_ms <= received_ms
     if client_ms is None or (is_right and (sent_ms is None or -JITTER_MS < received_ms - sent_ms < JITTER_MS)):
         return occurred_ms, None  # as nearly all are
-    return occurred_ms, doubt_of(client_ms, sent_ms, received_ms)
+    return occurred_ms, unsure_of(client_ms, sent_ms, received_ms)
 
 
 def moment_of(event: StoredEvent) -> tuple[int, str, str]:

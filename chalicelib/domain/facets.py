@@ -1,4 +1,4 @@
-"""Facets: the parts of a rollup that one question needs, kept as items of their own so that long ranges stay cheap.
+"""Facets: what one question needs of a rollup, kept as items of their own so that long ranges stay cheap.
 
 A facet is an aspect of a whole event type or of the values of one dimension:
 
@@ -25,7 +25,7 @@ DERIVED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Excerpt:
     """What of rollups a facet needs: of one type, or None for all; the aspect; of which dimension's values.
 
     `totals`, of facets of counts: no more than how many, neither when nor what they measured.
@@ -37,7 +37,7 @@ class Part:
     totals: bool = False
 
 
-OVERVIEW = Part(None, "overview")  # every type and the ledger, but of the values of dimensions only how many
+OVERVIEW = Excerpt(None, "overview")  # every type and the ledger, but of the values of dimensions only how many
 
 
 def quantiles_of(measure: str) -> str:
@@ -57,28 +57,28 @@ def facets_of(spec: RollupSpec) -> Iterator[str]:
             yield facet_of(aspect, dimension)
 
 
-def part_of(rollup: Rollup, facet: str) -> Rollup:
-    """What the facet holds of the rollup; what is handed out is shared with it, and must not be changed."""
+def content_of(rollup: Rollup, facet: str) -> Rollup:
+    """Return what the facet holds of the rollup; the two share what they hold, so it must not be changed."""
     aspect, _, dimension = facet.partition("|")
     cut = _aspect(aspect)
     if dimension:
         values = rollup.dimensions.get(dimension, Values())
         cells = {value: cut(cell) for value, cell in values.items()}
         return Rollup(dimensions={dimension: Values(cells, values.missed)} if cells else {})
-    part = cut(rollup)
+    content = cut(rollup)
     minutes = rollup.minutes if aspect == COUNTS else {}
-    return Rollup(part.count, part.users, part.measures, minutes)
+    return Rollup(content.count, content.users, content.measures, minutes)
 
 
-def needed(event_type: str | None, facet: str, *, totals: bool = False) -> Part:
-    """What of rollups `part_of` reads for the facet, of a type or, for None, of `all_types`."""
+def needed(event_type: str | None, facet: str, *, totals: bool = False) -> Excerpt:
+    """What of rollups `content_of` reads for the facet, of a type or, for None, of `all_types`."""
     aspect, _, dimension = facet.partition("|")
-    return Part(event_type, aspect, None if event_type is None else dimension or None, totals)
+    return Excerpt(event_type, aspect, None if event_type is None else dimension or None, totals)
 
 
-def is_empty(part: Rollup) -> bool:
+def is_empty(content: Rollup) -> bool:
     """Whether there is nothing to keep."""
-    return not (part.count or part.measures or part.dimensions or part.users.estimate())
+    return not (content.count or content.measures or content.dimensions or content.users.estimate())
 
 
 def all_types(rollups: Rollups) -> Rollup:

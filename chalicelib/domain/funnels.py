@@ -19,16 +19,16 @@ from chalicelib.domain.report_questions import (
     NAME,
     PROPERTY,
     WHO,
+    RangeParameters,
     Report,
     Row,
-    Span,
-    SpanParameters,
     Sql,
+    TimeRange,
     limited,
     property_of,
     ratio,
     seconds,
-    take_span,
+    take_range,
 )
 from chalicelib.domain.time_windows import MINUTE_MS
 
@@ -53,14 +53,14 @@ class Step:
 class Funnel:
     """The question."""
 
-    span: Span
+    within: TimeRange
     steps: tuple[Step, ...]
     window_minutes: int
     group_by: str | None
     limit: int
 
 
-class FunnelParameters(SpanParameters):
+class FunnelParameters(RangeParameters):
     """The query string of `GET /reports/funnel`."""
 
     steps = fields.String(required=True, metadata={"description": STEPS, "example": "page_view,signup"})
@@ -81,7 +81,7 @@ class FunnelParameters(SpanParameters):
         steps = tuple(_step(text) for text in data.pop("steps").split(","))
         if not MIN_STEPS <= len(steps) <= MAX_STEPS:
             raise ValidationError(f"{len(steps)} steps; there may be {MIN_STEPS} to {MAX_STEPS}", "steps")
-        return Funnel(take_span(data), steps, **data)
+        return Funnel(take_range(data), steps, **data)
 
 
 def _step(text: str) -> Step:
@@ -100,7 +100,7 @@ def sql(funnel: Funnel) -> Sql:
     `after` goes backwards in time: of each event it says when the steps behind it come next. `next_<k>_<j>` is the time
     of step j in what follows on the next step k + 1, which the later steps then need look up once.
     """
-    condition, values = funnel.span.events(after_ms=funnel.window_minutes * MINUTE_MS)
+    condition, values = funnel.within.events(after_ms=funnel.window_minutes * MINUTE_MS)
     count = len(funnel.steps)
     matches = [_matches(number, step, values) for number, step in enumerate(funnel.steps, 1)]
     flags = ", ".join(f"{match} AS is_{number}" for number, match in enumerate(matches, 1))
@@ -136,7 +136,7 @@ def sql(funnel: Funnel) -> Sql:
             f"approx_percentile({took}, 0.5) AS median_{step}",
         ]
     text += f""", attempts AS (
-        SELECT after_1.*, CASE {reached} ELSE 1 END AS reached FROM after_1 WHERE is_1 AND ms < {funnel.span.end_ms}
+        SELECT after_1.*, CASE {reached} ELSE 1 END AS reached FROM after_1 WHERE is_1 AND ms < {funnel.within.end_ms}
     ), ranked AS (
         SELECT attempts.*, row_number() OVER (PARTITION BY who ORDER BY reached DESC, ms, event_id) AS choice
         FROM attempts
@@ -159,7 +159,7 @@ def answer(funnel: Funnel, rows: Sequence[Row]) -> dict[str, Any]:
     """The steps of everyone and, with `group_by`, of each group."""
     everyone = next((row for row in rows if row["everyone"]), {})
     answered = {
-        **funnel.span.told(),
+        **funnel.within.told(),
         "window_minutes": funnel.window_minutes,
         "steps": _steps(funnel, everyone),
     }

@@ -22,7 +22,7 @@ from chalicelib.domain.time_windows import DAY_MS, from_ms, parse_ms
 
 RAW = "raw/"
 STAGED = "imports/"
-MAPPING, REPORT = "mapping.json", "report.json"
+MAPPING, OUTCOME = "mapping.json", "report.json"
 MAX_FILE_BYTES = 2 * 1024**3  # as it lies in S3; `validate` reads it once, within Lambda's 15 minutes
 MAX_ROWS = 10_000_000
 PART_ROWS = 25_000  # of one task: some 150 MB as Python objects, if they are as large as usual
@@ -30,7 +30,7 @@ PART_HELD_BYTES = 300 * 1024**2  # of one task at most, of its 2048 MB
 MAX_PARTS = 2000  # whose numbers, and the states of their tasks, a workflow of Step Functions can hold
 RANGE_ROWS = 50_000  # of one task of `store`, unless one day has more
 RANGE_DAYS = 31
-SHOWN_REJECTIONS = 100  # in a report; the quarantine has all
+SHOWN_REJECTIONS = 100  # in an outcome; the quarantine has all
 MAX_ERROR_CHARACTERS = 1000
 
 STATES = ("validating", "transforming", "storing", "done", "failed")
@@ -66,7 +66,7 @@ class Import:
         _, _, rest = key.partition(RAW)
         project, _, name = rest.partition("/")
         last = name.rpartition("/")[2]
-        if not project or not last or last in (MAPPING, REPORT) or last.endswith((f".{MAPPING}", f".{REPORT}")):
+        if not project or not last or last in (MAPPING, OUTCOME) or last.endswith((f".{MAPPING}", f".{OUTCOME}")):
             return None
         digest = blake2b(f"{key}\n{etag}\n{sequencer}".encode(), digest_size=6).hexdigest()
         return cls(f"{from_ms(started_ms):%Y%m%dT%H%M%S}-{digest}", project, key, etag, started_ms)
@@ -96,9 +96,9 @@ class Import:
         return f"{self.key}.{MAPPING}", f"{self.key.rpartition('/')[0]}/{MAPPING}"
 
     @property
-    def report_key(self) -> str:
-        """Where its report is put: beside the file."""
-        return f"{self.key}.{REPORT}"
+    def outcome_key(self) -> str:
+        """Where its outcome is put: beside the file."""
+        return f"{self.key}.{OUTCOME}"
 
     def rows_key(self, part: int) -> str:
         """The rows of a part, as `validate` read them."""

@@ -77,7 +77,7 @@ _LINE = ("index", "event_id", "code", "message", "path", "schema_version")
 
 @dataclass(frozen=True, slots=True)
 class QuarantineFile:
-    """The rejected share of one request. `received_ms` is epoch milliseconds; `sent_at` is the client's own word."""
+    """The rejected share of one request. `received_ms` is Unix milliseconds; `sent_at` is the client's own word."""
 
     project: str
     received_ms: int

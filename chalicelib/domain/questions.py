@@ -24,7 +24,7 @@ LEAST_MS = dict(zip(INTERVALS, (MINUTE_MS, HOUR_MS, 24 * HOUR_MS, 7 * 24 * HOUR_
 DEFAULT_INTERVAL_DAYS = 3  # a longer range is answered by day when no interval is asked for
 MAX_BUCKETS = 10_000
 LATEST_MS = 253_370_764_799_999  # 9998-12-31: a month more must still be a date
-EPOCH_SECONDS_DIGITS = 10  # longer numbers are milliseconds
+UNIX_SECONDS_DIGITS = 10  # longer numbers are milliseconds
 DEFAULT_GROUPS = 100
 MAX_GROUPS = 1000
 MAX_FILTER_VALUES = 100
@@ -44,7 +44,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A checked question. Times are epoch milliseconds, the range is half-open."""
+    """A checked question. Times are Unix milliseconds, the range is half-open."""
 
     metric: str
     start_ms: int
@@ -255,10 +255,10 @@ def zone_of(name: str) -> ZoneInfo:
 def instant(name: str, text: str, zone: ZoneInfo, *, of_end: bool) -> int:
     """A date stands for its midnight in the zone, at the end for the midnight after; a time is as it is.
 
-    Epoch milliseconds; raises ValidationError of the parameter `name`.
+    Unix milliseconds; raises ValidationError of the parameter `name`.
     """
     try:
-        if text.isdigit() and len(text) > EPOCH_SECONDS_DIGITS:
+        if text.isdigit() and len(text) > UNIX_SECONDS_DIGITS:
             ms = parse_ms(int(text))
         elif not DATE.match(text):  # fromisoformat reads weeks, and dates without hyphens
             raise ValueError
@@ -277,7 +277,7 @@ def instant(name: str, text: str, zone: ZoneInfo, *, of_end: bool) -> int:
 
 
 def calendar_starts(start_ms: int, end_ms: int, interval: str, zone: ZoneInfo) -> list[int]:
-    """The starts of the zone's days, weeks or months that the range touches, in epoch milliseconds."""
+    """The starts of the zone's days, weeks or months that the range touches, in Unix milliseconds."""
     starts = []
     day = from_ms(start_ms).astimezone(zone).date()
     if interval == "week":
@@ -294,7 +294,7 @@ def calendar_starts(start_ms: int, end_ms: int, interval: str, zone: ZoneInfo) -
 
 
 def hour_starts(start_ms: int, end_ms: int, zone: ZoneInfo) -> list[int]:
-    """When the zone's clocks show a full hour, from the one before the start, in epoch milliseconds."""
+    """When the zone's clocks show a full hour, from the one before the start, in Unix milliseconds."""
     days = (*range(start_ms, end_ms, 24 * HOUR_MS), end_ms)  # clocks keep an offset for longer
     if all(_full_hour_ms(ms, zone) == ms - ms % HOUR_MS for ms in days):
         return list(range(start_ms - start_ms % HOUR_MS, end_ms, HOUR_MS))  # looking at each would take milliseconds

@@ -4,7 +4,7 @@ What all containers may spend together is counted in the control table. A contai
 than the request at hand needs, and spends it in memory. Leases are taken on condition that their sum stays within the
 limit, so the limit holds however many containers there are. What a container leased and never spent is lost to
 the key, which is why a lease grows with what the same container has spent: docs/decisions/0017-quota-leases.md has the
-bounds. Times are microseconds since the epoch.
+bounds. Times are Unix microseconds.
 """
 
 import math

@@ -14,7 +14,7 @@ MAX_HELD = 200_000  # events that wait for the rest of their message; imported o
 
 
 def messages_of(project: str, events: Iterable[tuple[int, StoredEvent]]) -> Iterator[Message]:
-    """Messages of (received_at in epoch milliseconds, event), which come in order of `occurred_at`.
+    """Messages of (received_at in Unix milliseconds, event), which come in order of `occurred_at`.
 
     Two requests of one millisecond become one message; of more than `MAX_HELD` waiting events, the oldest go first,
     perhaps without others of their message. Either way each event is in one message.

@@ -32,8 +32,8 @@ Sql = tuple[str, dict[str, Value]]  # with parameters, and their values
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Epoch milliseconds, half-open, and the zone in which days are meant."""
+class TimeRange:
+    """Unix milliseconds, half-open, and the zone in which days are meant."""
 
     start_ms: int
     end_ms: int
@@ -49,7 +49,7 @@ class Span:
         return {"start": self.show(self.start_ms), "end": self.show(self.end_ms), "timezone": self.zone.key}
 
     def events(self, *, before_ms: int | None = 0, after_ms: int = 0) -> Sql:
-        """The condition on events of the span, and of so much around it; None: of all that was before."""
+        """The condition on events of the range, and of so much around it; None: of all that was before."""
         end = from_ms(self.end_ms + after_ms)
         conditions = [NO_BOTS, "occurred_at < cast(:end as timestamp)", "dt <= :last_day"]
         values: dict[str, Value] = {"end": f"{end:%Y-%m-%d %H:%M:%S.%f}"[:-3], "last_day": f"{end:%Y-%m-%d}"}
@@ -76,7 +76,7 @@ class Report:
         return read_parameters(self.schema(), parameters)
 
 
-class SpanParameters(Schema):
+class RangeParameters(Schema):
     """What the query strings of all reports have."""
 
     class Meta:
@@ -100,7 +100,7 @@ def an_event_type(description: str) -> fields.String:
     )
 
 
-def take_span(data: dict[str, Any]) -> Span:
+def take_range(data: dict[str, Any]) -> TimeRange:
     """Take the four parameters out of what was loaded; raises ValidationError."""
     zone = zone_of(data.pop("timezone"))
     start, end, chosen = data.pop("start"), data.pop("end"), read_filter(data.pop("filter"))
@@ -109,7 +109,7 @@ def take_span(data: dict[str, Any]) -> Span:
         raise ValidationError(f"it is not after start {start!r}", "end")
     if chosen and not NAME.fullmatch(chosen.dimension):
         raise ValidationError("a property's name has letters, digits and _, 64 at most", "filter")
-    return Span(start_ms, end_ms, zone, chosen)
+    return TimeRange(start_ms, end_ms, zone, chosen)
 
 
 def property_of(name: str) -> str:
@@ -120,14 +120,14 @@ def property_of(name: str) -> str:
     return f"coalesce(json_extract_scalar(properties, '$.{name}'), json_extract_scalar(enrichment, '$.{name}'))"
 
 
-def sessioned(span: Span, columns: str) -> Sql:
+def sessioned(within: TimeRange, columns: str) -> Sql:
     """Common table expressions up to `sessions`: events with visitor, session_id, part and place, and the columns.
 
     A session is (visitor, session_id, part): a client's own stands; without one it ends with half an hour without
-    events, as domain/sessions.py has it. `place` counts a session's events from 1; `began` and `ended` are its epoch
-    milliseconds. Sessions are those that began in the span, if none goes on for more than a day.
+    events, as domain/sessions.py has it. `place` counts a session's events from 1; `began` and `ended` are its Unix
+    milliseconds. Sessions are those that began in the range, if none goes on for more than a day.
     """
-    condition, values = span.events(before_ms=LOOK_AROUND_MS, after_ms=LOOK_AROUND_MS)
+    condition, values = within.events(before_ms=LOOK_AROUND_MS, after_ms=LOOK_AROUND_MS)
     order = "ORDER BY ms, said, event_id"
     text = f"""WITH seen AS (
         SELECT {WHO} AS who, {VISITOR} AS visitor,
@@ -148,7 +148,7 @@ def sessioned(span: Span, columns: str) -> Sql:
             max(ms) OVER (PARTITION BY visitor, session_id, part) AS ended
         FROM parts
     ), sessions AS (
-        SELECT * FROM placed WHERE began >= {span.start_ms} AND began < {span.end_ms}
+        SELECT * FROM placed WHERE began >= {within.start_ms} AND began < {within.end_ms}
     )"""
     return text, values
 

@@ -10,14 +10,14 @@ from marshmallow import ValidationError, fields, post_load, validate
 from chalicelib.domain.questions import CALENDAR, calendar_starts
 from chalicelib.domain.report_questions import (
     WHO,
+    RangeParameters,
     Report,
     Row,
-    Span,
-    SpanParameters,
     Sql,
+    TimeRange,
     an_event_type,
     ratio,
-    take_span,
+    take_range,
 )
 from chalicelib.domain.time_windows import from_ms
 
@@ -29,19 +29,19 @@ MAX_PERIODS = 100
 class Retention:
     """The question."""
 
-    span: Span
+    within: TimeRange
     event_type: str | None
     returning: str | None
     interval: str
     mode: str
 
     def periods(self) -> list[date]:
-        """The first days of the periods that the span touches."""
-        starts = calendar_starts(self.span.start_ms, self.span.end_ms, self.interval, self.span.zone)
-        return [from_ms(ms).astimezone(self.span.zone).date() for ms in starts]
+        """The first days of the periods that the range touches."""
+        starts = calendar_starts(self.within.start_ms, self.within.end_ms, self.interval, self.within.zone)
+        return [from_ms(ms).astimezone(self.within.zone).date() for ms in starts]
 
 
-class RetentionParameters(SpanParameters):
+class RetentionParameters(RangeParameters):
     """The query string of `GET /reports/retention`."""
 
     event_type = an_event_type("What makes a user one of a cohort; any event unless said.")
@@ -57,7 +57,7 @@ class RetentionParameters(SpanParameters):
 
     @post_load
     def _retention(self, data: dict[str, Any], **_: Any) -> Retention:
-        retention = Retention(take_span(data), **data)
+        retention = Retention(take_range(data), **data)
         if (count := len(retention.periods())) > MAX_PERIODS:
             raise ValidationError(f"the range has {count} periods; the limit is {MAX_PERIODS}", "interval")
         return retention
@@ -66,18 +66,19 @@ class RetentionParameters(SpanParameters):
 def sql(retention: Retention) -> Sql:
     """Rows of cohort and period, by their first days: how many of the cohort's users came in the period.
 
-    The period is NULL where the row tells the cohort's size. The whole first period is read, though the span may begin
+    The period is NULL where the row tells the cohort's size. The whole first period is read, though the range may begin
     within it; who has done it before is known only from all that was.
     """
     periods = retention.periods()
-    span = Span(
-        calendar_starts(retention.span.start_ms, retention.span.end_ms, retention.interval, retention.span.zone)[0],
-        retention.span.end_ms,
-        retention.span.zone,
-        retention.span.filter,
+    asked = retention.within
+    within = TimeRange(
+        calendar_starts(asked.start_ms, asked.end_ms, retention.interval, asked.zone)[0],
+        asked.end_ms,
+        asked.zone,
+        asked.filter,
     )
-    condition, values = span.events(before_ms=None if retention.mode == FIRST_TIME else 0)
-    values |= {"zone": retention.span.zone.key, "first_period": periods[0].isoformat()}
+    condition, values = within.events(before_ms=None if retention.mode == FIRST_TIME else 0)
+    values |= {"zone": retention.within.zone.key, "first_period": periods[0].isoformat()}
     joins, returns = ["true", "true"]
     if retention.event_type:
         joins, values["joins"] = "event_type = :joins", retention.event_type
@@ -116,7 +117,7 @@ def answer(retention: Retention, rows: Sequence[Row]) -> dict[str, Any]:
         users = [found.get((cohort, period), 0) for period in periods[number + 1 :]]
         retained = [{"users": count, "rate": ratio(count, size)} for count in users]
         cohorts.append({"start": cohort, "users": size, "retained": retained})
-    return {**retention.span.told(), "interval": retention.interval, "mode": retention.mode, "cohorts": cohorts}
+    return {**retention.within.told(), "interval": retention.interval, "mode": retention.mode, "cohorts": cohorts}
 
 
 REPORT = Report(RetentionParameters, sql, answer)

@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 from isal import isal_zlib
 
-from chalicelib.domain.facets import COUNTS, OVERVIEW, USERS, Part, quantiles_of
+from chalicelib.domain.facets import COUNTS, OVERVIEW, USERS, Excerpt, quantiles_of
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollups import (
     MAX_DIMENSION_VALUES,
@@ -79,10 +79,10 @@ def encode(rollups: Rollups) -> bytes:
     return data
 
 
-def decode(data: bytes, part: Part | None = None) -> Rollups:
-    """Return the inverse of `encode`; with `part`, only what that needs, which spares most of the time."""
+def decode(data: bytes, excerpt: Excerpt | None = None) -> Rollups:
+    """Return the inverse of `encode`; with `excerpt`, only that, which spares most of the time."""
     text = isal_zlib.decompress(data)
-    found = _rollups(orjson.loads(text), part)
+    found = _rollups(orjson.loads(text), excerpt)
     found.weight_bytes = OBJECT_BYTES * len(text)
     return found
 
@@ -174,16 +174,16 @@ def _counts_document(counts: Mapping[int, int]) -> str:
     return orjson.dumps(columns_of(counts)).decode()
 
 
-def _rollups(document: Mapping[str, Any], part: Part | None = None) -> Rollups:
+def _rollups(document: Mapping[str, Any], excerpt: Excerpt | None = None) -> Rollups:
     types = document["types"]
-    if part is None or part == OVERVIEW:
+    if excerpt is None or excerpt == OVERVIEW:
         hashes = _hashes(document["users"])
-        rollups = {name: _type(data, hashes, counted=part == OVERVIEW) for name, data in types.items()}
+        rollups = {name: _type(data, hashes, counted=excerpt == OVERVIEW) for name, data in types.items()}
         found = Rollups(rollups, Ledger.from_json(document["ledger"]))
     else:
-        names = types if part.event_type is None else types.keys() & {part.event_type}
-        hashes = _hashes(document["users"]) if part.aspect == USERS else []
-        found = Rollups({name: _part(types[name], hashes, part) for name in names})
+        names = types if excerpt.event_type is None else types.keys() & {excerpt.event_type}
+        hashes = _hashes(document["users"]) if excerpt.aspect == USERS else []
+        found = Rollups({name: _excerpt(types[name], hashes, excerpt) for name in names})
     if "o" in document:
         found.missed = document["o"]
         for name, rollup in found.items():
@@ -198,19 +198,19 @@ def _hashes(users: str) -> list[bytes]:
     return [packed[i : i + HASH_BYTES] for i in range(0, len(packed), HASH_BYTES)]
 
 
-def _part(data: Mapping[str, Any], hashes: Sequence[bytes], part: Part) -> Rollup:
-    if part.totals and part.dimension is None:
+def _excerpt(data: Mapping[str, Any], hashes: Sequence[bytes], excerpt: Excerpt) -> Rollup:
+    if excerpt.totals and excerpt.dimension is None:
         return Rollup(data["n"])
     names = list(data.get("m", {}))
-    if part.dimension is not None:
-        cells = data.get("d", {}).get(part.dimension, {})
+    if excerpt.dimension is not None:
+        cells = data.get("d", {}).get(excerpt.dimension, {})
         values = {
-            value: Cell(cell[0]) if part.totals else _cut(part.aspect, cell, names, hashes)
+            value: Cell(cell[0]) if excerpt.totals else _cut(excerpt.aspect, cell, names, hashes)
             for value, cell in cells.items()
         }
-        return Rollup(dimensions={part.dimension: _bounded(data, part.dimension, values)} if values else {})
-    cell = _cut(part.aspect, [data["n"], data["u"], *data.get("m", {}).values()], names, hashes)
-    minutes = _counts(data["t"]) if part.aspect == COUNTS else {}
+        return Rollup(dimensions={excerpt.dimension: _bounded(data, excerpt.dimension, values)} if values else {})
+    cell = _cut(excerpt.aspect, [data["n"], data["u"], *data.get("m", {}).values()], names, hashes)
+    minutes = _counts(data["t"]) if excerpt.aspect == COUNTS else {}
     return Rollup(cell.count, cell.users, cell.measures, minutes)
 
 

@@ -62,7 +62,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Records by code, event type and time of receipt (epoch milliseconds, half-open)."""
+    """Records by code, event type and time of receipt (Unix milliseconds, half-open)."""
 
     start_ms: int
     end_ms: int

@@ -29,8 +29,8 @@ Objects = npt.NDArray[np.object_]
 
 
 @dataclass(slots=True)
-class Part:
-    """What an hour holds of a session; times are epoch milliseconds."""
+class SessionPart:
+    """What an hour holds of a session; times are Unix milliseconds."""
 
     key: int  # 64 bits that stand for the client and its session id, or for the user
     own: bool  # whether the client named the session
@@ -76,13 +76,13 @@ class Columns:
 COLUMNS = tuple(Columns.__dataclass_fields__)
 
 
-def parts_of(events: Iterable[StoredEvent], block_parts: int = BLOCK_PARTS) -> Iterator[list[Part]]:
+def parts_of(events: Iterable[StoredEvent], block_parts: int = BLOCK_PARTS) -> Iterator[list[SessionPart]]:
     """The parts of an hour's events, which come in order of time, some at a time; a session may be in several.
 
     Bots have no sessions, and what has neither a user nor a session id is in none.
     """
-    current: dict[object, Part] = {}
-    over: list[Part] = []
+    current: dict[object, SessionPart] = {}
+    over: list[SessionPart] = []
     for event in events:
         if (event.get("enrichment") or {}).get("bot"):
             continue
@@ -100,7 +100,7 @@ def parts_of(events: Iterable[StoredEvent], block_parts: int = BLOCK_PARTS) -> I
             elif part is not None:
                 over.append(part)
             key = int.from_bytes(blake2b(orjson.dumps(name), digest_size=KEY_BYTES).digest(), signed=True)
-            part = current[name] = Part(key, own, None, at, at)
+            part = current[name] = SessionPart(key, own, None, at, at)
         part.add(event)
     if current:
         yield [*over, *current.values()]

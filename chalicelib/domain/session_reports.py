@@ -11,18 +11,18 @@ from chalicelib.domain.questions import CALENDAR, calendar_starts
 from chalicelib.domain.report_questions import (
     MAX_GROUPS,
     PROPERTY,
+    RangeParameters,
     Report,
     Row,
-    Span,
-    SpanParameters,
     Sql,
+    TimeRange,
     an_event_type,
     limited,
     property_of,
     ratio,
     seconds,
     sessioned,
-    take_span,
+    take_range,
 )
 from chalicelib.domain.time_windows import HOUR_MS, to_ms
 
@@ -34,23 +34,23 @@ MIN_DEPTH, MAX_DEPTH = 2, 10
 class Sessions:
     """The question."""
 
-    span: Span
+    within: TimeRange
     interval: str
     group_by: str | None
     limit: int
 
     def buckets(self) -> list[int]:
-        """The starts of the answer's buckets, in epoch milliseconds."""
+        """The starts of the answer's buckets, in Unix milliseconds."""
         if self.interval == "hour":
-            return list(range(self.span.start_ms - self.span.start_ms % HOUR_MS, self.span.end_ms, HOUR_MS))
-        return calendar_starts(self.span.start_ms, self.span.end_ms, self.interval, self.span.zone)
+            return list(range(self.within.start_ms - self.within.start_ms % HOUR_MS, self.within.end_ms, HOUR_MS))
+        return calendar_starts(self.within.start_ms, self.within.end_ms, self.interval, self.within.zone)
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
     """The question."""
 
-    span: Span
+    within: TimeRange
     by: str
     event_type: str | None
     first: str | None
@@ -58,7 +58,7 @@ class Paths:
     limit: int
 
 
-class SessionsParameters(SpanParameters):
+class SessionsParameters(RangeParameters):
     """The query string of `GET /reports/sessions`."""
 
     interval = fields.String(load_default="day", validate=validate.OneOf(["hour", *CALENDAR]))
@@ -71,13 +71,13 @@ class SessionsParameters(SpanParameters):
 
     @post_load
     def _sessions(self, data: dict[str, Any], **_: Any) -> Sessions:
-        sessions = Sessions(take_span(data), **data)
+        sessions = Sessions(take_range(data), **data)
         if (count := len(sessions.buckets())) > MAX_BUCKETS:
             raise ValidationError(f"the range has {count} buckets; the limit is {MAX_BUCKETS}", "interval")
         return sessions
 
 
-class PathsParameters(SpanParameters):
+class PathsParameters(RangeParameters):
     """The query string of `GET /reports/paths`."""
 
     by = fields.String(
@@ -103,18 +103,18 @@ class PathsParameters(SpanParameters):
 
     @post_load
     def _paths(self, data: dict[str, Any], **_: Any) -> Paths:
-        return Paths(take_span(data), **data)
+        return Paths(take_range(data), **data)
 
 
 def sessions_sql(sessions: Sessions) -> Sql:
     """A row of all sessions, one of each bucket and, with `group_by`, one of each group."""
     group = property_of(sessions.group_by) if sessions.group_by else "cast(NULL AS varchar)"
     pages = "event_type IN ('page_view', 'screen_view')"
-    text, values = sessioned(sessions.span, f"occurred_at, {pages} AS is_page, {group} AS dimension")
+    text, values = sessioned(sessions.within, f"occurred_at, {pages} AS is_page, {group} AS dimension")
     if sessions.interval == "hour":  # of UTC: a zone's own clock has some hours twice
         bucket = "cast(date_trunc('hour', occurred_at) AS varchar)"
     else:
-        values["zone"] = sessions.span.zone.key
+        values["zone"] = sessions.within.zone.key
         day = "cast(occurred_at AT TIME ZONE :zone AS date)"
         bucket = f"cast(cast(date_trunc('{sessions.interval}', {day}) AS date) AS varchar)"
     text += f""", each AS (
@@ -148,15 +148,20 @@ def sessions_answer(sessions: Sessions, rows: Sequence[Row]) -> dict[str, Any]:
             by_start[_start_of(row["bucket"], sessions)] = row
         else:
             groups.append({"key": row["grp"], **_numbers(row)})
-    series = [{"start": sessions.span.show(ms), **_numbers(by_start.get(ms, {}))} for ms in sessions.buckets()]
-    answered = {**sessions.span.told(), "interval": sessions.interval, "total": _numbers(everything), "series": series}
+    series = [{"start": sessions.within.show(ms), **_numbers(by_start.get(ms, {}))} for ms in sessions.buckets()]
+    answered = {
+        **sessions.within.told(),
+        "interval": sessions.interval,
+        "total": _numbers(everything),
+        "series": series,
+    }
     return answered | ({"groups": groups} if sessions.group_by else {})
 
 
 def _start_of(bucket: str, sessions: Sessions) -> int:
     if sessions.interval == "hour":
         return to_ms(datetime.fromisoformat(f"{bucket[:19]}+00:00"))
-    return to_ms(datetime.combine(date.fromisoformat(bucket[:10]), time(), sessions.span.zone))
+    return to_ms(datetime.combine(date.fromisoformat(bucket[:10]), time(), sessions.within.zone))
 
 
 def _numbers(row: Row) -> dict[str, Any]:
@@ -173,7 +178,7 @@ def _numbers(row: Row) -> dict[str, Any]:
 
 def paths_sql(paths: Paths) -> Sql:
     """A row of each path, the most frequent first: its steps, its sessions, and how many sessions there are."""
-    text, values = sessioned(paths.span, f"event_type, {property_of(paths.by)} AS node")
+    text, values = sessioned(paths.within, f"event_type, {property_of(paths.by)} AS node")
     key = "visitor, session_id, part"
     only, begin = "node IS NOT NULL", "1"
     if paths.event_type:
@@ -208,7 +213,7 @@ def paths_answer(paths: Paths, rows: Sequence[Row]) -> dict[str, Any]:
         steps = [row[f"step_{number}"] for number in range(1, paths.depth + 1)]
         steps = [step for step in steps if step is not None]
         shown.append({"steps": steps, "sessions": row["sessions"], "share": ratio(row["sessions"], total)})
-    return {**paths.span.told(), "by": paths.by, "depth": paths.depth, "sessions": total, "paths": shown}
+    return {**paths.within.told(), "by": paths.by, "depth": paths.depth, "sessions": total, "paths": shown}
 
 
 SESSIONS = Report(SessionsParameters, sessions_sql, sessions_answer)

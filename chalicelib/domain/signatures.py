@@ -56,7 +56,7 @@ def slot_of(record: Mapping[str, Any]) -> int:
 
 
 def slot_end(slot: int) -> int:
-    """The epoch second in which the slot is over."""
+    """The Unix second in which the slot is over."""
     return (slot + 1) * SLOT_SECONDS + SLOT_OFFSET_SECONDS
 
 

@@ -17,8 +17,8 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from chalicelib.domain.errors import InvalidRequest, quoted
 from chalicelib.domain.query_requests import MAX_SQL_LENGTH, Value
-from chalicelib.domain.snapshots import Snapshot
 from chalicelib.domain.sql_allowed import refusal
+from chalicelib.domain.visible_files import VisibleFiles
 
 TABLE = "events"
 ROWS = "$events"  # what the project's rows are called in what is sent
@@ -105,7 +105,7 @@ def confine(
     *,
     project: str,
     lake_table: str,
-    snapshot: Snapshot,
+    visible: VisibleFiles,
     parameters: Mapping[str, Value] | None = None,
     max_rows: int = MAX_ROWS,
 ) -> str:
@@ -122,7 +122,7 @@ def confine(
     _bind(tree, parameters or {})
     _limit(tree, max_rows)
     if tables:
-        _define(tree, _seen(project, lake_table, snapshot))
+        _define(tree, _seen(project, lake_table, visible))
     try:
         sent = tree.sql(dialect="athena", identify=True, comments=False)
     except RecursionError as error:
@@ -259,13 +259,13 @@ def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[\d;]*m", "", text)[:500]  # the parser underlines for terminals
 
 
-def _seen(project: str, lake_table: str, snapshot: Snapshot) -> exp.Query:
+def _seen(project: str, lake_table: str, visible: VisibleFiles) -> exp.Query:
     """The project's rows, each event once: of several the one received first, which consolidating decides by slots."""
     own = exp.column("project", quoted=True).eq(exp.Literal.string(project))
     columns = [exp.column(name, quoted=True) for name in COLUMNS]
     lake = exp.to_table(lake_table, dialect="athena")
-    settled = exp.select(*columns).from_(lake).where(own, snapshot.settled(FILE_NAME), dialect="athena")
-    if not snapshot.open:
+    settled = exp.select(*columns).from_(lake).where(own, visible.settled(FILE_NAME), dialect="athena")
+    if not visible.hours:
         return settled
     numbered = f"""row_number() OVER (
         PARTITION BY dt, hr, event_id ORDER BY received_at, occurred_at, "$path") AS "{COPY}\""""
@@ -273,8 +273,8 @@ def _seen(project: str, lake_table: str, snapshot: Snapshot) -> exp.Query:
         exp.select(*columns)
         .select(numbered, dialect="athena")
         .from_(lake)
-        .where(own, snapshot.unsettled(FILE_NAME), dialect="athena")
+        .where(own, visible.unsettled(FILE_NAME), dialect="athena")
         .subquery("copies")
     )
     once = exp.select(*columns).from_(copies).where(exp.column(COPY, quoted=True).eq(1))
-    return once if snapshot.unlimited else exp.union(settled, once, distinct=False)
+    return once if visible.unlimited else exp.union(settled, once, distinct=False)

@@ -1,4 +1,4 @@
-"""Times as the pipeline counts them: epoch milliseconds, UTC hours, and the zone of a question."""
+"""Times as the pipeline counts them: Unix milliseconds, UTC hours, and the zone of a question."""
 
 import math
 import re
@@ -8,28 +8,28 @@ from functools import lru_cache
 from chalicelib.domain.errors import quoted
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+UNIX_ZERO = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 AHEAD_MS = MINUTE_MS  # so far ahead of our clock a time stands as it is
-MIN_EPOCH_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z, the first instant of datetime
-MAX_EPOCH_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last instant of datetime
+MIN_UNIX_MS = -62_135_596_800_000  # 0001-01-01T00:00:00Z, the first instant of datetime
+MAX_UNIX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last instant of datetime
 
 
 def to_ms(moment: datetime) -> int:
-    """An aware datetime as epoch milliseconds."""
-    since = moment - EPOCH
+    """An aware datetime as Unix milliseconds."""
+    since = moment - UNIX_ZERO
     return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000
 
 
 def from_ms(ms: int) -> datetime:
-    """Epoch milliseconds as an aware UTC datetime."""
-    return EPOCH + timedelta(milliseconds=ms)
+    """Unix milliseconds as an aware UTC datetime."""
+    return UNIX_ZERO + timedelta(milliseconds=ms)
 
 
 def month_of(ms: int) -> str:
-    """The UTC month of epoch milliseconds, `2026-11`."""
+    """The UTC month of Unix milliseconds, `2026-11`."""
     return from_ms(ms).strftime("%Y-%m")
 
 
@@ -40,12 +40,12 @@ def month_after(ms: int) -> datetime:
 
 
 def iso_ms(ms: int) -> str:
-    """Epoch milliseconds as `2026-11-21T10:05:00.123Z`."""
+    """Unix milliseconds as `2026-11-21T10:05:00.123Z`."""
     return from_ms(ms).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
 
 
 def parse_ms(value: object) -> int:
-    """Epoch milliseconds of an RFC 3339 text (UTC when it names no zone) or of a number of milliseconds.
+    """Unix milliseconds of an RFC 3339 text (UTC when it names no zone) or of a number of milliseconds.
 
     Raises ValueError, naming the value.
     """
@@ -54,16 +54,16 @@ def parse_ms(value: object) -> int:
             moment = datetime.fromisoformat(value)
         except ValueError:
             raise ValueError(f"{value[:64]!r} is not an RFC 3339 time such as 2026-11-21T10:05:00Z") from None
-        since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
+        since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - UNIX_ZERO
         ms = since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000  # as `to_ms`, without its call
-        if MIN_EPOCH_MS <= ms <= MAX_EPOCH_MS:
+        if MIN_UNIX_MS <= ms <= MAX_UNIX_MS:
             return ms
         raise ValueError(f"{value[:64]!r} lies outside the years 1 to 9999")
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        if 0 <= value <= MAX_EPOCH_MS:
+        if 0 <= value <= MAX_UNIX_MS:
             return int(value)
-        raise ValueError(f"{value} is not a number of epoch milliseconds from 0 to {MAX_EPOCH_MS}")
-    raise ValueError(f"{quoted(value)} is neither an RFC 3339 time nor a number of epoch milliseconds")
+        raise ValueError(f"{value} is not a number of Unix milliseconds from 0 to {MAX_UNIX_MS}")
+    raise ValueError(f"{quoted(value)} is neither an RFC 3339 time nor a number of Unix milliseconds")
 
 
 def correct_skew(client_ms: int | None, sent_ms: int | None, received_ms: int) -> int:

@@ -10,16 +10,16 @@ from chalicelib.domain.report_questions import (
     MAX_GROUPS,
     PROPERTY,
     WHO,
+    RangeParameters,
     Report,
     Row,
-    Span,
-    SpanParameters,
     Sql,
+    TimeRange,
     an_event_type,
     limited,
     property_of,
     ratio,
-    take_span,
+    take_range,
 )
 
 COUNT, USERS, SUM = "count", "users", "sum"
@@ -29,7 +29,7 @@ COUNT, USERS, SUM = "count", "users", "sum"
 class Top:
     """The question."""
 
-    span: Span
+    within: TimeRange
     of: str
     event_type: str | None
     agg: str
@@ -37,7 +37,7 @@ class Top:
     limit: int
 
 
-class TopParameters(SpanParameters):
+class TopParameters(RangeParameters):
     """The query string of `GET /reports/top`."""
 
     of = fields.String(required=True, validate=PROPERTY, metadata={"description": "A property.", "example": "path"})
@@ -52,12 +52,12 @@ class TopParameters(SpanParameters):
     def _top(self, data: dict[str, Any], **_: Any) -> Top:
         if (data["agg"] == SUM) != (data["measure"] is not None):
             raise ValidationError("a measure goes with agg=sum, and with that alone", "measure")
-        return Top(take_span(data), **data)
+        return Top(take_range(data), **data)
 
 
 def sql(top: Top) -> Sql:
     """A row of all events that have the property, then one of each value."""
-    condition, values = top.span.events()
+    condition, values = top.within.events()
     if top.event_type:
         condition, values["event_type"] = f"{condition} AND event_type = :event_type", top.event_type
     number = {
@@ -82,7 +82,7 @@ def answer(top: Top, rows: Sequence[Row]) -> dict[str, Any]:
         for row in rows
         if not row["everything"]
     ]
-    return {**top.span.told(), "of": top.of, "agg": top.agg, "measure": top.measure, "total": total, "values": shown}
+    return {**top.within.told(), "of": top.of, "agg": top.agg, "measure": top.measure, "total": total, "values": shown}
 
 
 REPORT = Report(TopParameters, sql, answer)

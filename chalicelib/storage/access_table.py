@@ -46,7 +46,7 @@ class AccessTable:
     def credential(self, key: str, now: float) -> Credential | None:
         """What an API key may do, and for which project; None of one that is unknown, revoked or over.
 
-        The table's TTL may be days late: `now`, in seconds since the epoch, is what counts.
+        The table's TTL may be days late: `now`, in Unix seconds, is what counts.
         """
         digest = digest_of(key)
         item = self._get(f"key#{digest}", "key")

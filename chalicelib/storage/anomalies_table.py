@@ -20,7 +20,7 @@ class AnomaliesTable:
     name: str
 
     def put(self, anomaly: Anomaly, now: int) -> bool:
-        """Whether it was new; `now` in epoch seconds."""
+        """Whether it was new; `now` in Unix seconds."""
         item = {
             **_key(anomaly),
             "body": {"B": orjson.dumps(anomaly.to_json())},

@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 MAX_BATCH_ITEMS = 25  # BatchWriteItem limit
-MAX_ATTEMPTS = 6  # with doubling pauses from 50 ms between them: 1.6 s
+MAX_TRIES = 6  # with doubling pauses from 50 ms between them: 1.6 s
 FIRST_PAUSE_SECONDS = 0.05
 PAUSED_SECONDS = 5.0  # in all of a write, however many items are throttled: others wait for it, and a minute is short
 MAX_FAILURES = 2  # of calls, which take up to 21 s each while nothing answers; then the rest is not tried
@@ -81,7 +81,7 @@ class BatchWriter:
             if not requests:
                 return
             attempts += 1
-            if attempts == MAX_ATTEMPTS or unwritten.paused_seconds >= PAUSED_SECONDS:
+            if attempts == MAX_TRIES or unwritten.paused_seconds >= PAUSED_SECONDS:
                 unwritten.refused |= dict.fromkeys(requests, reason)
                 return
             self.sleep(pause_seconds)

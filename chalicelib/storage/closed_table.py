@@ -17,7 +17,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib.domain.closing import NOTHING_COVERED, Cover
-from chalicelib.domain.facets import COUNTS, Part
+from chalicelib.domain.facets import COUNTS, Excerpt
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollup_codec import decode, encode
 from chalicelib.domain.rollups import Rollup, Rollups
@@ -60,9 +60,9 @@ class ClosedTable:
         grain: str,
         first: str,
         last: str,
-        part: Part | None = None,
+        excerpt: Excerpt | None = None,
     ) -> Iterator[Closed]:
-        """The items of the grain from `first` to `last`, both included, in order; with `part`, no more of them."""
+        """The items of the grain from `first` to `last`, both included, in order; with `excerpt`, no more of them."""
         for year in range(int(first[:4]), int(last[:4]) + 1):
             pages = self.client.get_paginator("query").paginate(
                 TableName=self.name,
@@ -75,7 +75,7 @@ class ClosedTable:
                 ConsistentRead=True,
             )
             for page in pages:
-                yield from (_closed(item, part) for item in page["Items"])
+                yield from (_closed(item, excerpt) for item in page["Items"])
 
     def get(self, project: str, event_type: str, facet: str, grain: str, start: str) -> Closed | None:
         """One item."""
@@ -195,9 +195,9 @@ def closed_item(project: str, event_type: str, facet: str, grain: str, closed: C
     }
 
 
-def one(start: str, cover: Cover, part: Rollup, version: int) -> Closed:
+def one(start: str, cover: Cover, content: Rollup, version: int) -> Closed:
     """An hour's item."""
-    return Closed(start, {start: cover}, Rollups({WHOLE: part}), version)
+    return Closed(start, {start: cover}, Rollups({WHOLE: content}), version)
 
 
 def _key(project: str, event_type: str, facet: str, grain: str, start: str) -> dict[str, Any]:
@@ -217,10 +217,10 @@ def _mark_key(project: str) -> dict[str, Any]:
     return {"pk": {"S": f"{project}#reconciled"}, "sk": {"S": "upto"}}
 
 
-def _closed(item: Mapping[str, Any], part: Part | None = None) -> Closed:
+def _closed(item: Mapping[str, Any], excerpt: Excerpt | None = None) -> Closed:
     return Closed(
         start=item["sk"]["S"].rpartition("#")[2],
         covers={hour: Cover.from_text(cover["S"]) for hour, cover in item["covers"]["M"].items()},
-        rollups=decode(item["body"]["B"], part),
+        rollups=decode(item["body"]["B"], excerpt),
         version=int(item["version"]["N"]),
     )

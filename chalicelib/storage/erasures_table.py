@@ -13,7 +13,7 @@ from chalicelib.domain.erasure import Erasure, State
 from chalicelib.storage.transactions import written
 
 OPEN = "erasures"
-LEASE_MS = 16 * 60_000  # longer than a run may take
+TURN_MS = 16 * 60_000  # longer than a run may take
 LAST = "~"  # sorts after every id
 
 Item = dict[str, Any]
@@ -21,7 +21,7 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ErasuresTable:
-    """Every call is right when repeated; times are epoch milliseconds."""
+    """Every call is right when repeated; times are Unix milliseconds."""
 
     client: Any
     name: str
@@ -70,12 +70,12 @@ class ErasuresTable:
         shown = [one.shown() for one in found[:limit]]
         return {"erasures": shown, "next": found[limit - 1].id if len(found) > limit else None}
 
-    def lease(self, erasure: Erasure, now_ms: int) -> bool:
+    def take(self, erasure: Erasure, now_ms: int) -> bool:
         """Take it for this run; False while another one has it."""
         return self._update(
             erasure,
             "SET leased_ms = :until",
-            {":until": {"N": str(now_ms + LEASE_MS)}, ":now": {"N": str(now_ms)}},
+            {":until": {"N": str(now_ms + TURN_MS)}, ":now": {"N": str(now_ms)}},
             "attribute_not_exists(leased_ms) OR leased_ms <= :now",
         )
 
@@ -126,7 +126,7 @@ class ErasuresTable:
             "ExpressionAttributeNames": {"#state": "state", "#user": "user"},
             "ExpressionAttributeValues": {":done": {"S": State.DONE}, ":now": {"N": str(now_ms)}},
         }
-        # Together: what is done can't be leased any more, so a place that was left open would stay so for ever.
+        # Together: what is done can't be taken any more, so a place that was left open would stay so for ever.
         written(self.client, self.name, {"Update": update}, {"Delete": {"Key": _open_key(erasure)}})
 
     def _update(

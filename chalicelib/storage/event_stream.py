@@ -12,7 +12,7 @@ from chalicelib.domain.chunks import MAX_KEY_BYTES, Parcel
 
 MAX_PUT_RECORDS = 500  # PutRecords limit
 MAX_PUT_BYTES = 5 * 1024 * 1024  # PutRecords takes 10 MiB, and took these until late in 2025, as emulators still do
-MAX_ATTEMPTS = 4  # with doubling pauses from 50 ms between them: 0.4 s, for which a client may wait
+MAX_TRIES = 4  # with doubling pauses from 50 ms between them: 0.4 s, for which a client may wait
 FIRST_PAUSE_SECONDS = 0.05
 NO_KEY = "?"  # of what was spilled when the buffer was SQS
 
@@ -38,7 +38,7 @@ class EventStream:
 
     def _put(self, parcels: list[Parcel]) -> list[Parcel]:
         pause_seconds, reason = FIRST_PAUSE_SECONDS, ""
-        for attempt in range(MAX_ATTEMPTS):
+        for attempt in range(MAX_TRIES):
             if attempt:
                 self.sleep(pause_seconds)
                 pause_seconds *= 2

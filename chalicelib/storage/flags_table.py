@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import StoredEvent, user_of
-from chalicelib.domain.pins import FLAG_MS, FRESH_MS, UNSURE, Doubt, bucket_of, recent
+from chalicelib.domain.pins import FLAG_MS, FRESH_MS, UNSURE, Unsure, bucket_of, recent
 from chalicelib.domain.records import NO_CHUNK
 
 FLAG_SECONDS = FLAG_MS // 1000
@@ -43,19 +43,19 @@ class FlagsTable:
     clock: Callable[[], float] = time.time
     known: dict[str, Flags] = field(default_factory=dict)  # by project
 
-    def settle(self, project: str, events: Sequence[StoredEvent], received_ms: int) -> None:
+    def flag(self, project: str, events: Sequence[StoredEvent], received_ms: int) -> None:
         """Flag the users of clamped events, and mark the events of flagged users.
 
         Raises Unavailable when a flag cannot be put: a later try would not know of this one.
         """
         for event in events:
-            if event.get(UNSURE) == Doubt.CLAMPED:
+            if event.get(UNSURE) == Unsure.CLAMPED:
                 self._put(project, bucket_of(user_of(event)))
         flags = self._flags(project)
         if flags.all or flags.buckets:
             for event in recent(events, received_ms):
                 if flags.all or bucket_of(user_of(event)) in flags.buckets:
-                    event[UNSURE] = Doubt.FLAGGED
+                    event[UNSURE] = Unsure.FLAGGED
 
     def _put(self, project: str, bucket: str) -> None:
         half_day = int(self.clock() // FLAG_SECONDS)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from chalicelib.domain.closing import NOTHING_COVERED, Cover
 from chalicelib.domain.deltas import HourView, Merged, frame_id, split_frame_id
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, Part, all_types, is_empty, needed, part_of
+from chalicelib.domain.facets import ALL_TYPES, COUNTS, Excerpt, all_types, content_of, is_empty, needed
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollups import OTHER, Rollup, Rollups
 from chalicelib.domain.signatures import NOTHING
@@ -26,12 +26,12 @@ Facet = tuple[str, str]  # event type, or ALL_TYPES, and facet
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """What readers see of some hours: `parts` by facet and hour, and which hours have live items that are `uncovered`.
+    """What readers see of some hours: `contents` by facet and hour; `covers` says what the closed items cover of them.
 
-    `covers` says what the closed items among them cover.
+    `uncovered` are the hours with live items that no closed one covers.
     """
 
-    parts: Mapping[Facet, Mapping[str, Rollup]]
+    contents: Mapping[Facet, Mapping[str, Rollup]]
     covers: Mapping[tuple[Facet, str], Cover]
     uncovered: frozenset[str]
 
@@ -51,8 +51,8 @@ class History:
         With `totals`, of facets of counts, only how many. `event_type` None stands for all types together, of which
         only counts and users are kept, with their `event_type` as dimension.
         """
-        part = needed(event_type, facet, totals=totals)
-        deltas = self.rollups.read_deltas(project, first, last, part=part)
+        excerpt = needed(event_type, facet, totals=totals)
+        deltas = self.rollups.read_deltas(project, first, last, excerpt=excerpt)
         name = event_type or ALL_TYPES
         found: dict[str, Rollup] = {}
         covers: dict[str, Cover] = {}
@@ -60,15 +60,15 @@ class History:
         if facet == COUNTS:
             for day in self.closed.read(project, name, facet, DAY, first[:10], last[:10], kept):
                 covers |= day.covers
-                found |= {hour: part for hour, part in day.rollups.items() if first <= hour <= last}
+                found |= {hour: content for hour, content in day.rollups.items() if first <= hour <= last}
         else:
             for item in self.closed.read(project, name, facet, HOUR, first, last, kept):
                 covers |= item.covers
                 found[item.start] = item.rollups[WHOLE]
-        for hour, view in self.rollups.views(project, first, last, deltas, part).items():
+        for hour, view in self.rollups.views(project, first, last, deltas, excerpt).items():
             live = view.total(covers.get(hour, NOTHING_COVERED))
             if live:
-                found.setdefault(hour, Rollup()).merge(_part(live, event_type, facet))
+                found.setdefault(hour, Rollup()).merge(_content(live, event_type, facet))
         return dict(sorted(found.items()))
 
     def days(
@@ -77,9 +77,9 @@ class History:
         """As `hours`, of each UTC day from `first` to `last` (`2026-11-21`), both included."""
         if facet == COUNTS:
             return by_day(self.hours(project, event_type, facet, f"{first}T00", f"{last}T23", totals=totals))
-        part = needed(event_type, facet, totals=totals)
+        excerpt = needed(event_type, facet, totals=totals)
         hours = f"{first}T00", f"{last}T23"
-        deltas = self.rollups.read_deltas(project, *hours, part=part)
+        deltas = self.rollups.read_deltas(project, *hours, excerpt=excerpt)
         noted = [day for day in self.closed.noted_days(project) if first <= day <= last]
         name = event_type or ALL_TYPES
         found: dict[str, Rollup] = {}
@@ -94,10 +94,10 @@ class History:
                 if item.start[:10] in noted:
                     covers |= item.covers
                     found.setdefault(item.start[:10], Rollup()).merge(item.rollups[WHOLE])
-        for hour, view in self.rollups.views(project, *hours, deltas, part).items():
+        for hour, view in self.rollups.views(project, *hours, deltas, excerpt).items():
             live = view.total(covers.get(hour, NOTHING_COVERED))
             if live:
-                found.setdefault(hour[:10], Rollup()).merge(_part(live, event_type, facet))
+                found.setdefault(hour[:10], Rollup()).merge(_content(live, event_type, facet))
         return dict(sorted(found.items()))
 
     def facets(self, project: str, wanted: Iterable[Facet], hours: Collection[str]) -> "Facets":
@@ -111,14 +111,14 @@ class History:
             for grain in [DAY if facet == COUNTS else HOUR]
             for start in starts[grain]
         ]
-        parts: dict[Facet, dict[str, Rollup]] = {facet: {} for facet in asked}
+        contents: dict[Facet, dict[str, Rollup]] = {facet: {} for facet in asked}
         covers: dict[tuple[Facet, str], Cover] = {}
         for (event_type, facet, grain, start), closed in self.closed.get_many(project, names):
             of_hours = closed.rollups if grain == DAY else {start: closed.rollups[WHOLE]}
             for hour, cover in closed.covers.items():
                 if hour in hours:
                     covers[(event_type, facet), hour] = cover
-                    parts[event_type, facet][hour] = of_hours[hour]
+                    contents[event_type, facet][hour] = of_hours[hour]
         uncovered: set[str] = set()
         for hour, view in self.rollups.views(project, min(hours), max(hours), deltas).items():
             later: dict[Cover, Rollups] = {}
@@ -127,11 +127,11 @@ class History:
                 if cover not in later:
                     later[cover] = view.total(cover)
                 if later[cover] if event_type == ALL_TYPES else event_type in later[cover]:
-                    live = _part(later[cover], None if event_type == ALL_TYPES else event_type, facet)
+                    live = _content(later[cover], None if event_type == ALL_TYPES else event_type, facet)
                     if not is_empty(live):  # of a closed hour, a facet with nothing in it is no item
-                        parts[event_type, facet].setdefault(hour, Rollup()).merge(live)
+                        contents[event_type, facet].setdefault(hour, Rollup()).merge(live)
                         uncovered.add(hour)
-        return Facets(parts, covers, frozenset(uncovered))
+        return Facets(contents, covers, frozenset(uncovered))
 
     def by_type(
         self,
@@ -158,21 +158,21 @@ class History:
         days = sorted({hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)})
         types = [OTHER, *(self.rollups.event_types(project) if event_types is None else event_types)]
         for event_type, day in self.closed.get_days(project, types, days):
-            for hour, part in day.rollups.items():
+            for hour, content in day.rollups.items():
                 if first <= hour <= last:
-                    totals[hour][event_type] = part
+                    totals[hour][event_type] = content
                     covers[hour, event_type] = day.covers[hour]
         views = self.rollups.views(project, first, last, deltas, counts)
         for hour, view in views.items():
             for item in view.merged:
                 for event_type, rollup in item.rollups.items():
                     if not covers.get((hour, event_type), NOTHING_COVERED).hides(item.epoch, item.slot):
-                        totals[hour].setdefault(event_type, Rollup()).merge(part_of(rollup, COUNTS))
+                        totals[hour].setdefault(event_type, Rollup()).merge(content_of(rollup, COUNTS))
         found = []
         for hour in sorted({*totals, *views}):
             view = views.get(hour, HourView(hour))
             total = Merged("", hour, 0, 0, "", 0, NOTHING, totals[hour])
-            open_deltas = [replace(delta, part=counts) for delta in view.deltas]
+            open_deltas = [replace(delta, excerpt=counts) for delta in view.deltas]
             found.append(HourView(hour, open_deltas, [total, *(replace(m, rollups=Rollups()) for m in view.merged)]))
         return found
 
@@ -194,7 +194,7 @@ def _behind(views: Mapping[str, HourView], late: Mapping[str, Collection[str]]) 
     return {split_frame_id(n)[0] for n, digests in late.items() if n not in absorbed and seen.get(n) != {*digests}}
 
 
-def _kept(name: str, facet: str, totals: bool) -> Part | None:
+def _kept(name: str, facet: str, totals: bool) -> Excerpt | None:
     """What to read of a facet's closed items, whose rollups have the names of hours, or WHOLE, not of types."""
     return replace(needed(name, facet, totals=True), event_type=None) if totals else None
 
@@ -202,8 +202,8 @@ def _kept(name: str, facet: str, totals: bool) -> Part | None:
 def by_day(hours: dict[str, Rollup]) -> dict[str, Rollup]:
     """Hours as the UTC days they lie in."""
     days: dict[str, Rollup] = {}
-    for hour, part in hours.items():
-        days.setdefault(hour[:10], Rollup()).merge(part)
+    for hour, content in hours.items():
+        days.setdefault(hour[:10], Rollup()).merge(content)
     return days
 
 
@@ -215,7 +215,7 @@ def total_of(items: Iterable[Closed]) -> Rollup:
     return total
 
 
-def _part(rollups: Rollups, event_type: str | None, facet: str) -> Rollup:
+def _content(rollups: Rollups, event_type: str | None, facet: str) -> Rollup:
     if event_type is None:
-        return part_of(all_types(rollups), facet)
-    return part_of(rollups[event_type], facet) if event_type in rollups else Rollup()
+        return content_of(all_types(rollups), facet)
+    return content_of(rollups[event_type], facet) if event_type in rollups else Rollup()

@@ -7,9 +7,10 @@ began_at         when a consolidation began last: whatever becomes of it, its fi
 replaced         whether there were, or may be, files that are not the version's; they are deleted later
 frozen           epochs up to this one take nothing more
 epoch, upto      the last closing: which epochs, and which slots
-covered          {slot: signature} of what is closed, as far as it may be compared again: slots after `settled`
+settled          the hour's final slot: slots up to this one are never compared again
+covered          {slot: signature} of what is closed, of the slots after the final one
 open, written_at in the index `open`, while anything is left to do or to delete: spread over some partitions, by when
-                 the oldest thing came that is not closed (epoch seconds)
+                 the oldest thing came that is not closed (Unix seconds)
 
 Hours of a year are some two megabytes, so a project's are read as they are, not by an index that lags.
 """
@@ -116,7 +117,7 @@ class HoursTable:
             ":epoch": _n(closed.epoch),
             ":upto": _n(closed.upto),
             ":covered": {"M": {str(slot): {"S": str(each)} for slot, each in closed.covered.items()}},
-            ":settled": _n(closed.settled),
+            ":settled": _n(closed.final_slot),
             ":now": _n(now_ms),
             ":done": _n(closed.done),
             ":since": _n(closed.since_ms // 1000),
@@ -239,6 +240,6 @@ def _hour(item: Mapping[str, Any]) -> Hour:
         upto=number("upto", -1),
         closed_ms=number("closed_at"),
         covered={int(s): Signature.from_text(each["S"]) for s, each in item.get("covered", {"M": {}})["M"].items()},
-        settled=number("settled", -1),
+        final_slot=number("settled", -1),
         unsettled="open" in item,
     )

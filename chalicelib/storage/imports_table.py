@@ -71,7 +71,7 @@ class ImportsTable:
             {"#kind": kind, "#number": str(number)},
         )
 
-    def end(self, one: Import, state: str, ended_ms: int, report: Mapping[str, Any]) -> bool:
+    def end(self, one: Import, state: str, ended_ms: int, outcome: Mapping[str, Any]) -> bool:
         """The import is over; False when it is done already, which nothing changes."""
         try:
             self.client.update_item(
@@ -84,7 +84,7 @@ class ImportsTable:
                     ":state": {"S": state},
                     ":done": {"S": "done"},
                     ":now": {"N": str(ended_ms)},
-                    ":report": {"B": orjson.dumps(report)},
+                    ":report": {"B": orjson.dumps(outcome)},
                 },
             )
         except ClientError as error:
@@ -112,7 +112,7 @@ class ImportsTable:
             yield from map(_shown, page["Items"])
 
     def going_on(self, project: str, ended_after_ms: int) -> list[int]:
-        """When the imports began that are not over, or were not then, in epoch milliseconds."""
+        """When the imports began that are not over, or were not then, in Unix milliseconds."""
         return [
             parse_ms(one["started_at"])
             for one in self.latest(project, None)
@@ -148,7 +148,7 @@ def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
     def number(name: str) -> int | None:
         return int(item[name]["N"]) if name in item else None
 
-    report = orjson.loads(item["report"]["B"]) if "report" in item else {}
+    outcome = orjson.loads(item["report"]["B"]) if "report" in item else {}
     ended_ms = number("ended_ms")
     return {
         "id": item["sk"]["S"],
@@ -160,8 +160,8 @@ def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
         "stored": total("ranges", 0),
         "duplicates": total("ranges", 1),
         "progress": _progress(item),
-        "reasons": report.get("reasons", {}),
-        "error": report.get("error"),
+        "reasons": outcome.get("reasons", {}),
+        "error": outcome.get("error"),
         "started_at": iso_ms(int(item["started_ms"]["N"])),
         "ended_at": None if ended_ms is None else iso_ms(ended_ms),
     }

@@ -58,7 +58,7 @@ RECORDS = b"records"  # under this name a tail's footer has its stream records: 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A stored event, when it was received, in epoch milliseconds, and the slot of its stream record, if it had one."""
+    """A stored event, when it was received, in Unix milliseconds, and the slot of its stream record, if it had one."""
 
     event: StoredEvent
     received_ms: int
@@ -298,7 +298,7 @@ def _stored(row: Mapping[str, Any]) -> StoredEvent:
 
 
 def _as_sent(timestamp: str) -> str | int | float:
-    """A client's own word for a time: epoch milliseconds of any time this century have twelve digits or more."""
+    """A client's own word for a time: Unix milliseconds of any time this century have twelve digits or more."""
     whole, _, fraction = timestamp.partition(".")
     if not (whole.isdigit() and len(whole) >= 12 and (fraction.isdigit() or not fraction)):
         return timestamp

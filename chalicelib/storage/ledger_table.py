@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.domain.ledger import Receipt
 
-INDEX = "receipts"  # sparse: of the hours that are not settled, by when they were put
+INDEX = "receipts"  # sparse: of the hours that do not balance yet, by when they were put
 PARTITIONS = [f"open{n}" for n in range(16)]  # of the index: DynamoDB takes 1,000 writes a second of each
 ALL = "all"  # the one partition that older versions put theirs in
 KEPT_SECONDS = 15 * 86_400  # longer than an event can lie in the queue, and then among the dead letters
@@ -17,7 +17,7 @@ KEPT_SECONDS = 15 * 86_400  # longer than an event can lie in the queue, and the
 
 @dataclass(frozen=True, slots=True)
 class OpenHour:
-    """An hour of receipt that is not settled: when the last of its receipts was put, in epoch seconds, and whose."""
+    """An hour of receipt in the index: when the last of its receipts was put, in Unix seconds, and whose."""
 
     project: str
     hour: str
@@ -36,7 +36,7 @@ class LedgerTable:
     name: str  # of the rollups table
 
     def put(self, project: str, hour: str, receipt: Receipt, now: int, name: str = "") -> None:
-        """`now` is epoch seconds, `name` what the receipt is put under where its container's own stays as it is."""
+        """`now` is Unix seconds, `name` what the receipt is put under where its container's own stays as it is."""
         item = {
             "pk": {"S": f"{project}#ledger"},
             "sk": {"S": f"{hour}#{name or receipt.container}"},
@@ -76,7 +76,7 @@ class LedgerTable:
         return found
 
     def open_hours(self, since: int) -> list[OpenHour]:
-        """Return the hours that are not settled, however old; of what older versions put, those put since."""
+        """Return the hours in the index, however old; of what older versions put, those put since."""
         found: dict[tuple[str, str], dict[str, int]] = {}
         for item in self._open(since):
             hour, _, container = item["sk"]["S"].partition("#")
@@ -84,7 +84,7 @@ class LedgerTable:
             written[container] = int(item["written_at"]["N"])
         return [OpenHour(*key, max(written.values()), frozenset(written)) for key, written in sorted(found.items())]
 
-    def settle(self, hour: OpenHour, receipts: Iterable[Receipt]) -> None:
+    def take_out(self, hour: OpenHour, receipts: Iterable[Receipt]) -> None:
         """Take the receipts out of the index, unless they have become more since they were read."""
         for receipt in receipts:
             try:

@@ -19,7 +19,7 @@ from chalicelib.storage.objects import DataBucket
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`absorbed` tails and `superseded` versions, each with the epoch milliseconds: they are there for a while."""
+    """`absorbed` tails and `superseded` versions, each with the Unix milliseconds: they are there for a while."""
 
     absorbed: Mapping[str, int] = field(default_factory=dict)
     superseded: Mapping[str, int] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.errors import Unavailable
 
-PART_BYTES = 8 * 1024 * 1024  # of an upload in parts; S3 takes 5 MiB to 5 GiB, and 10,000 of them
+UPLOAD_PART_BYTES = 8 * 1024 * 1024  # of an upload in parts; S3 takes 5 MiB to 5 GiB, and 10,000 of them
 WHOLE_BYTES = 4 * 1024 * 1024  # an object up to this size is read at once
 
 
@@ -171,7 +171,7 @@ class ObjectWriter(io.RawIOBase):
         size = memoryview(content).nbytes
         self._buffer += content
         self.size_bytes += size
-        if len(self._buffer) >= PART_BYTES:
+        if len(self._buffer) >= UPLOAD_PART_BYTES:
             self._send()
         return size
 

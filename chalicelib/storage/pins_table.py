@@ -18,18 +18,18 @@ PIN = f"{NO_CHUNK}pin#"
 
 @dataclass(frozen=True, slots=True)
 class PinsTable:
-    """Settles events; doing it again, with whatever the client sent as well, changes nothing."""
+    """Pins events; doing it again, with whatever the client sent as well, changes nothing."""
 
     client: Any
     name: str
 
-    def settle(self, project: str, events: Iterable[StoredEvent], received_ms: int) -> None:
-        """Put each event that is in doubt where its first try is, and take out what the edge said of its doubt."""
+    def pin(self, project: str, events: Iterable[StoredEvent], received_ms: int) -> None:
+        """Put each event that is unsure where its first try is, and take out why the edge was unsure."""
         for event in events:
             if event.pop(UNSURE, None):
-                event["occurred_at"] = self._pin(project, event, received_ms)
+                event["occurred_at"] = self._pinned_at(project, event, received_ms)
 
-    def _pin(self, project: str, event: StoredEvent, received_ms: int) -> int:
+    def _pinned_at(self, project: str, event: StoredEvent, received_ms: int) -> int:
         occurred_ms: int = event["occurred_at"]
         key = _key(project, event)
         try:

@@ -1,7 +1,7 @@
 """The control table's counters: how much of a key's rate and of its month is leased to containers.
 
 quota#<project>#<key> / month#<2026-11>   leased: events, the sum of all leases
-quota#<project>#<key> / rate              full_at: when the bucket is full again, in microseconds since the epoch
+quota#<project>#<key> / rate              full_at: when the bucket is full again, in Unix microseconds
 Each lease is one conditional update. The SDK repeats one whose answer is lost, which counts it twice: that is on the
 safe side, the key gets a little less.
 """

@@ -20,7 +20,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib.domain.deltas import Delta, HourView, Merged, latest
-from chalicelib.domain.facets import Part
+from chalicelib.domain.facets import Excerpt
 from chalicelib.domain.rollup_codec import decode, encode
 from chalicelib.domain.rollups import OTHER
 from chalicelib.domain.signatures import Signature
@@ -40,15 +40,51 @@ NAMED_SECONDS = 600  # a base names what it took in for as long; no reader takes
 
 @dataclass(frozen=True, slots=True)
 class KnownTypes:
-    """The event types of a project, each with the first hour in which it has its name; `read_at` is epoch seconds."""
+    """The event types of a project, each with the first hour in which it has its name; `read_at` is Unix seconds."""
 
     read_at: float
     since: dict[str, str]
 
-    def names(self, event_type: str, hour: str) -> bool:
+    def has(self, event_type: str, hour: str) -> bool:
         """Whether the type has its own name in the hour; of no hour, in any."""
         since = self.since.get(event_type)
         return since is not None and (not hour or since <= hour)
+
+    def names(self, event_types: Iterable[str], hour: str) -> dict[str, str]:
+        """Return under which name each type is counted in the hour: its own, or OTHER."""
+        return {name: name if self.has(name, hour) else OTHER for name in event_types}
+
+
+@dataclass(slots=True)
+class _Places:
+    """How many types without a contract may get a name yet: of live ones, and of all that are met now."""
+
+    live: int
+    left_over: int
+    contracted: Container[str]
+
+    @classmethod
+    def left(cls, since: Mapping[str, str], contracted: Container[str], *, closing: bool) -> "_Places":
+        """Return what is left by the types that have a name."""
+        made_up = sum(name not in contracted for name in tuple(since))  # to which another thread may add
+        live = int(LIVE_SHARE * MAX_MADE_UP_TYPES) - made_up
+        of_closing = ceil(CLOSING_SHARE * (MAX_MADE_UP_TYPES - made_up)) if closing else 0
+        return cls(live, max(live, of_closing), contracted)
+
+    def are_for(self, event_type: str) -> bool:
+        """Whether the new type has a place."""
+        return event_type in self.contracted or self.left_over > 0
+
+    def take(self, event_type: str, hour: str) -> str:
+        """Take the new type's place; return the first hour in which it has its name, or nothing for all hours."""
+        if event_type in self.contracted:
+            return ""
+        # While there are places for live types, no hour has counted any type as OTHER: an earlier one, which is
+        # closed later, is to name this type too.
+        since = hour if self.live <= 0 else ""
+        self.live -= 1
+        self.left_over -= 1
+        return since
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,42 +134,54 @@ class RollupsTable:
         *,
         hour: str = "",
         closing: bool = False,
-        note: bool = True,
     ) -> dict[str, str]:
         """Return under which name each type is counted in the hour: its own, or OTHER where it has no place.
 
         `event_types` come the most frequent first; those of contracts always have a place. Of the others, live ones
         get places until half are taken, and a `closing` hour's types some of the rest: so a type that comes after
         thousands of others is OTHER until an hour in which it is frequent is closed, and has its name from then on.
-        New ones are put into the index, unless `note` says that nothing is to be written.
+        Nothing is written: new types have the names that `note_types` would give them.
         """
         asked = list(event_types)
-        known = self.known(project)
-        strange = [name for name in asked if name not in known.since]
-        if strange and known.read_at + REREAD_SECONDS <= self.clock():
-            known = self.known(project, again=True)
-        if not note:
-            known = KnownTypes(known.read_at, dict(known.since))
-        made_up = sum(name not in contracted for name in tuple(known.since))  # to which another thread may add
-        live_places = int(LIVE_SHARE * MAX_MADE_UP_TYPES) - made_up
-        places = live_places
-        if closing:
-            places = max(places, ceil(CLOSING_SHARE * (MAX_MADE_UP_TYPES - made_up)))
-        for event_type in strange:
-            if event_type in known.since or (event_type not in contracted and places <= 0):
-                continue
-            # While there are places for live types, no hour has counted any type as OTHER: an earlier one, which is
-            # closed later, is to name this type too.
-            since = hour if live_places <= 0 and event_type not in contracted else ""
-            if note and not self._name(project, event_type, since):
-                known = self.known(project, again=True)  # somebody else has named it in between
-            else:
-                known.since[event_type] = since
-            places -= event_type not in contracted
-            live_places -= event_type not in contracted
-        return {name: name if known.names(name, hour) else OTHER for name in asked}
+        known, new = self._known_and_new(project, asked)
+        since = dict(known.since)
+        places = _Places.left(since, contracted, closing=closing)
+        for event_type in new:
+            if event_type not in since and places.are_for(event_type):
+                since[event_type] = places.take(event_type, hour)
+        return KnownTypes(known.read_at, since).names(asked, hour)
 
-    def _name(self, project: str, event_type: str, since: str) -> bool:
+    def note_types(
+        self,
+        project: str,
+        event_types: Iterable[str],
+        contracted: Container[str],
+        *,
+        hour: str = "",
+        closing: bool = False,
+    ) -> dict[str, str]:
+        """Put new types that have a place into the index, and return the names of all, which `names` describes."""
+        asked = list(event_types)
+        known, new = self._known_and_new(project, asked)
+        places = _Places.left(known.since, contracted, closing=closing)
+        for event_type in new:
+            if event_type not in known.since and places.are_for(event_type):
+                since = places.take(event_type, hour)
+                if self._put_type(project, event_type, since):
+                    known.since[event_type] = since
+                else:
+                    known = self.known(project, again=True)  # somebody else has named it in between
+        return known.names(asked, hour)
+
+    def _known_and_new(self, project: str, asked: Sequence[str]) -> tuple["KnownTypes", list[str]]:
+        """Return the types that have a name, read again where a strange one is asked for, and those that had none."""
+        known = self.known(project)
+        new = [name for name in asked if name not in known.since]
+        if new and known.read_at + REREAD_SECONDS <= self.clock():
+            known = self.known(project, again=True)
+        return known, new
+
+    def _put_type(self, project: str, event_type: str, since: str) -> bool:
         """Put the type into the index; False where it is there."""
         item = {"pk": {"S": f"{project}#types"}, "sk": {"S": event_type}}
         try:
@@ -162,18 +210,18 @@ class RollupsTable:
         return [item["sk"]["S"] for item in self._query("pk = :pk", {":pk": {"S": f"{project}#types"}})]
 
     def read_deltas(
-        self, project: str, first: str, last: str, exact: Collection[str] = (), part: Part | None = None
+        self, project: str, first: str, last: str, exact: Collection[str] = (), excerpt: Excerpt | None = None
     ) -> dict[str, list[Delta]]:
-        """The open deltas of the hours from `first` to `last`, both included; with `part`, no more of them.
+        """The open deltas of the hours from `first` to `last`, both included; with `excerpt`, no more of them.
 
         As of some moments ago; the hours of `exact` up to the last delta, at the price of their tombstones.
         """
         deltas: dict[str, list[Delta]] = defaultdict(list)
-        wanted = (d for d in self.open_deltas(project, part) if first <= d.hour <= last and d.hour not in exact)
+        wanted = (d for d in self.open_deltas(project, excerpt) if first <= d.hour <= last and d.hour not in exact)
         for delta in latest(wanted):
             deltas[delta.hour].append(delta)
         for hour in exact:
-            deltas[hour] = self.deltas_of(project, hour, part)
+            deltas[hour] = self.deltas_of(project, hour, excerpt)
         return deltas
 
     def views(
@@ -182,32 +230,32 @@ class RollupsTable:
         first: str,
         last: str,
         deltas: Mapping[str, Sequence[Delta]],
-        part: Part | None = None,
+        excerpt: Excerpt | None = None,
     ) -> dict[str, HourView]:
         """The hours that have live items; `deltas` were read before, and closed items in between, where there are any.
 
         In this order, because what moves on meanwhile is named, or covered, by what took it in.
         """
         merged: dict[str, list[Merged]] = defaultdict(list)
-        for item in self.read_merged(project, first, last, part):
+        for item in self.read_merged(project, first, last, excerpt):
             merged[item.hour].append(item)
         hours = sorted({*deltas, *merged})
         return {hour: HourView.of(hour, deltas.get(hour, ()), merged.get(hour, ())) for hour in hours}
 
-    def read_live(self, project: str, first: str, last: str, part: Part | None = None) -> dict[str, HourView]:
+    def read_live(self, project: str, first: str, last: str, excerpt: Excerpt | None = None) -> dict[str, HourView]:
         """The hours that have live items, for readers that take nothing from closed ones."""
-        return self.views(project, first, last, self.read_deltas(project, first, last, part=part), part)
+        return self.views(project, first, last, self.read_deltas(project, first, last, excerpt=excerpt), excerpt)
 
     def read_hour(self, project: str, hour: str) -> HourView:
         """One hour up to the last delta."""
         return self.views(project, hour, hour, {hour: self.deltas_of(project, hour)})[hour]
 
-    def deltas_of(self, project: str, hour: str, part: Part | None = None) -> list[Delta]:
+    def deltas_of(self, project: str, hour: str, excerpt: Excerpt | None = None) -> list[Delta]:
         """The hour's open deltas, up to the last one."""
         items = self._query("pk = :pk", {":pk": {"S": f"{project}#live#{hour}"}})
-        return [delta_of(item, part) for item in items if "tidemark" not in item]
+        return [delta_of(item, excerpt) for item in items if "tidemark" not in item]
 
-    def open_deltas(self, project: str, part: Part | None = None) -> Iterator[Delta]:
+    def open_deltas(self, project: str, excerpt: Excerpt | None = None) -> Iterator[Delta]:
         """The deltas of a project that no merged item holds, or is about to, by when they were written.
 
         A merged item names what it took in for a while only, and the index may lag for longer: so what it shows as old
@@ -222,7 +270,7 @@ class RollupsTable:
         )
         named_since = int(self.clock()) - NAMED_SECONDS // 2
         for page in pages:
-            deltas = [delta_of(item, part) for item in page["Items"]]
+            deltas = [delta_of(item, excerpt) for item in page["Items"]]
             old = self._still_open([delta for delta in deltas if delta.written_at < named_since])
             yield from (delta for delta in deltas if delta.written_at >= named_since or delta.frame_id in old)
 
@@ -238,8 +286,8 @@ class RollupsTable:
             keys = [*answer["UnprocessedKeys"].get(self.name, {}).get("Keys", []), *keys[MAX_KEYS:]]
         return found
 
-    def settled_deltas(self, written_before: int) -> Iterator[Delta]:
-        """The open deltas of all projects that were written before the epoch second."""
+    def old_deltas(self, written_before: int) -> Iterator[Delta]:
+        """The open deltas of all projects that were written before the Unix second."""
         pages = self.client.get_paginator("scan").paginate(
             TableName=self.name,
             IndexName=OPEN_INDEX,
@@ -277,13 +325,13 @@ class RollupsTable:
         gone = ({"Delete": {"Key": _merged_key(project, item), **_THERE}} for item in items)
         return written(self.client, self.name, {"Put": {"Item": _merged_item(project, base), **condition}}, *gone)
 
-    def read_merged(self, project: str, first: str, last: str, part: Part | None = None) -> Iterator[Merged]:
+    def read_merged(self, project: str, first: str, last: str, excerpt: Excerpt | None = None) -> Iterator[Merged]:
         """The merged items of the hours from `first` to `last`, by hour, epoch and slot, each slot's base last.
 
         Of what is folded while this reads, both an item and the base may come: see HourView.of.
         """
         values = {":pk": {"S": f"{project}#merged"}, ":first": {"S": first}, ":last": {"S": f"{last}#{BASE}"}}
-        return (_merged(item, part) for item in self._query("pk = :pk AND sk BETWEEN :first AND :last", values))
+        return (_merged(item, excerpt) for item in self._query("pk = :pk AND sk BETWEEN :first AND :last", values))
 
     def delete_merged(self, project: str, item: Merged) -> None:
         """Delete a merged item that closed ones cover."""
@@ -343,7 +391,7 @@ def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
     return item
 
 
-def _merged(item: Mapping[str, Any], part: Part | None = None) -> Merged:
+def _merged(item: Mapping[str, Any], excerpt: Excerpt | None = None) -> Merged:
     name = item["sk"]["S"]
     hour, epoch, slot, _ = name.split("#", 3)
     absorbed = item["absorbed"]["M"] if "absorbed" in item else {}
@@ -355,7 +403,7 @@ def _merged(item: Mapping[str, Any], part: Part | None = None) -> Merged:
         minute=item["minute"]["S"],
         merged_at=int(item["merged_at"]["N"]),
         signature=Signature.from_text(item["signature"]["S"]),
-        rollups=decode(item["body"]["B"], part),
+        rollups=decode(item["body"]["B"], excerpt),
         absorbed={name: int(at) for at, names in absorbed.items() for name in names["SS"]},
         folded={key: int(at["N"]) for key, at in item["folded"]["M"].items()} if "folded" in item else {},
         version=int(item["version"]["N"]),
@@ -396,7 +444,7 @@ def closing_of(item: Mapping[str, Any]) -> tuple[str, str, str] | None:
     return (project, item["sk"]["S"], item["epoch"]["N"]) if kind == "hours" and "epoch" in item else None
 
 
-def delta_of(item: Mapping[str, Any], part: Part | None = None) -> Delta:
+def delta_of(item: Mapping[str, Any], excerpt: Excerpt | None = None) -> Delta:
     """The delta that an item of the table holds."""
     slot, _, first = item["sk"]["S"].removeprefix("d#").partition("#")
     return Delta(
@@ -409,5 +457,5 @@ def delta_of(item: Mapping[str, Any], part: Part | None = None) -> Delta:
         signature=Signature.from_text(item["signature"]["S"]),
         written_at=int(item["written_at"]["N"]),
         body=item["body"]["B"],
-        part=part,
+        excerpt=excerpt,
     )

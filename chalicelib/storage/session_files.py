@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from chalicelib.domain.partitions import sessions_folder
-from chalicelib.domain.session_parts import COLUMNS, Columns, Part
+from chalicelib.domain.session_parts import COLUMNS, Columns, SessionPart
 from chalicelib.domain.sketches import HASH_BYTES, hash_user
 from chalicelib.domain.time_windows import hour_start_ms, hours_between
 from chalicelib.storage.lake import COMPRESSION
@@ -55,7 +55,7 @@ class SessionFiles:
 
     bucket: DataBucket
 
-    def write(self, project: str, hour: str, version: str, blocks: Iterable[list[Part]]) -> Written:
+    def write(self, project: str, hour: str, version: str, blocks: Iterable[list[SessionPart]]) -> Written:
         """Write the parts of an hour's version; raises Unavailable when the bucket refuses."""
         buffer = io.BytesIO()
         with pq.ParquetWriter(buffer, SCHEMA, compression=COMPRESSION) as writer:

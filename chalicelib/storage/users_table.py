@@ -26,7 +26,7 @@ from chalicelib.storage.batches import THROTTLED, BatchWriter, code_of
 PROFILE = f"{NO_CHUNK}profile"
 BECAME = f"{NO_CHUNK}user#"
 WAS = f"{NO_CHUNK}previous#"
-MAX_ATTEMPTS = 8  # of a profile that others write at the same time
+MAX_TRIES = 8  # of a profile that others write at the same time
 LONGEST_PAUSE_SECONDS = 0.4  # between two of them; each is a random share of twice the one before, from 50 ms on
 FIRST_PAUSE_SECONDS = 0.05
 MAX_KNOWN_LINKS = 10_000
@@ -67,7 +67,7 @@ class UsersTable:
         unlearned = Unlearned(self._put_links(project, said.links, until))
         profiles = self._profiles(project, list(said.traits))
         left = said.traits
-        for attempt in range(MAX_ATTEMPTS):
+        for attempt in range(MAX_TRIES):
             if attempt:
                 self.sleep(self.chance() * min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS))
             busy: dict[str, Traits] = {}

@@ -104,7 +104,7 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeStack]:
 
 
 def demo(stack: FakeStack, *options: str) -> int:
-    return main(["--url", stack.url, "--rate", "1000", "--seconds", "0.4", "--settle", "0.2", *options])
+    return main(["--url", stack.url, "--rate", "1000", "--seconds", "0.4", "--patience", "0.2", *options])
 
 
 def test_a_stack_that_counts_right_passes_also_when_it_held_events_before(
@@ -202,7 +202,7 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    for option in ("--rate", "--seconds", "--seed", "--run-id", "--url", "--key", "--read-key", "--settle"):
+    for option in ("--rate", "--seconds", "--seed", "--run-id", "--url", "--key", "--read-key", "--patience"):
         assert option in told
 
 

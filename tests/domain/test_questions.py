@@ -34,7 +34,7 @@ def test_an_interval_is_also_understood_as_group_by() -> None:
     assert (question.interval, question.group_by) == ("day", None)
 
 
-def test_epoch_milliseconds_are_not_taken_for_a_date() -> None:
+def test_unix_milliseconds_are_not_taken_for_a_date() -> None:
     assert read_question({**BASE, "start": "1790100112345", "end": "1795226700000"}).start_ms == 1_790_100_060_000
 
 

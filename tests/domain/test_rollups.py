@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.domain.facets import OVERVIEW, facets_of, needed, part_of
+from chalicelib.domain.facets import OVERVIEW, content_of, facets_of, needed
 from chalicelib.domain.folding import NOBODY, Folding
 from chalicelib.domain.rollup_codec import MAX_ITEM_BYTES, decode, encode, encode_document
 from chalicelib.domain.rollups import (
@@ -86,14 +86,14 @@ def test_reading_a_part_of_bytes_is_cutting_it_from_the_whole(items: list[Any]) 
     whole = fold(items)
     for data in (folded(items), encode(fold(items))):  # a delta's, and those of what is merged or closed
         for name, facet in product(whole, facets_of(SPEC)):
-            assert encode(decode(data, needed(name, facet))) == encode(Rollups({name: part_of(whole[name], facet)}))
+            assert encode(decode(data, needed(name, facet))) == encode(Rollups({name: content_of(whole[name], facet)}))
         for name, rollup in whole.items():
             total = encode(Rollups({name: Rollup(rollup.count)}))
             assert encode(decode(data, needed(name, "n", totals=True))) == total
             by_path = encode(Rollups({name: Rollup(dimensions=counted(rollup))}))
             assert encode(decode(data, needed(name, "n|path", totals=True))) == by_path
         for facet in ("n", "u"):
-            every_type = Rollups({name: part_of(rollup, facet) for name, rollup in whole.items()})
+            every_type = Rollups({name: content_of(rollup, facet) for name, rollup in whole.items()})
             assert encode(decode(data, needed(None, facet))) == encode(every_type)
 
 
@@ -276,6 +276,6 @@ def test_of_facets_without_counts_the_largest_values_are_kept(facet: str) -> Non
     whole = Rollup(dimensions={"path": values})
 
     for _ in range(2):  # what a part shares with the whole stays as it was
-        paths = decode(encode(Rollups({"": part_of(whole, facet)})))[""].dimensions["path"]
+        paths = decode(encode(Rollups({"": content_of(whole, facet)})))[""].dimensions["path"]
         assert "/zone" in paths
         assert frequency(paths[OTHER]) == (1 if facet[0] == "u" else 6)

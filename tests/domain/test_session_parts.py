@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from chalicelib.domain.session_parts import COLUMNS, Columns, Part, parts_of, sessions_of
+from chalicelib.domain.session_parts import COLUMNS, Columns, SessionPart, parts_of, sessions_of
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import HOUR_MS
 from tests.session_oracle import FIRST, Event, by_hour, duckdb_of, some_events
@@ -22,7 +22,7 @@ def in_order(events: Iterable[Event]) -> list[Event]:
     return sorted(events, key=lambda event: (event["occurred_at"], event["event_id"]))
 
 
-def columns_of(parts: list[Part]) -> Columns:
+def columns_of(parts: list[SessionPart]) -> Columns:
     columns = {name: np.array([getattr(part, name) for part in parts]) for name in COLUMNS}
     for name in ("entry", "exit"):
         columns[name] = np.array([*(getattr(part, name) for part in parts), None], object)[:-1]

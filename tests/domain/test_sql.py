@@ -7,18 +7,26 @@ from sqlglot.errors import ParseError
 
 from chalicelib.domain.errors import InvalidRequest
 from chalicelib.domain.query_requests import Value
-from chalicelib.domain.snapshots import MAX_NAMED_HOURS, Open, Snapshot
 from chalicelib.domain.sql import MAX_ROWS, confine, read
 from chalicelib.domain.sql_allowed import FUNCTIONS
 from chalicelib.domain.sql_positions import as_written
+from chalicelib.domain.visible_files import MAX_NAMED_HOURS, UnsettledHour, VisibleFiles
 
 NOW = 1_795_251_600_000
-SETTLED = Snapshot(NOW)
-SNAPSHOTS = [
+SETTLED = VisibleFiles(NOW)
+OPEN = UnsettledHour("2026-11-21T10")
+VERSIONED = UnsettledHour("2026-11-21T10", "1795251600000-ab", ())
+VISIBLE = [
     SETTLED,
-    Snapshot(NOW, [Open("2026-11-21T10"), Open("2026-11-21T09", "1795251600000-ab", ["tail-o'clock.parquet"])]),
-    Snapshot(NOW, [Open("2026-11-21T10", "1795251600000-ab", ()), Open("2026-11-21T09", "1795251600000-a'b")]),
-    Snapshot(NOW, [Open(f"2026-11-{n // 24 + 1:02}T{n % 24:02}") for n in range(MAX_NAMED_HOURS + 1)]),
+    VisibleFiles(
+        NOW,
+        [UnsettledHour("2026-11-21T10"), UnsettledHour("2026-11-21T09", "1795251600000-ab", ["tail-o'clock.parquet"])],
+    ),
+    VisibleFiles(
+        NOW,
+        [UnsettledHour("2026-11-21T10", "1795251600000-ab", ()), UnsettledHour("2026-11-21T09", "1795251600000-a'b")],
+    ),
+    VisibleFiles(NOW, [UnsettledHour(f"2026-11-{n // 24 + 1:02}T{n % 24:02}") for n in range(MAX_NAMED_HOURS + 1)]),
 ]
 CONFINED = [
     "SELECT count(*) FROM events",
@@ -33,7 +41,7 @@ LAKE = '"tidemark_dev"."events"'
 
 def written(sql: str, **parameters: Value) -> str:
     """The part of what is sent that the analyst wrote."""
-    sent = confine(read(sql), project="demo", lake_table="t", snapshot=SETTLED, parameters=parameters)
+    sent = confine(read(sql), project="demo", lake_table="t", visible=SETTLED, parameters=parameters)
     return sent[sent.index(") SELECT") + 2 :] if sent.startswith("WITH") else sent
 
 
@@ -44,10 +52,10 @@ def refusal(sql: str, **parameters: Value) -> str:
     return refused.value.message
 
 
-@pytest.mark.parametrize("snapshot", SNAPSHOTS)
+@pytest.mark.parametrize("visible", VISIBLE)
 @pytest.mark.parametrize("sql", CONFINED)
-def test_the_lake_is_named_only_in_the_projects_own_rows(sql: str, snapshot: Snapshot) -> None:
-    sent = confine(read(sql), project="demo", lake_table="tidemark_dev.events", snapshot=snapshot)
+def test_the_lake_is_named_only_in_the_projects_own_rows(sql: str, visible: VisibleFiles) -> None:
+    sent = confine(read(sql), project="demo", lake_table="tidemark_dev.events", visible=visible)
 
     tables = {table.sql("athena", identify=True).partition(" AS ")[0] for table in parsed(sent).find_all(exp.Table)}
     assert sent.count(LAKE) == sent.count("\"project\" = 'demo'") > 0
@@ -157,7 +165,7 @@ def test_every_function_that_is_allowed_can_be_called() -> None:
 
 def test_the_engines_position_is_that_of_the_word_that_the_analyst_wrote() -> None:
     text = "SELECT event_type, -- a comment\n  nothing\nFROM events WHERE x <> 1 AND project = 'dt'"
-    sent = confine(read(text), project="demo", lake_table="t", snapshot=Snapshot(NOW, [Open("2026-11-21T10")]))
+    sent = confine(read(text), project="demo", lake_table="t", visible=VisibleFiles(NOW, [OPEN]))
 
     def placed(word: str) -> str:
         return as_written(f"ERROR: line 1:{sent.rindex(word) + 1}: why", sent=sent, written=text)

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.time_windows import (
-    EPOCH,
     HOUR_MS,
-    MAX_EPOCH_MS,
-    MIN_EPOCH_MS,
+    MAX_UNIX_MS,
+    MIN_UNIX_MS,
     MINUTE_MS,
+    UNIX_ZERO,
     correct_skew,
     from_ms,
     hour_of,
@@ -36,7 +36,7 @@ def test_a_time_is_read_as_utc_milliseconds(text: str, same: str) -> None:
     assert parse_ms(text) == parse_ms(same)
 
 
-def test_a_number_is_epoch_milliseconds() -> None:
+def test_a_number_is_unix_milliseconds() -> None:
     assert iso_ms(parse_ms(1_795_226_700_123)) == "2026-11-21T02:05:00.123Z"
 
 
@@ -44,7 +44,7 @@ def test_a_number_is_epoch_milliseconds() -> None:
     "value", ["yesterday", "", None, True, -1, 1e300, float("nan"), [], "0001-01-01T00:00:00+14:00"]
 )
 def test_what_is_no_time_is_refused_by_name(value: object) -> None:
-    with pytest.raises(ValueError, match=r"RFC 3339|epoch milliseconds|years"):
+    with pytest.raises(ValueError, match=r"RFC 3339|Unix milliseconds|years"):
         parse_ms(value)
 
 
@@ -56,10 +56,10 @@ def test_an_instant_survives_being_a_datetime(ms: int) -> None:
 
 @given(st.datetimes(timezones=st.timezones()))
 def test_a_zone_and_a_part_of_a_millisecond_change_no_time(moment: datetime) -> None:
-    exact = (moment - EPOCH) // timedelta(milliseconds=1)
+    exact = (moment - UNIX_ZERO) // timedelta(milliseconds=1)
 
     assert to_ms(moment) == exact
-    if MIN_EPOCH_MS <= exact <= MAX_EPOCH_MS:
+    if MIN_UNIX_MS <= exact <= MAX_UNIX_MS:
         assert parse_ms(moment.isoformat()) == exact
     else:
         with pytest.raises(ValueError, match="outside the years 1 to 9999"):

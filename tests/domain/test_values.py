@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from isal import isal_zlib
 
 from chalicelib.domain import folding, rollup_codec, rollups
-from chalicelib.domain.drift import differences
-from chalicelib.domain.facets import all_types, part_of
+from chalicelib.domain.differences import unequal
+from chalicelib.domain.facets import all_types, content_of
 from chalicelib.domain.folding import NOBODY, Folding
 from chalicelib.domain.rollup_codec import MAX_ITEM_BYTES, decode, encode, encode_document
 from chalicelib.domain.rollups import (
@@ -175,7 +175,7 @@ def test_what_may_be_missing_survives_being_bytes(shares: list[tuple[dict[str, i
     assert [again.doubt(name) for name in ("view", "click", "buy")] == [5, 2, 5]
     assert encode(again) == encode(whole)
     for facet in ("n|path", "u|path", "q:ms|path"):
-        part = part_of(again["view"], facet).dimensions.get("path", Values())
+        part = content_of(again["view"], facet).dimensions.get("path", Values())
         assert [part.doubt(value) for value in values] == [values.doubt(value) for value in values]
 
 
@@ -292,7 +292,7 @@ def test_what_does_not_fit_an_item_is_no_difference() -> None:
     shown, stored = lake(MANY), lake(MANY)
     shown.dimensions["path"].bound(200)
 
-    assert list(differences(shown, stored)) == []
+    assert list(unequal(shown, stored)) == []
 
 
 def broken_choice(values: Values) -> None:
@@ -369,7 +369,7 @@ def test_a_wrong_value_is_a_difference_also_where_not_all_are_told_apart(break_i
     shown.dimensions["path"].bound(900)
     break_it(shown.dimensions["path"])
 
-    assert number in [name for name, _, _ in differences(shown, stored)]
+    assert number in [name for name, _, _ in unequal(shown, stored)]
 
 
 def test_buckets_are_compared_above_the_floor_of_either() -> None:
@@ -380,10 +380,10 @@ def test_buckets_are_compared_above_the_floor_of_either() -> None:
         measure.buckets[max(measure.buckets)] += more
         return Rollup(400, measures={"ms": measure})
 
-    assert list(differences(measured(100), measured(300))) == []
-    assert list(differences(measured(300), measured(100))) == []
-    assert len(list(differences(measured(100, more=1), measured(300)))) == 1
+    assert list(unequal(measured(100), measured(300))) == []
+    assert list(unequal(measured(300), measured(100))) == []
+    assert len(list(unequal(measured(100, more=1), measured(300)))) == 1
 
     one = Rollup(measures={"ms": Measure(4, 8.0, 1.0, 3.0, {5: 1, 100: 3}, floor=100)})
     other = Rollup(measures={"ms": Measure(4, 8.0, 1.0, 3.0, {5: 1, 7: 1, 100: 2})})
-    assert list(differences(one, other)) == list(differences(other, one)) == []
+    assert list(unequal(one, other)) == list(unequal(other, one)) == []

@@ -48,16 +48,16 @@ def test_a_file_that_cannot_be_read_stays_with_a_report_beside_it(stack: Stack) 
     s3.put_object(Bucket=BUCKET, Key=f"raw/demo/{name}", Body=b"hello")
 
     eventually(lambda: [one["state"] for one in shown(api, name)], ["failed"], seconds=30)
-    report_key = f"raw/demo/{name}.report.json"  # which is put once the state says so
-    listed = partial(s3.list_objects_v2, Bucket=BUCKET, Prefix=report_key)
-    eventually(lambda: [one["Key"] for one in listed().get("Contents", [])], [report_key], seconds=30)
+    outcome_key = f"raw/demo/{name}.report.json"  # which is put once the state says so
+    listed = partial(s3.list_objects_v2, Bucket=BUCKET, Prefix=outcome_key)
+    eventually(lambda: [one["Key"] for one in listed().get("Contents", [])], [outcome_key], seconds=30)
 
-    report = json.loads(s3.get_object(Bucket=BUCKET, Key=report_key)["Body"].read())
+    report = json.loads(s3.get_object(Bucket=BUCKET, Key=outcome_key)["Body"].read())
     assert "begins with b'hello'" in report["error"]
     assert s3.get_object(Bucket=BUCKET, Key=f"raw/demo/{name}")["Body"].read() == b"hello"
 
 
-def test_the_hour_is_compacted_closed_judged_and_told_of(stack: Stack) -> None:
+def test_the_hour_is_consolidated_closed_judged_and_told_of(stack: Stack) -> None:
     client = stack.client("stepfunctions")
     arn = "arn:aws:states:us-east-1:000000000000:stateMachine:tidemark-dev-hourly"
     execution = client.start_execution(stateMachineArn=arn, name=uuid.uuid4().hex, input="{}")["executionArn"]

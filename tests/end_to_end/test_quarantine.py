@@ -130,5 +130,7 @@ def test_a_message_that_nobody_can_read_is_listed_for_the_operator(stack: Stack)
     sent = sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"], MessageBody="junk")
 
     eventually(
-        lambda: [row["bytes"] for row in ops(stack, "unreadable") if row["name"] == sent["MessageId"]], [4], seconds=30
+        lambda: [row["bytes"] for row in ops(stack, "list-unreadable") if row["name"] == sent["MessageId"]],
+        [4],
+        seconds=30,
     )

@@ -21,14 +21,14 @@ from localcloud.seeds import seed
 Aws = Callable[[str], Any]
 
 
-def settle(_seconds: float) -> None:
+def steady(_seconds: float) -> None:
     """Instead of waiting: the services here answer at once."""
 
 
 @pytest.fixture(scope="module")
 def made(aws: Aws) -> dict[str, str]:
     """The outputs of production's stacks."""
-    return stack.ensure_both("prod", {}, aws("cloudformation"), say=lambda _: None, sleep=settle)
+    return stack.ensure_both("prod", {}, aws("cloudformation"), say=lambda _: None, sleep=steady)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_monitoring_stack_stands_beside_it(made: dict[str, str], aws: Aws) -
 
 def test_a_stage_that_asks_for_kinesis_gets_a_stream_and_keeps_everything_else(made: dict[str, str], aws: Aws) -> None:
     def ensure(buffer: str) -> dict[str, str]:
-        return stack.ensure_both("prod", {"Buffer": buffer}, aws("cloudformation"), say=lambda _: None, sleep=settle)
+        return stack.ensure_both("prod", {"Buffer": buffer}, aws("cloudformation"), say=lambda _: None, sleep=steady)
 
     assert ensure("kinesis") == {**made, "BufferStream": "tidemark-prod-events"}
     assert aws("kinesis").describe_stream_summary(StreamName="tidemark-prod-events")
@@ -72,7 +72,7 @@ def test_a_stage_that_asks_for_kinesis_gets_a_stream_and_keeps_everything_else(m
 
 
 def test_making_the_stack_again_changes_no_output(made: dict[str, str], aws: Aws) -> None:
-    assert stack.ensure_both("prod", {}, aws("cloudformation"), say=lambda _: None, sleep=settle) == made
+    assert stack.ensure_both("prod", {}, aws("cloudformation"), say=lambda _: None, sleep=steady) == made
 
 
 def test_progress_names_each_resource(aws: Aws, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_progress_names_each_resource(aws: Aws, tmp_path: Path) -> None:
     small.write_text("Resources: {Topic: {Type: 'AWS::SNS::Topic'}}")
     said: list[str] = []
 
-    stack.ensure(aws("cloudformation"), "small", small, {}, say=said.append, sleep=settle)
+    stack.ensure(aws("cloudformation"), "small", small, {}, say=said.append, sleep=steady)
 
     assert any("Topic CREATE_COMPLETE" in line for line in said)
 
@@ -91,9 +91,9 @@ def test_a_stack_that_cannot_be_made_says_why_and_how_to_go_on(aws: Aws, tmp_pat
     broken.write_text(f"Resources: {{Thing: {{Type: 'Custom::Thing', Properties: {{ServiceToken: '{token}'}}}}}}")
 
     with pytest.raises(project.OperatorError, match=r"broken ended in ROLLBACK_COMPLETE: Thing: .*not found"):
-        stack.ensure(aws("cloudformation"), "broken", broken, {}, say=lambda _: None, sleep=settle)
+        stack.ensure(aws("cloudformation"), "broken", broken, {}, say=lambda _: None, sleep=steady)
     with pytest.raises(project.OperatorError, match=r"delete-stack --stack-name broken"):
-        stack.ensure(aws("cloudformation"), "broken", broken, {}, say=lambda _: None, sleep=settle)
+        stack.ensure(aws("cloudformation"), "broken", broken, {}, say=lambda _: None, sleep=steady)
 
 
 def test_outputs_are_recorded_once(made: dict[str, str], aws: Aws, files: Path) -> None:
@@ -150,8 +150,8 @@ def test_triggers_get_their_settings_once(made: dict[str, str], aws: Aws) -> Non
     mapping = lambda_.create_event_source_mapping(FunctionName="tidemark-prod-process", EventSourceArn=queue)
     wanted = json.loads(triggers.TRIGGERS.read_text())["process"]
 
-    first = triggers.apply(lambda_, mapping["UUID"], wanted, sleep=settle)
-    second = triggers.apply(lambda_, mapping["UUID"], wanted, sleep=settle)
+    first = triggers.apply(lambda_, mapping["UUID"], wanted, sleep=steady)
+    second = triggers.apply(lambda_, mapping["UUID"], wanted, sleep=steady)
 
     assert (first, second) == (["FunctionResponseTypes"], [])
     assert lambda_.get_event_source_mapping(UUID=mapping["UUID"])["FunctionResponseTypes"] == [

@@ -330,7 +330,7 @@ def connect(identity: str) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     domain = f"abc.execute-api.{REGION}.amazonaws.com"
     connection = Connection(identity, "shop", domain, "prod", until, ("events",), "2026-01-01T00")
-    wiring.control_table().put_connection(connection)
+    wiring.connections_table().put(connection)
 
 
 def socket_event(body: str = "", query: dict[str, str] | None = None) -> dict[str, Any]:
@@ -420,13 +420,13 @@ def quarantined(*event_types: str) -> None:
 
 
 def run_websocket_connect(recorder: Recorder) -> None:
-    wiring.control_table().put_ticket("ticket", "shop", datetime.now(UTC) + timedelta(minutes=1))
+    wiring.connections_table().put_ticket("ticket", "shop", datetime.now(UTC) + timedelta(minutes=1))
     with recorder.function():
         assert handlers.socket_connect(socket_event(query={"ticket": "ticket"}), None) == {"statusCode": 200}
 
 
 def run_websocket_message(recorder: Recorder) -> None:
-    wiring.rollups_table().names("shop", {"page_view"}, {"page_view"})
+    wiring.rollups_table().note_types("shop", {"page_view"}, {"page_view"})
     connect("c1")
     frame = json.dumps({"action": "subscribe", "topics": ["events"]})
     with recorder.function(**{"* */POST/*": GONE}):
@@ -527,7 +527,7 @@ def run_consolidate(recorder: Recorder) -> None:
         wiring.finisher().consolidate_due(now_ms() + 30 * HOUR_MS)
     assert wiring.hours_table().waiting() == []
     with recorder.function(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chalicelib.storage.objects.PART_BYTES", 10)
+        patch.setattr("chalicelib.storage.objects.UPLOAD_PART_BYTES", 10)
         large = wiring.data_bucket().writer(f"{folder}hour-1-0000.parquet")
         large.write(b"more than ten bytes")
         large.discard()
@@ -644,7 +644,7 @@ def run_reconcile(recorder: Recorder) -> None:
 
 def run_audit(recorder: Recorder) -> None:
     wiring.ledger_table().put("shop", hour_of(now_ms()), Receipt("c", received=1), now_ms() // 1000)
-    earlier = now_ms() - 5 * 3_600_000  # an hour that balances, and is settled
+    earlier = now_ms() - 5 * 3_600_000  # an hour that balances, and leaves the index
     wiring.ledger_table().put("shop", hour_of(earlier), Receipt("c", received=1, quarantined=1), earlier // 1000)
     wiring.data_bucket().put("spill/shop/1", b"message")
     with recorder.function():

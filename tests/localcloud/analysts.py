@@ -15,7 +15,7 @@ from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.partitions import hour_folder, tail_name
 from chalicelib.domain.query_requests import ROWS, QueryRequest, ResultPage
 from chalicelib.domain.time_windows import hour_of
-from chalicelib.query import Analyst
+from chalicelib.query import QueryRunner
 from chalicelib.storage.athena import Athena
 from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.hours_table import HoursTable
@@ -33,7 +33,7 @@ ENDLESS += "CROSS JOIN UNNEST(sequence(1, 300000)) b(y) WHERE x * y = 7"
 
 @dataclass
 class Place:
-    """One of its own for each test; `analyst` is the product's, waiting in short steps."""
+    """One of its own for each test; `query_runner` is the product's, waiting in short steps."""
 
     services: Services
     most_bytes: int | None = None  # that a query may read
@@ -69,7 +69,9 @@ class Place:
             HoursTable(dynamodb, self.table),
             QueriesTable(dynamodb, self.table),
         )
-        self.analyst = Analyst(athena, queries, self.hours, HourFolders(bucket), sleep=lambda _: time.sleep(0.02))
+        self.query_runner = QueryRunner(
+            athena, queries, self.hours, HourFolders(bucket), sleep=lambda _: time.sleep(0.02)
+        )
 
     def client(self, service: str, **options: Any) -> Any:
         """A client of its own."""
@@ -113,7 +115,7 @@ class Place:
         form: str = ROWS,
     ) -> dict[str, Any]:
         """The answer of POST /query."""
-        answer = self.analyst.run(QueryRequest(text, None, parameters or {}, form, limit), project, NOW)
+        answer = self.query_runner.run(QueryRequest(text, None, parameters or {}, form, limit), project, NOW)
         self.ids.append(answer["id"])
         return answer
 
@@ -124,8 +126,8 @@ class Place:
 
     def page(self, query_id: str, limit: int, page: str | None = None, project: str = "demo") -> dict[str, Any]:
         """The answer of GET /query/{id}."""
-        return self.analyst.answer(query_id, project, ResultPage(limit, page))
+        return self.query_runner.answer(query_id, project, ResultPage(limit, page))
 
     def report(self, name: str, **parameters: str) -> dict[str, Any]:
         """The answer of GET /reports/{name}."""
-        return self.analyst.report(name, parameters, "demo", NOW)
+        return self.query_runner.report(name, parameters, "demo", NOW)

@@ -61,7 +61,7 @@ class World:
     ceiling: set[str] = field(default_factory=set)  # what it may find
 
     def __post_init__(self) -> None:
-        self.bucket, self.table, self.analyst = self.place.bucket, self.place.table, self.place.analyst
+        self.bucket, self.table, self.query_runner = self.place.bucket, self.place.table, self.place.query_runner
         self.runs = count()
         # Clients of their own for the process that dies.
         self.mortal = {service: self.place.telling_client(service, self._before) for service in ("s3", "dynamodb")}
@@ -160,17 +160,17 @@ class World:
 
     def ask(self) -> str:
         """The id of a query that begins now."""
-        answer: str = self.analyst.run(QUERY, "demo", from_ms(self.now_ms))["id"]
+        answer: str = self.query_runner.run(QUERY, "demo", from_ms(self.now_ms))["id"]
         return answer
 
     def rows(self, query_id: str) -> list[tuple[str, str]]:
         """What it finds, however long that takes on a busy machine."""
         until = time.monotonic() + 120
-        while (state := self.analyst.athena.state(query_id)).state in GOING_ON:
+        while (state := self.query_runner.athena.state(query_id)).state in GOING_ON:
             assert time.monotonic() < until
             time.sleep(0.002)
         assert state.state == "SUCCEEDED", state.reason
-        return [tuple(row) for row in self.analyst.athena.rows(query_id, 1000).rows]
+        return [tuple(row) for row in self.query_runner.athena.rows(query_id, 1000).rows]
 
     def check(self) -> None:
         """What is seen now: nothing twice, nothing missing, nothing that was not sent or that was erased."""

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from chalicelib.query import Analyst
+from chalicelib.query import QueryRunner
 from chalicelib.storage.athena import Athena
 from chalicelib.storage.hour_folders import HourFolders
 from chalicelib.storage.hours_table import HoursTable
@@ -68,7 +68,7 @@ class MemoryPlace:
         objects.buckets[self.bucket] = Bucket()
         self._services = {"dynamodb": tables, "s3": objects, "athena": Queries(objects)}
         dynamodb, s3 = self.client("dynamodb"), self.client("s3")
-        self.analyst = Analyst(
+        self.query_runner = QueryRunner(
             Athena(self.client("athena"), s3, "tidemark", "tidemark", self.bucket),
             QueriesTable(dynamodb, self.table),
             HoursTable(dynamodb, self.table),

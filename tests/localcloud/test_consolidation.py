@@ -51,10 +51,10 @@ def test_a_query_finds_what_there_was_when_it_began_however_late_its_files_are_l
     def between() -> None:
         for began_ms, query, ids in begun[-8::2]:
             if world.now_ms - began_ms <= 30 * MINUTE_MS:  # Athena ends a query then
-                found = [row[0] for row in world.rows(world.analyst.athena.start(query))]
+                found = [row[0] for row in world.rows(world.query_runner.athena.start(query))]
                 assert len(found) == len(set(found))
                 assert ids <= set(found)
-        begun.append((world.now_ms, world.analyst.athena.state(world.ask()).sent, set(world.floor)))
+        begun.append((world.now_ms, world.query_runner.athena.state(world.ask()).sent, set(world.floor)))
 
     world.between = between
 

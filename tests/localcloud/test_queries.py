@@ -120,7 +120,7 @@ def test_a_query_belongs_to_its_project(place: Place) -> None:
 
     asks: list[Callable[[], Any]] = [
         lambda: place.page(query_id, 1, project="other"),
-        lambda: place.analyst.cancel(query_id, "other"),
+        lambda: place.query_runner.cancel(query_id, "other"),
         lambda: place.page("unknown", 1),
         lambda: place.page("x" * 5000, 1),
     ]
@@ -130,16 +130,16 @@ def test_a_query_belongs_to_its_project(place: Place) -> None:
 
 
 def test_a_query_that_takes_long_is_answered_by_its_id_and_can_be_cancelled(place: Place) -> None:
-    hurried = replace(place.analyst, clock=iter(range(0, 1000, 15)).__next__, sleep=lambda _: None)
+    hurried = replace(place.query_runner, clock=iter(range(0, 1000, 15)).__next__, sleep=lambda _: None)
 
     answer = hurried.run(QueryRequest(ENDLESS, None, {}, ROWS, 10), "demo", NOW)
 
     assert answer["state"] in ("QUEUED", "RUNNING")
     assert answer.keys() == {"id", "state", "scanned_bytes"}
     assert place.page(answer["id"], 10)["state"] == "RUNNING"
-    place.analyst.cancel(answer["id"], "demo")
+    place.query_runner.cancel(answer["id"], "demo")
     until = time.monotonic() + 20
-    while place.analyst.athena.state(answer["id"]).state == "RUNNING":
+    while place.query_runner.athena.state(answer["id"]).state == "RUNNING":
         assert time.monotonic() < until, "it goes on"
     with pytest.raises(InvalidRequest) as refused:
         place.page(answer["id"], 10)
@@ -152,7 +152,7 @@ def test_a_query_that_takes_long_is_answered_by_its_id_and_can_be_cancelled(plac
 def test_cancelling_what_has_ended_changes_nothing(place: Place) -> None:
     query_id = place.ask("SELECT 1")["id"]
 
-    assert place.analyst.cancel(query_id, "demo") == {"id": query_id, "state": "SUCCEEDED"}
+    assert place.query_runner.cancel(query_id, "demo") == {"id": query_id, "state": "SUCCEEDED"}
     assert place.page(query_id, 1)["rows"] == [[1]]
 
 
@@ -187,32 +187,32 @@ def test_parameters_go_with_the_query(place: Place) -> None:
 
 def test_a_saved_query_is_asked_by_its_name_within_its_project(place: Place) -> None:
     text = "SELECT count(*) FROM events WHERE user_id = :user"
-    saved = place.analyst.save(read_saved({"name": "of-user", "sql": text, "description": "d"}), "demo", NOW)
+    saved = place.query_runner.save(read_saved({"name": "of-user", "sql": text, "description": "d"}), "demo", NOW)
 
     assert saved["parameters"] == ["user"]
-    assert place.analyst.show_saved("demo") == {"queries": [saved]}
+    assert place.query_runner.show_saved("demo") == {"queries": [saved]}
     asked = read_query({"name": "of-user", "parameters": {"user": "ada"}})
-    assert place.analyst.run(asked, "demo", NOW)["rows"] == [[1]]
+    assert place.query_runner.run(asked, "demo", NOW)["rows"] == [[1]]
     with pytest.raises(NotFound):
-        place.analyst.run(asked, "other", NOW)
+        place.query_runner.run(asked, "other", NOW)
     with pytest.raises(NotFound):
-        place.analyst.forget("of-user", "other")
-    place.analyst.forget("of-user", "demo")
+        place.query_runner.forget("of-user", "other")
+    place.query_runner.forget("of-user", "demo")
     with pytest.raises(NotFound):
-        place.analyst.run(asked, "demo", NOW)
+        place.query_runner.run(asked, "demo", NOW)
 
 
 def test_only_what_may_be_asked_can_be_saved_and_not_without_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query, "MAX_SAVED", 1)
     with pytest.raises(InvalidRequest, match="no table here"):
-        place.analyst.save(read_saved({"name": "a", "sql": "SELECT * FROM secrets"}), "full", NOW)
+        place.query_runner.save(read_saved({"name": "a", "sql": "SELECT * FROM secrets"}), "full", NOW)
 
-    place.analyst.save(read_saved({"name": "a", "sql": "SELECT 1"}), "full", NOW)
-    place.analyst.save(read_saved({"name": "a", "sql": "SELECT 2"}), "full", NOW)
+    place.query_runner.save(read_saved({"name": "a", "sql": "SELECT 1"}), "full", NOW)
+    place.query_runner.save(read_saved({"name": "a", "sql": "SELECT 2"}), "full", NOW)
 
-    assert [saved["sql"] for saved in place.analyst.show_saved("full")["queries"]] == ["SELECT 2"]
+    assert [saved["sql"] for saved in place.query_runner.show_saved("full")["queries"]] == ["SELECT 2"]
     with pytest.raises(InvalidRequest, match="has 1 saved queries; the limit is 1"):
-        place.analyst.save(read_saved({"name": "b", "sql": "SELECT 1"}), "full", NOW)
+        place.query_runner.save(read_saved({"name": "b", "sql": "SELECT 1"}), "full", NOW)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_each_report_has_a_route() -> None:
 
 
 def test_a_report_that_takes_long_is_answered_by_its_id(place: Place) -> None:
-    hurried = replace(place.analyst, clock=iter([0.0, *[100.0] * 50]).__next__, sleep=lambda _: None)
+    hurried = replace(place.query_runner, clock=iter([0.0, *[100.0] * 50]).__next__, sleep=lambda _: None)
     parameters = {"start": "2026-11-21", "end": "2026-11-21", "of": "event_type"}
 
     begun = hurried.report("top", parameters, "demo", datetime(2026, 11, 22, tzinfo=UTC))

@@ -11,7 +11,7 @@ import pytest
 
 from localcloud import queue_pump as queue_pump_module
 from localcloud.places import LocalCloudError
-from localcloud.pump import Pump, settled
+from localcloud.pump import Pump, drained
 from localcloud.queue_pump import QueuePump
 from localcloud.schedule import Schedule, period_seconds, wait_seconds
 from localcloud.triggers import Triggers
@@ -163,7 +163,7 @@ def test_draining_ends_when_the_queue_is_empty(
     send(services, queue, *"abcdefgh")
     started = start(batch_size=1)
 
-    assert settled(lambda: started, 8, lambda: False)
+    assert drained(lambda: started, 8, lambda: False)
 
     assert len(function.events) == 8
 

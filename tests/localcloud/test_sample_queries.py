@@ -46,7 +46,7 @@ def place(services: Services) -> Place:
 def ask(place: Place, text: str) -> Any:
     """Columns and rows, by Athena itself: these queries do not go through the API."""
     sql = text.replace("${Project}", "shop").replace("tidemark_${Stage}", f'"{place.database}"')
-    athena = place.analyst.athena
+    athena = place.query_runner.athena
     query_id = athena.start(sql)
     while (state := athena.state(query_id)).state in ("QUEUED", "RUNNING"):
         pass

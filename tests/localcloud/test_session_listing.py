@@ -2,7 +2,7 @@
 
 import uuid
 
-from chalicelib.domain.session_parts import Part
+from chalicelib.domain.session_parts import SessionPart
 from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.session_files import SessionFiles
 from tests.localcloud.services import Services
@@ -14,7 +14,7 @@ def test_parts_that_were_written_again_or_of_another_version_are_listed_otherwis
     s3, name = services.client("s3"), f"data-{uuid.uuid4().hex}"
     s3.create_bucket(Bucket=name)
     files = SessionFiles(DataBucket(s3, name))
-    part = Part(1, own=False, user="u", first_ms=0, last_ms=0, events=1)
+    part = SessionPart(1, own=False, user="u", first_ms=0, last_ms=0, events=1)
 
     files.write("demo", HOUR, "1-b", [[part]])
     first = files.listed("demo", HOUR, HOUR)

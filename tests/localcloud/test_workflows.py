@@ -282,7 +282,7 @@ def test_only_the_latest_executions_are_kept(importing: Machine, monkeypatch: py
 # The hour
 
 
-def test_an_hour_is_compacted_closed_judged_and_told_of_and_looked_at_once_more(hourly: Machine) -> None:
+def test_an_hour_is_consolidated_closed_judged_and_told_of_and_looked_at_once_more(hourly: Machine) -> None:
     over = hourly.run({})
 
     assert over["status"] == "SUCCEEDED"
@@ -318,7 +318,7 @@ def test_a_task_of_the_hour_that_goes_on_failing_keeps_no_other_from_its_turn(ho
     assert others == {*HOURLY_TASKS} - {name} - ({"close"} if name == "consolidate" else set())
 
 
-def test_hours_that_were_not_compacted_fail_the_hour_at_its_end_without_another_try(hourly: Machine) -> None:
+def test_hours_that_were_not_consolidated_fail_the_hour_at_its_end_without_another_try(hourly: Machine) -> None:
     hourly.tasks.broken["close"] = 1000, HoursNotCompacted("2 hours could not be consolidated")
 
     over = hourly.run({})

@@ -1,4 +1,4 @@
-"""`ops redrive` and `ops unreadable` on moto's queues and bucket."""
+"""`ops redrive` and `ops list-unreadable` on moto's queues and bucket."""
 
 import json
 from collections.abc import Iterator
@@ -180,13 +180,13 @@ def test_what_nobody_could_read_is_listed(sqs: Any, capsys: pytest.CaptureFixtur
     for name in ("quarantine/unreadable/m1", "quarantine/project=shop/dt=2026-11-21/x"):
         s3.put_object(Bucket="tidemark-prod-data-123456789012", Key=name, Body=b"junk")
 
-    [row] = answer(capsys, "unreadable")
+    [row] = answer(capsys, "list-unreadable")
 
     assert (row["name"], row["bytes"]) == ("m1", 4)
 
 
 def test_each_command_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("redrive", "unreadable"):
+    for command in ("redrive", "list-unreadable"):
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0

@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="play so many histories")
     parser.add_argument("--first", type=int, default=0, help="the first seed of many")
     asked = parser.parse_args()
-    entropy.settle_hashes()
+    entropy.fix_hashes()
     if asked.regressions:
         return play_regressions()
     if asked.seed is None:

@@ -115,11 +115,11 @@ def _ask_in_short() -> None:
 
     confine, read = sql.confine, sql.read
 
-    def asked(statement: Any, *, project: str, snapshot: Any, **more: Any) -> str:
+    def asked(statement: Any, *, project: str, visible: Any, **more: Any) -> str:
         if Observer.asks_in_full:
-            return confine(statement, project=project, snapshot=snapshot, **more)
-        unsettled = snapshot.unsettled("name") if snapshot.open else None
-        return in_short(project, snapshot.settled("name"), unsettled)
+            return confine(statement, project=project, visible=visible, **more)
+        unsettled = visible.unsettled("name") if visible.hours else None
+        return in_short(project, visible.settled("name"), unsettled)
 
     sql.confine = asked
     sql.read = cache(read)

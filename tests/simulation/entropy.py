@@ -34,7 +34,7 @@ class Now(Protocol):
         """How many bits the app's own hashes of texts have; of few, they meet."""
 
     def time(self) -> float:
-        """The clock of the container that asks, in epoch seconds."""
+        """The clock of the container that asks, in Unix seconds."""
 
     def sleep(self, seconds: float) -> None:
         """Let others go on for so long."""
@@ -55,7 +55,7 @@ def played(now: Now) -> Iterator[None]:
         _now = None
 
 
-def settle_hashes() -> None:
+def fix_hashes() -> None:
     """Start this process anew unless the order of its sets is the same each time."""
     if os.environ.get("PYTHONHASHSEED") != HASH_SEED:
         os.execve(

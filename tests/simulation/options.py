@@ -61,7 +61,7 @@ class Options:
 
     @property
     def started_at(self) -> float:
-        """In epoch seconds."""
+        """In Unix seconds."""
         return datetime.fromisoformat(self.start).timestamp()
 
     def random(self, what: str) -> random.Random:

@@ -124,7 +124,7 @@ class Oracles:
         """Nothing is under way: everybody says the same, and it is the truth."""
         self.look()
         self._metrics()  # early, for it costs little: mostly something is still to be done
-        self._settle_imports()
+        self._end_imports()
         stored = self.truth.stored()
         for project in PROJECTS:
             rows = self._lake(project, [rows for (owner, _), rows in stored.items() if owner == project])
@@ -137,7 +137,7 @@ class Oracles:
         self._ledger()
         self._erased()
 
-    def _settle_imports(self) -> None:
+    def _end_imports(self) -> None:
         self.truth.imported.clear()
         for project, files in self.truth.files.items():
             for one in self._look("GET", "/imports", project).body["imports"]:

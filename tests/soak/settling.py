@@ -79,7 +79,7 @@ class Settling:
 
     def _open(self, table: HoursTable) -> list[str]:
         """The hours that are over and dirty, after one more run of the hourly workflow where there are any."""
-        over_ms = utc_now_ms() - HOUR_MS - PAUSES["functions"]["chalicelib.finish.SETTLE_MS"]
+        over_ms = utc_now_ms() - HOUR_MS - PAUSES["functions"]["chalicelib.finish.ARRIVAL_MS"]
         dirty = [hour for hour in table.waiting() if hour.is_dirty and hour_start_ms(hour.hour) <= over_ms]
         if dirty:
             self.hourly.once()
@@ -106,7 +106,7 @@ def alarms_of(stack: Stack) -> dict[str, int]:
 
 
 def faults_of(stack: Stack) -> list[tuple[float, str, str]]:
-    """What the local cloud did to calls and invocations: epoch seconds, kind, and to whom."""
+    """What the local cloud did to calls and invocations: Unix seconds, kind, and to whom."""
     log = stack.state / "logs" / "faults.log"
     lines = log.read_text().splitlines() if log.exists() else []
     return [(each["at"], each["kind"], each["where"]) for each in map(json.loads, lines)]

@@ -241,7 +241,7 @@ def test_the_pauses_that_are_shortened_are_those_of_the_app_and_fit_together() -
             module, _, constant = name.rpartition(".")
             assert hasattr(importlib.import_module(module), constant), (process, name)
 
-    functions, age = troubles.PAUSES["functions"], "chalicelib.domain.snapshots.SNAPSHOT_AGE_MS"
+    functions, age = troubles.PAUSES["functions"], "chalicelib.domain.visible_files.VISIBLE_AGE_MS"
     assert functions[age] == troubles.PAUSES["rest"][age]
     assert 2 * functions[age] <= functions["chalicelib.consolidate.GRACE_MS"]
     assert functions["chalicelib.consolidate.GRACE_MS"] == functions["chalicelib.finish.GRACE_MS"]

@@ -83,7 +83,7 @@ class Table:
     stream: TableStream | None = None
     quirks: Quirks = ORDINARY
     partitions: dict[str, Partition] = field(default_factory=dict)
-    expiring: dict[Key, int] = field(default_factory=dict)  # when an item may be deleted, in epoch seconds
+    expiring: dict[Key, int] = field(default_factory=dict)  # when an item may be deleted, in Unix seconds
 
     def get(self, key: Key) -> Item | None:
         """The item, which the caller must not change."""

@@ -3,8 +3,8 @@
 Two kinds of hours:
 - settled: the files of one version, and nothing else. Seen are hour files whose version is older than the query, so
   that neither a tail file nor a version that comes meanwhile is.
-- open: one version, or none, beside files that it replaced and tails that it has not taken in yet. Seen are the files
-  of the version and those tails, by name. They may hold an event more than once: its copies are left out.
+- unsettled: one version, or none, beside files that it replaced and tails that it has not taken in yet. Seen are the
+  files of the version and those tails, by name. They may hold an event more than once: its copies are left out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from chalicelib.domain.partitions import HOUR_FILE, TAIL
 
 # Half of the time for which absorbed files are kept: clocks may differ by as much, in both directions.
-SNAPSHOT_AGE_MS = 30 * 60_000
+VISIBLE_AGE_MS = 30 * 60_000
 MAX_NAMED_HOURS = 2000  # by name in a query, whose text is limited; some 60 bytes each
 MAX_NAMED_TAILS = 500  # some 90 bytes each
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class UnsettledHour:
     """An hour that is not settled; `tails` are those that its version does not hold, or None for any tail."""
 
     hour: str
@@ -34,31 +34,31 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a project's lake is to a query that begins at `now_ms`."""
+class VisibleFiles:
+    """What a query that begins at `now_ms` sees of a project's lake; `hours` are those that are not settled."""
 
     now_ms: int
-    open: Sequence[Open] = ()
+    hours: Sequence[UnsettledHour] = ()
 
     @property
     def unlimited(self) -> bool:
-        """More hours are open than a query can name, as after an import of years: copies are left out everywhere."""
-        return len(self.open) > MAX_NAMED_HOURS
+        """More hours are unsettled than a query can name, as after years of imports: copies are left out everywhere."""
+        return len(self.hours) > MAX_NAMED_HOURS
 
     def settled(self, name: str) -> str:
         """The condition, in Athena's SQL, on rows of settled hours; `name` is an expression of the file's name."""
-        old = f"{name} < '{HOUR_FILE}{self.now_ms - SNAPSHOT_AGE_MS:013d}'"
-        return f"{old} AND NOT ({_in_hours(o.hour for o in self.open)})" if self.open else old
+        old = f"{name} < '{HOUR_FILE}{self.now_ms - VISIBLE_AGE_MS:013d}'"
+        return f"{old} AND NOT ({_in_hours(o.hour for o in self.hours)})" if self.hours else old
 
     def unsettled(self, name: str) -> str:
-        """The condition on rows of open hours, of which some may be there more than once."""
-        named = sorted(self.open, key=lambda hour: hour.is_plain)[:MAX_NAMED_HOURS]
+        """The condition on rows of unsettled hours, of which some may be there more than once."""
+        named = sorted(self.hours, key=lambda hour: hour.is_plain)[:MAX_NAMED_HOURS]
         hours = _in_hours(hour.hour for hour in named)
         seen = f"({hours}) AND ({' OR '.join(f'({condition})' for condition in _conditions(named, name))})"
         return f"({seen}) OR ({name} LIKE '{HOUR_FILE}%' AND NOT ({hours}))" if self.unlimited else seen
 
 
-def _conditions(hours: Sequence[Open], name: str) -> list[str]:
+def _conditions(hours: Sequence[UnsettledHour], name: str) -> list[str]:
     versions = [hour.version for hour in hours if hour.version is not None]
     tails: list[str] = []
     any_tail: list[str] = []

@@ -7,12 +7,18 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from chalicelib.domain import snapshots
+from chalicelib.domain import visible_files
 from chalicelib.domain.partitions import hour_file_name, import_tail_name, tail_name, version_name
 from chalicelib.domain.query_requests import MAX_SQL_LENGTH
-from chalicelib.domain.snapshots import MAX_NAMED_HOURS, MAX_NAMED_TAILS, SNAPSHOT_AGE_MS, Open, Snapshot
 from chalicelib.domain.sql import MAX_SENT_LENGTH, confine, read
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of
+from chalicelib.domain.visible_files import (
+    MAX_NAMED_HOURS,
+    MAX_NAMED_TAILS,
+    VISIBLE_AGE_MS,
+    UnsettledHour,
+    VisibleFiles,
+)
 
 NOW = 1_795_251_600_000
 HOUR, OTHER, THIRD = "2026-11-21T08", "2026-11-21T07", "2026-11-20T08"
@@ -29,7 +35,7 @@ def version(ms_ago: int, run: str = "ab12cd34") -> str:
     return version_name(NOW - ms_ago, run)
 
 
-OLD, NEW, YOUNG = version(3 * HOUR_MS), version(2 * HOUR_MS), version(SNAPSHOT_AGE_MS // 2)
+OLD, NEW, YOUNG = version(3 * HOUR_MS), version(2 * HOUR_MS), version(VISIBLE_AGE_MS // 2)
 DEAD = version(HOUR_MS, "dead")
 TAILS = [tail_name(498_681, f"r{n}", bytes([n])) for n in range(3)]
 IMPORTED = import_tail_name("0001.2", b"")
@@ -42,7 +48,7 @@ def files(hour: str, *versions: str, tails: Iterable[str] = ()) -> list[File]:
     ]
 
 
-def seen(snapshot: Snapshot, *every: File) -> tuple[set[File], set[File]]:
+def seen(visible: VisibleFiles, *every: File) -> tuple[set[File], set[File]]:
     """The files that the query takes as they are, and those of which it leaves copies out."""
     rows = [(*file.hour.split("T"), file.name) for file in every]
     columns = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(COLUMNS)}
@@ -53,14 +59,14 @@ def seen(snapshot: Snapshot, *every: File) -> tuple[set[File], set[File]]:
             rows = connection.execute(f"SELECT dt || 'T' || hr, name FROM files WHERE {condition}").fetchall()
             return {File(*row) for row in rows}
 
-        settled = set() if snapshot.unlimited else found(snapshot.settled("name"))
-        return settled, found(snapshot.unsettled("name")) if snapshot.open else set()
+        settled = set() if visible.unlimited else found(visible.settled("name"))
+        return settled, found(visible.unsettled("name")) if visible.hours else set()
 
 
 def test_of_a_settled_hour_the_version_is_seen_that_was_there_when_the_query_began() -> None:
     every = [*files(HOUR, OLD, tails=TAILS), *files(OTHER, OLD, YOUNG, tails=[IMPORTED])]
 
-    assert seen(Snapshot(NOW), *every) == ({*files(HOUR, OLD), *files(OTHER, OLD)}, set())
+    assert seen(VisibleFiles(NOW), *every) == ({*files(HOUR, OLD), *files(OTHER, OLD)}, set())
 
 
 def test_of_an_open_hour_its_version_is_seen_and_the_tails_that_it_does_not_hold() -> None:
@@ -68,7 +74,7 @@ def test_of_an_open_hour_its_version_is_seen_and_the_tails_that_it_does_not_hold
     every = files(HOUR, OLD, NEW, DEAD, f"{NEW}.1", tails=[*TAILS, IMPORTED])
     settled = files(OTHER, OLD)
 
-    found = seen(Snapshot(NOW, [Open(HOUR, NEW, (TAILS[0], IMPORTED))]), *every, *settled)
+    found = seen(VisibleFiles(NOW, [UnsettledHour(HOUR, NEW, (TAILS[0], IMPORTED))]), *every, *settled)
 
     assert found == ({*settled}, {*files(HOUR, NEW, tails=[TAILS[0], IMPORTED])})
 
@@ -76,27 +82,27 @@ def test_of_an_open_hour_its_version_is_seen_and_the_tails_that_it_does_not_hold
 def test_of_a_closed_hour_no_tail_is_seen() -> None:
     every = files(HOUR, OLD, NEW, tails=TAILS)
 
-    assert seen(Snapshot(NOW, [Open(HOUR, NEW, ())]), *every) == (set(), {*files(HOUR, NEW)})
+    assert seen(VisibleFiles(NOW, [UnsettledHour(HOUR, NEW, ())]), *every) == (set(), {*files(HOUR, NEW)})
 
 
 def test_a_version_is_seen_at_once_where_it_is_named() -> None:
     every = files(HOUR, OLD, YOUNG)
 
-    assert seen(Snapshot(NOW, [Open(HOUR, YOUNG, ())]), *every) == (set(), {*files(HOUR, YOUNG)})
+    assert seen(VisibleFiles(NOW, [UnsettledHour(HOUR, YOUNG, ())]), *every) == (set(), {*files(HOUR, YOUNG)})
 
 
 def test_of_an_hour_without_a_version_every_tail_is_seen_and_nothing_else() -> None:
     every = files(HOUR, DEAD, tails=TAILS)
 
-    assert seen(Snapshot(NOW, [Open(HOUR)]), *every) == (set(), {*files(HOUR, tails=TAILS)})
+    assert seen(VisibleFiles(NOW, [UnsettledHour(HOUR)]), *every) == (set(), {*files(HOUR, tails=TAILS)})
 
 
 def test_each_hour_has_its_own_tails() -> None:
     """A run's first record may name a tail of each of several hours."""
     every = [*files(HOUR, OLD, tails=TAILS[:1]), *files(OTHER, NEW, tails=TAILS), *files(THIRD, tails=TAILS)]
-    hours = [Open(HOUR, OLD), Open(OTHER, NEW, tuple(TAILS[1:])), Open(THIRD)]
+    hours = [UnsettledHour(HOUR, OLD), UnsettledHour(OTHER, NEW, tuple(TAILS[1:])), UnsettledHour(THIRD)]
 
-    _, found = seen(Snapshot(NOW, hours), *every)
+    _, found = seen(VisibleFiles(NOW, hours), *every)
 
     assert found == {
         *files(HOUR, OLD, tails=TAILS[:1]),
@@ -108,11 +114,11 @@ def test_each_hour_has_its_own_tails() -> None:
 def test_where_more_tails_are_new_than_a_query_can_name_all_of_the_hour_are_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(snapshots, "MAX_NAMED_TAILS", 2)
+    monkeypatch.setattr(visible_files, "MAX_NAMED_TAILS", 2)
     every = [*files(HOUR, OLD, NEW, tails=TAILS), *files(OTHER, NEW, tails=TAILS)]
-    hours = [Open(HOUR, NEW, tuple(TAILS[:2])), Open(OTHER, NEW, tuple(TAILS[1:]))]
+    hours = [UnsettledHour(HOUR, NEW, tuple(TAILS[:2])), UnsettledHour(OTHER, NEW, tuple(TAILS[1:]))]
 
-    _, found = seen(Snapshot(NOW, hours), *every)
+    _, found = seen(VisibleFiles(NOW, hours), *every)
 
     assert found == {*files(HOUR, NEW, tails=TAILS[:2]), *files(OTHER, NEW, tails=TAILS)}
 
@@ -123,7 +129,7 @@ def test_however_many_hours_are_open_no_replaced_file_is_seen(number: int) -> No
     every = [file for hour in names for file in files(hour, OLD, NEW, DEAD, tails=TAILS)]
     settled = files(hour_of(NOW - 10_000 * HOUR_MS), OLD)
 
-    found = seen(Snapshot(NOW, [Open(hour, NEW, ()) for hour in names]), *every, *settled)
+    found = seen(VisibleFiles(NOW, [UnsettledHour(hour, NEW, ()) for hour in names]), *every, *settled)
 
     assert found == ({*settled}, {file for hour in names for file in files(hour, NEW)})
 
@@ -132,13 +138,17 @@ def test_of_more_hours_than_a_query_can_name_those_are_named_that_hold_other_fil
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As after an import of years, whose hours hold nothing but their version."""
-    monkeypatch.setattr(snapshots, "MAX_NAMED_HOURS", 2)
+    monkeypatch.setattr(visible_files, "MAX_NAMED_HOURS", 2)
     plain = [hour_of(NOW - n * DAY_MS) for n in range(3, 9)]
-    hours = [*(Open(hour, NEW, (), replaced=False) for hour in plain), Open(HOUR, NEW, ()), Open(OTHER)]
+    hours = [
+        *(UnsettledHour(hour, NEW, (), replaced=False) for hour in plain),
+        UnsettledHour(HOUR, NEW, ()),
+        UnsettledHour(OTHER),
+    ]
     every = [*files(HOUR, OLD, NEW, tails=TAILS), *files(OTHER, DEAD, tails=TAILS), *files(THIRD, OLD)]
     every += [file for hour in plain for file in files(hour, NEW)]
 
-    _, found = seen(Snapshot(NOW, hours), *every)
+    _, found = seen(VisibleFiles(NOW, hours), *every)
 
     assert found == {
         *files(HOUR, NEW),
@@ -149,18 +159,18 @@ def test_of_more_hours_than_a_query_can_name_those_are_named_that_hold_other_fil
 
 
 def test_an_hour_that_a_consolidation_began_in_is_named_rather_than_one_that_is_plain() -> None:
-    assert Open(HOUR, NEW, (), replaced=False).is_plain
-    assert not Open(HOUR, NEW, ()).is_plain
-    assert not Open(HOUR, NEW, (IMPORTED,), replaced=False).is_plain
-    assert not Open(HOUR, NEW, replaced=False).is_plain
-    assert not Open(HOUR, replaced=False).is_plain
+    assert UnsettledHour(HOUR, NEW, (), replaced=False).is_plain
+    assert not UnsettledHour(HOUR, NEW, ()).is_plain
+    assert not UnsettledHour(HOUR, NEW, (IMPORTED,), replaced=False).is_plain
+    assert not UnsettledHour(HOUR, NEW, replaced=False).is_plain
+    assert not UnsettledHour(HOUR, replaced=False).is_plain
 
 
 def test_the_most_that_a_query_names_leaves_room_for_the_longest_query() -> None:
     tails = tuple(tail_name(498_681 + n, f"{n:032x}", b"") for n in range(MAX_NAMED_TAILS))
-    hours = [Open(hour_of(NOW - n * HOUR_MS), version(n), ()) for n in range(MAX_NAMED_HOURS)]
-    hours[0] = Open(hours[0].hour, hours[0].version, tails)
+    hours = [UnsettledHour(hour_of(NOW - n * HOUR_MS), version(n), ()) for n in range(MAX_NAMED_HOURS)]
+    hours[0] = UnsettledHour(hours[0].hour, hours[0].version, tails)
 
-    sent = confine(read("SELECT 1 FROM events"), project="p" * 64, lake_table="d.t", snapshot=Snapshot(NOW, hours))
+    sent = confine(read("SELECT 1 FROM events"), project="p" * 64, lake_table="d.t", visible=VisibleFiles(NOW, hours))
 
     assert len(sent) + MAX_SQL_LENGTH < MAX_SENT_LENGTH

@@ -1,6 +1,5 @@
-"""The control table's short-lived items: WebSocket tickets and connections.
+"""The control table's connections: the tickets that open them, where to push, and what was noted before a push.
 
-Its projects and keys are in access_table.py, its counters in quota_table.py, queries in queries_table.py.
 ticket#<sha256> / ticket
 connection#<id> / connection          whose it is
 sockets#<project> / <connection id>   where to push, and what was subscribed to
@@ -23,8 +22,8 @@ LATE_SECONDS = 3600  # so long notes of late deltas are kept; after some minutes
 
 
 @dataclass(frozen=True, slots=True)
-class ControlTable:
-    """Small items read by key; `expires_at` is the table's TTL, in epoch seconds, which may be days late."""
+class ConnectionsTable:
+    """Dashboards' connections; `expires_at` is the table's TTL, in Unix seconds, which may be days late."""
 
     client: Any
     name: str
@@ -43,7 +42,7 @@ class ControlTable:
         project: str = taken["project"]["S"]
         return project
 
-    def put_connection(self, connection: Connection) -> None:
+    def put(self, connection: Connection) -> None:
         """Register a connection, which is pushed to once it has topics."""
         owner = {**_key(f"connection#{connection.id}", "connection"), "project": {"S": connection.project}}
         place = {
@@ -59,7 +58,7 @@ class ControlTable:
             self.client.put_item(TableName=self.name, Item={**item, **_expiry(connection.expires_at)})
 
     def subscribe(self, connection: Connection, topics: tuple[str, ...], since: str, now: int) -> Connection | None:
-        """Have the connection pushed to from now on, under the next subscription; `now` is epoch seconds.
+        """Have the connection pushed to from now on, under the next subscription; `now` is Unix seconds.
 
         None when the connection was forgotten meanwhile, which it then stays.
         """
@@ -84,16 +83,16 @@ class ControlTable:
             {":mine": {"N": str(connection.subscription)}, ":none": {"L": []}},
         )
 
-    def connection(self, connection_id: str) -> Connection | None:
-        """A registered connection by its id."""
+    def get(self, connection_id: str) -> Connection | None:
+        """Return a registered connection by its id; None of one that is gone."""
         owner = self._get(f"connection#{connection_id}", "connection")
         if owner is None:
             return None
         item = self._get(f"sockets#{owner['project']['S']}", connection_id)
         return None if item is None else _connection(item)
 
-    def connections(self, project: str) -> list[Connection]:
-        """Every connection of a project."""
+    def of_project(self, project: str) -> list[Connection]:
+        """Return every connection of a project."""
         pages = self.client.get_paginator("query").paginate(
             TableName=self.name,
             KeyConditionExpression="pk = :pk",
@@ -102,7 +101,7 @@ class ControlTable:
         )
         return [_connection(item) for page in pages for item in page["Items"]]
 
-    def forget_connection(self, connection_id: str, project: str = "") -> None:
+    def forget(self, connection_id: str, project: str = "") -> None:
         """Remove a connection that is gone; again is no error. Without its project that is looked up."""
         if not project:
             owner = self._get(f"connection#{connection_id}", "connection")

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from chalicelib.aggregate import Aggregator
+from chalicelib.analytics import Analytics
 from chalicelib.compact import Compactor
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.contracts import Contract, Contracts
@@ -12,7 +13,6 @@ from chalicelib.domain.questions import read_question
 from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.time_windows import parse_ms
 from chalicelib.realtime import Observer
-from chalicelib.report import Reporter
 from tests.stores import Stores, empty_stores, stream_record
 
 NINE = parse_ms("2026-11-21T09:00:00Z")
@@ -42,7 +42,7 @@ def send(stores: Stores, *events: tuple[str, int, str, dict[str, Any]], project:
 
 def ask(stores: Stores, **parameters: str) -> dict[str, Any]:
     defaults = {"metric": "page_views", "start": "2026-11-21T08:00:00Z", "end": "2026-11-21T11:00:00Z"}
-    return Reporter(CONTRACTS, stores.history).analytics("demo", read_question({**defaults, **parameters}), NINE)
+    return Analytics(CONTRACTS, stores.history).answer("demo", read_question({**defaults, **parameters}), NINE)
 
 
 def values(answer: dict[str, Any]) -> list[Any]:

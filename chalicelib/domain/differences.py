@@ -16,11 +16,11 @@ ROUNDING = 1e-9  # of a sum, relative to its summands; doubles have 16 digits
 NOTHING, NO_VALUES = Cell(), Measure()
 
 Number = float | int
-Difference = tuple[str, Number, Number]  # which number, as it is shown, as it is stored
+Unequal = tuple[str, Number, Number]  # which number, as it is shown, as it is stored
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class Difference:
     """One number that is not what the lake says; `start` is the hour or day of the item that has it."""
 
     start: str
@@ -31,7 +31,7 @@ class Drift:
     stored: Number
 
 
-def differences(shown: Rollup, stored: Rollup) -> Iterator[Difference]:
+def unequal(shown: Rollup, stored: Rollup) -> Iterator[Unequal]:
     """Every number of a facet that is shown otherwise than it is stored."""
     yield from _cell("", shown, stored)
     for minute in sorted({*shown.minutes, *stored.minutes}):
@@ -42,7 +42,7 @@ def differences(shown: Rollup, stored: Rollup) -> Iterator[Difference]:
         yield from _values(name, shown.dimensions.get(name, Values()), stored.dimensions.get(name, Values()))
 
 
-def _values(name: str, shown: Values, stored: Values) -> Iterator[Difference]:
+def _values(name: str, shown: Values, stored: Values) -> Iterator[Unequal]:
     told = {*shown, *stored} - {OTHER}
     least = min((frequency(cell) for value, cell in shown.items() if value != OTHER), default=math.inf)
     left_out = stored.missed  # how frequent a value may be that is not shown
@@ -77,7 +77,7 @@ def _rest(values: Mapping[str, Cell], named: set[str]) -> Cell:
     return rest
 
 
-def _cell(of: str, shown: Cell, stored: Cell) -> Iterator[Difference]:
+def _cell(of: str, shown: Cell, stored: Cell) -> Iterator[Unequal]:
     if shown.count != stored.count:
         yield f"{of}count", shown.count, stored.count
     if shown.users.to_bytes() != stored.users.to_bytes():

@@ -24,13 +24,13 @@ NOTHING = Cell()
 
 
 @dataclass(frozen=True, slots=True)
-class Reporter:
+class Analytics:
     """Reads; writes nothing."""
 
     contracts: Contracts
     history: History
 
-    def analytics(self, project: str, question: Question, now_ms: int) -> dict[str, Any]:
+    def answer(self, project: str, question: Question, now_ms: int) -> dict[str, Any]:
         """The answer to `GET /analytics`; raises NotFound for a metric that no event of the project has."""
         event_type = self._resolve(project, question)
         now = self._numbers(project, event_type, question)
