@@ -10,7 +10,7 @@ export CLOUD_PORT ?= 4566
 unexport PYTHONDONTWRITEBYTECODE # some hundred processes of the tests would each compile all of the source again
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-slow simulate soak mutants check bench package stack layer outputs triggers deploy clean
+.PHONY: help setup run demo test test-slow simulate soak mutants check bench package functions stack layer outputs triggers deploy clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench: $(READY) ## measure the stages, as ratios in one run, and what the anomal
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.anomalies
 	@$(BIN)/python -m benchmarks.lake
+
+functions: $(READY) ## write what follows from infra/functions.py: configuration, policies, triggers, alarms, tasks
+	@$(BIN)/python -m infra.write
 
 package: $(READY) ## build the production package and check what is in it
 	@$(BIN)/python -m infra.package

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from typing import Any
 from urllib.parse import unquote
 
@@ -63,8 +63,22 @@ app.experimental_feature_flags.update(["WEBSOCKETS"])
 # Bodies that API Gateway must hand on as bytes: what SDKs call their gzip. Chalice's own dozen of images and archives
 # would be looked through three times a request.
 app.api.binary_types[:] = ["application/octet-stream", "application/x-www-form-urlencoded", "application/gzip"]
+
+
+class Cors(CORSConfig):
+    """Headers that are put together once: Chalice would do it for each answer."""
+
+    @cached_property
+    def _made(self) -> dict[str, str]:
+        return super().get_access_control_headers()
+
+    def get_access_control_headers(self) -> dict[str, str]:
+        """A copy of them."""
+        return dict(self._made)
+
+
 # Any page's script may send and read, without cookies: a preflight's answer is fixed, so it cannot name the page.
-CORS = CORSConfig(
+CORS = Cors(
     allow_headers=[
         *("X-Retry-Count", "AnonymousId", "SentAt"),  # beside Chalice's own: what browser SDKs send
         *(f"Rsa-{name}" for name in ("Recovered", "Retry-Attempt", "Retry-Reason")),

@@ -75,14 +75,13 @@ class Aggregator:
         """Gather the chunk's events where they are counted; returns how many are bots', which are not."""
         user_hash = hash_user(chunk.user) if chunk.user else None
         project, bots = chunk.project, 0
-        hours: dict[int, list[Any]] = {}  # by number: the share, its rows by type, events so far, and the user's number
+        hours: dict[int, list[Any]] = {}  # by number: the share, its rows by type, and the user's number
         for event in chunk.events:
             number = event["occurred_at"] // HOUR_MS
             hour = hours.get(number)
             if hour is None:
                 share = batch.share(project, number, slot, record)
-                hour = hours[number] = [share, share.folding.rows, 0, None]
-            hour[2] += 1
+                hour = hours[number] = [share, share.folding.rows, None]
             if "enrichment" in event and event["enrichment"].get("bot"):
                 bots += 1
                 continue
@@ -90,12 +89,13 @@ class Aggregator:
             rows = hour[1].get(event_type)
             if rows is None:
                 rows = hour[0].folding.rows_of(event_type, self.contracts.spec(event_type))
-            if hour[3] is None:
-                hour[3] = hour[0].folding.user(user_hash)
-            rows.add(event, hour[3])
+            if hour[2] is None:
+                hour[2] = hour[0].folding.user(user_hash)
+            rows.add(event, hour[2])
         record_hash = hash_of(chunk.event_id)
-        for share, _, count, _ in hours.values():
-            share.received += count
+        counts = Counter(event["occurred_at"] // HOUR_MS for event in chunk.events) if len(hours) > 1 else None
+        for number, (share, *_) in hours.items():
+            share.received += counts[number] if counts else len(chunk.events)
             share.hashes += record_hash
         return bots
 

@@ -17,6 +17,7 @@ from chalicelib.domain.folding import Folding
 from chalicelib.domain.rollup_codec import encode_document
 from chalicelib.domain.sketches import hash_user
 from chalicelib.settings import BUFFERS
+from infra.functions import BY_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 MILLION = 1e6
@@ -140,8 +141,9 @@ def line(name: str, quantity: float, unit: str, price: float) -> Line:
     return Line(name, f"{quantity:,.0f} {unit} × ${price:g}/M", quantity * price / MILLION)
 
 
-def function(name: str, calls: float, gb: float, seconds: float) -> Line:
+def function(name: str, calls: float, seconds: float) -> Line:
     """A Lambda function's invocations."""
+    gb = round(BY_NAME[name].memory_mb / 1024, 2)
     formula = f"{calls:,.0f} × (${INVOCATIONS:g}/M + {gb:g} GB × {seconds:g} s × ${GB_SECONDS:g}/M)"
     return Line(f"Lambda {name}", formula, calls * (INVOCATIONS + gb * seconds * GB_SECONDS) / MILLION)
 
@@ -182,34 +184,34 @@ def lines(s: Scenario) -> Iterator[Line]:
     batches, buffer = queue_lines(s, message) if s.buffer == "sqs" else stream_lines(s, message)
 
     yield line("API Gateway", s.requests, "requests", API_REQUESTS)
-    yield function("api_handler", s.requests, 1, s.api_seconds)
+    yield function("api_handler", s.requests, s.api_seconds)
     yield from buffer
-    yield function("process", batches, 0.5, s.process_seconds)
+    yield function("process", batches, s.process_seconds)
     yield line("events table, writes", s.requests * chunk_units, "write units", WRITE_UNITS)
     hot_gb = s.requests * sum(chunks) / 1e9
     yield Line("events table, 30 days", f"{hot_gb:.2f} GB × ${TABLE_GB_MONTH:g}", hot_gb * TABLE_GB_MONTH)
-    yield function("aggregate", s.deltas, 1, s.aggregate_seconds)
+    yield function("aggregate", s.deltas, s.aggregate_seconds)
     # The delta and its index entry; the tombstone that takes its place, in a transaction (twice), and the index again.
     yield line("rollups table, writes", s.deltas * (delta_units + 1 + 2 * delta_units + 1), "write units", WRITE_UNITS)
     # Each busy container of the edge puts its totals once a second at most, with their index entry.
     receipts = min(s.requests, s.seconds * s.containers)
     yield line("receipts, writes", receipts * 2, "write units", WRITE_UNITS)
-    yield function("archive", s.seconds / 60, 1, s.archive_seconds)
+    yield function("archive", s.seconds / 60, s.archive_seconds)
     yield line("S3 puts", s.seconds / 60, "files", PUTS)
     lake_gb = MILLION * LAKE_BYTES_PER_EVENT / 1e9
     yield Line("lake, a month", f"{lake_gb:.2f} GB × ${OBJECT_GB_MONTH:g}", lake_gb * OBJECT_GB_MONTH)
-    yield function("live", s.seconds * s.pushes_per_second, 0.5, s.live_seconds)
+    yield function("live", s.seconds * s.pushes_per_second, s.live_seconds)
     yield line("WebSocket pushes", s.dashboards * s.seconds * s.pushes_per_second, "messages", SOCKET_MESSAGES)
     yield line("WebSocket connections", s.dashboards * s.seconds / 60, "minutes", SOCKET_MINUTES)
-    yield function("compact", s.seconds / 60, 0.5, s.compact_seconds)
-    yield function("audit", s.seconds / 60, 0.5, s.audit_seconds)
-    yield function("consolidate", s.seconds / 1800, 2.94, s.consolidate_seconds)
-    yield function("close", s.seconds / 1800, 2.94, s.close_seconds)
-    yield function("reconcile", s.seconds / 3600, 2.94, s.reconcile_seconds)
-    yield function("erase", s.seconds / 300, 2.94, s.erase_seconds)
-    yield function("watch", s.seconds / 60, 0.5, s.watch_seconds)
-    yield function("detect", s.seconds / 3600, 1, s.detect_seconds)
-    yield function("notify", s.seconds / 3600, 1, s.notify_seconds)
+    yield function("compact", s.seconds / 60, s.compact_seconds)
+    yield function("audit", s.seconds / 60, s.audit_seconds)
+    yield function("consolidate", s.seconds / 1800, s.consolidate_seconds)
+    yield function("close", s.seconds / 1800, s.close_seconds)
+    yield function("reconcile", s.seconds / 3600, s.reconcile_seconds)
+    yield function("erase", s.seconds / 300, s.erase_seconds)
+    yield function("watch", s.seconds / 60, s.watch_seconds)
+    yield function("detect", s.seconds / 3600, s.detect_seconds)
+    yield function("notify", s.seconds / 3600, s.notify_seconds)
     yield line("Step Functions", s.seconds / 3600 * HOURLY_TRANSITIONS, "transitions", TRANSITIONS)
     calls = s.requests + batches + s.deltas + s.seconds * (s.pushes_per_second + 4 / 60)
     log_gb = calls * LOG_BYTES / 1e9

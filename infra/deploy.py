@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra import layer, outputs, package, stack, triggers
+from infra import layer, outputs, package, stack, triggers, write
 from infra.project import CHALICE, ROOT, OperatorError, client, run, stage_argument
 from infra.pythons import WANTED, environment, find_python
 
@@ -22,6 +22,8 @@ def main() -> int:
     parser.add_argument("--alarm-email", help="where alarms are mailed to; kept when not given")
     arguments = parser.parse_args()
     stage: str = arguments.stage
+    if different := write.different():
+        raise OperatorError(f"{', '.join(different)} differ from what infra/functions.py says; run: make functions")
     version, python = find_python(WANTED)
     cloudformation, lambda_ = client("cloudformation"), client("lambda")
     who = client("sts").get_caller_identity()["Account"]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.functions import LAYERED
 from infra.project import (
     BUILD,
-    LAYERED,
     ROOT,
     OperatorError,
     client,

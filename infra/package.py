@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 from infra import layer as lake_layer
+from infra.functions import FUNCTIONS
 from infra.package_checks import (
     DIRECT_UPLOAD_BYTES,
     LOCAL_KEY,
@@ -137,7 +138,8 @@ def load(archive: Path, python: Path, version: str, layer: lake_layer.Layer | No
     for layers in ([], [layer.folder / "python"] if layer else []):
         if layers or not found:
             path = [str(folder) for folder in (unzipped, runtime, *layers)]
-            command = [str(python), "-S", "-E", "-B", str(ROOT / "infra" / "smoke.py"), *path]
+            handlers = ",".join(each.app_name for each in FUNCTIONS)
+            command = [str(python), "-S", "-E", "-B", str(ROOT / "infra" / "smoke.py"), handlers, *path]
             done = subprocess.run(
                 command,
                 cwd=unzipped,

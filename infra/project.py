@@ -16,21 +16,6 @@ CHALICE = ROOT / ".chalice"
 CONFIG = CHALICE / "config.json"
 BUILD = ROOT / "build"
 STAGES = ("staging", "prod")  # dev is the local cloud and is never deployed
-LAYERED = (  # the functions that import pyarrow or numpy
-    "archive",
-    "consolidate",
-    "close",
-    "reconcile",
-    "erase",
-    "detect",
-    "notify",
-    "import_validate",
-    "import_transform",
-    "import_aggregate",
-    "import_store",
-    "import_notify",
-    "import_fail",
-)
 
 
 class OperatorError(Exception):

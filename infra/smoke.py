@@ -1,26 +1,30 @@
 """Loads the package as Lambda does: only the zip, the layer and boto3 are there. Run by `make package` with the
 interpreter of the build; prints what does not work, a line each.
 
-    python -S -E smoke.py UNZIPPED RUNTIME [LAYER]    (RUNTIME holds boto3, as Lambda's own does)
+    python -S -E smoke.py HANDLERS UNZIPPED RUNTIME [LAYER]
+
+HANDLERS are the functions' names in app.py, with commas between; RUNTIME holds boto3, as Lambda's own does.
 """
 
 import importlib
 import json
+import pkgutil
 import sys
 
 
 def main() -> list[str]:
-    """Without the layer, every handler; with it, a Parquet file."""
-    sys.path[:0] = sys.argv[1:]
+    """Without the layer, every handler; with it, every module and a Parquet file."""
+    handlers, *folders = sys.argv[1:]
+    sys.path[:0] = folders
     app = importlib.import_module("app")
-    if len(sys.argv) == 3:
-        return light(app)
+    if len(folders) == 2:
+        return light(app, handlers.split(","))
     return [] if parquet() else ["the layer writes no Parquet file"]
 
 
-def light(app: object) -> list[str]:
+def light(app: object, handlers: list[str]) -> list[str]:
     """The edge loads, answers, and has not imported what belongs in the layer."""
-    found = [f"app.{name} is missing" for name in HANDLERS if not hasattr(app, name)]
+    found = [f"app.{name} is missing" for name in handlers if not hasattr(app, name)]
     for path in ("/health", "/dashboard"):
         answer = app.app(request(path), None)  # type: ignore[attr-defined]
         if answer["statusCode"] != 200:
@@ -34,16 +38,11 @@ def light(app: object) -> list[str]:
 
 
 def parquet() -> bool:
-    """A lake file with one event, written by the archive's own code."""
+    """A lake file with one event, written by the archive's own code, once every module is loaded."""
+    chalicelib = importlib.import_module("chalicelib")
+    for module in pkgutil.walk_packages(chalicelib.__path__, "chalicelib."):
+        importlib.import_module(module.name)
     lake = importlib.import_module("chalicelib.storage.lake")
-    importlib.import_module("chalicelib.archive")
-    importlib.import_module("chalicelib.detect")
-    importlib.import_module("chalicelib.consolidate")
-    importlib.import_module("chalicelib.importing")
-    importlib.import_module("chalicelib.backfill")
-    importlib.import_module("chalicelib.reconcile")
-    importlib.import_module("chalicelib.erase")
-    importlib.import_module("chalicelib.forget")
     written: dict[str, bytes] = {}
 
     class Bucket:
@@ -72,36 +71,6 @@ def request(path: str) -> dict[str, object]:
         "isBase64Encoded": False,
     }
 
-
-HANDLERS = (
-    "app",
-    "socket_connect",
-    "socket_message",
-    "socket_disconnect",
-    "process",
-    "aggregate",
-    "archive",
-    "live",
-    "reinject",
-    "take_bus_event",
-    "compact",
-    "consolidate",
-    "reconcile",
-    "erase",
-    "audit",
-    "watch",
-    "detect",
-    "start_import",
-    "start_hourly",
-    "close",
-    "notify",
-    "import_validate",
-    "import_transform",
-    "import_aggregate",
-    "import_store",
-    "import_notify",
-    "import_fail",
-)
 
 if __name__ == "__main__":
     print(json.dumps(main()))

@@ -2,7 +2,8 @@
 
 Chalice's decorators cannot say how a trigger retries, filters or reports partial failures. A redeploy keeps these
 settings; a trigger that is made anew starts without them, so this belongs behind every deploy. Nor can they say where
-an event of the bus goes that its function has failed with three times: to the dead letters.
+an event of the bus goes that its function has failed with three times: to the dead letters. `make functions` writes the
+file.
 """
 
 import json
@@ -10,12 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from infra.functions import BUS_FUNCTION
 from infra.names import dead_letters, setting_of
 from infra.project import ROOT, OperatorError, client, deployed, run, stage_argument
 
 TRIGGERS = ROOT / "infra" / "triggers.json"
 KINDS = ("sqs", "kinesis", "dynamodb")  # Chalice names a mapping FUNCTION-KIND-event-source
-BUS_FUNCTION = "take_bus_event"
 SETTLED = ("Enabled", "Disabled")
 SETTLE_SECONDS = 120
 

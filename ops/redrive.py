@@ -21,8 +21,8 @@ from botocore.exceptions import ClientError
 from tqdm import tqdm
 
 from chalicelib.domain.chunks import decode_message
+from infra.functions import BUS_FUNCTION
 from infra.project import OperatorError
-from infra.triggers import BUS_FUNCTION
 from ops.stages import add_common, client, environment, show
 
 RECEIVED = 10  # messages of one ReceiveMessage at most

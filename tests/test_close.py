@@ -288,6 +288,27 @@ def test_the_ledger_of_a_closed_hour_is_kept_once(world: World) -> None:
     assert world.stores.history.ledger("demo", HOUR).balance() == before
 
 
+def test_a_closing_that_dies_at_any_write_adds_nothing_to_the_ledger_twice(stores: Stores) -> None:
+    world = World(stores)
+    world.receive(*map(an_event, range(10)), receipt=Receipt("c", received=12, quarantined=2))
+    world.receive(an_event(10), {**an_event(11), "enrichment": {"bot": True}})
+    world.compact()
+    before = stores.history.ledger("demo", HOUR)
+    right = before.balance(), before.counted, before.bots
+
+    for number in count(1):
+        try:
+            World(stores, Mortal(stores.rollups.client, number)).close(OVER + number)
+            break
+        except Died:
+            found = stores.history.ledger("demo", HOUR)
+            assert (found.balance(), found.counted, found.bots) == right
+
+    assert number > 10
+    found = stores.history.ledger("demo", HOUR)
+    assert (found.balance(), found.counted, found.bots) == right
+
+
 def test_what_is_erased_is_gone_from_the_answers(world: World) -> None:
     world.receive(an_event(4), an_event(5))  # a click of u4 and a page view of u5
     world.compact()

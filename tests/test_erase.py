@@ -204,6 +204,24 @@ def test_an_erasure_that_is_killed_at_every_write_goes_on_and_ends(place: World)
     assert {*others(place)[0]} == {*before[0], "b3"}
 
 
+def test_an_earlier_id_that_turns_up_after_the_first_run_makes_no_other_one_forgotten(place: World) -> None:
+    place.receive(an_event("a0", -200, None, anonymous_id=HERS[1]))  # in an hour that names her by this id alone
+    place.receive(her_identify())
+    place.flow()
+    place.wait(70)  # the lake has it, and the hour is closed
+    place.receive(an_event("i2", 71, event_type="identify", anonymous_id="phone-of-ada"))  # on its way meanwhile
+    receipt = place.profiler.request_erasure("demo", HERS[0], place.now_ms)
+
+    place.eraser().run()  # which takes away the link that tells of the first one
+    place.flow()
+    while place.receipt(receipt["id"])["state"] != "done":
+        place.wait(5)
+        place.eraser().run()
+    place.wait(90)
+
+    assert place.traces(*HERS, "phone-of-ada") == []
+
+
 def test_two_projects_and_two_users_are_erased_apart(place: World) -> None:
     place.receive(an_event("a1"), an_event("b1", 1, THERE), an_event("c1", 1, "cleo-69"))
     place.flow()

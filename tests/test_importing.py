@@ -475,6 +475,16 @@ def test_events_without_ids_count_once_as_well_however_the_file_is_packed(
     assert world.total() == 12
 
 
+def test_events_without_ids_are_others_in_each_share_of_a_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "ADMITTED_AT_ONCE", 5)
+    events = [{name: value for name, value in event.items() if name != "event_id"} for event in EVENTS]
+
+    report = world.drop(ndjson(*events))
+
+    assert (report["stored"], report["duplicates"]) == (12, 0)
+    assert world.total() == 12
+
+
 def test_a_second_file_adds_what_is_new_in_it(world: World) -> None:
     world.drop(ndjson(*EVENTS[:8]))
     report = world.drop(ndjson(*EVENTS[4:]))

@@ -455,6 +455,27 @@ def test_a_run_whose_time_is_up_is_continued_by_the_next(world: World, monkeypat
     assert hours == hours_due(None, NIGHT)
 
 
+def test_a_day_whose_comparison_failed_is_compared_by_the_next_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = world.answers()
+    world.change("click", f"u#d#{DAY}", no_users)
+    compare, failed = Reconciler.day, list[int]()
+
+    def at_first_not(self: Reconciler, *arguments: Any, **how: Any) -> Reconciled:
+        if not failed:
+            failed.append(1)
+            raise OSError("storage does not answer")
+        return compare(self, *arguments, **how)
+
+    monkeypatch.setattr(Reconciler, "day", at_first_not)
+    with pytest.raises(ExceptionGroup, match="1 projects were not reconciled"):
+        world.run()
+
+    assert world.run() == 1  # the day's last hour, and the day with it
+    assert world.answers() == right
+
+
 def test_a_project_that_cannot_be_compared_keeps_no_other_from_its_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

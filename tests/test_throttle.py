@@ -195,6 +195,15 @@ def test_what_many_containers_kept_adds_a_tenth_to_a_later_burst_at_most() -> No
     assert 900 <= let_in <= 1100
 
 
+def test_light_traffic_saves_nothing_up_for_a_later_burst() -> None:
+    throttle, allowed = Throttle(counting(Counters())), allowance(rate=10, burst=100)
+    assert all(accepted(throttle, allowed, 1, NOW_MS + second * 1000) for second in range(0, 600, 2))
+
+    let_in = sum(accepted(throttle, allowed, 1, NOW_MS + 602_000) for _ in range(1000))
+
+    assert let_in <= 110
+
+
 @pytest.mark.parametrize("containers", [1, 5, 50])
 def test_whoever_always_wants_more_gets_the_rate(containers: int) -> None:
     rng, counters, allowed = random.Random(1), Counters(), allowance(rate=100)

@@ -29,7 +29,7 @@ Names = Callable[[Sequence[str]], Mapping[str, str]]  # of types, the most frequ
 class Rows:
     """The events of one type, each as a place in lists of what is counted of it."""
 
-    __slots__ = ("measures", "minutes", "users", "values")
+    __slots__ = ("_dimensions", "_measures", "_put_minute", "_put_user", "measures", "minutes", "users", "values")
 
     def __init__(self, spec: RollupSpec) -> None:
         self.users: list[Any] = []  # who did it, as the one who adds numbers or names them
@@ -37,18 +37,21 @@ class Rows:
         self.values: dict[str, dict[str, list[int]]] = {name: {} for name in spec.dimensions}  # the places of each
         # In order of their names, as the codec reads them: a cell names no measure.
         self.measures: dict[str, list[float | None]] = {name: [] for name in sorted(spec.measures)}
+        # `add` runs for every event, and finds these at once.
+        self._put_user, self._put_minute = self.users.append, self.minutes.append
+        self._measures, self._dimensions = [*self.measures.items()], [*self.values.items()]
 
     def add(self, event: Mapping[str, Any], user: Any) -> None:
         """Put down what is counted of a stored event."""
         place = len(self.users)
-        self.users.append(user)
-        self.minutes.append(event["occurred_at"] // 60_000 % 60)
+        self._put_user(user)
+        self._put_minute(event["occurred_at"] // 60_000 % 60)
         properties = event.get("properties") or NOTHING
-        for name, numbers in self.measures.items():
+        for name, numbers in self._measures:
             number = properties.get(name)  # as a float: sums of integers could pass 64 bits; and -0.0 as 0.0
             numbers.append((float(number) or 0.0) if number.__class__ is float or number.__class__ is int else None)
         enrichment = event.get("enrichment") or NOTHING
-        for name, groups in self.values.items():
+        for name, groups in self._dimensions:
             value = properties.get(name)
             if value is None:
                 value = enrichment.get(name)

@@ -376,10 +376,11 @@ class Puts:
     def due(self, holder: Holder, receipt: Receipt, now_ms: int, *, at_once: bool) -> list[tuple[Holder, Receipt]]:
         """Return what to put with a request that came to this receipt: two receipts at most."""
         with self.lock:
-            due = [(holder, receipt)] if at_once or self._is_over(holder, now_ms) else []
+            before_ms = now_ms - self.gap_ms  # who was put before, or never, has its turn
+            due = [(holder, receipt)] if at_once or self.put_ms.get(holder, before_ms) <= before_ms else []
             self.waiting[holder] = receipt
             other = next(iter(self.waiting))  # the one that waits for the longest
-            if other != holder and self._is_over(other, now_ms):
+            if other != holder and self.put_ms.get(other, before_ms) <= before_ms:
                 due.append((other, self.waiting[other]))
             for each, _ in due:
                 self.put_ms[each] = now_ms
@@ -393,6 +394,3 @@ class Puts:
             latest = self.waiting.pop(holder, None)
             if latest is not None and not (is_put and latest == receipt):
                 self.waiting[holder] = latest
-
-    def _is_over(self, holder: Holder, now_ms: int) -> bool:
-        return now_ms - self.put_ms.get(holder, now_ms - self.gap_ms) >= self.gap_ms

@@ -14,7 +14,8 @@ import pytest
 from chalicelib.domain.access import Credential, Project
 from chalicelib.domain.events import Mode
 from chalicelib.storage.access_table import AccessTable
-from infra import deploy, layer, names, outputs, project, stack, triggers
+from infra import deploy, layer, names, outputs, project, stack, triggers, write
+from infra.functions import FUNCTIONS, LAYERED, all_alarms
 from localcloud.seeds import seed
 
 Aws = Callable[[str], Any]
@@ -56,9 +57,9 @@ def test_the_stack_gives_every_output(made: dict[str, str], template: dict[str, 
 def test_the_monitoring_stack_stands_beside_it(made: dict[str, str], aws: Aws) -> None:
     groups = aws("logs").describe_log_groups(logGroupNamePrefix="/aws/lambda/tidemark-prod")["logGroups"]
 
-    assert len(groups) == 27
+    assert len(groups) == len(FUNCTIONS)
     assert {group["retentionInDays"] for group in groups} == {30}
-    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == 32
+    assert len(aws("cloudwatch").describe_alarms(AlarmNamePrefix="tidemark-prod-")["MetricAlarms"]) == len(all_alarms())
 
 
 def test_a_stage_that_asks_for_kinesis_gets_a_stream_and_keeps_everything_else(made: dict[str, str], aws: Aws) -> None:
@@ -247,6 +248,17 @@ def test_outputs_are_recorded_of_the_last_deployment(
     assert seen == ["their last", "their last deployed"]
 
 
+def test_nothing_is_deployed_while_a_written_file_differs_from_the_table(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "different", lambda: [".chalice/policy-live-prod.json", "infra/triggers.json"])
+
+    with pytest.raises(project.OperatorError, match=r"policy-live-prod\.json, infra/triggers\.json .* make functions"):
+        deploy.main()
+
+    assert list((checkout / "deployed").iterdir()) == []
+
+
 def test_a_deployment_that_chalice_gave_up_is_not_kept(checkout: Path, made: dict[str, str], aws: Aws) -> None:
     aws("s3").put_object(Bucket=made["DataBucket"], Key="operations/deployed/prod.json", Body=b"last")
     (checkout / "chalice").write_text("#!/bin/sh\nexit 1\n")
@@ -274,7 +286,7 @@ def test_the_layer_is_given_to_the_functions_that_need_it() -> None:
     assert layer.record(config, "prod", "arn:1") is True
     assert layer.record(config, "prod", "arn:1") is False
     layered = {n: f["layers"] for n, f in config["stages"]["prod"]["lambda_functions"].items() if "layers" in f}
-    assert layered == {name: ["arn:1"] for name in project.LAYERED}
+    assert layered == {name: ["arn:1"] for name in LAYERED}
 
 
 def test_the_local_keys_open_what_their_names_say(made: dict[str, str], aws: Aws) -> None:

@@ -1,5 +1,6 @@
 """Chalice's configuration against what it names: settings, outputs, policies, triggers, functions."""
 
+import ast
 import json
 from collections.abc import Iterable
 from dataclasses import fields
@@ -8,12 +9,13 @@ from typing import Any
 import pytest
 
 from app import app
+from chalicelib import wiring, wiring_lake
 from chalicelib.settings import Settings, Sources
+from infra.functions import LAYERED
 from infra.names import variable
-from infra.policies import documents, render
-from infra.project import CHALICE, LAYERED, ROOT, STAGES, read_config
+from infra.policies import documents
+from infra.project import ROOT, STAGES, read_config
 from infra.triggers import TRIGGERS
-from tests.infra.test_template import FUNCTIONS
 
 # What only the made stack knows; `make outputs` records it.
 RECORDED = {
@@ -76,18 +78,6 @@ def test_staging_and_production_differ_in_their_names_only() -> None:
     assert stages["staging"]["lambda_functions"].keys() == stages["prod"]["lambda_functions"].keys()
 
 
-def test_the_configuration_names_the_functions_of_the_app() -> None:
-    sockets = {"$connect": "websocket_connect", "$default": "websocket_message", "$disconnect": "websocket_disconnect"}
-
-    functions = {source.name for source in app.event_sources} | {"api_handler"}
-    functions |= {function.name for function in app.pure_lambda_functions}
-    functions |= {sockets[handler.route_key_handled] for handler in app.websocket_handlers.values()}
-    assert functions == set(FUNCTIONS)
-    for stage in STAGES:
-        assert read_config()["stages"][stage]["lambda_functions"].keys() == functions
-    assert read_config()["lambda_functions"].keys() <= functions
-
-
 def test_the_gateway_inflates_what_sdks_send_as_gzip() -> None:
     assert read_config()["minimum_compression_size"] is not None  # API Gateway inflates requests only where it is set
 
@@ -96,19 +86,27 @@ def test_only_the_functions_that_import_pyarrow_carry_the_layer() -> None:
     importing = {path.stem for path in (ROOT / "chalicelib" / "storage").glob("*.py") if "pyarrow" in path.read_text()}
 
     assert importing == {"user_rows", "lake", "merging", "raw_files", "session_files"}
-    working = {"archive", "consolidate", "close", "reconcile", "erase", "detect", "import_store"}
-    assert working < set(LAYERED) <= set(FUNCTIONS)
-    for stage in STAGES:
-        layered = {n for n, f in read_config()["stages"][stage]["lambda_functions"].items() if "layers" in f}
-        assert layered <= set(LAYERED)
+    assert {name for name, asked in asked_of_wiring().items() if asked & vars(wiring_lake).keys()} == set(LAYERED)
+
+
+def asked_of_wiring() -> dict[str, set[str]]:
+    """What each function of app.py asks of `wiring`, which takes what it has not itself from `wiring_lake`."""
+    return {
+        each.name: {
+            node.attr
+            for node in ast.walk(each)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "wiring"
+        }
+        - vars(wiring).keys()
+        for each in ast.parse((ROOT / "app.py").read_text()).body
+        if isinstance(each, ast.FunctionDef)
+    }
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_function_has_its_own_policy_file_as_declared(stage: str) -> None:
+def test_each_function_has_its_own_policy_file(stage: str) -> None:
     functions = read_config()["stages"][stage]["lambda_functions"]
 
-    for name, document in documents(stage).items():
-        assert (CHALICE / name).read_text() == render(document), "run: python -m infra.policies"
     assert {f["iam_policy_file"] for f in functions.values()} == documents(stage).keys()
     assert all(f["iam_policy_file"] == f"policy-{name}-{stage}.json" for name, f in functions.items())
     assert read_config()["autogen_policy"] is False
@@ -128,15 +126,6 @@ def test_a_policy_reaches_its_own_stage_only(stage: str) -> None:
             # These know no resource.
             assert resource != "*" or statement["Action"] in (["dynamodb:ListStreams"], ["kinesis:ListStreams"])
         assert not [action for action in statement["Action"] if "*" in action]
-
-
-def test_every_trigger_setting_belongs_to_a_queue_or_stream_of_the_app() -> None:
-    kinds = {source.name: type(source).__name__ for source in app.event_sources}
-
-    for name in json.loads(TRIGGERS.read_text()):
-        function, _, kind = name.partition("@")
-        assert kinds[function] in ("SQSEventConfig", "DynamoDBEventConfig")
-        assert kind in ("", "kinesis")
 
 
 def test_every_stream_retries_until_it_succeeds_and_the_queue_part_by_part() -> None:

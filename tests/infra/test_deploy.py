@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from chalicelib.settings import BUFFERS, OWN_EVENTS
+from infra.event_sources import TableStream
+from infra.functions import BY_NAME, FUNCTIONS, LAYERED
 from infra.names import setting_of
 from infra.policies import documents, render
-from infra.project import LAYERED, ROOT, read_config, write_config
+from infra.project import ROOT, read_config, write_config
 from infra.triggers import TRIGGERS
-from tests.infra.test_template import FUNCTIONS
 
 
 @pytest.fixture(scope="module", params=BUFFERS)
@@ -54,18 +55,22 @@ def choose(buffer: str, project: Path) -> None:
         (project / ".chalice" / name).write_text(render(document))
 
 
-def function_name(function: str) -> str:
-    """Chalice's name of a function on Lambda."""
-    return "tidemark-prod" if function == "api_handler" else f"tidemark-prod-{function}"
-
-
 def test_every_function_is_there_with_its_own_role(rehearsal: dict[str, Any]) -> None:
     functions = rehearsal["first"]["functions"]
 
-    assert functions.keys() == {function_name(name) for name in FUNCTIONS}
-    for name in FUNCTIONS:
-        role = functions[function_name(name)]["Role"].rpartition("/")[2]
-        assert rehearsal["first"]["roles"][role] == documents("prod", rehearsal["buffer"])[f"policy-{name}-prod.json"]
+    assert functions.keys() == {each.lambda_name("prod") for each in FUNCTIONS}
+    for each in FUNCTIONS:
+        role = functions[each.lambda_name("prod")]["Role"].rpartition("/")[2]
+        policy = documents("prod", rehearsal["buffer"])[f"policy-{each.name}-prod.json"]
+        assert rehearsal["first"]["roles"][role] == policy
+
+
+def test_every_function_has_its_time_and_memory(rehearsal: dict[str, Any]) -> None:
+    functions = rehearsal["first"]["functions"]
+
+    for each in FUNCTIONS:
+        made = functions[each.lambda_name("prod")]
+        assert (made["Timeout"], made["MemorySize"]) == (each.timeout_seconds, each.memory_mb)
 
 
 def test_only_the_functions_that_need_it_carry_the_layer(rehearsal: dict[str, Any]) -> None:
@@ -84,10 +89,19 @@ def test_every_function_knows_where_the_sockets_are_after_one_deployment(rehears
 
 def test_triggers_have_what_chalice_cannot_set(rehearsal: dict[str, Any]) -> None:
     settings = json.loads(TRIGGERS.read_text())
-    for function in {name.partition("@")[0] for name in settings}:
-        wanted = setting_of(settings, function, rehearsal["buffer"] if function == "process" else "")
-        mapping = rehearsal["first"]["mappings"][function_name(function)]
+    for name in {entry.partition("@")[0] for entry in settings}:
+        wanted = setting_of(settings, name, rehearsal["buffer"] if name == "process" else "")
+        mapping = rehearsal["first"]["mappings"][BY_NAME[name].lambda_name("prod")]
         assert {name: mapping.get(name) for name in wanted} == wanted
+
+
+def test_each_stream_is_of_the_table_that_is_said(rehearsal: dict[str, Any]) -> None:
+    streams = {each.lambda_name("prod"): each.trigger for each in FUNCTIONS if isinstance(each.trigger, TableStream)}
+
+    assert len(streams) == 3
+    for name, trigger in streams.items():
+        source = rehearsal["first"]["mappings"][name]["EventSourceArn"]
+        assert f":table/tidemark-prod-{trigger.table}/stream/" in source
 
 
 def test_process_reads_the_stages_buffer_and_no_other(rehearsal: dict[str, Any]) -> None:

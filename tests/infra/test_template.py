@@ -16,42 +16,22 @@ from chalicelib.settings import BUFFERS
 from chalicelib.storage import lake
 from chalicelib.storage.batches import MAX_BATCH_ITEMS
 from chalicelib.wiring import CLIENT_CONFIG
-from infra.project import ROOT, read_config
+from infra.alarms import Fails, Late
+from infra.event_sources import Buffer, TableStream, Task
+from infra.functions import BY_NAME, FUNCTIONS
+from infra.project import ROOT
 from infra.stack import MONITORING, TEMPLATE
 
 Template = dict[str, Any]
 ANALYSTS = ROOT / "infra" / "analysts.yaml"
 OPERATIONS = ROOT / "docs" / "operations.md"
-# Chalice names the API's function after the app alone, and the sockets' functions after their route.
-FUNCTIONS = [
-    "api_handler",
-    "websocket_connect",
-    "websocket_message",
-    "websocket_disconnect",
-    "process",
-    "aggregate",
-    "archive",
-    "live",
-    "reinject",
-    "take_bus_event",
-    "compact",
-    "consolidate",
-    "reconcile",
-    "erase",
-    "audit",
-    "watch",
-    "detect",
-    "start_import",
-    "start_hourly",
-    "close",
-    "notify",
-    "import_validate",
-    "import_transform",
-    "import_aggregate",
-    "import_store",
-    "import_notify",
-    "import_fail",
-]
+# Functions without an alarm of their own; a task's failure is its workflow's.
+NOTICED_BY = {
+    "api_handler": "the alarm api-errors",
+    "websocket_connect": "its client, whose connection is refused",
+    "websocket_disconnect": "nobody: a connection that is gone is also forgotten by the next push",
+    "reinject": "the alarm spilled",
+}
 GLUE_TYPES = {pa.string(): "string", pa.timestamp("us", tz="UTC"): "timestamp"}
 
 
@@ -131,14 +111,14 @@ def test_nothing_is_reached_without_tls(template: Template) -> None:
 
 
 def test_a_message_is_hidden_for_six_times_as_long_as_process_may_take(template: Template) -> None:
-    time_out = read_config()["lambda_functions"]["process"]["lambda_timeout"]
+    time_out = BY_NAME["process"].timeout_seconds
 
     hidden = template["Resources"]["EventsQueue"]["Properties"]["VisibilityTimeout"]
     assert hidden == {"Fn::If": ["IsLaptop", time_out, 6 * time_out]}
 
 
 def test_process_may_wait_for_every_attempt_of_one_call_and_write_what_ten_messages_may_hold() -> None:
-    time_out = read_config()["lambda_functions"]["process"]["lambda_timeout"]
+    time_out = BY_NAME["process"].timeout_seconds
     retries = CLIENT_CONFIG.retries  # the SDK rewrites it once a client is made of it
     attempts = retries.get("total_max_attempts") or retries["max_attempts"] + 1
     calls = 10 * MAX_MESSAGES / MAX_BATCH_ITEMS  # each event of a message may be another user's
@@ -189,8 +169,7 @@ def test_every_function_has_a_log_group_that_forgets(monitoring: Template) -> No
     groups = [r["Properties"] for r in of_type(monitoring, "AWS::Logs::LogGroup").values()]
 
     names = {group["LogGroupName"]["Fn::Sub"] for group in groups}
-    suffixes = {"" if name == "api_handler" else f"-{name}" for name in FUNCTIONS}
-    assert names == {f"/aws/lambda/tidemark-${{Stage}}{suffix}" for suffix in suffixes}
+    assert names == {f"/aws/lambda/{each.lambda_name('${Stage}')}" for each in FUNCTIONS}
     assert all(group["RetentionInDays"] == 30 for group in groups)
 
 
@@ -200,37 +179,19 @@ def test_every_alarm_names_a_function_that_there_is_and_tells_somebody(monitorin
         assert properties["AlarmActions"] == properties["OKActions"] == [{"Ref": "AlertsTopicArn"}]
         for dimension in properties["Dimensions"]:
             if dimension["Name"] == "FunctionName":
-                assert dimension["Value"]["Fn::Sub"].removeprefix("tidemark-${Stage}-") in FUNCTIONS
+                assert dimension["Value"]["Fn::Sub"] in {each.lambda_name("${Stage}") for each in FUNCTIONS}
 
 
 def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) -> None:
     watched = {
         (a["Properties"]["MetricName"], a["Properties"]["AlarmName"]["Fn::Sub"].removeprefix("tidemark-${Stage}-"))
         for a in of_type(monitoring, "AWS::CloudWatch::Alarm").values()
+        if a["Properties"]["Namespace"] != "AWS/Lambda"
     }
 
     assert watched == {
         ("ApproximateNumberOfMessagesVisible", "dead-letters"),
         ("ApproximateAgeOfOldestMessage", "queue-age"),
-        *(("IteratorAge", f"{name}-age") for name in ("process", "aggregate", "archive", "live")),
-        *(
-            ("Errors", f"{name}-errors")
-            for name in (
-                "process",
-                "aggregate",
-                "archive",
-                "live",
-                "bus",
-                "compact",
-                "reconcile",
-                "erase",
-                "audit",
-                "watch",
-                "hourly-start",
-                "import-start",
-                "socket",
-            )
-        ),
         ("ExecutionsFailed", "hourly-failed"),
         ("ExecutionsFailed", "import-failed"),
         ("EventsMissing", "events-missing"),
@@ -245,6 +206,14 @@ def test_every_way_to_lose_or_delay_events_has_an_alarm(monitoring: Template) ->
         ("MessagesSpilled", "spilled"),
         ("5XXError", "api-errors"),
     }
+
+
+def test_every_function_that_nobody_waits_for_has_an_alarm_when_it_fails_and_each_stream_when_it_is_late() -> None:
+    for each in FUNCTIONS:
+        kinds = [type(alarm) for alarm in each.alarms]
+        noticed = isinstance(each.trigger, Task) or each.name in NOTICED_BY
+        assert (Fails in kinds) != noticed, each.name
+        assert (Late in kinds) == isinstance(each.trigger, Buffer | TableStream), each.name
 
 
 def test_every_metric_that_stands_for_a_broken_invariant_has_an_alarm_and_no_other_has(monitoring: Template) -> None:
@@ -284,7 +253,7 @@ def test_the_templates_name_no_partition_and_the_handbook_says_that_the_policies
     assert [
         path.name for path in (TEMPLATE, MONITORING, ANALYSTS) if re.search(r"arn:aws[\w-]*:", path.read_text())
     ] == []
-    assert re.search(r"`infra/policies.py` in place of `arn:aws:`", OPERATIONS.read_text())
+    assert re.search(r"`PARTITION` of `infra/grants.py`", OPERATIONS.read_text())
 
 
 def test_the_handbook_says_that_a_stage_has_one_region(template: Template) -> None:
