@@ -98,22 +98,19 @@ class RollupsTable:
         *,
         hour: str = "",
         closing: bool = False,
-        note: bool = True,
     ) -> dict[str, str]:
         """Return under which name each type is counted in the hour: its own, or OTHER where it has no place.
 
         `event_types` come the most frequent first; those of contracts always have a place. Of the others, live ones
         get places until half are taken, and a `closing` hour's types some of the rest: so a type that comes after
         thousands of others is OTHER until an hour in which it is frequent is closed, and has its name from then on.
-        New ones are put into the index, unless `note` says that nothing is to be written.
+        New ones are put into the index.
         """
         asked = list(event_types)
         known = self.known(project)
         strange = [name for name in asked if name not in known.since]
         if strange and known.read_at + REREAD_SECONDS <= self.clock():
             known = self.known(project, again=True)
-        if not note:
-            known = KnownTypes(known.read_at, dict(known.since))
         made_up = sum(name not in contracted for name in tuple(known.since))  # to which another thread may add
         live_places = int(LIVE_SHARE * MAX_MADE_UP_TYPES) - made_up
         places = live_places
@@ -125,7 +122,7 @@ class RollupsTable:
             # While there are places for live types, no hour has counted any type as OTHER: an earlier one, which is
             # closed later, is to name this type too.
             since = hour if live_places <= 0 and event_type not in contracted else ""
-            if note and not self._name(project, event_type, since):
+            if not self._name(project, event_type, since):
                 known = self.known(project, again=True)  # somebody else has named it in between
             else:
                 known.since[event_type] = since
