@@ -7,9 +7,10 @@ READY := $(VENV)/.ready
 export PORT ?= 8000
 export WS_PORT ?= 8001
 export CLOUD_PORT ?= 4566
+unexport PYTHONDONTWRITEBYTECODE # some hundred processes of the tests would each compile all of the source again
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test simulate soak mutants check bench package functions stack layer outputs triggers deploy clean
+.PHONY: help setup run demo test test-slow simulate soak mutants check bench package functions stack layer outputs triggers deploy clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,10 +36,13 @@ demo: $(READY) ## send realistic traffic to the running stack and compare the nu
 
 # A process for each core and one more, for some tests wait; those of a file share one, and so the stack that they start.
 WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 10
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10 --durations-min 1
 
-test: $(READY) ## unit and end-to-end tests
-	@$(PYTEST)
+test: $(READY) ## unit and end-to-end tests, but for the slow ones; names the ten that took longest
+	@$(PYTEST) -m "not slow"
+
+test-slow: $(READY) ## the tests that are left out there: large comparisons with other programs and plain readings
+	@$(PYTEST) -m slow
 
 simulate: $(READY) ## play random histories of the whole pipeline, each from its seed (SEEDS=5000 FIRST=0)
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),5000) --first $(or $(FIRST),0)
@@ -49,12 +53,12 @@ soak: $(READY) ## traffic with faults on a local cloud of its own, then an exact
 mutants: $(READY) ## plant bugs one by one and show that a test or the simulation catches each (ONLY=close JOBS=2)
 	@$(BIN)/python -m tests.mutants --only "$(ONLY)" --jobs $(or $(JOBS),2)
 
-check: $(READY) ## what CI runs: format, lint, types, import layers, tests
+check: $(READY) ## what CI runs before `make test-slow`: format, lint, types, import layers, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(PYTEST)
+	@$(PYTEST) -m "not slow"
 
 bench: $(READY) ## measure the stages, as ratios in one run, and what the anomaly detection finds
 	@$(BIN)/python -m benchmarks

@@ -125,7 +125,7 @@ def fill(live: RollupsTable, closed: ClosedTable) -> None:
                 for hour in hours if number < DETAILED_DAYS else ():
                     closed.put("demo", name, facet, HOUR, one(hour, COVER, part, 0))
     closed.note_day("demo", hour_of(today)[:10], "today")
-    live.names("demo", {"page_view"}, CONTRACTS.by_type)
+    live.note_types("demo", {"page_view"}, CONTRACTS.by_type)
     put_live(live, rng)
 
 

@@ -122,12 +122,10 @@ class Closer:
                 left = True
         return not left
 
-    def fold(
-        self, project: str, hour: str, read: Callable[[], Iterable[dict[str, Any]]], *, note: bool = True
-    ) -> Rollups:
+    def fold(self, project: str, hour: str, read: Callable[[], Iterable[dict[str, Any]]]) -> Rollups:
         """Return what the hour's events add up to; they are read twice where they have more values than memory holds.
 
-        Types that the project never sent are noted, unless nothing is to be written.
+        Types that the project never sent are noted.
         """
         contracted = self.contracts.by_type
         known = self.rollups.known(project, again=True)
@@ -139,11 +137,7 @@ class Closer:
                     fold.add(event["event_type"], event, hash_user(user) if user else None)
             if not fold.again():
                 break
-        if note:
-            return fold.rollups(
-                lambda types: self.rollups.note_types(project, types, contracted, hour=hour, closing=True)
-            )
-        return fold.rollups(lambda types: self.rollups.names(project, types, contracted, hour=hour))
+        return fold.rollups(lambda types: self.rollups.note_types(project, types, contracted, hour=hour, closing=True))
 
     def _live(self, before: Hour) -> "_Live":
         """What the merged items say that nothing covers yet; one item's rollups are in memory at a time."""

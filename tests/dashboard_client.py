@@ -1,8 +1,11 @@
 """A dashboard without a page: the client's rule of docs/api.md, in as few words as it can be said."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from chalicelib.domain.frames import delta_parts, frames_of
 
 Frame = dict[str, Any]
 Numbers = Counter[tuple[str, str]]  # (metric, minute), and (metric, "") for its count
@@ -107,3 +110,8 @@ def numbers_of(metrics: dict[str, Any]) -> Numbers:
         for minute, count in metric["minutes"].items():
             numbers[name, minute] += count
     return numbers
+
+
+def delta_frames(deltas: Iterable[Frame], subscription: int = 1) -> list[bytes]:
+    """Deltas as the server's frames, for one that has subscribed."""
+    return list(frames_of((part for delta in deltas for part in delta_parts(delta)), subscription))

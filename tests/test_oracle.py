@@ -36,7 +36,7 @@ from tests.hours import finisher_of
 from tests.stores import Stores, empty_stores, stream_record
 
 EVENTS = int(os.environ.get("TIDEMARK_ORACLE_EVENTS", "6000"))
-pytestmark = pytest.mark.timeout(600 + EVENTS // 100)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + EVENTS // 100)]
 ACTIVE_HOURS = 2160 if EVENTS > 1_000_000 else 20  # of the ninety days; a small history leaves most of them empty
 FIRST = parse_ms("2026-08-23T00:00:00Z")
 END = FIRST + 90 * DAY_MS

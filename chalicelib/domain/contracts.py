@@ -2,7 +2,7 @@
 
 A contract is a JSON Schema of the event's `properties` plus two keywords of ours: `x-metric`, the public name
 of the metric that counts the type, and `x-rollup`, the dimensions and measures to roll up. All versions of a type are
-live: clients in the field send what they were built with. What a version may change is in domain/schemaver.py.
+live: clients in the field send what they were built with. What a version may change is in tests/schemas/schemaver.py.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

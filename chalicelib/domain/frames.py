@@ -95,11 +95,6 @@ def snapshot_frames(
     return [orjson.dumps(frame) for frame in frames]
 
 
-def delta_frames(deltas: Iterable[dict[str, Any]], subscription: int = 1) -> list[bytes]:
-    """Deltas as frames that each fit."""
-    return list(frames_of((part for delta in deltas for part in delta_parts(delta)), subscription))
-
-
 def frames_of(parts: Iterable[bytes], subscription: int) -> Iterator[bytes]:
     """Parts of deltas, as `delta_parts` has them, as frames that each fit."""
     head = b'{"type":"delta","subscription":%d,"deltas":[' % subscription

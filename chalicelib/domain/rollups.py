@@ -234,10 +234,10 @@ class RollupSpec:
     measures: tuple[str, ...] = ()
 
 
-def merge_all(parts: Iterable[Rollups], most_bytes: int = MAX_MERGED_BYTES) -> Rollups:
+def merge_all(parts: Iterable[Rollups]) -> Rollups:
     """Return the sum of rollups by event type; the parts are left as they are, and one at a time is looked at.
 
-    Where the sum would take more memory than `most_bytes`, rare values are counted together before the end.
+    Where the sum would take more than MAX_MERGED_BYTES of memory, rare values are counted together before the end.
     """
     merged = Rollups()
     for part in parts:
@@ -246,8 +246,8 @@ def merge_all(parts: Iterable[Rollups], most_bytes: int = MAX_MERGED_BYTES) -> R
         for event_type, rollup in part.items():
             merged.setdefault(event_type, Rollup()).merge(rollup)
         merged.weight_bytes += part.weight_bytes
-        if merged.weight_bytes > most_bytes:
-            merged.shed(most_bytes // 2)
+        if merged.weight_bytes > MAX_MERGED_BYTES:
+            merged.shed(MAX_MERGED_BYTES // 2)
     return merged
 
 

@@ -76,7 +76,7 @@ class Columns:
 COLUMNS = tuple(Columns.__dataclass_fields__)
 
 
-def parts_of(events: Iterable[StoredEvent], block_parts: int = BLOCK_PARTS) -> Iterator[list[SessionPart]]:
+def parts_of(events: Iterable[StoredEvent]) -> Iterator[list[SessionPart]]:
     """The parts of an hour's events, which come in order of time, some at a time; a session may be in several.
 
     Bots have no sessions, and what has neither a user nor a session id is in none.
@@ -94,7 +94,7 @@ def parts_of(events: Iterable[StoredEvent], block_parts: int = BLOCK_PARTS) -> I
         at = event["occurred_at"]
         part = current.get(name)
         if part is None or (not own and at - part.last_ms >= INACTIVITY_MS):
-            if len(current) + len(over) >= block_parts:
+            if len(current) + len(over) >= BLOCK_PARTS:
                 yield [*over, *current.values()]
                 current, over = {}, []
             elif part is not None:

@@ -126,31 +126,6 @@ class RollupsTable:
             return int(there["tidemark" if "tidemark" in there else "last"]["S"])
         return None
 
-    def names(
-        self,
-        project: str,
-        event_types: Iterable[str],
-        contracted: Container[str],
-        *,
-        hour: str = "",
-        closing: bool = False,
-    ) -> dict[str, str]:
-        """Return under which name each type is counted in the hour: its own, or OTHER where it has no place.
-
-        `event_types` come the most frequent first; those of contracts always have a place. Of the others, live ones
-        get places until half are taken, and a `closing` hour's types some of the rest: so a type that comes after
-        thousands of others is OTHER until an hour in which it is frequent is closed, and has its name from then on.
-        Nothing is written: new types have the names that `note_types` would give them.
-        """
-        asked = list(event_types)
-        known, new = self._known_and_new(project, asked)
-        since = dict(known.since)
-        places = _Places.left(since, contracted, closing=closing)
-        for event_type in new:
-            if event_type not in since and places.are_for(event_type):
-                since[event_type] = places.take(event_type, hour)
-        return KnownTypes(known.read_at, since).names(asked, hour)
-
     def note_types(
         self,
         project: str,
@@ -160,9 +135,18 @@ class RollupsTable:
         hour: str = "",
         closing: bool = False,
     ) -> dict[str, str]:
-        """Put new types that have a place into the index, and return the names of all, which `names` describes."""
+        """Put new types that have a place into the index; return under which name each type is counted in the hour.
+
+        That is its own, or OTHER where it has no place. `event_types` come the most frequent first; those of contracts
+        always have a place. Of the others, live ones get places until half are taken, and a `closing` hour's types
+        some of the rest: so a type that comes after thousands of others is OTHER until an hour in which it is frequent
+        is closed, and has its name from then on.
+        """
         asked = list(event_types)
-        known, new = self._known_and_new(project, asked)
+        known = self.known(project)
+        new = [name for name in asked if name not in known.since]
+        if new and known.read_at + REREAD_SECONDS <= self.clock():
+            known = self.known(project, again=True)
         places = _Places.left(known.since, contracted, closing=closing)
         for event_type in new:
             if event_type not in known.since and places.are_for(event_type):
@@ -172,14 +156,6 @@ class RollupsTable:
                 else:
                     known = self.known(project, again=True)  # somebody else has named it in between
         return known.names(asked, hour)
-
-    def _known_and_new(self, project: str, asked: Sequence[str]) -> tuple["KnownTypes", list[str]]:
-        """Return the types that have a name, read again where a strange one is asked for, and those that had none."""
-        known = self.known(project)
-        new = [name for name in asked if name not in known.since]
-        if new and known.read_at + REREAD_SECONDS <= self.clock():
-            known = self.known(project, again=True)
-        return known, new
 
     def _put_type(self, project: str, event_type: str, since: str) -> bool:
         """Put the type into the index; False where it is there."""

@@ -258,6 +258,7 @@ def test_the_median_of_the_others_is_that_of_numpy_without_the_value(unknown: fl
         assert np.array_equal(found[:, place], others, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_on_injected_anomalies_recall_and_precision_are_better_than_a_plain_z_scores() -> None:
     made = benchmark.world(benchmark.SEED)
 

@@ -19,7 +19,6 @@ from chalicelib.domain.frames import (
     MAX_SNAPSHOT_BYTES,
     SPANS,
     anomaly_frame,
-    delta_frames,
     delta_json,
     error_frame,
     snapshot_frames,
@@ -29,7 +28,7 @@ from chalicelib.domain.rollup_codec import encode
 from chalicelib.domain.rollups import Rollup, Rollups
 from chalicelib.domain.signatures import NOTHING
 from chalicelib.subscribe import MAX_DAY_TOTALS
-from tests.dashboard_client import Dashboard, Numbers, shown
+from tests.dashboard_client import Dashboard, Numbers, delta_frames, shown
 
 HOUR = "2026-11-21T09"
 NOW = 1_795_253_400  # 09:30

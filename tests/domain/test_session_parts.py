@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from chalicelib.domain import session_parts
 from chalicelib.domain.session_parts import COLUMNS, Columns, SessionPart, parts_of, sessions_of
 from chalicelib.domain.sketches import hash_user
 from chalicelib.domain.time_windows import HOUR_MS
@@ -50,10 +51,11 @@ def key(row: tuple[object, ...]) -> str:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("block_parts", [100_000, 3])
-def test_sessions_are_those_that_sql_finds(seed: int, block_parts: int) -> None:
+def test_sessions_are_those_that_sql_finds(seed: int, block_parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_parts, "BLOCK_PARTS", block_parts)
     events = some_events(1500, seed, HOURS)
     hours = by_hour(events)
-    parts = [part for hour in sorted(hours) for block in parts_of(in_order(hours[hour]), block_parts) for part in block]
+    parts = [part for hour in sorted(hours) for block in parts_of(in_order(hours[hour])) for part in block]
 
     found = rows(columns_of(parts), FIRST_HOUR, FIRST_HOUR + HOURS)
 

@@ -3,7 +3,7 @@
 import uuid
 
 from tests.end_to_end.client import Api, eventually
-from tests.end_to_end.test_limits import ops
+from tests.end_to_end.operator import ops, ops_process
 from tests.localcloud.running import Stack
 
 
@@ -20,7 +20,7 @@ def test_an_erased_user_is_gone_from_the_timeline_at_once_and_stays_away(stack: 
     eventually(timeline, [f"{user}-first"], seconds=30)
 
     asked = api.call("DELETE", f"/users/{user}", key="demo-admin")
-    ops(stack, "erasures", "run")
+    ops_process(stack, "erasures", "run")
 
     assert asked.status == 202
     receipt = api.call("GET", f"/erasures/{asked.body['id']}", key="demo-admin").body

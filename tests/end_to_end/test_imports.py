@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.end_to_end.client import Api, eventually
-from tests.end_to_end.test_limits import ops
+from tests.end_to_end.operator import ops
 from tests.localcloud.running import Stack
 
 BUCKET = "tidemark-dev-data-000000000000"

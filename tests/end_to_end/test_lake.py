@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.end_to_end.client import Api, eventually
-from tests.end_to_end.test_limits import ops
+from tests.end_to_end.operator import ops
 from tests.localcloud.running import Stack
 
 

@@ -1,30 +1,18 @@
 """Keys and their limits over real HTTP: made, exceeded, rotated and revoked as an operator does it."""
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from infra.project import ROOT
 from tests.end_to_end.client import Api, eventually
+from tests.end_to_end.operator import ops, ops_process
 from tests.localcloud.running import KEY_CACHE_SECONDS, Stack
 
 
 @pytest.fixture
 def api(stack: Stack) -> Api:
     return Api(stack.rest_url)
-
-
-def ops(stack: Stack, *words: str) -> Any:
-    """`python -m ops` on the running local cloud, in a process of its own."""
-    command = [sys.executable, "-m", "ops", *words, "--stage", "dev", "--json"]
-    surroundings = {**os.environ, "TIDEMARK_STATE": str(stack.state), "AWS_ENDPOINT_URL": stack.cloud_url}
-    done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def clicks(count: int) -> list[dict[str, Any]]:
@@ -60,7 +48,7 @@ def test_a_quota_is_counted_and_shown(stack: Stack, api: Api) -> None:
 
     assert (refused.status, refused.body["code"]) == (429, "quota_exceeded")
     assert int(refused.headers["retry-after"]) <= 300
-    (listed,) = ops(stack, "keys", "list", "--project", "counted")
+    (listed,) = ops_process(stack, "keys", "list", "--project", "counted")
     assert (listed["monthly_quota"], listed["used"]) == (12, 10)
 
 

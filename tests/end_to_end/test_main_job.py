@@ -63,7 +63,7 @@ def batch(kind: str, size: int, *, users: int = 500) -> list[dict[str, Any]]:
     ]
 
 
-@on_both_buffers
+@pytest.mark.parametrize("buffer", ["sqs", pytest.param("kinesis", marks=pytest.mark.slow)])
 def test_ten_thousand_events_are_counted_once_everywhere(api: Api) -> None:
     kind = event_type()
     batches = [batch(kind, BATCH_SIZE) for _ in range(BATCHES)]

@@ -1,12 +1,7 @@
 """Rejected events and dead letters on the whole stack: seen, put right, and counted once."""
 
-import json
-import os
-import subprocess
-import sys
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -16,8 +11,8 @@ from chalicelib.domain.events import Mode
 from chalicelib.domain.quotas import UNLIMITED
 from chalicelib.domain.time_windows import to_ms
 from chalicelib.storage.access_table import AccessTable, digest_of
-from localcloud.places import PROJECT
 from tests.end_to_end.client import Api, eventually
+from tests.end_to_end.operator import ops
 from tests.localcloud.running import Stack
 
 TABLE = "tidemark-dev-control"
@@ -35,21 +30,6 @@ def new_key(stack: Stack, project: str) -> str:
     access = AccessTable(stack.client("dynamodb"), TABLE)
     access.put_key(ApiKey(project, digest_of(key), tuple(Scope), "test", datetime.now(UTC)))
     return key
-
-
-def ops(stack: Stack, *words: str) -> Any:
-    """What `python -m ops` prints as JSON, run as an operator of the local cloud would."""
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "ops", *words, "--stage", "dev", "--json"],
-        cwd=PROJECT,
-        env={**mine, "AWS_ENDPOINT_URL": stack.cloud_url, "TIDEMARK_STATE": str(stack.state)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_rejected_events_are_listed_and_counted_once_when_they_are_replayed(api: Api, stack: Stack) -> None:

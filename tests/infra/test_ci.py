@@ -78,6 +78,7 @@ def test_all_steps_run_and_nothing_is_left(machine: Path) -> None:
         fresh,
         "== make package",
         "== make check",
+        "== make test-slow",
     ]
     assert list((machine / "tmp").iterdir()) == []
 

@@ -82,7 +82,7 @@ class Case:
         return users
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3])
+@pytest.fixture(scope="module", params=[1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def case(services: Services, request: pytest.FixtureRequest) -> Case:
     place = Place(services)
     events = traffic(request.param)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import boto3
@@ -30,8 +31,14 @@ def sqs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(redrive, "WAIT_SECONDS", 0)
     with mock_aws():
         for module in (redrive, unreadable):
-            monkeypatch.setattr(module, "client", lambda _stage, service: boto3.client(service))
-        yield boto3.client("sqs")
+            monkeypatch.setattr(module, "client", lambda _stage, service: moto(service))
+        yield moto("sqs")
+
+
+@cache
+def moto(service: str) -> Any:
+    """A client for all tests: making one takes longer than most of them."""
+    return boto3.client(service)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.schemaver import history_problems
 from chalicelib.domain.segment import to_native
+from tests.schemas.schemaver import history_problems
 
 FOLDER = Path(__file__).parents[2] / "schemas"
 FILES = sorted(FOLDER.glob("*/*.json"))

@@ -1,9 +1,12 @@
 """`cloud` is the ports in memory, moto, or the local cloud's services; a case says which of them has a gap, and why."""
 
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
 from moto import mock_aws
 
 from tests.localcloud.services import Services
@@ -23,19 +26,20 @@ def cloud(request: pytest.FixtureRequest) -> Iterator[Cloud]:
         case "memory":
             yield MemoryCloud()
         case "moto":
-            with pytest.MonkeyPatch.context() as patch:
-                for name, value in _MOTO.items():
-                    patch.setenv(name, value)
-                with mock_aws():
-                    yield Cloud("moto", lambda service: boto3.client(service))
+            with mock_aws():
+                yield Cloud("moto", _moto)
         case _:
             running: Services = request.getfixturevalue("services")
             yield Cloud("ministack", running.client)
 
 
-_MOTO = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_ACCOUNT_ID_ENDPOINT_MODE": "disabled",
-}
+@cache
+def _moto(service: str) -> Any:
+    """A client for all cases: making one takes longer than most of them."""
+    return boto3.client(
+        service,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(account_id_endpoint_mode="disabled"),
+    )

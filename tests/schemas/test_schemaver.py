@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chalicelib.domain.contracts import Contract
 from chalicelib.domain.rollups import RollupSpec
-from chalicelib.domain.schemaver import history_problems, narrowings
+from tests.schemas.schemaver import history_problems, narrowings
 
 types = st.sampled_from(["null", "boolean", "number", "integer", "string", ["string", "null"], ["integer", "null"]])
 leaves = st.fixed_dictionaries(
