@@ -165,6 +165,17 @@ def test_a_late_event_joins_two_sessions_of_other_hours_and_another_parts_them_a
     assert world.answer(filter="entry_page:/out")["total"] == 1
 
 
+def test_a_late_event_leaves_sessions_whole_that_go_on_into_the_last_hour_of_its_reach(world: World) -> None:
+    half_a_day_later = [view(1, 11 * 60 + 50), view(2, 12 * 60 + 15)]
+    late = view(3, 30, user_id="bob")
+    world.count(hour_at(11), half_a_day_later[:1])
+    world.count(hour_at(12), half_a_day_later[1:])
+
+    world.count(hour_at(0), [late])
+
+    assert_right(world, [*half_a_day_later, late])
+
+
 class Died(BaseException):
     """The process was killed."""
 

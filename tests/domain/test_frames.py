@@ -232,3 +232,8 @@ def test_the_documented_limits_are_those_in_force() -> None:
     assert f"more than {MAX_SNAPSHOT_BYTES >> 20} MB" in documented
     assert f"more than {MAX_DAY_TOTALS:,}\ndays of event types" in documented
     assert f"spans of `span_minutes` ({SPANS[1]}, else {SPANS[2]})" in documented
+
+
+def test_a_snapshot_names_what_was_absorbed_for_longer_than_a_push_may_be_late() -> None:
+    """Else a page would add a late delta to totals that have it."""
+    assert subject.NAMED_SECONDS > subject.STALE_SECONDS
