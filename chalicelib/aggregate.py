@@ -29,6 +29,7 @@ from chalicelib.storage.rollups_table import RollupsTable
 log = logging.getLogger(__name__)
 
 Place = tuple[str, str, int]  # project, hour, slot
+_Spot = tuple[str, int, int]  # the same, with the hours since 1970: the name of an hour takes longer than counting
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +57,24 @@ class Aggregator:
 
         One chunk at a time is unpacked. What cannot be read is kept, so that it neither blocks the shard nor vanishes.
         """
-        batch = _Batch()
+        shares: dict[_Spot, Share] = {}
         for record in records:
             chunk = read_chunk(record)
             if isinstance(chunk, BadRecord):
                 self._keep(chunk)
             elif chunk is not None:
                 slot = slot_of(record)
-                ledger = batch.share(chunk.project, chunk.received_ms // HOUR_MS, slot, record).folding.ledger
+                ledger = _share(shares, (chunk.project, chunk.received_ms // HOUR_MS, slot), record).folding.ledger
                 if isinstance(chunk, Rewrite):
                     ledger.take(chunk.receipt, chunk.position, chunk.count, again=True)
                 else:
                     ledger.take(chunk.receipt, chunk.position, len(chunk.events), again=False)
-                    ledger.bots += self._fold_events(batch, chunk, slot, record)
-        return batch.shares
+                    ledger.bots += self._fold_events(shares, chunk, slot, record)
+        return {(project, hour_of(number * HOUR_MS), slot): share for (project, number, slot), share in shares.items()}
 
-    def _fold_events(self, batch: "_Batch", chunk: ChunkRecord, slot: int, record: Mapping[str, Any]) -> int:
+    def _fold_events(
+        self, shares: "dict[_Spot, Share]", chunk: ChunkRecord, slot: int, record: Mapping[str, Any]
+    ) -> int:
         """Gather the chunk's events where they are counted; returns how many are bots', which are not."""
         user_hash = hash_user(chunk.user) if chunk.user else None
         project, bots = chunk.project, 0
@@ -80,7 +83,7 @@ class Aggregator:
             number = event["occurred_at"] // HOUR_MS
             hour = hours.get(number)
             if hour is None:
-                share = batch.share(project, number, slot, record)
+                share = _share(shares, (project, number, slot), record)
                 hour = hours[number] = [share, share.folding.rows, None]
             if "enrichment" in event and event["enrichment"].get("bot"):
                 bots += 1
@@ -145,17 +148,9 @@ class Share:
         return Signature(self.received, self.hashes % HASHES)
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What a stream batch comes to."""
-
-    shares: dict[Place, Share] = field(default_factory=dict)
-    _known: dict[tuple[str, int, int], Share] = field(default_factory=dict)  # the same, by the number of the hour
-
-    def share(self, project: str, number: int, slot: int, record: Mapping[str, Any]) -> Share:
-        """What there is in a place; where there is nothing yet, it is named by the record."""
-        found = self._known.get((project, number, slot))
-        if found is None:
-            found = self._known[project, number, slot] = Share(record["eventID"])
-            self.shares[project, hour_of(number * HOUR_MS), slot] = found
-        return found
+def _share(shares: dict[_Spot, Share], spot: _Spot, record: Mapping[str, Any]) -> Share:
+    """Return what there is of an hour and slot; where there is nothing yet, the record names it."""
+    found = shares.get(spot)
+    if found is None:
+        found = shares[spot] = Share(record["eventID"])
+    return found

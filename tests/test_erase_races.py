@@ -9,10 +9,11 @@ from typing import Any
 import orjson
 import pytest
 
-from chalicelib.domain.erasure import FOR_EVER_MS, Arrivals, Marker, digest_of_user
+from chalicelib.domain.erasure import FOR_EVER_MS, Arrivals, Erasure, Marker, digest_of_user
 from chalicelib.domain.imports import Import
 from chalicelib.domain.partitions import SPILL
 from chalicelib.domain.time_windows import DAY_MS
+from chalicelib.erase import Eraser
 from chalicelib.storage.erased_users import ErasedUsers
 from tests.erasing import MINUTE_MS, TEN, World, world
 from tests.mortal import Died, Mortal
@@ -54,6 +55,56 @@ def test_each_import_that_goes_on_is_waited_for(place: World) -> None:
     found = place.stores.erasures.get("demo", receipt["id"])
     assert found is not None
     assert not found.files_done
+
+
+def test_an_import_that_has_just_failed_is_waited_for_as_well(place: World) -> None:
+    """Its other tasks run for a while, and store what was judged before the markers."""
+    one = an_import(place, "1", place.now_ms - 2 * MINUTE_MS)
+    receipt = place.profiler.request_erasure("demo", HERS[0], place.now_ms)
+    done = []
+    for minute in range(0, 35, 5):
+        if minute == 10:
+            place.table.end(one, "failed", place.now_ms, {"error": "a range failed"})
+        place.eraser().run()
+        found = place.stores.erasures.get("demo", receipt["id"])
+        assert found is not None
+        done.append(found.files_done)
+        place.wait(5)
+
+    assert done == [False, False, False, False, False, False, True]  # 16 minutes after the failure
+
+
+@pytest.mark.parametrize("users", [(HERS[0], THERE), (THERE, HERS[0])])
+def test_an_erasure_looks_through_days_that_another_one_has_done_with(
+    place: World, users: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run that was to begin with the second one dies, so that both are at the same point but for the day."""
+    place.receive(an_event("a1", -60 * 26), an_event("b1", -60 * 26, THERE), an_event("c1", 1, "somebody"))
+    place.flow()
+    place.wait(60)
+    first = place.profiler.request_erasure("demo", users[0], place.now_ms)
+    for _ in range(5):
+        place.eraser().run()
+        place.wait(5)
+    assert place.receipt(first["id"])["state"] != "done"  # it waits for the hour to be over
+    second = place.profiler.request_erasure("demo", users[1], place.now_ms)
+    sweep, deaths = Eraser._sweep, list[int]()
+
+    def dies_first(self: Eraser, group: list[Erasure], end_ms: int | None) -> None:
+        if not deaths and users[1] in [one.user for one in group]:
+            deaths.append(1)
+            raise Died
+        sweep(self, group, end_ms)
+
+    monkeypatch.setattr(Eraser, "_sweep", dies_first)
+    while {place.receipt(each["id"])["state"] for each in (first, second)} != {"done"}:
+        with suppress(Died):
+            place.eraser().run()
+        place.wait(5)
+    place.wait(90)
+
+    assert deaths
+    assert place.traces(*HERS, THERE) == []
 
 
 def test_an_erasure_waits_for_what_was_on_its_way(place: World) -> None:
