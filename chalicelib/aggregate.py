@@ -16,7 +16,7 @@ import orjson
 
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
-from chalicelib.domain.folding import Folding, Names
+from chalicelib.domain.folding import Folding, Names, counted_events
 from chalicelib.domain.partitions import unreadable_key
 from chalicelib.domain.records import BadRecord, ChunkRecord, Rewrite, read_chunk, sequence_of
 from chalicelib.domain.rollup_codec import encode_document
@@ -59,7 +59,7 @@ class Aggregator:
         """
         shares: dict[_Spot, Share] = {}
         for record in records:
-            chunk = read_chunk(record)
+            chunk = read_chunk(record, counted_events)
             if isinstance(chunk, BadRecord):
                 self._keep(chunk)
             elif chunk is not None:

@@ -288,6 +288,8 @@ def events_of(plain: bytes) -> list[StoredEvent]:
 
 def _checked(events: list[StoredEvent]) -> list[StoredEvent]:
     """The events, if each has what the stages rely on; else one that lacks it would fail its whole batch."""
+    if events.__class__ is not list:
+        raise TypeError(f"the events are {type(events).__name__}, not a list")
     deque(map(_RELIED_ON, events), 0)
     sum(map(_OCCURRED_AT, events))
     return events

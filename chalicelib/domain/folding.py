@@ -9,8 +9,9 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+import msgspec
 import orjson
 
 from chalicelib.domain.ledger import Ledger
@@ -23,7 +24,26 @@ MAX_DIMENSION_LENGTH = 128  # characters of a value that are kept
 NOBODY = -1  # the number of an event without a user
 NOTHING: Mapping[str, Any] = {}
 
+
+class _Counted(TypedDict):
+    """What is read of an event to be counted: not its context, nor what else a client sends, which is most of it."""
+
+    event_id: Any  # not counted, but relied on by other readers, who refuse an event without one: so does this
+    event_type: Any
+    occurred_at: int | float | bool  # what adds up, as for the other readers; ours are integers
+    properties: NotRequired[Any]
+    enrichment: NotRequired[Any]
+
+
+_COUNTED = msgspec.json.Decoder(list[_Counted])
+
 Names = Callable[[Sequence[str]], Mapping[str, str]]  # of types, the most frequent first: under which each is counted
+
+
+def counted_events(plain: bytes) -> list[dict[str, Any]]:
+    """What is counted of a chunk's events; raises ValueError for what is no chunk. Takes half the time of all of it."""
+    found: list[Any] = _COUNTED.decode(plain)
+    return found
 
 
 class Rows:

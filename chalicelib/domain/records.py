@@ -5,7 +5,7 @@ The tables' have NEW_IMAGE, with binary as base64.
 
 from base64 import b64decode
 from binascii import a2b_base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class ChunkRecord(NamedTuple):
     receipt: Receipt | None
     position: int | None  # of the first event in the count of the receipt's container; older versions gave none
     plain_bytes: int  # of the events as JSON
-    events: list[StoredEvent]
+    events: list[StoredEvent]  # as its reader asked for them
     values: int  # of the events as JSON, at most; what they take as Python objects follows from both (domain/values.py)
 
 
@@ -69,10 +69,13 @@ def sequence_of(record: Mapping[str, Any]) -> int:
     return int(record["dynamodb"]["SequenceNumber"])
 
 
-def read_chunk(record: Mapping[str, Any]) -> ChunkRecord | Rewrite | BadRecord | None:
+def read_chunk(
+    record: Mapping[str, Any], events_of: Callable[[bytes], list[StoredEvent]] = events_of
+) -> ChunkRecord | Rewrite | BadRecord | None:
     """What a record of the events table says; None of a removal, which is the TTL's, and of what is no new chunk.
 
-    BadRecord of what cannot be read, and of what would fill the memory, which is not parsed then.
+    BadRecord of what cannot be read, and of what would fill the memory, which is not parsed then. `events_of` parses
+    the events, and raises ValueError for those that lack what the stages rely on.
     """
     if record["eventName"] == "REMOVE":
         return None

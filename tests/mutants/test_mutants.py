@@ -1,7 +1,10 @@
 """The catalogue of mutants fits the code: `make mutants` then shows that each of them is caught."""
 
 import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +26,26 @@ def test_a_mutant_stands_in_its_file_once_and_can_be_compiled(mutant: Mutant) ->
 
     assert planted.count("\n") > 10
     compile(planted, mutant.file, "exec")
+
+
+def test_a_mutant_uses_only_names_that_there_are(tmp_path: Path) -> None:
+    """One that crashes is caught by anything, and so shows nothing: after a renaming, for instance."""
+    for number, mutant in enumerate(MUTANTS):
+        (tmp_path / f"m{number}.py").write_text(mutant.planted_in((ROOT / mutant.file).read_text()))
+
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--no-cache",
+        "--select=F821",
+        "--output-format=concise",
+    ]
+    found = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
+
+    assert found.returncode == 0, found.stdout
 
 
 def test_each_mutant_has_a_name_and_a_catcher_of_its_own() -> None:
