@@ -6,6 +6,7 @@ Events are not judged here; domain/events.py does that.
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -85,7 +86,12 @@ class Request:
 
 def media_type_of(headers: Mapping[str, str]) -> str:
     """What the body is declared as, JSON where nothing is said; raises UnsupportedMediaType."""
-    media_type = headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    return _media_type(headers.get("content-type", JSON))
+
+
+@lru_cache(maxsize=64)  # clients declare a few, and each request asks twice
+def _media_type(declared: str) -> str:
+    media_type = declared.partition(";")[0].strip().lower()
     if media_type not in MEDIA_TYPES and not media_type.endswith("+json"):
         raise UnsupportedMediaType(f"the body is {media_type[:64]!r}; taken are {', '.join(MEDIA_TYPES)} and …+json")
     return media_type

@@ -230,6 +230,9 @@ def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: in
         sent_ms = None if sent is None else parse_ms(sent)
     except ValueError as error:
         raise _Refused("invalid_time", str(error), f"/{name}") from error
+    is_steady = sent_ms is None or -JITTER_MS < received_ms - sent_ms < JITTER_MS
+    if is_steady and client_ms is not None and first_ms is not None and first_ms <= client_ms <= received_ms:
+        return client_ms, None  # as nearly all are
     occurred_ms = correct_skew(client_ms, sent_ms, received_ms)
     if first_ms is None:
         if client_ms is not None and client_ms > received_ms + AHEAD_MS:
@@ -239,10 +242,7 @@ def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: in
     if occurred_ms < first_ms:
         message = f"the event occurred at {iso_ms(occurred_ms)}; the limit is {MAX_AGE_DAYS} days ago"
         raise _Refused("too_old", message, "/timestamp")
-    is_right = occurred_ms == client_ms and occurred_ms <= received_ms
-    if client_ms is None or (is_right and (sent_ms is None or -JITTER_MS < received_ms - sent_ms < JITTER_MS)):
-        return occurred_ms, None  # as nearly all are
-    return occurred_ms, unsure_of(client_ms, sent_ms, received_ms)
+    return occurred_ms, None if client_ms is None else unsure_of(client_ms, sent_ms, received_ms)
 
 
 def moment_of(event: StoredEvent) -> tuple[int, str, str]:

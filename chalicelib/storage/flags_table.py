@@ -48,8 +48,8 @@ class FlagsTable:
 
         Raises Unavailable when a flag cannot be put: a later try would not know of this one.
         """
-        for event in events:
-            if event.get(UNSURE) == Unsure.CLAMPED:
+        for event in [event for event in events if UNSURE in event]:
+            if event[UNSURE] == Unsure.CLAMPED:
                 self._put(project, bucket_of(user_of(event)))
         flags = self._flags(project)
         if flags.all or flags.buckets:
