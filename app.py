@@ -55,7 +55,7 @@ from chalicelib.domain.questions import read_question
 from chalicelib.domain.selections import read_list, read_replay
 from chalicelib.domain.summaries import read_day
 from chalicelib.domain.time_windows import to_ms
-from chalicelib.settings import Sources
+from chalicelib.settings import ROOT, Sources
 
 app = Chalice(app_name="tidemark", configure_logs=False)
 logs.configure()
@@ -185,7 +185,7 @@ def raw_body() -> bytes:
 
 def project(scope: Scope) -> Project:
     """The project that the request's key stands for."""
-    return wiring.authorizer().project(request().headers, scope)
+    return wiring.stages().authorizer.project(request().headers, scope)
 
 
 def client(owner: Project) -> Client:
@@ -201,7 +201,7 @@ def write_key(body_key: str | None = None) -> str | None:
 
 def writer(body_key: str | None = None) -> Project:
     """The project that the request may write to."""
-    return wiring.authorizer().project_of_key(write_key(body_key), Scope.WRITE)
+    return wiring.stages().authorizer.project_of_key(write_key(body_key), Scope.WRITE)
 
 
 # REST: events in
@@ -247,7 +247,7 @@ def collected(kind: str) -> Response:
 @app.route("/v1/projects/{key}/settings", methods=["GET"])
 @refusals
 def get_segment_settings(key: str) -> Response:
-    wiring.authorizer().project_of_key(key, Scope.WRITE)
+    wiring.stages().authorizer.project_of_key(key, Scope.WRITE)
     return answer(segment.settings(key, address(below="/v1/projects/")))
 
 
@@ -266,8 +266,8 @@ def address(below: str) -> str:
 def admitted(read: bodies.Request, owner: Project) -> Admission:
     """What became of a request's events, which are all refused when the key has sent too many."""
     received_ms = to_ms(now())
-    wiring.throttle().take(owner.allowance, len(read.events), received_ms)
-    return wiring.collector().collect(read, owner, received_ms, client(owner))
+    wiring.stages().throttle.take(owner.allowance, len(read.events), received_ms)
+    return wiring.stages().collector.collect(read, owner, received_ms, client(owner))
 
 
 def verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:
@@ -289,8 +289,8 @@ def verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:
 @refusals
 def get_analytics() -> Response:
     owner, question = project(Scope.READ), read_question(parameters())
-    numbers = wiring.analytics().answer(owner.id, question, to_ms(now()))
-    beside = wiring.annotator().between(owner.id, question.start_ms, question.end_ms)
+    numbers = wiring.stages().analytics.answer(owner.id, question, to_ms(now()))
+    beside = wiring.stages().annotator.between(owner.id, question.start_ms, question.end_ms)
     return answer({**numbers, "annotations": beside})
 
 
@@ -298,25 +298,25 @@ def get_analytics() -> Response:
 @refusals
 def get_aggregation(event_type: str) -> Response:
     owner, day = project(Scope.READ), read_day(parameters())
-    return answer(wiring.summarizer().day(owner.id, unquote(event_type), day, to_ms(now())))
+    return answer(wiring.stages().summarizer.day(owner.id, unquote(event_type), day, to_ms(now())))
 
 
 @app.route("/realtime/metrics", methods=["GET"])
 @refusals
 def get_realtime_metrics() -> Response:
-    return answer(wiring.observer().observe(project(Scope.READ).id, to_ms(now())))
+    return answer(wiring.stages().observer.observe(project(Scope.READ).id, to_ms(now())))
 
 
 @app.route("/realtime/tickets", methods=["POST"], content_types=ANY_TYPE)
 @refusals
 def post_ticket() -> Response:
-    return answer(wiring.subscriber().issue_ticket(project(Scope.READ).id, now()), 201)
+    return answer(wiring.stages().subscriber.issue_ticket(project(Scope.READ).id, now()), 201)
 
 
 @app.route("/users/{user_id}", methods=["GET"])
 @refusals
 def get_user(user_id: str) -> Response:
-    return answer(wiring.profiler().user(project(Scope.READ).id, unquote(user_id)))
+    return answer(wiring.stages().profiler.user(project(Scope.READ).id, unquote(user_id)))
 
 
 @app.route("/users/{user_id}/events", methods=["GET"])
@@ -324,14 +324,14 @@ def get_user(user_id: str) -> Response:
 def get_user_events(user_id: str) -> Response:
     owner = project(Scope.READ)
     page = read_page(parameters())
-    return answer(wiring.profiler().timeline(owner.id, unquote(user_id), page.limit, page.before))
+    return answer(wiring.stages().profiler.timeline(owner.id, unquote(user_id), page.limit, page.before))
 
 
 @app.route("/users/{user_id}", methods=["DELETE"])
 @refusals
 def delete_user(user_id: str) -> Response:
     owner = project(Scope.ADMIN)
-    return answer(wiring.profiler().request_erasure(owner.id, unquote(user_id), to_ms(now())), 202)
+    return answer(wiring.stages().profiler.request_erasure(owner.id, unquote(user_id), to_ms(now())), 202)
 
 
 @app.route("/erasures", methods=["GET"])
@@ -339,20 +339,20 @@ def delete_user(user_id: str) -> Response:
 def get_erasures() -> Response:
     owner = project(Scope.ADMIN)
     page = read_page(parameters())
-    return answer(wiring.erasures_table().page(owner.id, page.limit, page.before))
+    return answer(wiring.stores().erasures.page(owner.id, page.limit, page.before))
 
 
 @app.route("/erasures/{erasure_id}", methods=["GET"])
 @refusals
 def get_erasure(erasure_id: str) -> Response:
-    return answer(wiring.profiler().erasure(project(Scope.ADMIN).id, erasure_id))
+    return answer(wiring.stages().profiler.erasure(project(Scope.ADMIN).id, erasure_id))
 
 
 @app.route("/quarantine", methods=["GET"])
 @refusals
 def get_quarantine() -> Response:
     owner = project(Scope.ADMIN)
-    return answer(wiring.replayer().show(owner.id, read_list(parameters())))
+    return answer(wiring.stages().replayer.show(owner.id, read_list(parameters())))
 
 
 @app.route("/quarantine/replay", methods=["POST"], content_types=ANY_TYPE)
@@ -360,7 +360,7 @@ def get_quarantine() -> Response:
 def post_replay() -> Response:
     owner = project(Scope.ADMIN)
     selection = read_replay(bodies.read_object(raw_body()))
-    return answer(wiring.replayer().replay(owner, selection, to_ms(now())))
+    return answer(wiring.stages().replayer.replay(owner, selection, to_ms(now())))
 
 
 @app.route("/query", methods=["POST"], content_types=ANY_TYPE)
@@ -368,7 +368,7 @@ def post_replay() -> Response:
 def post_query() -> Response:
     owner = project(Scope.READ)
     asked = read_query(bodies.read_object(raw_body()))
-    return answer_of_query(wiring.query_runner().run(asked, owner.id, now()))
+    return answer_of_query(wiring.stages().query_runner.run(asked, owner.id, now()))
 
 
 @app.route("/query/{query_id}", methods=["GET"])
@@ -376,37 +376,37 @@ def post_query() -> Response:
 def get_query(query_id: str) -> Response:
     owner = project(Scope.READ)
     page = read_result(parameters())
-    return answer_of_query(wiring.query_runner().answer(query_id, owner.id, page))
+    return answer_of_query(wiring.stages().query_runner.answer(query_id, owner.id, page))
 
 
 @app.route("/query/{query_id}", methods=["DELETE"])
 @refusals
 def delete_query(query_id: str) -> Response:
-    return answer(wiring.query_runner().cancel(query_id, project(Scope.READ).id))
+    return answer(wiring.stages().query_runner.cancel(query_id, project(Scope.READ).id))
 
 
 @app.route("/queries", methods=["POST"], content_types=ANY_TYPE)
 @refusals
 def post_saved_query() -> Response:
     owner = project(Scope.ADMIN)
-    return answer(wiring.query_runner().save(read_saved(bodies.read_object(raw_body())), owner.id, now()))
+    return answer(wiring.stages().query_runner.save(read_saved(bodies.read_object(raw_body())), owner.id, now()))
 
 
 @app.route("/queries", methods=["GET"])
 @refusals
 def get_saved_queries() -> Response:
-    return answer(wiring.query_runner().show_saved(project(Scope.READ).id))
+    return answer(wiring.stages().query_runner.show_saved(project(Scope.READ).id))
 
 
 @app.route("/queries/{name}", methods=["DELETE"])
 @refusals
 def delete_saved_query(name: str) -> Response:
-    wiring.query_runner().forget(unquote(name), project(Scope.ADMIN).id)
+    wiring.stages().query_runner.forget(unquote(name), project(Scope.ADMIN).id)
     return answer({"deleted": name})
 
 
 def get_report(name: str) -> Response:
-    found = wiring.query_runner().report(name, parameters(), project(Scope.READ).id, now())
+    found = wiring.stages().query_runner.report(name, parameters(), project(Scope.READ).id, now())
     return answer_of_query(found)
 
 
@@ -426,7 +426,7 @@ def answer_of_query(found: dict[str, Any]) -> Response:
 def get_imports() -> Response:
     owner = project(Scope.READ)
     page = read_page(parameters())
-    return answer(wiring.imports_table().page(owner.id, page.limit, page.before))
+    return answer(wiring.stores().imports.page(owner.id, page.limit, page.before))
 
 
 @app.route("/schemas", methods=["GET"])
@@ -444,13 +444,16 @@ def get_schema(event_type: str) -> Response:
 @app.route("/openapi.json", methods=["GET"])
 @refusals
 def get_openapi() -> Response:
-    return answer(wiring.described(app.routes, STATUS, address(below="/openapi.json")))
+    # Imported here, because no other route needs it.
+    from chalicelib.domain.api import described
+
+    return answer(described(app.routes, STATUS, wiring.contracts(), address(below="/openapi.json")))
 
 
 @app.route("/dashboard", methods=["GET"])
 @refusals
 def get_dashboard() -> Response:
-    page = (wiring.ROOT / "dashboard" / "index.html").read_text()
+    page = (ROOT / "dashboard" / "index.html").read_text()
     return Response(
         page, headers={"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": DASHBOARD_POLICY}
     )
@@ -469,27 +472,27 @@ def get_health() -> Response:
 @refusals
 def get_anomalies() -> Response:
     owner = project(Scope.READ)
-    return answer(wiring.annotator().show_anomalies(owner.id, read_anomalies(parameters())))
+    return answer(wiring.stages().annotator.show_anomalies(owner.id, read_anomalies(parameters())))
 
 
 @app.route("/alerts", methods=["POST"], content_types=ANY_TYPE)
 @refusals
 def post_alert() -> Response:
     owner = project(Scope.ADMIN)
-    alert, new = wiring.watcher().create(owner.id, bodies.read_object(raw_body()), to_ms(now()))
+    alert, new = wiring.stages().watcher.create(owner.id, bodies.read_object(raw_body()), to_ms(now()))
     return answer(alert, 201 if new else 200)
 
 
 @app.route("/alerts", methods=["GET"])
 @refusals
 def get_alerts() -> Response:
-    return answer(wiring.watcher().show(project(Scope.READ).id))
+    return answer(wiring.stages().watcher.show(project(Scope.READ).id))
 
 
 @app.route("/alerts/{alert_id}", methods=["DELETE"])
 @refusals
 def delete_alert(alert_id: str) -> Response:
-    wiring.watcher().delete(project(Scope.ADMIN).id, unquote(alert_id))
+    wiring.stages().watcher.delete(project(Scope.ADMIN).id, unquote(alert_id))
     return answer({"deleted": alert_id})
 
 
@@ -497,7 +500,7 @@ def delete_alert(alert_id: str) -> Response:
 @refusals
 def post_annotation() -> Response:
     owner = project(Scope.ADMIN)
-    annotation, as_sent = wiring.annotator().create(owner.id, bodies.read_object(raw_body()), to_ms(now()))
+    annotation, as_sent = wiring.stages().annotator.create(owner.id, bodies.read_object(raw_body()), to_ms(now()))
     return answer(annotation, 201 if as_sent else 200)
 
 
@@ -505,7 +508,7 @@ def post_annotation() -> Response:
 @refusals
 def get_annotations() -> Response:
     owner = project(Scope.READ)
-    return answer(wiring.annotator().show(owner.id, read_range(parameters())))
+    return answer(wiring.stages().annotator.show(owner.id, read_range(parameters())))
 
 
 # WebSocket
@@ -515,7 +518,7 @@ def get_annotations() -> Response:
 def socket_connect(event: WebsocketEvent) -> dict[str, Any]:
     ticket = (event.to_dict().get("queryStringParameters") or {}).get("ticket")
     try:
-        wiring.subscriber().connect(event.connection_id, event.domain_name, event.stage, ticket, now())
+        wiring.stages().subscriber.connect(event.connection_id, event.domain_name, event.stage, ticket, now())
     except Unauthenticated:
         return {"statusCode": 401}
     return {"statusCode": 200}
@@ -523,13 +526,13 @@ def socket_connect(event: WebsocketEvent) -> dict[str, Any]:
 
 @app.on_ws_message(name="socket_message")
 def socket_message(event: WebsocketEvent) -> dict[str, Any]:
-    wiring.subscriber().message(event.connection_id, event.body, now(), event.domain_name, event.stage)
+    wiring.stages().subscriber.message(event.connection_id, event.body, now(), event.domain_name, event.stage)
     return {"statusCode": 200}
 
 
 @app.on_ws_disconnect(name="socket_disconnect")
 def socket_disconnect(event: WebsocketEvent) -> dict[str, Any]:
-    wiring.subscriber().disconnect(event.connection_id)
+    wiring.stages().subscriber.disconnect(event.connection_id)
     return {"statusCode": 200}
 
 
@@ -545,13 +548,13 @@ on_buffer = (
 
 @on_buffer  # the other source need not exist
 def process(event: SQSEvent | KinesisEvent) -> dict[str, Any]:
-    failed = wiring.processor().process(event.to_dict()["Records"])
+    failed = wiring.stages().processor.process(event.to_dict()["Records"])
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
 
 @app.on_dynamodb_record(sources.events_stream_arn, batch_size=1000, starting_position="TRIM_HORIZON", name="aggregate")
 def aggregate(event: DynamoDBEvent) -> None:
-    wiring.aggregator().aggregate(event.to_dict()["Records"], to_ms(now()))
+    wiring.stages().aggregator.aggregate(event.to_dict()["Records"], to_ms(now()))
 
 
 @app.on_dynamodb_record(
@@ -562,17 +565,17 @@ def aggregate(event: DynamoDBEvent) -> None:
     name="archive",
 )
 def archive(event: DynamoDBEvent) -> None:
-    wiring.archiver().archive(event.to_dict()["Records"])
+    wiring.lake_stages().archiver.archive(event.to_dict()["Records"])
 
 
 @app.on_dynamodb_record(sources.rollups_stream_arn, batch_size=100, starting_position="TRIM_HORIZON", name="live")
 def live(event: DynamoDBEvent) -> None:
-    wiring.pusher().push(event.to_dict()["Records"], int(time.time()))
+    wiring.stages().pusher.push(event.to_dict()["Records"], int(time.time()))
 
 
 @app.on_s3_event(bucket=sources.data_bucket, events=["s3:ObjectCreated:*"], prefix="spill/", name="reinject")
 def reinject(event: S3Event) -> None:
-    wiring.collector().reinject(event.key)
+    wiring.stages().collector.reinject(event.key)
 
 
 class BusEvent(CloudWatchEvent):
@@ -586,8 +589,8 @@ class BusEvent(CloudWatchEvent):
 def take_bus_event(event: BusEvent) -> None:
     if is_notice(event.to_dict()):
         return
-    owner = wiring.authorizer().project_of_bus(wiring.settings().bus_project)
-    wiring.collector().collect(read_bus_event(event.to_dict()), owner, to_ms(now()))
+    owner = wiring.stages().authorizer.project_of_bus(wiring.settings().bus_project)
+    wiring.stages().collector.collect(read_bus_event(event.to_dict()), owner, to_ms(now()))
 
 
 take_bus_event.event_class = BusEvent
@@ -596,39 +599,39 @@ take_bus_event.event_class = BusEvent
 @app.on_s3_event(bucket=sources.data_bucket, events=["s3:ObjectCreated:*"], prefix="raw/", name="start_import")
 def start_import(event: S3Event) -> None:
     if one := Import.of_notification(event.to_dict()["Records"][0]):
-        wiring.import_workflow().start(one.id, {"import": one.to_json()})
+        wiring.stores().import_workflow.start(one.id, {"import": one.to_json()})
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="compact")
 def compact(_event: object) -> None:
-    wiring.compactor().compact(int(time.time()))
+    wiring.stages().compactor.compact(int(time.time()))
 
 
 @app.schedule(Cron(40, "*", "*", "*", "?", "*"), name="reconcile")
 def reconcile(_event: object) -> None:
-    wiring.reconciler().run(wiring.access_table().names(), int(time.time()))
+    wiring.lake_stages().reconciler.run(wiring.stores().access.names(), int(time.time()))
 
 
 @app.schedule(Rate(5, unit=Rate.MINUTES), name="erase")
 def erase(_event: object) -> None:
-    if wiring.erasures_table().open():  # before pyarrow is loaded, for there hardly ever is one
-        wiring.eraser().run()
+    if wiring.stores().erasures.open():  # before pyarrow is loaded, for there hardly ever is one
+        wiring.lake_stages().eraser.run()
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")
 def audit(_event: object) -> None:
-    spilled = wiring.collector().sweep(now())
-    wiring.auditor().audit(int(time.time()), spilled)
+    spilled = wiring.stages().collector.sweep(now())
+    wiring.stages().auditor.audit(int(time.time()), spilled)
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="watch")
 def watch(_event: object) -> None:
-    wiring.watcher().watch(to_ms(now()))
+    wiring.stages().watcher.watch(to_ms(now()))
 
 
 @app.schedule(Cron(10, "*", "*", "*", "?", "*"), name="start_hourly")
 def start_hourly(_event: object) -> None:
-    wiring.hourly_workflow().start(f"{now():%Y%m%dT%H}", {})
+    wiring.stores().hourly_workflow.start(f"{now():%Y%m%dT%H}", {})
 
 
 # Tasks of infra/workflows/hourly.asl.json.
@@ -636,12 +639,12 @@ def start_hourly(_event: object) -> None:
 
 @app.lambda_function(name="consolidate")
 def consolidate(_task: object, _context: object) -> dict[str, Any]:
-    return wiring.finisher().consolidate_due(to_ms(now()))
+    return wiring.lake_stages().finisher.consolidate_due(to_ms(now()))
 
 
 @app.lambda_function(name="close")
 def close(task: dict[str, Any], _context: object) -> dict[str, int]:
-    closed = wiring.finisher().finish_all(task["hours"], to_ms(now()))
+    closed = wiring.lake_stages().finisher.finish_all(task["hours"], to_ms(now()))
     if task["failed"]:
         raise HoursNotCompacted(f"{task['failed']} hours could not be consolidated; the log of `consolidate` says why")
     return closed
@@ -649,12 +652,12 @@ def close(task: dict[str, Any], _context: object) -> dict[str, int]:
 
 @app.lambda_function(name="detect")
 def detect(_task: object, _context: object) -> int:
-    return wiring.detector().detect(to_ms(now()))
+    return wiring.lake_stages().detector.detect(to_ms(now()))
 
 
 @app.lambda_function(name="notify")
 def notify(_task: object, _context: object) -> int:
-    return wiring.detector().tell(to_ms(now()))
+    return wiring.lake_stages().detector.tell(to_ms(now()))
 
 
 # Tasks of infra/workflows/import.asl.json.
@@ -662,29 +665,29 @@ def notify(_task: object, _context: object) -> int:
 
 @app.lambda_function(name="import_validate")
 def import_validate(task: dict[str, Any], _context: object) -> dict[str, Any]:
-    return wiring.importer().validate(task)
+    return wiring.lake_stages().importer.validate(task)
 
 
 @app.lambda_function(name="import_transform")
 def import_transform(task: dict[str, Any], _context: object) -> dict[str, Any]:
-    return wiring.importer().transform(task)
+    return wiring.lake_stages().importer.transform(task)
 
 
 @app.lambda_function(name="import_aggregate")
 def import_aggregate(task: dict[str, Any], _context: object) -> dict[str, Any]:
-    return wiring.importer().aggregate(task)
+    return wiring.lake_stages().importer.aggregate(task)
 
 
 @app.lambda_function(name="import_store")
 def import_store(task: dict[str, Any], _context: object) -> dict[str, Any]:
-    return wiring.importer().store(task, to_ms(now()))
+    return wiring.lake_stages().importer.store(task, to_ms(now()))
 
 
 @app.lambda_function(name="import_notify")
 def import_notify(task: dict[str, Any], _context: object) -> dict[str, Any]:
-    return wiring.importer().notify(task, to_ms(now()))
+    return wiring.lake_stages().importer.notify(task, to_ms(now()))
 
 
 @app.lambda_function(name="import_fail")
 def import_fail(task: dict[str, Any], _context: object) -> dict[str, Any]:
-    return wiring.importer().fail(task, to_ms(now()))
+    return wiring.lake_stages().importer.fail(task, to_ms(now()))

@@ -26,6 +26,7 @@ from chalicelib.domain.hour_fold import HourFold
 from chalicelib.domain.records import ChunkRecord, read_chunk
 from chalicelib.domain.sketches import hash_user
 from chalicelib.logs import LOGGERS
+from chalicelib.settings import ROOT
 
 ROUNDS = 7  # each measures every subject once, so that a slow spell of the machine falls on all of them alike
 SECONDS = 0.25  # of each measurement
@@ -86,7 +87,7 @@ def subjects() -> dict[str, tuple[int, Callable[[], object]]]:
     contracts = {c.event_type: c for c in wiring.contracts()}
     validators = {
         name: jsonschema.Draft202012Validator(
-            orjson.loads((wiring.ROOT / "schemas" / name / f"{contract.version}.json").read_bytes())
+            orjson.loads((ROOT / "schemas" / name / f"{contract.version}.json").read_bytes())
         )
         for name, contract in contracts.items()
     }
@@ -127,9 +128,9 @@ def subjects() -> dict[str, tuple[int, Callable[[], object]]]:
         "marshmallow + jsonschema per event": (100, per_event),
         "collect, batch of 1": (1, request(request_one)),
         "collect, batch of 100": (100, request(request_hundred)),
-        "process, 10 messages of 100": (1000, lambda: wiring.processor().process(queue_records)),
+        "process, 10 messages of 100": (1000, lambda: wiring.stages().processor.process(queue_records)),
         "plain counters, 200 chunks": (1000, plain_counters),
-        "aggregate, 200 chunks": (1000, lambda: wiring.aggregator().aggregate(stream_records, 1)),
+        "aggregate, 200 chunks": (1000, lambda: wiring.stages().aggregator.aggregate(stream_records, 1)),
         "fold of a whole hour": (1000, fold_hour),
     }
 
@@ -177,7 +178,7 @@ def main() -> None:
         against_slow = statistics.median(a / b for a, b in zip(found, slow, strict=True))
         share = f"1/{1 / against_parse:.1f}"
         print(f"{name:38} {statistics.median(found):>10,.0f}   {share:>13}   {against_slow:>25.1f}x")
-    edge = "import app\nfrom chalicelib import wiring\nwiring.collector(); wiring.authorizer()"
+    edge = "import app\nfrom chalicelib import wiring\nwiring.stages().collector; wiring.stages().authorizer"
     bare = 'import boto3, chalice\nboto3.client("sqs")'
     pairs = [(cold_import_seconds(edge), cold_import_seconds(bare)) for _ in range(rounds)]
     mine, theirs = (statistics.median(column) * 1000 for column in zip(*pairs, strict=True))

@@ -3,7 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parent.parent  # schemas/ and dashboard/ lie beside chalicelib/, here and in the zip
 
 UNRECORDED = "unrecorded"
 BUFFERS = ("sqs", "kinesis")

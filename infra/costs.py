@@ -60,7 +60,7 @@ class Scenario:
     events_per_second: float = 100.0
     buffer: str = "sqs"
     dashboards: int = 10
-    pushes_per_second: float = 2.0  # chalicelib/wiring.py: PUSH_INTERVAL_SECONDS
+    pushes_per_second: float = 2.0  # chalicelib/stages.py: PUSH_PAUSE_SECONDS
     api_seconds: float = 0.02
     process_seconds: float = 0.1
     aggregate_seconds: float = 0.05

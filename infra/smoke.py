@@ -30,8 +30,9 @@ def light(app: object, handlers: list[str]) -> list[str]:
         if answer["statusCode"] != 200:
             found.append(f"GET {path} answers {answer['statusCode']}: {answer['body'][:200]}")
     wiring = importlib.import_module("chalicelib.wiring")
-    if not list((wiring.ROOT / "schemas").glob("*/*.json")):
-        found.append(f"no contract below {wiring.ROOT / 'schemas'}")
+    root = importlib.import_module("chalicelib.settings").ROOT
+    if not list((root / "schemas").glob("*/*.json")):
+        found.append(f"no contract below {root / 'schemas'}")
     wiring.contracts()
     found += [f"the edge imports {name}" for name in ("pyarrow", "numpy") if name in sys.modules]
     return found

@@ -15,11 +15,11 @@ from typing import Any
 from tqdm import tqdm
 
 from chalicelib.consolidate import Overtaken
+from chalicelib.stores import Stores
 from infra.project import OperatorError
-from ops.hours import WAITING, Hours
 from ops.projects import access_table, known_project
 from ops.ranges import read_hour
-from ops.stages import add_common, show
+from ops.stages import WAITING, add_common, lake_stages, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     stage = arguments.stage
     if arguments.project:
         known_project(access_table(stage), arguments.project)
-    of_stage = Hours(stage)
-    hours = [(arguments.project, arguments.hour)] if arguments.hour else _waiting(of_stage, arguments.project)
+    of_stage = lake_stages(stage)
+    hours = [(arguments.project, arguments.hour)] if arguments.hour else _waiting(of_stage.stores, arguments.project)
     if arguments.dry_run:
-        show(arguments, [_described(of_stage, project, hour) for project, hour in hours])
+        show(arguments, [_described(of_stage.stores, project, hour) for project, hour in hours])
         return 0
     rows = []
     for project, hour in tqdm(hours, unit=" hours", desc="consolidated", disable=None):
@@ -55,14 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _waiting(hours: Hours, project: str | None) -> list[tuple[str, str]]:
-    found = hours.table.unsettled(project) if project else hours.table.waiting()
+def _waiting(stores: Stores, project: str | None) -> list[tuple[str, str]]:
+    found = stores.hours.unsettled(project) if project else stores.hours.waiting()
     return sorted(((each.project, each.hour) for each in found if each.is_dirty), key=lambda key: key[::-1])
 
 
-def _described(hours: Hours, project: str, hour: str) -> dict[str, Any]:
-    state = hours.table.get(project, hour)
-    held = hours.folders.held(state)
+def _described(stores: Stores, project: str, hour: str) -> dict[str, Any]:
+    state = stores.hours.get(project, hour)
+    held = stores.folders.held(state)
     used = {**held.current, **held.fresh}
     return {
         "project": project,

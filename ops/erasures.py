@@ -9,22 +9,14 @@ all projects, with no limit to its time: for hours of the lake that are too larg
 """
 
 import argparse
-import os
 import time
-from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
-from chalicelib import wiring
 from chalicelib.domain.errors import InvalidRequest
-from chalicelib.profile import Profiler
-from chalicelib.settings import MissingSetting
-from chalicelib.storage.erasures_table import ErasuresTable
-from chalicelib.storage.events_table import EventsTable
-from chalicelib.storage.users_table import UsersTable
-from infra.project import ROOT, OperatorError
+from chalicelib.stages import Stages
+from infra.project import OperatorError
 from ops.projects import access_table, known_project
-from ops.stages import add_common, add_yes, client, confirm, environment, show, show_one
+from ops.stages import StageStores, add_common, add_yes, confirm, contracts, lake_stages, show, show_one
 
 SHOWN = 100
 
@@ -56,10 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
 def request(arguments: argparse.Namespace) -> None:
     """What `DELETE /users/{id}` does."""
     known_project(access_table(arguments.stage), arguments.project)
-    dynamodb, table = client(arguments.stage, "dynamodb"), environment(arguments.stage)["EVENTS_TABLE"]
-    events, users = EventsTable(dynamodb, table), UsersTable(dynamodb, table)
-    profiler = Profiler(events, users, erasures_table(arguments.stage), wiring.new_event_id)
-    ids = users.ids_of(arguments.project, arguments.user, events.is_user)
+    stores = StageStores(arguments.stage)
+    profiler = Stages(stores, contracts).profiler
+    ids = stores.users.ids_of(arguments.project, arguments.user, stores.events.is_user)
     others = f", and with it the earlier ids {', '.join(ids[1:])}," if ids[1:] else ""
     confirm(arguments, f"Erase all that there is of user {arguments.user!r}{others} of {arguments.project}?")
     try:
@@ -72,33 +63,15 @@ def request(arguments: argparse.Namespace) -> None:
 def list_all(arguments: argparse.Namespace) -> None:
     """The latest ones."""
     known_project(access_table(arguments.stage), arguments.project)
-    found = erasures_table(arguments.stage).page(arguments.project, SHOWN, None)["erasures"]
+    found = StageStores(arguments.stage).erasures.page(arguments.project, SHOWN, None)["erasures"]
     show(arguments, [_row(arguments, receipt) for receipt in found])
 
 
 def run_here(arguments: argparse.Namespace) -> None:
     """One run, of as long as it takes; shows those that are not done."""
-    app = wiring_of(arguments.stage)
-    replace(app.eraser(), seconds=None).run()
-    show(arguments, [_row(arguments, one.shown()) for one in app.erasures_table().open()])
-
-
-def erasures_table(stage: str) -> ErasuresTable:
-    """The stage's."""
-    return ErasuresTable(client(stage, "dynamodb"), environment(stage)["CONTROL_TABLE"])
-
-
-def wiring_of(stage: str) -> ModuleType:
-    """The app's own, of the stage, with the caller's credentials; raises OperatorError where it was never recorded."""
-    variables = environment(stage)
-    os.environ.update(variables)
-    if "AWS_CONFIG_FILE" in variables:
-        os.environ["AWS_CONFIG_FILE"] = str(ROOT / variables["AWS_CONFIG_FILE"])
-    try:
-        wiring.settings()
-    except MissingSetting as error:
-        raise OperatorError(str(error)) from error
-    return wiring
+    stages = lake_stages(arguments.stage, whole=True)
+    stages.eraser.run()
+    show(arguments, [_row(arguments, one.shown()) for one in stages.stores.erasures.open()])
 
 
 def _row(arguments: argparse.Namespace, receipt: dict[str, Any]) -> dict[str, Any]:

@@ -11,21 +11,16 @@ them as they are. The same command again brings the folder up to date.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms, hours_between
 from chalicelib.export import Exporter
-from chalicelib.storage.quarantine_files import QuarantineFiles
-from chalicelib.storage.users_table import UsersTable
 from infra.project import OperatorError
-from ops.hours import Hours
 from ops.projects import access_table, known_project
 from ops.ranges import add_range
-from ops.stages import add_common, client, environment, show_one
+from ops.stages import add_common, lake_stages, show_one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do it."""
     known_project(access_table(arguments.stage), arguments.project)
-    arguments.work(arguments, exporter(arguments.stage))
+    arguments.work(arguments, lake_stages(arguments.stage).exporter)
     return 0
 
 
@@ -84,24 +79,3 @@ def export_project(arguments: argparse.Namespace, exporter: Exporter) -> None:
     show_one(arguments, {"folder": str(arguments.into), "hours": files, "events": rows})
     if not rows:
         print("there is nothing of that range in the lake", file=sys.stderr)
-
-
-def exporter(stage: str) -> Exporter:
-    """That of the stage."""
-    found = Hours(stage)
-    users = UsersTable(client(stage, "dynamodb"), environment(stage)["EVENTS_TABLE"])
-    files = QuarantineFiles(found.lake.bucket)
-
-    def rejected(project: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-        for record in files.naming(project, ids):
-            yield record.to_json()
-
-    return Exporter(
-        found.lake,
-        found.folders,
-        found.table,
-        found.events,
-        users,
-        lambda project, user: users.ids_of(project, user, found.events.is_user),
-        rejected,
-    )

@@ -21,8 +21,7 @@ from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.objects import DataBucket
 from infra.project import OperatorError
 from ops.projects import access_table, known_project
-from ops.stages import add_common, client, environment, show_one
-from ops.unreadable import bucket_of
+from ops.stages import StageStores, add_common, show_one
 
 POLL_SECONDS = 1.0
 START_SECONDS = 60.0  # in which S3 has told of the file, and its first task has begun
@@ -46,22 +45,22 @@ def run(arguments: argparse.Namespace) -> int:
     if size_bytes > MAX_FILE_BYTES:
         raise OperatorError(f"{path} has {size_bytes:,} bytes; the limit is {MAX_FILE_BYTES:,}")
     known_project(access_table(arguments.stage), arguments.project)
-    table = ImportsTable(client(arguments.stage, "dynamodb"), environment(arguments.stage)["CONTROL_TABLE"])
+    stores = StageStores(arguments.stage)
+    table = stores.imports
     before = next((shown["id"] for shown in table.latest(arguments.project, None)), "")
     key = f"{RAW}{arguments.project}/{path.name}"
-    _upload(arguments, key, size_bytes)
+    _upload(arguments, stores.bucket, key, size_bytes)
     if arguments.no_wait:
         return 0
     shown = _follow(table, arguments.project, path.name, before)
     show_one(arguments, shown)
     if shown["rejected"] or shown["state"] == "failed":
-        place = f"s3://{bucket_of(arguments.stage)}/{key}.report.json"
+        place = f"s3://{stores.bucket.name}/{key}.report.json"
         print(f"what was wrong with which rows: {place}", file=sys.stderr)
     return 0 if shown["state"] == "done" else 1
 
 
-def _upload(arguments: argparse.Namespace, key: str, size_bytes: int) -> None:
-    s3, bucket = client(arguments.stage, "s3"), bucket_of(arguments.stage)
+def _upload(arguments: argparse.Namespace, bucket: DataBucket, key: str, size_bytes: int) -> None:
     if arguments.mapping:
         try:
             content = arguments.mapping.read_bytes()
@@ -71,11 +70,15 @@ def _upload(arguments: argparse.Namespace, key: str, size_bytes: int) -> None:
             RowMapping.read(content)
         except ImportRefused as error:
             raise OperatorError(f"{arguments.mapping}: {error}") from error
-        s3.put_object(Bucket=bucket, Key=f"{key}.mapping.json", Body=content)
-    elif any(DataBucket(s3, bucket).keys(f"{key}.mapping.json")):
-        print(f"with the mapping that lies beside it since before: s3://{bucket}/{key}.mapping.json", file=sys.stderr)
+        bucket.client.put_object(Bucket=bucket.name, Key=f"{key}.mapping.json", Body=content)
+    elif any(bucket.keys(f"{key}.mapping.json")):
+        print(
+            f"with the mapping that lies beside it since before: s3://{bucket.name}/{key}.mapping.json", file=sys.stderr
+        )
     with tqdm(total=size_bytes, unit="B", unit_scale=True, desc="uploaded", disable=None) as bar:
-        s3.upload_file(str(arguments.file), bucket, key, Callback=bar.update, Config=TransferConfig(use_threads=False))
+        bucket.client.upload_file(
+            str(arguments.file), bucket.name, key, Callback=bar.update, Config=TransferConfig(use_threads=False)
+        )
 
 
 def _follow(table: ImportsTable, project: str, name: str, before: str) -> dict[str, Any]:

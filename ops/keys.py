@@ -18,10 +18,9 @@ from typing import Any
 from chalicelib.domain.access import ApiKey, Scope
 from chalicelib.domain.time_windows import month_of, to_ms
 from chalicelib.storage.access_table import AccessTable, digest_of
-from chalicelib.storage.quota_table import QuotaTable
 from infra.project import OperatorError
 from ops.projects import access_table, known_project
-from ops.stages import add_common, add_limits, add_yes, confirm, described, new_limits, show, show_one
+from ops.stages import StageStores, add_common, add_limits, add_yes, confirm, described, new_limits, show, show_one
 
 KEY_BYTES = 24  # of randomness
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -72,7 +71,7 @@ def create(arguments: argparse.Namespace, access: AccessTable) -> None:
 def list_all(arguments: argparse.Namespace, access: AccessTable) -> None:
     """The keys of a project."""
     default = known_project(access, arguments.project).limits
-    counters, now = QuotaTable(access.client, access.name), datetime.now(UTC)
+    counters, now = StageStores(arguments.stage).quotas, datetime.now(UTC)
     rows = []
     for key in access.keys(arguments.project):
         limits = key.limits.otherwise(default)

@@ -19,11 +19,10 @@ from chalicelib.domain.events import Mode
 from chalicelib.storage.access_table import AccessTable, ProjectSettings
 from infra.project import OperatorError
 from ops.stages import (
+    StageStores,
     add_common,
     add_limits,
-    client,
     described,
-    environment,
     given_limits,
     new_limits,
     show,
@@ -118,14 +117,15 @@ def known_project(access: AccessTable, name: str) -> ProjectSettings:
 
 def access_table(stage: str) -> AccessTable:
     """The stage's projects and keys; raises OperatorError when the stage is not there."""
-    dynamodb, table = client(stage, "dynamodb"), environment(stage)["CONTROL_TABLE"]
+    found = StageStores(stage).access
+    dynamodb, table = found.client, found.name
     try:
         dynamodb.describe_table(TableName=table)
     except dynamodb.exceptions.ResourceNotFoundException as error:
         raise OperatorError(
             f"there is no table {table} in {dynamodb.meta.region_name}; make it first: make stack STAGE={stage}"
         ) from error
-    return AccessTable(dynamodb, table)
+    return found
 
 
 def row(settings: ProjectSettings) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from typing import Any
 from tqdm import tqdm
 
 from chalicelib.consolidate import Overtaken
+from chalicelib.lake_stages import LakeStages
 from infra.project import OperatorError
-from ops.hours import Hours
 from ops.projects import access_table, known_project
 from ops.ranges import add_hours, hours_of
-from ops.stages import add_common, show
+from ops.stages import add_common, lake_stages, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,26 +34,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Count, or put back and close the hours."""
     known_project(access_table(arguments.stage), arguments.project)
-    hours, project, missing = Hours(arguments.stage), arguments.project, Counter[str]()
-    for hour, events in hours.rearchiver.missing(project, hours_of(arguments), _now_ms()):
+    stages, project, missing = lake_stages(arguments.stage), arguments.project, Counter[str]()
+    for hour, events in stages.rearchiver.missing(project, hours_of(arguments), _now_ms()):
         missing[hour] += len(events)
     rows: list[dict[str, Any]] = []
     for hour, count in tqdm(sorted(missing.items()), unit=" hours", desc="done", disable=None):
         if arguments.dry_run:
             rows.append({"hour": hour, "missing": count})
         else:
-            rows.append({"hour": hour, "archived": count, "closed": "yes" if _one(hours, project, hour) else "not yet"})
+            rows.append(
+                {"hour": hour, "archived": count, "closed": "yes" if _one(stages, project, hour) else "not yet"}
+            )
     show(arguments, rows)
     return 0
 
 
-def _one(hours: Hours, project: str, hour: str) -> bool:
+def _one(stages: LakeStages, project: str, hour: str) -> bool:
     """Put back what the hour lacks, and close it; whether it is closed."""
     try:
         # Which slot it waits for, if any. Closing puts back by itself what has been missing for long.
-        waiting = hours.finisher.finish(project, hour, _now_ms()).closing.waiting
-        hours.rearchiver.put_back(project, hour, waiting, _now_ms())
-        return hours.finisher.finish(project, hour, _now_ms()).closed
+        waiting = stages.finisher.finish(project, hour, _now_ms()).closing.waiting
+        stages.rearchiver.put_back(project, hour, waiting, _now_ms())
+        return stages.finisher.finish(project, hour, _now_ms()).closed
     except Overtaken as error:
         raise OperatorError(str(error)) from error
 

@@ -14,15 +14,13 @@ from dataclasses import asdict
 
 from tqdm import tqdm
 
-from chalicelib.rebuild import NotConsolidated, Rebuilder
+from chalicelib.rebuild import NotConsolidated
 from chalicelib.reconcile import AGREES
-from chalicelib.storage.users_table import UsersTable
 from infra.project import OperatorError
 from ops import reconcile
-from ops.hours import Hours
 from ops.projects import access_table, known_project
 from ops.ranges import add_hours, hours_of
-from ops.stages import add_common, client, environment, show
+from ops.stages import add_common, lake_stages, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,12 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
         show(arguments, [row for row in rows if row["events"] or row["state"] != AGREES])
         return 0
     known_project(access_table(arguments.stage), arguments.project)
-    found = Hours(arguments.stage)
-    users = UsersTable(client(arguments.stage, "dynamodb"), environment(arguments.stage)["EVENTS_TABLE"])
-    rebuilder = Rebuilder(found.lake, found.folders, found.table, found.events, users, found.erased)
     hours = tqdm(hours_of(arguments), unit=" hours", desc="rebuilt", disable=None)
     try:
-        rebuilt = rebuilder.rebuild(arguments.project, hours, int(time.time() * 1000))
+        rebuilt = lake_stages(arguments.stage).rebuilder.rebuild(arguments.project, hours, int(time.time() * 1000))
     except NotConsolidated as error:
         raise OperatorError(str(error)) from error
     show(arguments, [asdict(rebuilt)])

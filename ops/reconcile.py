@@ -20,10 +20,9 @@ from tqdm import tqdm
 from chalicelib.consolidate import Overtaken
 from chalicelib.reconcile import AGREES, DIFFERS, NO_FILE, WAITS, NotRepaired, Reconciled
 from infra.project import OperatorError
-from ops.hours import WAITING, Hours
 from ops.projects import access_table, known_project
 from ops.ranges import add_hours, hours_of
-from ops.stages import add_common, show
+from ops.stages import WAITING, add_common, lake_stages, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> Iterator[Reconciled]:
     """Each hour of the command line, and each day that is whole in it; tells on the terminal how far it is."""
     known_project(access_table(arguments.stage), arguments.project)
-    reconciler, project = Hours(arguments.stage).reconciler, arguments.project
+    reconciler, project = lake_stages(arguments.stage).reconciler, arguments.project
     hours = hours_of(arguments)
     found: Counter[str] = Counter()
     try:

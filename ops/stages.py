@@ -5,18 +5,29 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property, partial
 from typing import Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
 
+from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.quotas import Limits
+from chalicelib.lake_stages import LakeStages
+from chalicelib.settings import MissingSetting, Settings
+from chalicelib.stages import Stages
+from chalicelib.storage.objects import DataBucket
+from chalicelib.stores import Stores
 from infra.project import ROOT, STAGES, OperatorError, read_config
 
 LOCAL = "dev"
 REMOVE = "none"
+# Why an hour is not closed that was just tried.
+WAITING = (
+    "live numbers and the lake do not hold the same yet, as while a consumer of the stream is behind; the next run of "
+    "the hourly workflow tries again"
+)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +89,50 @@ def client(stage: str, service: str) -> Any:
     local = config.merge(Config(proxies={}))  # none of the environment stands between here and this machine
     region = variables["AWS_DEFAULT_REGION"]
     return boto3.Session(botocore_session=session, region_name=region).client(service, config=local)
+
+
+class StageStores(Stores):
+    """A stage's stores, with the caller's own credentials.
+
+    Tables have fixed names; with `whole`, all else must be recorded too, or OperatorError is raised.
+    """
+
+    def __init__(self, stage: str, *, whole: bool = False) -> None:
+        variables = environment(stage)
+        try:
+            settings = Settings.from_environment(variables if whole else _Recorded(variables))
+        except MissingSetting as error:
+            raise OperatorError(str(error)) from error
+        super().__init__(settings, partial(client, stage))
+
+    @cached_property
+    def bucket(self) -> DataBucket:
+        """The data bucket: recorded, or, where this checkout never deployed, by the account's number."""
+        found = self.settings
+        if found.data_bucket:
+            return DataBucket(self.client("s3"), found.data_bucket)
+        account = self.client("sts").get_caller_identity()["Account"]
+        return DataBucket(self.client("s3"), f"tidemark-{found.stage}-data-{account}")
+
+
+class _Recorded(dict[str, str]):
+    """An environment of which some is not recorded, in a checkout that never deployed."""
+
+    def __missing__(self, _name: str) -> str:
+        return ""
+
+
+@cache
+def contracts() -> Contracts:
+    """Those of this checkout."""
+    return Contracts.load(ROOT / "schemas")
+
+
+def lake_stages(stage: str, *, whole: bool = False) -> LakeStages:
+    """What works on the stage's lake, for as long as it takes; `whole` as of StageStores."""
+    stores = StageStores(stage, whole=whole)
+    stages = Stages(stores, contracts)
+    return LakeStages(stores, contracts, lambda key: stages.collector.reinject(key), unhurried=True)
 
 
 def confirm(arguments: argparse.Namespace, question: str) -> None:

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from chalicelib.domain.partitions import UNREADABLE
-from ops.stages import add_common, client, environment, show
+from ops.stages import StageStores, add_common, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,22 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the last ones, newest first."""
-    s3, bucket = client(arguments.stage, "s3"), bucket_of(arguments.stage)
+    found = StageStores(arguments.stage).bucket
     count = 0
     rows: list[dict[str, Any]] = []
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=UNREADABLE):
-        found = [_row(item) for item in page.get("Contents", [])]
-        count += len(found)
-        rows = nlargest(arguments.limit, rows + found, key=itemgetter("kept_at"))
-    print(f"{count:,} in s3://{bucket}/{UNREADABLE}", file=sys.stderr)
+    for page in found.client.get_paginator("list_objects_v2").paginate(Bucket=found.name, Prefix=UNREADABLE):
+        items = [_row(item) for item in page.get("Contents", [])]
+        count += len(items)
+        rows = nlargest(arguments.limit, rows + items, key=itemgetter("kept_at"))
+    print(f"{count:,} in s3://{found.name}/{UNREADABLE}", file=sys.stderr)
     show(arguments, rows)
     return 0
-
-
-def bucket_of(stage: str) -> str:
-    """The stage's data bucket: recorded, or, where this checkout never deployed, by the account's number."""
-    recorded = environment(stage).get("DATA_BUCKET")
-    return recorded or f"tidemark-{stage}-data-{client(stage, 'sts').get_caller_identity()['Account']}"
 
 
 def _row(item: dict[str, Any]) -> dict[str, Any]:

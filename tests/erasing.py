@@ -60,7 +60,7 @@ class World(importing.World):
         self.queries = QueriesTable(self.stores.connections.client, "control")
         self.stores.bucket.client.create_bucket(Bucket="results")
         self.erased = replace(self.stores.erased, clock=lambda: self.now_ms / 1000, known={})
-        self.stores = replace(self.stores, erased=self.erased)
+        self.stores = self.stores.but(erased=self.erased)
 
     @property
     def collector(self) -> Collector:

@@ -7,29 +7,19 @@ moto's time, transactions that are atomic, and AWS's limits.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
 from threading import RLock
 from types import MappingProxyType
 from typing import Any
 
+from chalicelib import stores
 from chalicelib.domain.chunks import Parcel
-from chalicelib.storage.access_table import AccessTable
-from chalicelib.storage.closed_table import ClosedTable
-from chalicelib.storage.connections_table import ConnectionsTable
-from chalicelib.storage.erased_users import ErasedUsers
-from chalicelib.storage.erasures_table import ErasuresTable
+from chalicelib.settings import Settings
 from chalicelib.storage.event_stream import EventStream
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.flags_table import FlagsTable
-from chalicelib.storage.history import History
-from chalicelib.storage.hour_folders import HourFolders
-from chalicelib.storage.hours_table import HoursTable
-from chalicelib.storage.ledger_table import LedgerTable
-from chalicelib.storage.objects import DataBucket
 from chalicelib.storage.queue import EventQueue
-from chalicelib.storage.quota_table import QuotaTable
-from chalicelib.storage.rollups_table import RollupsTable
-from chalicelib.storage.users_table import UsersTable
 from tests.simulation.ports.client import Answer, Client, Effect
 from tests.simulation.ports.dynamodb import DynamoDB
 from tests.simulation.ports.kinesis import Kinesis
@@ -42,6 +32,26 @@ KEYS = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "Key
 TABLES = ("events", "control", "rollups")
 # What was received does not come again by itself, however slow the machine.
 VISIBILITY_SECONDS = 43_200.0
+SETTINGS = Settings(
+    stage="test",
+    events_table="events",
+    rollups_table="rollups",
+    control_table="control",
+    buffer="sqs",
+    buffer_stream="events",
+    bus_project="",
+    events_queue_url="",
+    data_bucket="data",
+    results_bucket="results",
+    alerts_topic_arn="alerts",
+    event_bus="bus",
+    hourly_workflow_arn="hourly",
+    import_workflow_arn="import",
+    athena_database="lake",
+    athena_workgroup="lake",
+    websocket_url="wss://live",
+    websocket_management_url="",
+)
 INDEXES = {"open": "ALL", "receipts": "KEYS_ONLY"}  # of the rollups table: hash key, and what is projected
 
 
@@ -59,43 +69,37 @@ class Calls:
             return effect(**arguments)
 
 
-@dataclass(frozen=True)
-class Stores:
-    """Every store, empty."""
+class Stores(stores.Stores):
+    """Every store, empty; none waits before it tries again."""
 
-    events: EventsTable
-    rollups: RollupsTable
-    connections: ConnectionsTable
-    access: AccessTable
-    quotas: QuotaTable
-    ledger: LedgerTable
-    hours: HoursTable
-    users: UsersTable
-    erased: ErasedUsers
-    erasures: ErasuresTable
-    bucket: DataBucket
-    buffer: EventQueue | EventStream
-    calls: Calls
+    def __init__(self, settings: Settings, client: Callable[..., Any], calls: Calls) -> None:
+        super().__init__(settings, client)
+        self.calls = calls
 
-    @property
-    def history(self) -> History:
-        """Live and closed rollups together."""
-        return History(self.rollups, self.closed)
+    def but(self, **members: object) -> "Stores":
+        """The same, but for some members and for what is made of them."""
+        found = Stores(self.settings, self.client, self.calls)
+        found.__dict__ |= {
+            name: made for name, made in vars(self).items() if name not in ("history", "folders", "lake")
+        }
+        found.__dict__ |= members
+        return found
 
-    @property
-    def closed(self) -> ClosedTable:
-        """Closed rollups."""
-        return ClosedTable(self.rollups.client, self.rollups.name)
+    @cached_property
+    def events(self) -> EventsTable:
+        """Each event for 30 days, by user."""
+        return EventsTable(self.client("dynamodb"), self.settings.events_table, sleep=lambda _: None)
+
+    @cached_property
+    def buffer(self) -> EventQueue | EventStream:
+        """What `collect` puts messages in."""
+        found = super().buffer
+        return replace(found, sleep=lambda _: None) if isinstance(found, EventStream) else found
 
     @property
     def flags(self) -> FlagsTable:
         """Of users that are ahead, as a new container knows them."""
-        return FlagsTable(self.events.client, self.events.name)
-
-    @property
-    def folders(self) -> HourFolders:
-        """Which file of the lake holds what."""
-        return HourFolders(self.bucket)
+        return FlagsTable(self.client("dynamodb"), self.settings.events_table)
 
     def objects(self, prefix: str = "") -> list[str]:
         """The keys in the data bucket."""
@@ -143,24 +147,9 @@ def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
     queues.queues["events"] = Queue(VISIBILITY_SECONDS)
     streams.create_stream("events", 2)
     calls = Calls()
-    dynamodb, sqs = Client(tables, calls), Client(queues, calls)
-    yield Stores(
-        events=EventsTable(dynamodb, "events", sleep=lambda _: None),
-        rollups=RollupsTable(dynamodb, "rollups"),
-        connections=ConnectionsTable(dynamodb, "control"),
-        access=AccessTable(dynamodb, "control"),
-        quotas=QuotaTable(dynamodb, "control"),
-        ledger=LedgerTable(dynamodb, "rollups"),
-        hours=HoursTable(dynamodb, "rollups"),
-        users=UsersTable(dynamodb, "events"),
-        erased=ErasedUsers(dynamodb, "control"),
-        erasures=ErasuresTable(dynamodb, "control"),
-        bucket=DataBucket(Client(objects, calls), "data"),
-        buffer=EventQueue(sqs, sqs.get_queue_url(QueueName="events")["QueueUrl"])
-        if buffer == "sqs"
-        else EventStream(Client(streams, calls), "events", sleep=lambda _: None),
-        calls=calls,
-    )
+    clients: dict[str, Any] = {each.name: Client(each, calls) for each in (tables, objects, queues, streams)}
+    url = clients["sqs"].get_queue_url(QueueName="events")["QueueUrl"]
+    yield Stores(replace(SETTINGS, buffer=buffer, events_queue_url=url), clients.__getitem__, calls)
 
 
 def rollup_indexes() -> dict[str, Index]:

@@ -1,6 +1,7 @@
 """The REST app as API Gateway calls it: with a stage before each path, and the caller's address in headers."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -39,7 +40,7 @@ def get(monkeypatch: pytest.MonkeyPatch) -> Get:
     def get(
         route: str, *, authorizer: object, query: dict[str, list[str]] | None = None, **parameters: str
     ) -> dict[str, Any]:
-        monkeypatch.setattr(wiring, "authorizer", lambda: authorizer)
+        monkeypatch.setattr(wiring, "stages", lambda: SimpleNamespace(authorizer=authorizer))
         event = {
             "requestContext": {
                 "httpMethod": "GET",

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def process(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Process:
         events = EventsTable(client or stores.events.client, "events", sleep=lambda _: None)
         users = UsersTable(client or stores.events.client, "events", sleep=lambda _: None)
         found = Processor(events, users, stores.bucket, erased or stores.erased, stores.ledger)
-        monkeypatch.setattr(wiring, "processor", lambda: found)
+        monkeypatch.setattr(wiring, "stages", lambda: SimpleNamespace(processor=found))
         answer = app.process({"Records": list(records)}, None)
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
@@ -184,8 +185,8 @@ def tally(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Tally:
     class Settings:
         bus_project = "demo"
 
-    monkeypatch.setattr(wiring, "collector", lambda: collector)
-    monkeypatch.setattr(wiring, "authorizer", Authorizer)
+    stages = SimpleNamespace(collector=collector, authorizer=Authorizer())
+    monkeypatch.setattr(wiring, "stages", lambda: stages)
     monkeypatch.setattr(wiring, "settings", Settings)
     monkeypatch.setattr(app, "to_ms", lambda _: NOW)
     return found

@@ -15,11 +15,15 @@ import app
 from chalicelib import wiring
 from chalicelib.domain import bodies, questions
 from chalicelib.domain.access import Project, Scope
+from chalicelib.domain.api import described
 from chalicelib.domain.contracts import Contract
 from chalicelib.domain.errors import Forbidden
 from chalicelib.domain.openapi import object_of
 from chalicelib.domain.operations import OPERATIONS
+from chalicelib.stages import Stages
+from chalicelib.stores import Stores
 from tests.description import SERVER, hold, operations
+from tests.stores import SETTINGS
 
 CONTRACTS = wiring.contracts()
 ROOT = Path(__file__).parent.parent
@@ -42,7 +46,7 @@ class Asked:
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    return wiring.described(app.app.routes, app.STATUS, SERVER)
+    return described(app.app.routes, app.STATUS, wiring.contracts(), SERVER)
 
 
 @pytest.fixture
@@ -79,8 +83,9 @@ def test_the_described_scope_is_the_one_that_is_asked_for(
     name: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, operation = Asked(), OPERATIONS[name]
-    monkeypatch.setattr(wiring, "authorizer", lambda: asked)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")  # some make their clients before they ask whose key it is
+    stages = Stages(Stores(SETTINGS, lambda *_: None), wiring.contracts)
+    monkeypatch.setattr(stages, "authorizer", asked)
+    monkeypatch.setattr(wiring, "stages", lambda: stages)
     method, path = name.split()
     path = path.format(**dict.fromkeys(re.findall(r"{(\w+)}", path), "x") | {"kind": "track"})
 

@@ -211,7 +211,7 @@ def test_without_the_tombstone_condition_records_are_counted_twice(stores: Store
                 **{k: v for k, v in arguments.items() if k not in ("ConditionExpression", "ExpressionAttributeValues")}
             )
 
-    mutant = replace(stores, rollups=RollupsTable(Unconditional(), "rollups"))
+    mutant = stores.but(rollups=RollupsTable(Unconditional(), "rollups"))
 
     assert breaks(mutant, "put")
 

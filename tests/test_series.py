@@ -10,15 +10,11 @@ from chalice.test import Client
 import app
 from chalicelib import wiring
 from chalicelib.aggregate import Aggregator
-from chalicelib.analytics import Analytics
-from chalicelib.annotate import Annotator
 from chalicelib.domain.access import Project, Scope
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.events import Mode
 from chalicelib.domain.time_windows import HOUR_MS, parse_ms
-from chalicelib.storage.annotations_table import AnnotationsTable
-from chalicelib.storage.anomalies_table import AnomaliesTable
-from chalicelib.summarize import Summarizer
+from chalicelib.stages import Stages
 from tests.description import hold
 from tests.stores import Stores, empty_stores, stream_record
 
@@ -35,12 +31,9 @@ class Shop:
 @pytest.fixture
 def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
     with empty_stores() as found:
-        client = found.connections.client
-        annotator = Annotator(AnnotationsTable(client, "control"), AnomaliesTable(client, "control"))
-        monkeypatch.setattr(wiring, "authorizer", Shop)
-        monkeypatch.setattr(wiring, "annotator", lambda: annotator)
-        monkeypatch.setattr(wiring, "analytics", lambda: Analytics(wiring.contracts(), found.history))
-        monkeypatch.setattr(wiring, "summarizer", lambda: Summarizer(wiring.contracts(), found.history))
+        stages = Stages(found, wiring.contracts)
+        monkeypatch.setattr(stages, "authorizer", Shop())
+        monkeypatch.setattr(wiring, "stages", lambda: stages)
         yield found
 
 
@@ -59,8 +52,8 @@ def test_the_annotations_of_the_range_come_with_the_series(stores: Stores) -> No
     Aggregator(wiring.contracts(), stores.rollups, stores.bucket).aggregate(records, NINE)
     for hour in (-1, 0, 1, 2):
         document = {"title": f"Version {hour}", "at": NINE + hour * HOUR_MS}
-        wiring.annotator().create("shop", {**document, "at": str(document["at"])}, NINE)
-    wiring.annotator().create("blog", {"title": "Somebody else's", "at": str(NINE)}, NINE)
+        wiring.stages().annotator.create("shop", {**document, "at": str(document["at"])}, NINE)
+    wiring.stages().annotator.create("blog", {"title": "Somebody else's", "at": str(NINE)}, NINE)
 
     answer = ask("/analytics", metric="page_views", start="2026-11-21T09:00:00Z", end="2026-11-21T11:00:00Z")
 

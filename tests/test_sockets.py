@@ -19,6 +19,7 @@ from chalicelib import wiring
 from chalicelib.domain.access import Connection
 from chalicelib.live import END_SECONDS, FORGET_SECONDS, PREPARE_SECONDS, PUSH_SECONDS
 from chalicelib.storage.sockets import Gone, PushFailed, Sockets
+from chalicelib.stores import PUSH_THREADS
 from chalicelib.subscribe import ANSWER_SECONDS
 
 UNTIL = datetime(2026, 11, 21, tzinfo=UTC)
@@ -149,7 +150,7 @@ def test_the_management_client_gives_up_on_a_server_that_does_not_answer() -> No
             region_name="us-east-1",
             aws_access_key_id="x",
             aws_secret_access_key="x",
-            config=wiring.PUSH_CONFIG,
+            config=wiring.CONFIGS["apigatewaymanagementapi"],
         )
         begun = time.monotonic()
 
@@ -162,10 +163,12 @@ def test_the_management_client_gives_up_on_a_server_that_does_not_answer() -> No
 def test_that_is_the_client_of_every_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
 
-    config = wiring.management_client("https://abc.execute-api.us-east-1.amazonaws.com/test").meta.config
+    config = wiring.client(
+        "apigatewaymanagementapi", "https://abc.execute-api.us-east-1.amazonaws.com/test"
+    ).meta.config
 
     assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1, 2, 2)
-    assert config.max_pool_connections >= wiring.PUSH_THREADS
+    assert config.max_pool_connections >= PUSH_THREADS
 
 
 def test_a_batch_and_an_answer_are_done_well_before_their_functions_time_is_over() -> None:

@@ -3,8 +3,8 @@ import sys
 import uuid
 from dataclasses import fields
 
+from chalicelib.domain.ids import new_event_id
 from chalicelib.settings import Settings
-from chalicelib.wiring import new_event_id
 
 HEAVY = (
     "numpy",
@@ -47,7 +47,7 @@ with empty_stores() as stores:
     from chalicelib import wiring
     wiring.client = {"dynamodb": stores.hours.client, "s3": stores.bucket.client}.get
     os.environ |= dict.fromkeys(NEEDED, "any") | {"ROLLUPS_TABLE": "rollups", "DATA_BUCKET": "data"}
-    (found,) = wiring.query_runner()._unsettled_hours("shop")
+    (found,) = wiring.stages().query_runner._unsettled_hours("shop")
     assert found == UnsettledHour("2026-11-20T09", "v", ("tail-000001-r2.parquet",)), found
 print([name for name in ("numpy", "pyarrow") if name in sys.modules])
 """

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from app import app
-from chalicelib import wiring, wiring_lake
 from chalicelib.settings import Settings, Sources
 from infra.functions import LAYERED
 from infra.names import variable
@@ -86,21 +85,8 @@ def test_only_the_functions_that_import_pyarrow_carry_the_layer() -> None:
     importing = {path.stem for path in (ROOT / "chalicelib" / "storage").glob("*.py") if "pyarrow" in path.read_text()}
 
     assert importing == {"user_rows", "lake", "merging", "raw_files", "session_files"}
-    assert {name for name, asked in asked_of_wiring().items() if asked & vars(wiring_lake).keys()} == set(LAYERED)
-
-
-def asked_of_wiring() -> dict[str, set[str]]:
-    """What each function of app.py asks of `wiring`, which takes what it has not itself from `wiring_lake`."""
-    return {
-        each.name: {
-            node.attr
-            for node in ast.walk(each)
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "wiring"
-        }
-        - vars(wiring).keys()
-        for each in ast.parse((ROOT / "app.py").read_text()).body
-        if isinstance(each, ast.FunctionDef)
-    }
+    functions = [each for each in ast.parse((ROOT / "app.py").read_text()).body if isinstance(each, ast.FunctionDef)]
+    assert {each.name for each in functions if "wiring.lake_stages()" in ast.unparse(each)} == set(LAYERED)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from chalice.test import Client
 
 import app as handlers
-from chalicelib import wiring, wiring_lake
+from chalicelib import wiring
 from chalicelib.compact import MIN_FOLD
 from chalicelib.domain.access import ApiKey, Connection, Project, Scope
 from chalicelib.domain.chunks import Message, Parcel, chunks_of, encode_message, to_spill
@@ -270,10 +270,7 @@ def recorder(buffer: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]
         monkeypatch.setenv(name, value)
     clients = {service.name: ports.Client(service, found) for service in services()}
     forget_wiring()
-    for module in (wiring, wiring_lake):
-        monkeypatch.setattr(module, "client", clients.__getitem__)
-    monkeypatch.setattr(wiring, "signing_client", lambda: clients["s3"])
-    monkeypatch.setattr(wiring, "management_client", lambda _url: clients["apigatewaymanagementapi"])
+    monkeypatch.setattr(wiring, "client", lambda service, _url=None: clients[service])
     monkeypatch.setattr("botocore.client.BaseClient._make_api_call", unheard)
     access = AccessTable(clients["dynamodb"], "tidemark-prod-control")
     access.put_project(Project("shop", Mode.INFER), Limits(100.0, None, 1_000_000), datetime.now(UTC))
@@ -304,7 +301,7 @@ def services() -> list[Service]:
 
 def forget_wiring() -> None:
     """Clients and stores are made anew for the environment as it is."""
-    for made in (*vars(wiring).values(), *vars(wiring_lake).values()):
+    for made in vars(wiring).values():
         if hasattr(made, "cache_clear"):
             made.cache_clear()
 
@@ -330,7 +327,7 @@ def connect(identity: str) -> None:
     until = datetime.now(UTC) + timedelta(hours=1)
     domain = f"abc.execute-api.{REGION}.amazonaws.com"
     connection = Connection(identity, "shop", domain, "prod", until, ("events",), "2026-01-01T00")
-    wiring.connections_table().put(connection)
+    wiring.stores().connections.put(connection)
 
 
 def socket_event(body: str = "", query: dict[str, str] | None = None) -> dict[str, Any]:
@@ -416,17 +413,17 @@ def quarantined(*event_types: str) -> None:
         for n, name in enumerate(event_types)
     ]
     file = QuarantineFile("shop", now_ms(), None, NOBODY, records)
-    wiring.data_bucket().put_gzip(quarantine_key("shop", now_ms(), file.content()), file.encode())
+    wiring.stores().bucket.put_gzip(quarantine_key("shop", now_ms(), file.content()), file.encode())
 
 
 def run_websocket_connect(recorder: Recorder) -> None:
-    wiring.connections_table().put_ticket("ticket", "shop", datetime.now(UTC) + timedelta(minutes=1))
+    wiring.stores().connections.put_ticket("ticket", "shop", datetime.now(UTC) + timedelta(minutes=1))
     with recorder.function():
         assert handlers.socket_connect(socket_event(query={"ticket": "ticket"}), None) == {"statusCode": 200}
 
 
 def run_websocket_message(recorder: Recorder) -> None:
-    wiring.rollups_table().note_types("shop", {"page_view"}, {"page_view"})
+    wiring.stores().rollups.note_types("shop", {"page_view"}, {"page_view"})
     connect("c1")
     frame = json.dumps({"action": "subscribe", "topics": ["events"]})
     with recorder.function(**{"* */POST/*": GONE}):
@@ -446,7 +443,7 @@ def run_process(recorder: Recorder) -> None:
     other = {**event, "event_id": "2", "user_id": "v", UNSURE: "clamped"}
     ((body, _),) = encode_message(Message("shop", now_ms(), [event, other]))
     ((gone, _),) = encode_message(Message("shop", now_ms(), [{**event, "user_id": "erased"}]))
-    wiring.erased_users().put("shop", Marker(digest_of_user("shop", "erased"), now_ms(), FOR_EVER_MS))
+    wiring.stores().erased.put("shop", Marker(digest_of_user("shop", "erased"), now_ms(), FOR_EVER_MS))
     records = [{"messageId": str(n), "body": text} for n, text in enumerate((body, "unreadable", gone, body))]
     with recorder.function():
         assert handlers.process({"Records": records}, None) == {"batchItemFailures": []}
@@ -455,8 +452,8 @@ def run_process(recorder: Recorder) -> None:
 def run_aggregate(recorder: Recorder) -> None:
     records = chunk_records()
     handlers.aggregate({"Records": records}, None)
-    wiring.compactor().compact(now_ms() // 1000 + 3600)
-    wiring.rollups_table().known_types.clear()
+    wiring.stages().compactor.compact(now_ms() // 1000 + 3600)
+    wiring.stores().rollups.known_types.clear()
     with recorder.function():
         handlers.aggregate({"Records": records}, None)  # meets the tombstone
 
@@ -480,7 +477,7 @@ def run_live(recorder: Recorder) -> None:
 
 def run_reinject(recorder: Recorder) -> None:
     bucket = os.environ["DATA_BUCKET"]
-    wiring.data_bucket().put("spill/shop/1", b"message")
+    wiring.stores().bucket.put("spill/shop/1", b"message")
     record = {"s3": {"bucket": {"name": bucket}, "object": {"key": "spill/shop/1"}}}
     with recorder.function():
         handlers.reinject({"Records": [record]}, None)
@@ -505,11 +502,11 @@ def run_take_bus_event(recorder: Recorder) -> None:
 def run_compact(recorder: Recorder) -> None:
     now, (record, _) = now_ms() // 1000, chunk_records()
     for n in range(MIN_FOLD + 1):  # merged items enough to be folded
-        wiring.aggregator().aggregate([{**record, "eventID": f"r{n}"}], now - 4000)
-        wiring.compactor().compact(now - 3000)
-    wiring.aggregator().aggregate([{**record, "eventID": "last"}], now)
+        wiring.stages().aggregator.aggregate([{**record, "eventID": f"r{n}"}], now - 4000)
+        wiring.stages().compactor.compact(now - 3000)
+    wiring.stages().aggregator.aggregate([{**record, "eventID": "last"}], now)
     with recorder.function():
-        assert wiring.compactor().compact(now + 3600)
+        assert wiring.stages().compactor.compact(now + 3600)
 
 
 def run_consolidate(recorder: Recorder) -> None:
@@ -520,18 +517,18 @@ def run_consolidate(recorder: Recorder) -> None:
     handlers.close(THE_HOUR, None)
     one_tail_more()
     with recorder.function():
-        wiring.finisher().consolidate_due(now_ms() + HOUR_MS)
+        wiring.lake_stages().finisher.consolidate_due(now_ms() + HOUR_MS)
     handlers.close(THE_HOUR, None)
     an_old_version()
     with recorder.function():
-        wiring.finisher().consolidate_due(now_ms() + 30 * HOUR_MS)
-    assert wiring.hours_table().waiting() == []
+        wiring.lake_stages().finisher.consolidate_due(now_ms() + 30 * HOUR_MS)
+    assert wiring.stores().hours.waiting() == []
     with recorder.function(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("chalicelib.storage.objects.UPLOAD_PART_BYTES", 10)
-        large = wiring.data_bucket().writer(f"{folder}hour-1-0000.parquet")
+        large = wiring.stores().bucket.writer(f"{folder}hour-1-0000.parquet")
         large.write(b"more than ten bytes")
         large.discard()
-        assert sum(map(len, wiring_lake.lake().batches([next(wiring.data_bucket().keys(folder))]))) == 3
+        assert sum(map(len, wiring.stores().lake.batches([next(wiring.stores().bucket.keys(folder))]))) == 3
 
 
 def two_tails() -> str:
@@ -540,8 +537,8 @@ def two_tails() -> str:
     for number in (1, 2):
         row = Row({"event_id": f"e{number}", "event_type": "click", "occurred_at": number, "user_id": "u"}, number, 1)
         content = encode(table_of([row]), records_of([(number, 1)]))
-        wiring_lake.lake().put(folder + tail_name(1, f"r{number}", content), content)
-        wiring.hours_table().note("shop", HOUR)
+        wiring.stores().lake.put(folder + tail_name(1, f"r{number}", content), content)
+        wiring.stores().hours.note("shop", HOUR)
     merged = Merged(f"{HOUR}#000001#000001#m", HOUR, 1, 1, "m", 1, Signature(2, 3), Rollups())
     item = _merged_item("shop", merged)
     wiring.client("dynamodb").put_item(TableName=wiring.settings().rollups_table, Item=item)
@@ -552,16 +549,16 @@ def one_tail_more() -> None:
     """A tail file with what is not live."""
     row = Row({"event_id": "e3", "event_type": "click", "occurred_at": 3, "user_id": "u"}, 3, 2)
     content = encode(table_of([row]), records_of([(3, 1)]))
-    wiring_lake.lake().put(hour_folder("shop", HOUR) + tail_name(2, "r3", content), content)
-    wiring.hours_table().note("shop", HOUR)
+    wiring.stores().lake.put(hour_folder("shop", HOUR) + tail_name(2, "r3", content), content)
+    wiring.stores().hours.note("shop", HOUR)
 
 
 def an_old_version() -> None:
     """What lies beside the lake of a version before the hour's."""
     version = "0000000000001-old"
-    wiring_lake.hour_folders().manifests.write("shop", HOUR, version, Manifest())
-    RecordSets(wiring.data_bucket()).write("shop", HOUR, version, {})
-    wiring_lake.finisher().sessionizer.files.write("shop", HOUR, version, [])
+    wiring.stores().folders.manifests.write("shop", HOUR, version, Manifest())
+    RecordSets(wiring.stores().bucket).write("shop", HOUR, version, {})
+    wiring.lake_stages().finisher.sessionizer.files.write("shop", HOUR, version, [])
 
 
 def run_close(recorder: Recorder) -> None:
@@ -571,7 +568,7 @@ def run_close(recorder: Recorder) -> None:
         assert handlers.close(THE_HOUR, None) == {"closed": 1, "waiting": 0}
     one_tail_more()
     event = StoredEvent(event_id="e4", event_type="click", occurred_at=parse_ms(f"{HOUR}:10:00Z"), user_id="u")
-    wiring.events_table().write(chunks_of(Message("shop", now_ms() - HOUR_MS, [event])))
+    wiring.stores().events.write(chunks_of(Message("shop", now_ms() - HOUR_MS, [event])))
     with recorder.function():
         found = handlers.close(THE_HOUR, None)
         assert found == {"closed": 0, "waiting": 1}  # for what the hot store has
@@ -588,8 +585,8 @@ def history() -> dict[str, Any]:
         {"no": "type"},
     ]
     key = "raw/shop/a.ndjson"
-    wiring.data_bucket().put(key, b"\n".join(json.dumps(line).encode() for line in lines))
-    one = Import.of(key, wiring.data_bucket().head(key)[1], "1", now_ms() + 24 * HOUR_MS)
+    wiring.stores().bucket.put(key, b"\n".join(json.dumps(line).encode() for line in lines))
+    one = Import.of(key, wiring.stores().bucket.head(key)[1], "1", now_ms() + 24 * HOUR_MS)
     assert one is not None
     return {"import": one.to_json()}
 
@@ -613,10 +610,10 @@ def run_import(task: str) -> Callable[[Recorder], None]:
             total = handlers.import_aggregate(whose, None)
         with maybe("import_store"), pytest.MonkeyPatch.context() as patch:
             patch.setattr(NewDays, "finish", lambda *_: False)  # as when somebody comes in between
-            stored = [wiring.importer().store({**whose, "range": span}, later) for span in total["ranges"]]
+            stored = [wiring.lake_stages().importer.store({**whose, "range": span}, later) for span in total["ranges"]]
         one_tail_more()
         with maybe("import_store"):
-            stored += [wiring.importer().store({**whose, "range": span}, later) for span in total["ranges"]]
+            stored += [wiring.lake_stages().importer.store({**whose, "range": span}, later) for span in total["ranges"]]
         with maybe("import_fail"):
             handlers.import_fail({**whose, "error": {"Error": "x", "Cause": "y"}}, None)
         with maybe("import_notify"):
@@ -627,29 +624,29 @@ def run_import(task: str) -> Callable[[Recorder], None]:
 
 def run_start_hourly(recorder: Recorder) -> None:
     with recorder.function():
-        wiring.hourly_workflow().start("20261121T10", {})
+        wiring.stores().hourly_workflow.start("20261121T10", {})
 
 
 def run_start_import(recorder: Recorder) -> None:
     with recorder.function():
-        wiring.import_workflow().start("one", {})
+        wiring.stores().import_workflow.start("one", {})
 
 
 def run_reconcile(recorder: Recorder) -> None:
     """An hour is repaired by the very calls that closed it; beside them, numbers are compared."""
     run_close(recorder)
     with recorder.function():
-        assert wiring.reconciler().run(wiring.access_table().names(), now_ms() // 1000 + 86_400) == 24
+        assert wiring.lake_stages().reconciler.run(wiring.stores().access.names(), now_ms() // 1000 + 86_400) == 24
 
 
 def run_audit(recorder: Recorder) -> None:
-    wiring.ledger_table().put("shop", hour_of(now_ms()), Receipt("c", received=1), now_ms() // 1000)
+    wiring.stores().ledger.put("shop", hour_of(now_ms()), Receipt("c", received=1), now_ms() // 1000)
     earlier = now_ms() - 5 * 3_600_000  # an hour that balances, and leaves the index
-    wiring.ledger_table().put("shop", hour_of(earlier), Receipt("c", received=1, quarantined=1), earlier // 1000)
-    wiring.data_bucket().put("spill/shop/1", b"message")
+    wiring.stores().ledger.put("shop", hour_of(earlier), Receipt("c", received=1, quarantined=1), earlier // 1000)
+    wiring.stores().bucket.put("spill/shop/1", b"message")
     with recorder.function():
-        assert wiring.collector().sweep(datetime.now(UTC) + timedelta(hours=1)) == 0
-        assert wiring.auditor().audit(now_ms() // 1000, spilled=0)["EventsInFlight"] == 1
+        assert wiring.stages().collector.sweep(datetime.now(UTC) + timedelta(hours=1)) == 0
+        assert wiring.stages().auditor.audit(now_ms() // 1000, spilled=0)["EventsInFlight"] == 1
 
 
 def run_erase(recorder: Recorder) -> None:
@@ -659,7 +656,7 @@ def run_erase(recorder: Recorder) -> None:
     ((text, _),) = encode_message(Message("shop", now_ms(), [ada]))
     ((other, _),) = encode_message(Message("shop", now_ms(), [ada, {**ada, "user_id": "w"}]))
     handlers.process({"Records": [{"messageId": "1", "body": text}]}, None)
-    bucket = wiring.data_bucket()
+    bucket = wiring.stores().bucket
     bucket.put(spill_key("shop", b""), to_spill([Parcel(text, 1)]))
     bucket.put(unreadable_key("m1"), text.encode())
     bucket.put(unreadable_key("m2"), other.encode())
@@ -671,36 +668,36 @@ def run_erase(recorder: Recorder) -> None:
     bucket.put("raw/shop/a.ndjson", b'{"event_type": "click", "user_id": "u", "timestamp": "2013-01-01T10:00:00Z"}')
     one = Import.of("raw/shop/a.ndjson", "", "1", now_ms())
     assert one is not None
-    wiring.imports_table().begin(one)
-    wiring.imports_table().end(one, "done", now_ms(), {})
+    wiring.stores().imports.begin(one)
+    wiring.stores().imports.end(one, "done", now_ms(), {})
     bucket.put(one.rows_key(1), b"")
-    wiring.queries_table().put("q1", Asked("shop", "SELECT 1", "folder"), datetime.now(UTC) + timedelta(days=7))
+    wiring.stores().queries.put("q1", Asked("shop", "SELECT 1", "folder"), datetime.now(UTC) + timedelta(days=7))
     results = DataBucket(wiring.client("s3"), wiring.settings().results_bucket)
     results.put("athena/q1.csv", b"")
-    receipt = wiring.profiler().request_erasure("shop", "u", now_ms())
+    receipt = wiring.stages().profiler.request_erasure("shop", "u", now_ms())
 
     def later(minutes: int) -> int:
         return now_ms() + minutes * 60_000 + 30 * HOUR_MS
 
     for minutes in (0, 17, 200, 300):
         with recorder.function():
-            assert wiring.erasures_table().open()
-            replace(wiring.eraser(), now=partial(later, minutes)).run()
-    assert wiring.profiler().erasure("shop", receipt["id"])["state"] == "done"
+            assert wiring.stores().erasures.open()
+            replace(wiring.lake_stages().eraser, now=partial(later, minutes)).run()
+    assert wiring.stages().profiler.erasure("shop", receipt["id"])["state"] == "done"
 
 
 def run_watch(recorder: Recorder) -> None:
     words = {"name": "nobody comes", "metric": "page_views", "comparison": "below", "threshold": 1}
-    wiring.watcher().create("shop", words, now_ms() - 3_600_000)
+    wiring.stages().watcher.create("shop", words, now_ms() - 3_600_000)
     with recorder.function():
-        assert wiring.watcher().watch(now_ms()) == 1
+        assert wiring.stages().watcher.watch(now_ms()) == 1
 
 
 def an_anomaly() -> Anomaly:
     """Recorded, in the hour before this one."""
     hour = hour_of(now_ms() - 3_600_000)
     anomaly = Anomaly("shop", Subject("page_views"), hour, "spike", "high", 90.0, 30.0, 9.5, "seasonal")
-    wiring.anomalies_table().put(anomaly, now_ms() // 1000)
+    wiring.stores().anomalies.put(anomaly, now_ms() // 1000)
     return anomaly
 
 
@@ -708,16 +705,16 @@ def run_detect(recorder: Recorder) -> None:
     handlers.aggregate({"Records": chunk_records()}, None)
     anomaly = an_anomaly()
     with recorder.function():
-        assert not wiring.anomalies_table().put(anomaly, now_ms() // 1000)  # as when an hour is judged again
-        assert wiring.detector().detect(now_ms()) == 0
-        assert len(wiring.anomalies_table().between("shop", anomaly.hour, anomaly.hour)) == 1
+        assert not wiring.stores().anomalies.put(anomaly, now_ms() // 1000)  # as when an hour is judged again
+        assert wiring.lake_stages().detector.detect(now_ms()) == 0
+        assert len(wiring.stores().anomalies.between("shop", anomaly.hour, anomaly.hour)) == 1
 
 
 def run_notify(recorder: Recorder) -> None:
     connect("c1")
     an_anomaly()
     with recorder.function(**{"* */POST/*": GONE}):
-        assert wiring.detector().tell(now_ms()) == 1
+        assert wiring.lake_stages().detector.tell(now_ms()) == 1
 
 
 IMPORT_TASKS = [f"import_{task}" for task in ("validate", "transform", "aggregate", "store", "notify", "fail")]

@@ -1,6 +1,5 @@
 """A stage for the operator's commands: tables and a bucket in memory, with one project."""
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -9,8 +8,7 @@ import pytest
 from chalicelib.domain.access import Project
 from chalicelib.domain.events import Mode
 from chalicelib.domain.quotas import UNLIMITED
-from ops import __main__ as commands
-from ops import hours
+from ops import stages
 from tests.stores import Stores, empty_stores
 
 ENVIRONMENT = {
@@ -25,11 +23,7 @@ ENVIRONMENT = {
 def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
     """Empty stores that every command takes for its stage's, and the project `shop`."""
     with empty_stores() as found:
-        clients = {"s3": found.bucket.client, "dynamodb": found.rollups.client}
-        for module in {hours, sys.modules["ops.stages"], *commands.COMMANDS.values()}:
-            if hasattr(module, "client"):
-                monkeypatch.setattr(module, "client", lambda _stage, service: clients[service])
-            if hasattr(module, "environment"):
-                monkeypatch.setattr(module, "environment", lambda _stage: ENVIRONMENT)
+        monkeypatch.setattr(stages, "client", lambda _stage, service, _url=None: found.client(service))
+        monkeypatch.setattr(stages, "environment", lambda _stage: ENVIRONMENT)
         found.access.put_project(Project("shop", Mode.INFER), UNLIMITED, datetime.now(UTC))
         yield found

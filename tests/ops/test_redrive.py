@@ -12,7 +12,7 @@ from moto import mock_aws
 
 from chalicelib.domain.chunks import Message, encode_message
 from infra.project import OperatorError
-from ops import redrive, unreadable
+from ops import redrive, stages
 from ops.__main__ import main
 from ops.redrive import DeadLetters
 
@@ -30,7 +30,7 @@ def sqs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setattr(redrive, "WAIT_SECONDS", 0)
     with mock_aws():
-        for module in (redrive, unreadable):
+        for module in (redrive, stages):
             monkeypatch.setattr(module, "client", lambda _stage, service: moto(service))
         yield moto("sqs")
 

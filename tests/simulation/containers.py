@@ -3,12 +3,14 @@
 The functions of the wiring modules that make something once per container do so once per container here as well.
 """
 
+import pkgutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import _lru_cache_wrapper, cache, wraps
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -57,9 +59,10 @@ def load() -> Any:
     """Import the app and have it make everything per container; returns the Chalice app."""
     boto3.client = lambda service, **_: Observer.client(service)
     import app
-    import chalicelib.wiring_lake
+    import chalicelib
 
-    assert chalicelib.wiring_lake
+    for each in pkgutil.walk_packages(chalicelib.__path__, "chalicelib."):
+        import_module(each.name)
     modules = [module for name, module in sys.modules.items() if name == "app" or name.startswith("chalicelib")]
     replaced: dict[int, Callable[..., Any]] = {}
     for module in modules:

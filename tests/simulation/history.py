@@ -123,10 +123,10 @@ class History:
 
         now = datetime.fromtimestamp(self.world.scheduler.now, UTC)
         for project in PROJECTS:
-            wiring.access_table().put_project(Project(project, Mode.INFER, b"salt"), Limits(), now)
+            wiring.stores().access.put_project(Project(project, Mode.INFER, b"salt"), Limits(), now)
             for scope in Scope:
                 digest = sha256(key_of(project, scope.value).encode()).hexdigest()
-                wiring.access_table().put_key(ApiKey(project, digest, (scope,), scope.value, now))
+                wiring.stores().access.put_key(ApiKey(project, digest, (scope,), scope.value, now))
         for schedule in self.world.schedules:
             schedule.start()
         at = self.world.scheduler.at

@@ -238,8 +238,8 @@ class Oracles:
         for project in PROJECTS:
             balances = {}
             for hour in hours[project] | {h for owner, h in self.truth.accounts.hours if owner == project}:
-                ledger = wiring.history().ledger(project, hour)
-                receipts = wiring.ledger_table().receipts(project, hour, hour).get(hour, ())
+                ledger = wiring.stores().history.ledger(project, hour)
+                receipts = wiring.stores().ledger.receipts(project, hour, hour).get(hour, ())
                 ledger.note(*receipts)
                 self.truth.accounts.hours[project, hour].told = {each.container: each.received for each in receipts}
                 balances[hour] = ledger.balance()
