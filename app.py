@@ -1,514 +1,239 @@
 """Tidemark's Chalice app: every route, socket, buffer, stream, bucket, bus and schedule.
 
-Each handler parses, calls one stage and returns; the business logic is in chalicelib.
+Each handler calls one stage and returns; what a route is handed and how it answers is in chalicelib/http.
 """
 
 import os
-import re
-import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from functools import cached_property, partial, wraps
+from functools import partial
 from typing import Any
-from urllib.parse import unquote
 
-import orjson
-from botocore.exceptions import BotoCoreError, ClientError
-from chalice.app import (
-    Chalice,
-    CloudWatchEvent,
-    CORSConfig,
-    Cron,
-    DynamoDBEvent,
-    KinesisEvent,
-    Rate,
-    Request,
-    Response,
-    S3Event,
-    SQSEvent,
-    WebsocketEvent,
-)
+from chalice.app import Chalice, Cron, DynamoDBEvent, KinesisEvent, Rate, S3Event, SQSEvent, WebsocketEvent
 
 from chalicelib import __version__, logs, wiring
-from chalicelib.domain import bodies, segment
-from chalicelib.domain.access import Project, Scope, key_of
-from chalicelib.domain.annotations import read_anomalies, read_range
-from chalicelib.domain.bus import is_notice, read_bus_event
-from chalicelib.domain.enrichment import Client, client_of
-from chalicelib.domain.errors import (
-    Forbidden,
-    HoursNotCompacted,
-    InvalidRequest,
-    NotFound,
-    PayloadTooLarge,
-    TidemarkError,
-    TooManyRequests,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-)
-from chalicelib.domain.events import Admission
-from chalicelib.domain.imports import Import
-from chalicelib.domain.parameters import read_page
-from chalicelib.domain.query_requests import REPORT_NAMES, read_query, read_result, read_saved
-from chalicelib.domain.questions import read_question
-from chalicelib.domain.selections import read_list, read_replay
-from chalicelib.domain.summaries import read_day
-from chalicelib.domain.time_windows import to_ms
+from chalicelib.clock import now_ms
+from chalicelib.domain.access import Scope
+from chalicelib.domain.time_windows import from_ms
+from chalicelib.http import intake, websocket
+from chalicelib.http.api import described
+from chalicelib.http.calls import REPORT_NAMES, Call
+from chalicelib.http.responses import Answer, page, query_answer, routing
 from chalicelib.settings import ROOT, Sources
+from chalicelib.triggers import BusEvent
 
 app = Chalice(app_name="tidemark", configure_logs=False)
 logs.configure()
 app.experimental_feature_flags.update(["WEBSOCKETS"])
-# Bodies that API Gateway must hand on as bytes: what SDKs call their gzip. Chalice's own dozen of images and archives
-# would be looked through three times a request.
-app.api.binary_types[:] = ["application/octet-stream", "application/x-www-form-urlencoded", "application/gzip"]
-
-
-class Cors(CORSConfig):
-    """Headers that are put together once: Chalice would do it for each answer."""
-
-    @cached_property
-    def _made(self) -> dict[str, str]:
-        return super().get_access_control_headers()
-
-    def get_access_control_headers(self) -> dict[str, str]:
-        """A copy of them."""
-        return dict(self._made)
-
-
-# Any page's script may send and read, without cookies: a preflight's answer is fixed, so it cannot name the page.
-CORS = Cors(
-    allow_headers=[
-        *("X-Retry-Count", "AnonymousId", "SentAt"),  # beside Chalice's own: what browser SDKs send
-        *(f"Rsa-{name}" for name in ("Recovered", "Retry-Attempt", "Retry-Reason")),
-        *("Rsa-Since-First-Attempt", "Rsa-Since-Last-Attempt"),
-    ],
-    expose_headers=["Retry-After", "X-RateLimit-Reset"],
-    max_age=7200,  # what browsers remember at most
-)
-app.api.cors = CORS
+rest = routing(app)
 sources = Sources.from_environment(os.environ)
-
-# Checked in raw_body, because Chalice refuses a route that lists types of both kinds, those handed on as bytes and
-# those as text.
-ANY_TYPE = ["*/*"]
-STATUS = {
-    InvalidRequest: 400,
-    Unauthenticated: 401,
-    Forbidden: 403,
-    NotFound: 404,
-    PayloadTooLarge: 413,
-    UnsupportedMediaType: 415,
-    TooManyRequests: 429,
-    Unavailable: 503,
-}
-DASHBOARD_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self' ws: wss:; img-src data:"
-)
-
-
-def now() -> datetime:
-    """The clock that handlers hand to the stages."""
-    return datetime.now(UTC)
-
-
-def answer(document: Mapping[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON response."""
-    body = orjson.dumps(document).decode()
-    return Response(body, status_code=status, headers={"Content-Type": "application/json", **(headers or {})})
-
-
-@app.middleware("http")
-def every_answer(event: Request, get_response: Callable[[Request], Response]) -> Response:
-    """Chalice's own errors in the form of ours, with `code` and `message`; and every answer readable by its page."""
-    response = get_response(event)
-    if origin := event.headers.get("origin"):
-        response.headers |= CORS.get_access_control_headers()  # errors of Chalice's own come without
-        response.headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
-    if isinstance(response.body, dict) and "Code" in response.body:
-        code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", response.body["Code"].removesuffix("Error")).lower()
-        response.body = {"code": code, "message": response.body["Message"]}
-    return response
-
-
-def refusals(view: Callable[..., Response]) -> Callable[..., Response]:
-    """Answer domain errors with their status. Around each route, because Chalice makes a 500 of what escapes one."""
-
-    @wraps(view)
-    def answered(**arguments: str) -> Response:
-        try:
-            return view(**arguments)
-        except (BotoCoreError, ClientError) as cause:
-            app.log.warning("store failed", extra={"reason": str(cause), "path": request().path})
-            error: TidemarkError = Unavailable("a store does not answer; send the same again")
-        except TidemarkError as refusal:
-            error = refusal
-            app.log.info("refused", extra={"code": error.code, "path": request().path})
-        return answer({"code": error.code, "message": error.message}, STATUS[type(error)], retry_headers(error))
-
-    return answered
-
-
-def retry_headers(error: TidemarkError) -> dict[str, str]:
-    """When to try again, in seconds, as the SDKs read it."""
-    if error.retry_seconds is None:
-        return {}
-    seconds = str(error.retry_seconds)
-    limited = {"X-RateLimit-Reset": seconds} if isinstance(error, TooManyRequests) else {}
-    return {"Retry-After": seconds, **limited}
-
-
-def request() -> Request:
-    """The request being served."""
-    served = app.current_request
-    assert served is not None, "called outside of a request"
-    return served
-
-
-def parameters() -> Mapping[str, str]:
-    """The query string; raises InvalidRequest for a parameter that is there more than once."""
-    found = request().query_params
-    for name in found or ():
-        if found and (times := len(found.getlist(name))) > 1:
-            raise InvalidRequest(f"{name}: given {times} times; once is allowed", code="invalid_parameter")
-    return found or {}
-
-
-def raw_body() -> bytes:
-    """The request's body as it was sent; raises UnsupportedMediaType."""
-    bodies.media_type_of(request().headers)
-    body = request().raw_body
-    return body.encode(errors="replace") if isinstance(body, str) else body
-
-
-def project(scope: Scope) -> Project:
-    """The project that the request's key stands for."""
-    return wiring.stages().authorizer.project(request().headers, scope)
-
-
-def client(owner: Project) -> Client:
-    """What may be kept of who sent the request."""
-    source_ip = request().context["identity"].get("sourceIp") or ""
-    return client_of(request().headers, source_ip, owner.salt, now())
-
-
-def write_key(body_key: str | None = None) -> str | None:
-    """The key of the headers, else of the body, else of the query, which is all that a beacon has for it."""
-    return key_of(request().headers) or body_key or dict(request().query_params or ()).get("writeKey")
-
-
-def writer(body_key: str | None = None) -> Project:
-    """The project that the request may write to."""
-    return wiring.stages().authorizer.project_of_key(write_key(body_key), Scope.WRITE)
 
 
 # REST: events in
 
 
-@app.route("/events", methods=["POST"], content_types=ANY_TYPE)
-@refusals
-def post_events() -> Response:
-    owner = writer()
-    read = bodies.read_native(raw_body(), request().headers)
-    admission = admitted(read, owner)
-    return answer(verdicts(admission, read), 202 if admission.event_ids else 400)
+@rest("POST", "/events")
+def post_events(call: Call) -> Answer:
+    return intake.take_native(call)
 
 
-@app.route("/v1/{kind}", methods=["POST"], content_types=ANY_TYPE)
-@refusals
-def post_segment(kind: str) -> Response:
-    if kind not in segment.ROUTES:
-        raise NotFound(f"/v1/{kind[:32]} does not exist; there are {', '.join(segment.KINDS)}")
-    if segment.ROUTES[kind] == segment.METRICS:
-        return answer(
-            {"success": True}
-        )  # what analytics.js reports of itself, without a key: dropped, for it is no event
-    return collected(segment.ROUTES[kind])
+@rest("POST", "/v1/{kind}")
+def post_segment(call: Call, kind: str) -> Answer:
+    return intake.take_segment(call, kind)
 
 
-@app.route("/beacon/v1/batch", methods=["POST"], content_types=ANY_TYPE)
-@refusals
-def post_beacon() -> Response:
-    return collected(segment.BATCH)
+@rest("POST", "/beacon/v1/batch")
+def post_beacon(call: Call) -> Answer:
+    return intake.take_segment(call, "batch")
 
 
-def collected(kind: str) -> Response:
-    """The answer to an SDK; anything but 200 makes some of them send everything again, or drop it."""
-    if key_of(request().headers):
-        writer()  # before the body is read, which only an SDK that sends its key there makes necessary
-    read = bodies.read_segment(raw_body(), kind)
-    owner = writer(read.write_key)
-    admission = admitted(read, owner)
-    return answer({"success": True, **verdicts(admission, read)})
+@rest("GET", "/v1/projects/{key}/settings")
+def get_segment_settings(call: Call, key: str) -> Answer:
+    return intake.segment_settings(call, key)
 
 
-@app.route("/v1/projects/{key}/settings", methods=["GET"])
-@refusals
-def get_segment_settings(key: str) -> Response:
-    wiring.stages().authorizer.project_of_key(key, Scope.WRITE)
-    return answer(segment.settings(key, address(below="/v1/projects/")))
-
-
-@app.route("/sourceConfig", methods=["GET"])
-@refusals
-def get_source_config() -> Response:
-    return answer(segment.source_config(write_key(), writer().id))
-
-
-def address(below: str) -> str:
-    """Where the caller reached this API, with the stage that API Gateway puts before every path."""
-    stage = request().context["path"].partition(below)[0]
-    return f"{request().headers.get('x-forwarded-proto', 'http')}://{request().headers.get('host', '')}{stage}"
-
-
-def admitted(read: bodies.Request, owner: Project) -> Admission:
-    """What became of a request's events, which are all refused when the key has sent too many."""
-    received_ms = to_ms(now())
-    wiring.stages().throttle.take(owner.allowance, len(read.events), received_ms)
-    return wiring.stages().collector.collect(read, owner, received_ms, client(owner))
-
-
-def verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:
-    """What a client is told of its events."""
-    body: dict[str, Any] = {
-        "accepted": len(admission.event_ids),
-        "rejected": [read.answer(rejection) for rejection in admission.rejections],
-        "event_ids": admission.event_ids,
-    }
-    if not admission.event_ids:
-        body |= {"code": "nothing_accepted", "message": "none of the events was accepted; see rejected for each reason"}
-    return body | ({"warnings": admission.warnings} if admission.warnings else {})
+@rest("GET", "/sourceConfig")
+def get_source_config(call: Call) -> Answer:
+    return intake.source_config(call)
 
 
 # REST: numbers out
 
 
-@app.route("/analytics", methods=["GET"])
-@refusals
-def get_analytics() -> Response:
-    owner, question = project(Scope.READ), read_question(parameters())
-    numbers = wiring.stages().analytics.answer(owner.id, question, to_ms(now()))
-    beside = wiring.stages().annotator.between(owner.id, question.start_ms, question.end_ms)
-    return answer({**numbers, "annotations": beside})
+@rest("GET", "/analytics")
+def get_analytics(call: Call) -> Answer:
+    owner, question = call.project(Scope.READ), call.question
+    numbers = wiring.stages().analytics.answer(owner.id, question, call.now_ms)
+    return {**numbers, "annotations": wiring.stages().annotator.between(owner.id, question.start_ms, question.end_ms)}
 
 
-@app.route("/aggregations/{event_type}", methods=["GET"])
-@refusals
-def get_aggregation(event_type: str) -> Response:
-    owner, day = project(Scope.READ), read_day(parameters())
-    return answer(wiring.stages().summarizer.day(owner.id, unquote(event_type), day, to_ms(now())))
+@rest("GET", "/aggregations/{event_type}")
+def get_aggregation(call: Call, event_type: str) -> Answer:
+    return wiring.stages().summarizer.day(call.project(Scope.READ).id, event_type, call.day, call.now_ms)
 
 
-@app.route("/realtime/metrics", methods=["GET"])
-@refusals
-def get_realtime_metrics() -> Response:
-    return answer(wiring.stages().observer.observe(project(Scope.READ).id, to_ms(now())))
+@rest("GET", "/realtime/metrics")
+def get_realtime_metrics(call: Call) -> Answer:
+    return wiring.stages().observer.observe(call.project(Scope.READ).id, call.now_ms)
 
 
-@app.route("/realtime/tickets", methods=["POST"], content_types=ANY_TYPE)
-@refusals
-def post_ticket() -> Response:
-    return answer(wiring.stages().subscriber.issue_ticket(project(Scope.READ).id, now()), 201)
+@rest("POST", "/realtime/tickets")
+def post_ticket(call: Call) -> Answer:
+    return wiring.stages().subscriber.issue_ticket(call.project(Scope.READ).id, call.now), 201
 
 
-@app.route("/users/{user_id}", methods=["GET"])
-@refusals
-def get_user(user_id: str) -> Response:
-    return answer(wiring.stages().profiler.user(project(Scope.READ).id, unquote(user_id)))
+# REST: users
 
 
-@app.route("/users/{user_id}/events", methods=["GET"])
-@refusals
-def get_user_events(user_id: str) -> Response:
-    owner = project(Scope.READ)
-    page = read_page(parameters())
-    return answer(wiring.stages().profiler.timeline(owner.id, unquote(user_id), page.limit, page.before))
+@rest("GET", "/users/{user_id}")
+def get_user(call: Call, user_id: str) -> Answer:
+    return wiring.stages().profiler.user(call.project(Scope.READ).id, user_id)
 
 
-@app.route("/users/{user_id}", methods=["DELETE"])
-@refusals
-def delete_user(user_id: str) -> Response:
-    owner = project(Scope.ADMIN)
-    return answer(wiring.stages().profiler.request_erasure(owner.id, unquote(user_id), to_ms(now())), 202)
+@rest("GET", "/users/{user_id}/events")
+def get_user_events(call: Call, user_id: str) -> Answer:
+    return wiring.stages().profiler.timeline(call.project(Scope.READ).id, user_id, *call.page)
 
 
-@app.route("/erasures", methods=["GET"])
-@refusals
-def get_erasures() -> Response:
-    owner = project(Scope.ADMIN)
-    page = read_page(parameters())
-    return answer(wiring.stores().erasures.page(owner.id, page.limit, page.before))
+@rest("DELETE", "/users/{user_id}")
+def delete_user(call: Call, user_id: str) -> Answer:
+    return wiring.stages().profiler.request_erasure(call.project(Scope.ADMIN).id, user_id, call.now_ms), 202
 
 
-@app.route("/erasures/{erasure_id}", methods=["GET"])
-@refusals
-def get_erasure(erasure_id: str) -> Response:
-    return answer(wiring.stages().profiler.erasure(project(Scope.ADMIN).id, erasure_id))
+@rest("GET", "/erasures")
+def get_erasures(call: Call) -> Answer:
+    return wiring.stores().erasures.page(call.project(Scope.ADMIN).id, *call.page)
 
 
-@app.route("/quarantine", methods=["GET"])
-@refusals
-def get_quarantine() -> Response:
-    owner = project(Scope.ADMIN)
-    return answer(wiring.stages().replayer.show(owner.id, read_list(parameters())))
+@rest("GET", "/erasures/{erasure_id}")
+def get_erasure(call: Call, erasure_id: str) -> Answer:
+    return wiring.stages().profiler.erasure(call.project(Scope.ADMIN).id, erasure_id)
 
 
-@app.route("/quarantine/replay", methods=["POST"], content_types=ANY_TYPE)
-@refusals
-def post_replay() -> Response:
-    owner = project(Scope.ADMIN)
-    selection = read_replay(bodies.read_object(raw_body()))
-    return answer(wiring.stages().replayer.replay(owner, selection, to_ms(now())))
+# REST: what was rejected
 
 
-@app.route("/query", methods=["POST"], content_types=ANY_TYPE)
-@refusals
-def post_query() -> Response:
-    owner = project(Scope.READ)
-    asked = read_query(bodies.read_object(raw_body()))
-    return answer_of_query(wiring.stages().query_runner.run(asked, owner.id, now()))
+@rest("GET", "/quarantine")
+def get_quarantine(call: Call) -> Answer:
+    return wiring.stages().replayer.show(call.project(Scope.ADMIN).id, call.rejected)
 
 
-@app.route("/query/{query_id}", methods=["GET"])
-@refusals
-def get_query(query_id: str) -> Response:
-    owner = project(Scope.READ)
-    page = read_result(parameters())
-    return answer_of_query(wiring.stages().query_runner.answer(query_id, owner.id, page))
+@rest("POST", "/quarantine/replay")
+def post_replay(call: Call) -> Answer:
+    return wiring.stages().replayer.replay(call.project(Scope.ADMIN), call.replayed, call.now_ms)
 
 
-@app.route("/query/{query_id}", methods=["DELETE"])
-@refusals
-def delete_query(query_id: str) -> Response:
-    return answer(wiring.stages().query_runner.cancel(query_id, project(Scope.READ).id))
+# REST: SQL and reports
 
 
-@app.route("/queries", methods=["POST"], content_types=ANY_TYPE)
-@refusals
-def post_saved_query() -> Response:
-    owner = project(Scope.ADMIN)
-    return answer(wiring.stages().query_runner.save(read_saved(bodies.read_object(raw_body())), owner.id, now()))
+@rest("POST", "/query")
+def post_query(call: Call) -> Answer:
+    owner = call.project(Scope.READ)
+    return query_answer(wiring.stages().query_runner.run(call.query, owner.id, call.now))
 
 
-@app.route("/queries", methods=["GET"])
-@refusals
-def get_saved_queries() -> Response:
-    return answer(wiring.stages().query_runner.show_saved(project(Scope.READ).id))
+@rest("GET", "/query/{query_id}")
+def get_query(call: Call, query_id: str) -> Answer:
+    owner = call.project(Scope.READ)
+    return query_answer(wiring.stages().query_runner.answer(query_id, owner.id, call.result))
 
 
-@app.route("/queries/{name}", methods=["DELETE"])
-@refusals
-def delete_saved_query(name: str) -> Response:
-    wiring.stages().query_runner.forget(unquote(name), project(Scope.ADMIN).id)
-    return answer({"deleted": name})
+@rest("DELETE", "/query/{query_id}")
+def delete_query(call: Call, query_id: str) -> Answer:
+    return wiring.stages().query_runner.cancel(query_id, call.project(Scope.READ).id)
 
 
-def get_report(name: str) -> Response:
-    found = wiring.stages().query_runner.report(name, parameters(), project(Scope.READ).id, now())
-    return answer_of_query(found)
+@rest("POST", "/queries")
+def post_saved_query(call: Call) -> Answer:
+    owner = call.project(Scope.ADMIN)
+    return wiring.stages().query_runner.save(call.query_to_save, owner.id, call.now)
 
 
-for report_name in REPORT_NAMES:
-    app.route(f"/reports/{report_name}", methods=["GET"], name=f"get_{report_name}_report")(
-        refusals(partial(get_report, report_name))
-    )
+@rest("GET", "/queries")
+def get_saved_queries(call: Call) -> Answer:
+    return wiring.stages().query_runner.show_saved(call.project(Scope.READ).id)
 
 
-def answer_of_query(found: dict[str, Any]) -> Response:
-    """202 while it goes on."""
-    return answer(found, 202 if found["state"] in ("QUEUED", "RUNNING") else 200)
+@rest("DELETE", "/queries/{name}")
+def delete_saved_query(call: Call, name: str) -> Answer:
+    wiring.stages().query_runner.forget(name, call.project(Scope.ADMIN).id)
+    return {"deleted": name}
 
 
-@app.route("/imports", methods=["GET"])
-@refusals
-def get_imports() -> Response:
-    owner = project(Scope.READ)
-    page = read_page(parameters())
-    return answer(wiring.stores().imports.page(owner.id, page.limit, page.before))
+def get_report(call: Call, *, name: str) -> Answer:
+    owner = call.project(Scope.READ)
+    return query_answer(wiring.stages().query_runner.report(name, call.parameters, owner.id, call.now))
 
 
-@app.route("/schemas", methods=["GET"])
-@refusals
-def get_schemas() -> Response:
-    return answer({"schemas": wiring.contracts().catalogue()})
+for report in REPORT_NAMES:
+    rest("GET", f"/reports/{report}", name=f"get_{report}_report")(partial(get_report, name=report))
 
 
-@app.route("/schemas/{event_type}", methods=["GET"])
-@refusals
-def get_schema(event_type: str) -> Response:
-    return answer(wiring.contracts().described(unquote(event_type)))
+# REST: imports, contracts and the API itself
 
 
-@app.route("/openapi.json", methods=["GET"])
-@refusals
-def get_openapi() -> Response:
-    # Imported here, because no other route needs it.
-    from chalicelib.domain.api import described
-
-    return answer(described(app.routes, STATUS, wiring.contracts(), address(below="/openapi.json")))
+@rest("GET", "/imports")
+def get_imports(call: Call) -> Answer:
+    return wiring.stores().imports.page(call.project(Scope.READ).id, *call.page)
 
 
-@app.route("/dashboard", methods=["GET"])
-@refusals
-def get_dashboard() -> Response:
-    page = (ROOT / "dashboard" / "index.html").read_text()
-    return Response(
-        page, headers={"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": DASHBOARD_POLICY}
-    )
+@rest("GET", "/schemas")
+def get_schemas(_call: Call) -> Answer:
+    return {"schemas": wiring.contracts().catalogue()}
 
 
-@app.route("/health", methods=["GET"])
-@refusals
-def get_health() -> Response:
-    return answer({"status": "ok", "version": __version__, "stage": os.environ.get("STAGE", "dev")})
+@rest("GET", "/schemas/{event_type}")
+def get_schema(_call: Call, event_type: str) -> Answer:
+    return wiring.contracts().described(event_type)
+
+
+@rest("GET", "/openapi.json")
+def get_openapi(call: Call) -> Answer:
+    return described(app.routes, wiring.contracts(), call.address(below="/openapi.json"))
+
+
+@rest("GET", "/dashboard")
+def get_dashboard(_call: Call) -> Answer:
+    return page(ROOT / "dashboard" / "index.html")
+
+
+@rest("GET", "/health")
+def get_health(_call: Call) -> Answer:
+    return {"status": "ok", "version": __version__, "stage": os.environ.get("STAGE", "dev")}
 
 
 # REST: what should be known beside the numbers
 
 
-@app.route("/anomalies", methods=["GET"])
-@refusals
-def get_anomalies() -> Response:
-    owner = project(Scope.READ)
-    return answer(wiring.stages().annotator.show_anomalies(owner.id, read_anomalies(parameters())))
+@rest("GET", "/anomalies")
+def get_anomalies(call: Call) -> Answer:
+    return wiring.stages().annotator.show_anomalies(call.project(Scope.READ).id, call.anomalies)
 
 
-@app.route("/alerts", methods=["POST"], content_types=ANY_TYPE)
-@refusals
-def post_alert() -> Response:
-    owner = project(Scope.ADMIN)
-    alert, new = wiring.stages().watcher.create(owner.id, bodies.read_object(raw_body()), to_ms(now()))
-    return answer(alert, 201 if new else 200)
+@rest("POST", "/alerts")
+def post_alert(call: Call) -> Answer:
+    alert, new = wiring.stages().watcher.create(call.project(Scope.ADMIN).id, call.document, call.now_ms)
+    return alert, 201 if new else 200
 
 
-@app.route("/alerts", methods=["GET"])
-@refusals
-def get_alerts() -> Response:
-    return answer(wiring.stages().watcher.show(project(Scope.READ).id))
+@rest("GET", "/alerts")
+def get_alerts(call: Call) -> Answer:
+    return wiring.stages().watcher.show(call.project(Scope.READ).id)
 
 
-@app.route("/alerts/{alert_id}", methods=["DELETE"])
-@refusals
-def delete_alert(alert_id: str) -> Response:
-    wiring.stages().watcher.delete(project(Scope.ADMIN).id, unquote(alert_id))
-    return answer({"deleted": alert_id})
+@rest("DELETE", "/alerts/{alert_id}")
+def delete_alert(call: Call, alert_id: str) -> Answer:
+    wiring.stages().watcher.delete(call.project(Scope.ADMIN).id, alert_id)
+    return {"deleted": alert_id}
 
 
-@app.route("/annotations", methods=["POST"], content_types=ANY_TYPE)
-@refusals
-def post_annotation() -> Response:
-    owner = project(Scope.ADMIN)
-    annotation, as_sent = wiring.stages().annotator.create(owner.id, bodies.read_object(raw_body()), to_ms(now()))
-    return answer(annotation, 201 if as_sent else 200)
+@rest("POST", "/annotations")
+def post_annotation(call: Call) -> Answer:
+    annotation, as_sent = wiring.stages().annotator.create(call.project(Scope.ADMIN).id, call.document, call.now_ms)
+    return annotation, 201 if as_sent else 200
 
 
-@app.route("/annotations", methods=["GET"])
-@refusals
-def get_annotations() -> Response:
-    owner = project(Scope.READ)
-    return answer(wiring.stages().annotator.show(owner.id, read_range(parameters())))
+@rest("GET", "/annotations")
+def get_annotations(call: Call) -> Answer:
+    return wiring.stages().annotator.show(call.project(Scope.READ).id, call.range)
 
 
 # WebSocket
@@ -516,27 +241,20 @@ def get_annotations() -> Response:
 
 @app.on_ws_connect(name="socket_connect")
 def socket_connect(event: WebsocketEvent) -> dict[str, Any]:
-    ticket = (event.to_dict().get("queryStringParameters") or {}).get("ticket")
-    try:
-        wiring.stages().subscriber.connect(event.connection_id, event.domain_name, event.stage, ticket, now())
-    except Unauthenticated:
-        return {"statusCode": 401}
-    return {"statusCode": 200}
+    return websocket.connect(event)
 
 
 @app.on_ws_message(name="socket_message")
 def socket_message(event: WebsocketEvent) -> dict[str, Any]:
-    wiring.stages().subscriber.message(event.connection_id, event.body, now(), event.domain_name, event.stage)
-    return {"statusCode": 200}
+    return websocket.message(event)
 
 
 @app.on_ws_disconnect(name="socket_disconnect")
 def socket_disconnect(event: WebsocketEvent) -> dict[str, Any]:
-    wiring.stages().subscriber.disconnect(event.connection_id)
-    return {"statusCode": 200}
+    return websocket.disconnect(event)
 
 
-# Buffer, streams, bucket, bus and schedule
+# Buffer, streams, bucket and bus
 
 
 on_buffer = (
@@ -554,7 +272,7 @@ def process(event: SQSEvent | KinesisEvent) -> dict[str, Any]:
 
 @app.on_dynamodb_record(sources.events_stream_arn, batch_size=1000, starting_position="TRIM_HORIZON", name="aggregate")
 def aggregate(event: DynamoDBEvent) -> None:
-    wiring.stages().aggregator.aggregate(event.to_dict()["Records"], to_ms(now()))
+    wiring.stages().aggregator.aggregate(event.to_dict()["Records"], now_ms())
 
 
 @app.on_dynamodb_record(
@@ -570,7 +288,7 @@ def archive(event: DynamoDBEvent) -> None:
 
 @app.on_dynamodb_record(sources.rollups_stream_arn, batch_size=100, starting_position="TRIM_HORIZON", name="live")
 def live(event: DynamoDBEvent) -> None:
-    wiring.stages().pusher.push(event.to_dict()["Records"], int(time.time()))
+    wiring.stages().pusher.push(event.to_dict()["Records"], now_ms() // 1000)
 
 
 @app.on_s3_event(bucket=sources.data_bucket, events=["s3:ObjectCreated:*"], prefix="spill/", name="reinject")
@@ -578,38 +296,30 @@ def reinject(event: S3Event) -> None:
     wiring.stages().collector.reinject(event.key)
 
 
-class BusEvent(CloudWatchEvent):
-    """An event of the bus of which nothing is taken for granted: Chalice's raises KeyError where a field is missing."""
-
-    def _extract_attributes(self, event_dict: dict[str, Any]) -> None:
-        """Leave all of it to `to_dict`."""
+@app.on_s3_event(bucket=sources.data_bucket, events=["s3:ObjectCreated:*"], prefix="raw/", name="start_import")
+def start_import(event: S3Event) -> None:
+    wiring.stages().import_starter.start(event.to_dict()["Records"][0])
 
 
 @app.on_cw_event(sources.bus_pattern, name="take_bus_event")
 def take_bus_event(event: BusEvent) -> None:
-    if is_notice(event.to_dict()):
-        return
-    owner = wiring.stages().authorizer.project_of_bus(wiring.settings().bus_project)
-    wiring.stages().collector.collect(read_bus_event(event.to_dict()), owner, to_ms(now()))
+    wiring.stages().receiver.receive(event.to_dict(), now_ms())
 
 
 take_bus_event.event_class = BusEvent
 
 
-@app.on_s3_event(bucket=sources.data_bucket, events=["s3:ObjectCreated:*"], prefix="raw/", name="start_import")
-def start_import(event: S3Event) -> None:
-    if one := Import.of_notification(event.to_dict()["Records"][0]):
-        wiring.stores().import_workflow.start(one.id, {"import": one.to_json()})
+# Schedules
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="compact")
 def compact(_event: object) -> None:
-    wiring.stages().compactor.compact(int(time.time()))
+    wiring.stages().compactor.compact(now_ms() // 1000)
 
 
 @app.schedule(Cron(40, "*", "*", "*", "?", "*"), name="reconcile")
 def reconcile(_event: object) -> None:
-    wiring.lake_stages().reconciler.run(wiring.stores().access.names(), int(time.time()))
+    wiring.lake_stages().reconciler.run(wiring.stores().access.names(), now_ms() // 1000)
 
 
 @app.schedule(Rate(5, unit=Rate.MINUTES), name="erase")
@@ -620,47 +330,44 @@ def erase(_event: object) -> None:
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="audit")
 def audit(_event: object) -> None:
-    spilled = wiring.stages().collector.sweep(now())
-    wiring.stages().auditor.audit(int(time.time()), spilled)
+    spilled = wiring.stages().collector.sweep(from_ms(now_ms()))
+    wiring.stages().auditor.audit(now_ms() // 1000, spilled)
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="watch")
 def watch(_event: object) -> None:
-    wiring.stages().watcher.watch(to_ms(now()))
+    wiring.stages().watcher.watch(now_ms())
 
 
 @app.schedule(Cron(10, "*", "*", "*", "?", "*"), name="start_hourly")
 def start_hourly(_event: object) -> None:
-    wiring.stores().hourly_workflow.start(f"{now():%Y%m%dT%H}", {})
+    wiring.stores().hourly_workflow.start(f"{from_ms(now_ms()):%Y%m%dT%H}", {})
 
 
-# Tasks of infra/workflows/hourly.asl.json.
+# Tasks of infra/workflows/hourly.asl.json
 
 
 @app.lambda_function(name="consolidate")
 def consolidate(_task: object, _context: object) -> dict[str, Any]:
-    return wiring.lake_stages().finisher.consolidate_due(to_ms(now()))
+    return wiring.lake_stages().finisher.consolidate_due(now_ms())
 
 
 @app.lambda_function(name="close")
 def close(task: dict[str, Any], _context: object) -> dict[str, int]:
-    closed = wiring.lake_stages().finisher.finish_all(task["hours"], to_ms(now()))
-    if task["failed"]:
-        raise HoursNotCompacted(f"{task['failed']} hours could not be consolidated; the log of `consolidate` says why")
-    return closed
+    return wiring.lake_stages().finisher.finish_all(task["hours"], now_ms(), failed=task["failed"])
 
 
 @app.lambda_function(name="detect")
 def detect(_task: object, _context: object) -> int:
-    return wiring.lake_stages().detector.detect(to_ms(now()))
+    return wiring.lake_stages().detector.detect(now_ms())
 
 
 @app.lambda_function(name="notify")
 def notify(_task: object, _context: object) -> int:
-    return wiring.lake_stages().detector.tell(to_ms(now()))
+    return wiring.lake_stages().detector.tell(now_ms())
 
 
-# Tasks of infra/workflows/import.asl.json.
+# Tasks of infra/workflows/import.asl.json
 
 
 @app.lambda_function(name="import_validate")
@@ -680,14 +387,14 @@ def import_aggregate(task: dict[str, Any], _context: object) -> dict[str, Any]:
 
 @app.lambda_function(name="import_store")
 def import_store(task: dict[str, Any], _context: object) -> dict[str, Any]:
-    return wiring.lake_stages().importer.store(task, to_ms(now()))
+    return wiring.lake_stages().importer.store(task, now_ms())
 
 
 @app.lambda_function(name="import_notify")
 def import_notify(task: dict[str, Any], _context: object) -> dict[str, Any]:
-    return wiring.lake_stages().importer.notify(task, to_ms(now()))
+    return wiring.lake_stages().importer.notify(task, now_ms())
 
 
 @app.lambda_function(name="import_fail")
 def import_fail(task: dict[str, Any], _context: object) -> dict[str, Any]:
-    return wiring.lake_stages().importer.fail(task, to_ms(now()))
+    return wiring.lake_stages().importer.fail(task, now_ms())

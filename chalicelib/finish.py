@@ -15,6 +15,7 @@ from chalicelib import metrics
 from chalicelib.close import Closer, Closing
 from chalicelib.consolidate import GRACE_MS, Consolidated, Consolidator, Overtaken
 from chalicelib.domain.closing import Hour
+from chalicelib.domain.errors import HoursNotConsolidated
 from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms
 from chalicelib.sessionize import Sessionizer
 from chalicelib.storage.hours_table import HoursTable
@@ -129,11 +130,12 @@ class Finisher:
             "more": len(done) == MAX_HOURS,
         }
 
-    def finish_all(self, hours: Iterable[Mapping[str, str]], now_ms: int) -> dict[str, int]:
+    def finish_all(self, hours: Iterable[Mapping[str, str]], now_ms: int, *, failed: int = 0) -> dict[str, int]:
         """The next task: finish these hours, as far as the time goes; those that are closed already are left.
 
-        Returns how many are `closed`, and how many `waiting`: dirty, and to come again. Raises an ExceptionGroup,
-        after all the others are done, when an hour could not be closed.
+        Returns how many are `closed`, and how many `waiting`: dirty, and to come again. After all the others are done,
+        raises an ExceptionGroup when an hour could not be closed, and HoursNotConsolidated when the task before this
+        one `failed` at some.
         """
         started, closed, waiting = self.clock(), 0, 0
         failures: list[Exception] = []
@@ -155,6 +157,8 @@ class Finisher:
                     failures.append(error)
         if failures:
             raise ExceptionGroup(f"{len(failures)} hours were not closed", failures)
+        if failed:
+            raise HoursNotConsolidated(f"{failed} hours could not be consolidated; the log of `consolidate` says why")
         return {"closed": closed, "waiting": waiting}
 
     def _fits(self, hour: Hour, seconds: float) -> bool:

@@ -5,12 +5,12 @@ Put together as those of `stages.py` are. This module alone loads neither pyarro
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from chalicelib.clock import now_ms
 from chalicelib.domain.ids import new_event_id, new_run_id
 
 if TYPE_CHECKING:
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from chalicelib.sessionize import Sessionizer
     from chalicelib.storage.session_files import Written
     from chalicelib.stores import Stores
-
-
-def now_ms() -> int:
-    """The clock in Unix milliseconds."""
-    return int(time.time() * 1000)
 
 
 class LakeStages:

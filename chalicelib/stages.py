@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from chalicelib.profile import Profiler
     from chalicelib.query import QueryRunner
     from chalicelib.realtime import Observer
+    from chalicelib.receive import Receiver
     from chalicelib.replay import Replayer
+    from chalicelib.start_import import ImportStarter
     from chalicelib.stores import Stores
     from chalicelib.subscribe import Subscriber
     from chalicelib.summarize import Summarizer
@@ -140,7 +142,21 @@ class Stages:
             found.connections, found.sockets, self._contracts(), PUSH_PAUSE_SECONDS, stage=found.settings.stage
         )
 
-    # Buffer, stream and schedules
+    # Bus, buffer, stream, bucket and schedules
+
+    @cached_property
+    def receiver(self) -> Receiver:
+        """Takes events of the bus in."""
+        from chalicelib.receive import Receiver
+
+        return Receiver(self.authorizer, self.collector, self.stores.settings.bus_project)
+
+    @cached_property
+    def import_starter(self) -> ImportStarter:
+        """Has a file imported."""
+        from chalicelib.start_import import ImportStarter
+
+        return ImportStarter(self.stores.import_workflow)
 
     @cached_property
     def processor(self) -> Processor:

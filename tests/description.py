@@ -9,7 +9,7 @@ import jsonschema_rs
 
 import app
 from chalicelib import wiring
-from chalicelib.domain.api import described
+from chalicelib.http.api import described
 
 SERVER = "http://described.example"
 
@@ -20,7 +20,7 @@ def description() -> dict[str, Any]:
 
     In what is served they are open, because a client should not break when there is a field more.
     """
-    document = described(app.app.routes, app.STATUS, wiring.contracts(), SERVER)
+    document = described(app.app.routes, wiring.contracts(), SERVER)
     responses = [answer for _, _, operation in operations(document) for answer in operation["responses"].values()]
     shared = document["components"]
     answered = [*responses, *shared["responses"].values(), shared["schemas"]["Error"], shared["schemas"]["Verdicts"]]

@@ -17,6 +17,8 @@ from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.events import Admitter, Mode
 from chalicelib.domain.ledger import Tally
 from chalicelib.process import Processor
+from chalicelib.receive import Receiver
+from chalicelib.start_import import ImportStarter
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.users_table import PROFILE, UsersTable
 from tests.stores import Stores, empty_stores
@@ -182,13 +184,10 @@ def tally(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Tally:
         def project_of_bus(self, name: str) -> Project:
             return Project("demo", Mode.INFER)
 
-    class Settings:
-        bus_project = "demo"
-
-    stages = SimpleNamespace(collector=collector, authorizer=Authorizer())
-    monkeypatch.setattr(wiring, "stages", lambda: stages)
-    monkeypatch.setattr(wiring, "settings", Settings)
-    monkeypatch.setattr(app, "to_ms", lambda _: NOW)
+    authorizer: Any = Authorizer()
+    receiver = Receiver(authorizer, collector, "demo")
+    monkeypatch.setattr(wiring, "stages", lambda: SimpleNamespace(receiver=receiver))
+    monkeypatch.setattr(app, "now_ms", lambda: NOW)
     return found
 
 
@@ -201,6 +200,31 @@ def counted(tally: Tally) -> tuple[int, int]:
     [totals] = tally.idle
     [receipt] = totals.by_hour.values()
     return receipt.received, receipt.quarantined
+
+
+def test_our_own_notices_are_not_taken_for_events(stores: Stores, tally: Tally) -> None:
+    for source in ("tidemark.anomalies", "tidemark.alerts", "tidemark.imports"):
+        come({"source": source})
+
+    assert stores.messages() == []
+    assert tally.idle == []
+
+
+def test_a_file_below_raw_starts_an_import_and_what_lies_beside_it_starts_none(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, dict[str, Any]]] = []
+    workflow: Any = SimpleNamespace(start=lambda *told: started.append(told))
+    monkeypatch.setattr(wiring, "stages", lambda: SimpleNamespace(import_starter=ImportStarter(workflow)))
+
+    for key in ("raw/shop/a+b.csv", "raw/shop/a+b.csv.mapping.json", "raw/shop/a+b.csv.report.json"):
+        object_ = {"key": key, "eTag": "e", "sequencer": "1"}
+        record = {"eventTime": "2026-11-21T09:00:00.000Z", "s3": {"bucket": {"name": "data"}, "object": object_}}
+        app.start_import({"Records": [record]}, None)
+
+    [(name, document)] = started
+    assert name.startswith("20261121T090000-")
+    assert document["import"]["key"] == "raw/shop/a b.csv"
 
 
 @pytest.mark.parametrize("kind", STORED)

@@ -15,11 +15,11 @@ import app
 from chalicelib import wiring
 from chalicelib.domain import bodies, questions
 from chalicelib.domain.access import Project, Scope
-from chalicelib.domain.api import described
 from chalicelib.domain.contracts import Contract
 from chalicelib.domain.errors import Forbidden
 from chalicelib.domain.openapi import object_of
 from chalicelib.domain.operations import OPERATIONS
+from chalicelib.http.api import described
 from chalicelib.stages import Stages
 from chalicelib.stores import Stores
 from tests.description import SERVER, hold, operations
@@ -46,7 +46,7 @@ class Asked:
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    return described(app.app.routes, app.STATUS, wiring.contracts(), SERVER)
+    return described(app.app.routes, wiring.contracts(), SERVER)
 
 
 @pytest.fixture
@@ -86,6 +86,7 @@ def test_the_described_scope_is_the_one_that_is_asked_for(
     stages = Stages(Stores(SETTINGS, lambda *_: None), wiring.contracts)
     monkeypatch.setattr(stages, "authorizer", asked)
     monkeypatch.setattr(wiring, "stages", lambda: stages)
+    monkeypatch.setattr(wiring, "stores", lambda: stages.stores)
     method, path = name.split()
     path = path.format(**dict.fromkeys(re.findall(r"{(\w+)}", path), "x") | {"kind": "track"})
 

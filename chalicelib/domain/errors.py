@@ -69,7 +69,7 @@ class Unavailable(TidemarkError):
     retry_seconds = 5
 
 
-class HoursNotCompacted(Exception):
+class HoursNotConsolidated(Exception):
     """Some hours of the lake could not be consolidated, and the others are done: the workflow is to fail, at last."""
 
 

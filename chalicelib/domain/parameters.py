@@ -1,8 +1,7 @@
 """Query parameters by a marshmallow schema, with errors that name the parameter, the value and what is allowed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
 
@@ -11,8 +10,7 @@ from chalicelib.domain.errors import InvalidRequest
 MAX_PAGE = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """Which part of a list: `before` is the `next` of the page before it."""
 
     limit: int

@@ -10,7 +10,6 @@ from chalicelib.domain.parameters import read_parameters
 
 MAX_SQL_LENGTH = 65_536
 MAX_PAGE = 1000
-REPORT_NAMES = ("funnel", "retention", "sessions", "top", "paths")
 ROWS, PARQUET = "rows", "parquet"
 MAX_NAME = 64
 NAME = validate.Regexp(r"^[a-z][a-z0-9_-]{0,63}\Z", error=f"a letter, then {MAX_NAME - 1} of a-z, 0-9, _ and - at most")

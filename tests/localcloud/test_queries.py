@@ -17,7 +17,6 @@ from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.domain.events import StoredEvent
 from chalicelib.domain.query_requests import (
     PARQUET,
-    REPORT_NAMES,
     ROWS,
     QueryRequest,
     ResultPage,
@@ -26,6 +25,7 @@ from chalicelib.domain.query_requests import (
     read_saved,
 )
 from chalicelib.domain.reports import REPORTS
+from chalicelib.http.calls import REPORT_NAMES
 from tests.localcloud.analysts import ENDLESS, NOW, Place
 from tests.localcloud.services import Services
 

@@ -40,7 +40,7 @@ class ImportRefused(Exception):
     """By the name that the definition knows."""
 
 
-class HoursNotCompacted(Exception):
+class HoursNotConsolidated(Exception):
     """By the name that the definition knows."""
 
 
@@ -319,7 +319,7 @@ def test_a_task_of_the_hour_that_goes_on_failing_keeps_no_other_from_its_turn(ho
 
 
 def test_hours_that_were_not_consolidated_fail_the_hour_at_its_end_without_another_try(hourly: Machine) -> None:
-    hourly.tasks.broken["close"] = 1000, HoursNotCompacted("2 hours could not be consolidated")
+    hourly.tasks.broken["close"] = 1000, HoursNotConsolidated("2 hours could not be consolidated")
 
     over = hourly.run({})
 

@@ -5,10 +5,8 @@ The functions of the wiring modules that make something once per container do so
 
 import pkgutil
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import _lru_cache_wrapper, cache, wraps
 from importlib import import_module
 from types import ModuleType
@@ -76,7 +74,6 @@ def load() -> Any:
     _ask_in_short()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    app.now = _utc_now
     app.app.current_request = None
     return app.app
 
@@ -126,7 +123,3 @@ def _ask_in_short() -> None:
 
     sql.confine = asked
     sql.read = cache(read)
-
-
-def _utc_now() -> datetime:
-    return datetime.fromtimestamp(time.time(), UTC)
