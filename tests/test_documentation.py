@@ -32,7 +32,7 @@ def test_the_documented_limits_are_those_in_force() -> None:
 
     assert int(limits["body on the wire"]) * 2**20 == bodies.MAX_BODY_BYTES
     assert int(limits["body inflated"]) * 2**20 == bodies.MAX_INFLATED_BYTES
-    assert int(limits["events in a batch"]) == bodies.MAX_EVENTS
+    assert int(limits["events in a batch"]) == events.MAX_EVENTS
     assert int(limits["one event"]) * 2**10 == events.MAX_EVENT_BYTES
     assert int(limits["JSON values of a body"].replace(",", "")) == bodies.MAX_BODY_VALUES
     assert int(limits["JSON values of one event"].replace(",", "")) == events.MAX_EVENT_VALUES

@@ -8,8 +8,8 @@ from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.bodies import MAX_EVENTS, MAX_MESSAGES
 from chalicelib.domain.errors import MAX_RETRY_SECONDS, PayloadTooLarge, TooManyRequests
+from chalicelib.domain.events import MAX_EVENTS, MAX_MESSAGES
 from chalicelib.domain.quotas import LEAST_BURST, Allowance, Bucket, Limits
 from chalicelib.storage.quota_table import QuotaTable
 from chalicelib.throttle import PAUSE_MS, Throttle

@@ -11,17 +11,14 @@ from types import MappingProxyType
 from typing import Any
 
 import orjson
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
 from chalicelib.domain import cloudevents, repair, segment, values
 from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
-from chalicelib.domain.events import MAX_EVENT_VALUES, TOO_MANY_VALUES, Rejection, Unreadable
+from chalicelib.domain.events import MAX_EVENT_VALUES, MAX_EVENTS, TOO_MANY_VALUES, Rejection, Unreadable
 
 MAX_BODY_BYTES = 5 * 1024 * 1024  # on the wire: one SDK sends 4 MiB and a last event; Lambda takes 6 MB
 MAX_INFLATED_BYTES = 5 * 1024 * 1024
 MAX_BODY_VALUES = 500_000  # 50 MB as Python objects at most; 5 MiB of usual events have fewer
-MAX_EVENTS = 500
-MAX_MESSAGES = 2500  # of a Segment batch, as Segment's own: analytics.js gathers what it retries, and drops it at a 400
 MAX_COPIED_BYTES = 4 * 1024 * 1024  # of the context that a Segment batch shares, once each message has it
 WITH_TRAITS = 2  # times its own size an SDK's message has in our form at most: traits of the context are copied
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -29,42 +26,6 @@ JSON, NDJSON = "application/json", "application/x-ndjson"
 MEDIA_TYPES = (JSON, NDJSON, "text/plain", "application/x-www-form-urlencoded", "application/gzip")
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _GZIP_MAGIC = b"\x1f\x8b"
-
-
-def _list_of(most: int) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
-        if not isinstance(value, list):
-            raise ValidationError(f"events is a list, and this is {type(value).__name__}")
-        if not 1 <= len(value) <= most:
-            raise ValidationError(f"the batch has {len(value)} events; the limit is {most}, and the least is 1")
-
-    return check
-
-
-class Envelope(Schema):
-    """A native request once it is read; the events themselves are judged one by one."""
-
-    class Meta:
-        unknown = EXCLUDE
-
-    events = fields.Raw(required=True, validate=_list_of(MAX_EVENTS))
-    sent_at = fields.Raw(load_default=None)
-
-
-class SegmentEnvelope(Schema):
-    """A batch of a Segment-compatible SDK."""
-
-    class Meta:
-        unknown = EXCLUDE
-
-    batch = fields.Raw(required=True, validate=_list_of(MAX_MESSAGES))
-    sent_at = fields.Raw(data_key="sentAt", load_default=None)
-    write_key = fields.Raw(data_key="writeKey", load_default=None)
-    context = fields.Dict(load_default=dict, allow_none=True)
-
-
-ENVELOPE = Envelope()
-SEGMENT_ENVELOPE = SegmentEnvelope()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +80,7 @@ def read_native(body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request
     envelope = {"events": document} if isinstance(document, list) else document
     events = envelope["events"] if isinstance(envelope, dict) else None
     if not (isinstance(events, list) and 0 < len(events) <= MAX_EVENTS):  # what is right is not put through the schema
-        _load(ENVELOPE, envelope)
+        _native(envelope)
     return Request(envelope["events"], envelope.get("sent_at"), data, len(data), _most_in(data))
 
 
@@ -127,7 +88,7 @@ def _read_cloudevents(data: bytes, media_type: str, headers: Mapping[str, str]) 
     texts = [data]
     if media_type in (cloudevents.STRUCTURED, cloudevents.BATCH):
         document = _parse(data)
-        sent = _load(ENVELOPE, {"events": document})["events"] if media_type == cloudevents.BATCH else [document]
+        sent = _native({"events": document})["events"] if media_type == cloudevents.BATCH else [document]
         texts += cloudevents.encoded(sent)
         _check_values(texts)  # what is JSON within JSON is parsed now
         events = [cloudevents.to_native(event) for event in sent]
@@ -142,7 +103,9 @@ def read_segment(body: bytes, kind: str) -> Request:
     data = opened(body)
     document = _parse(data)
     if kind == segment.BATCH:
-        loaded = _load(SEGMENT_ENVELOPE, document)
+        from chalicelib.domain.envelopes import SEGMENT_ENVELOPE, load
+
+        loaded = load(SEGMENT_ENVELOPE, document)
         messages = loaded["batch"]
         copied_bytes, copied_values = _copied(loaded["context"], len(messages))
         times = WITH_TRAITS if any(map(segment.copies_traits, messages)) else 1
@@ -253,16 +216,11 @@ def _parse_line(line: bytes) -> Any:
         return Unreadable(line.decode(errors="replace"), "malformed_json", f"the line is not JSON: {error}")
 
 
-def _load(schema: Schema, document: Any) -> dict[str, Any]:
-    try:
-        loaded: dict[str, Any] = schema.load(document)
-    except ValidationError as error:
-        messages = error.messages_dict
-        first = next(iter(messages.values()))
-        text = first[0] if isinstance(first, list) else str(first)
-        name = next(iter(messages))
-        raise InvalidRequest(text if name == "_schema" else f"{name}: {text}", code="invalid_envelope") from error
-    return loaded
+def _native(document: Any) -> dict[str, Any]:
+    """A native request's envelope, checked; raises InvalidRequest."""
+    from chalicelib.domain.envelopes import ENVELOPE, load  # here: what loads schemas takes as long as all of the edge
+
+    return load(ENVELOPE, document)
 
 
 def _text(value: object) -> str | None:

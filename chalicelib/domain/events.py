@@ -23,6 +23,8 @@ MAX_DEPTH = 252  # of nesting: orjson writes 254, and a message adds two
 TOO_MANY_VALUES = "too_many_values"
 MAX_AGE_DAYS = 30  # the hot store's TTL; older history comes in through imports
 
+MAX_EVENTS = 500  # of a request
+MAX_MESSAGES = 2500  # of a Segment batch, as Segment's own: analytics.js gathers what it retries, and drops it at a 400
 StoredEvent = dict[str, Any]
 
 IDENTITY_TYPES = frozenset({"identify", "group", "alias"})  # what SDKs say of users; their properties are traits

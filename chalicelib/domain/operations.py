@@ -17,9 +17,10 @@ from chalicelib.domain.access import Scope
 from chalicelib.domain.alerts import AlertParameters
 from chalicelib.domain.annotations import AnnotationParameters, AnomalyParameters, RangeParameters
 from chalicelib.domain.answers import VERDICTS_REF, an, many
-from chalicelib.domain.bodies import JSON, MAX_EVENTS, MAX_MESSAGES, MEDIA_TYPES
+from chalicelib.domain.bodies import JSON, MEDIA_TYPES
 from chalicelib.domain.contracts import MAX_ID_LENGTH
 from chalicelib.domain.errors import InvalidRequest, NotFound, TooManyRequests
+from chalicelib.domain.events import MAX_EVENTS, MAX_MESSAGES
 from chalicelib.domain.openapi import SOME_TEXT, WRITE_KEYS, JsonSchema, Operation, ref
 from chalicelib.domain.parameters import PageParameters
 from chalicelib.domain.query_requests import QueryBody, ResultParameters, SavedQueryBody

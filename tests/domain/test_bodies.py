@@ -10,8 +10,6 @@ import pytest
 from chalicelib.domain.bodies import (
     MAX_BODY_BYTES,
     MAX_BODY_VALUES,
-    MAX_EVENTS,
-    MAX_MESSAGES,
     inflate,
     media_type_of,
     read_native,
@@ -19,6 +17,7 @@ from chalicelib.domain.bodies import (
     read_segment,
 )
 from chalicelib.domain.errors import InvalidRequest, PayloadTooLarge
+from chalicelib.domain.events import MAX_EVENTS, MAX_MESSAGES
 from chalicelib.domain.values import count
 
 

@@ -10,7 +10,7 @@ import pytest
 from cfnlint.api import lint_file
 
 from chalicelib import metrics
-from chalicelib.domain.bodies import MAX_MESSAGES
+from chalicelib.domain.events import MAX_MESSAGES
 from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS
 from chalicelib.settings import BUFFERS
 from chalicelib.storage import lake

@@ -11,7 +11,18 @@ import pytest
 from tests.mutants.catalogue import ROOT, Misplaced, Mutant, catalogue
 
 FEWEST = 50
-NO_STAGES = {"__init__", "clock", "lake_stages", "logs", "metrics", "settings", "stages", "stores", "triggers", "wiring"}
+NO_STAGES = {
+    "__init__",
+    "clock",
+    "lake_stages",
+    "logs",
+    "metrics",
+    "settings",
+    "stages",
+    "stores",
+    "triggers",
+    "wiring",
+}
 # What a module of chalicelib/storage does that changes a store, or tells somebody.
 WRITES = re.compile(
     r"put_item|update_item|delete_item|transact_write_items|batch_write_item|put_object|\.put\(|written\("
