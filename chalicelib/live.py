@@ -30,6 +30,7 @@ from chalicelib.domain.frames import (
 )
 from chalicelib.domain.time_windows import HOUR_MS, hour_of
 from chalicelib.storage.connections_table import ConnectionsTable
+from chalicelib.storage.dynamo import plain
 from chalicelib.storage.rollups_table import closing_of, delta_of
 from chalicelib.storage.sockets import Gone, PushFailed, Sockets
 
@@ -220,13 +221,13 @@ def read_delta(record: Mapping[str, Any]) -> Delta | None:
     image = record["dynamodb"].get("NewImage")
     if image is None or not image["sk"]["S"].startswith("d#") or "body" not in image:
         return None
-    return delta_of({**image, "body": {"B": b64decode(image["body"]["B"])}})
+    return delta_of({**plain(image), "body": b64decode(image["body"]["B"])})
 
 
 def read_closing(record: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Project, hour and mark of a stream record that says how far an hour is closed; None of all others."""
     image = record["dynamodb"].get("NewImage")
-    return None if image is None else closing_of(image)
+    return None if image is None else closing_of(plain(image))
 
 
 def _topics(connection: Connection) -> tuple[str, ...]:

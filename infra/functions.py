@@ -139,7 +139,7 @@ FUNCTIONS = (
         timeout_seconds=60,
         memory_mb=1024,
         alarms=(Fails(), Late(5, "live numbers are 5 minutes late")),
-        grants=(*reads_stream(EVENTS), items(ROLLUPS, "GetItem", "PutItem", "Query"), keeps_unreadable()),
+        grants=(*reads_stream(EVENTS), items(ROLLUPS, "PutItem", "Query"), keeps_unreadable()),
     ),
     Function(
         "archive",

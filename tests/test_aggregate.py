@@ -122,7 +122,7 @@ def test_the_types_and_users_of_a_project_are_known(stores: Stores) -> None:
 def test_made_up_types_are_bounded_and_never_those_of_contracts(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.storage.rollups_table.MAX_MADE_UP_TYPES", 6)  # half of them while hours are live
+    monkeypatch.setattr("chalicelib.domain.known_types.MAX_MADE_UP_TYPES", 6)  # half of them while hours are live
     contract = Contract("purchase", "1-0-0", "purchases", RollupSpec())
     types = [*(f"junk{i}" for i in range(6)), "purchase"]
     events = [{"event_id": f"e{i}", "event_type": t, "user_id": "u", "occurred_at": NINE} for i, t in enumerate(types)]
@@ -157,7 +157,7 @@ def batch(*types: str, at: int = NINE) -> list[dict[str, Any]]:
 def test_a_place_goes_to_the_types_that_are_frequent_in_the_batch_not_to_the_first(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.storage.rollups_table.MAX_MADE_UP_TYPES", 4)
+    monkeypatch.setattr("chalicelib.domain.known_types.MAX_MADE_UP_TYPES", 4)
 
     aggregator(stores).aggregate(batch("a", "b", "c", "real", "real", "d", "real"), 1000)
 
@@ -169,7 +169,7 @@ def test_a_place_goes_to_the_types_that_are_frequent_in_the_batch_not_to_the_fir
 def test_a_type_that_comes_after_thousands_is_named_from_the_first_closed_hour_in_which_it_is_frequent(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.storage.rollups_table.MAX_MADE_UP_TYPES", 20)
+    monkeypatch.setattr("chalicelib.domain.known_types.MAX_MADE_UP_TYPES", 20)
     now = [0.0]
     closer, other = (RollupsTable(stores.rollups.client, "rollups", clock=lambda: now[0]) for _ in range(2))
     junk = [f"junk{n}" for n in range(50)]

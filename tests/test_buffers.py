@@ -7,8 +7,9 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from chalicelib.domain.chunks import Message, Parcel, chunks_of, decode_message, from_spill, pack, to_spill
-from chalicelib.storage.event_stream import MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_TRIES, EventStream
+from chalicelib.storage.event_stream import MAX_PUT_BYTES, MAX_PUT_RECORDS, EventStream
 from chalicelib.storage.queue import EventQueue
+from chalicelib.storage.retries import WAITED_FOR_TRIES
 from tests.stores import Stores, empty_stores
 
 DOWN = EndpointConnectionError(endpoint_url="nowhere")
@@ -88,7 +89,7 @@ def test_only_the_records_that_were_throttled_are_put_again() -> None:
 
     assert EventStream(stream, "events", pauses.append).send(parcels) == []
     assert stream.calls == [["a", "b", "c"], ["b"], ["b"]]
-    assert pauses == [0.05, 0.1]
+    assert len(pauses) == 2
 
 
 def test_a_record_that_the_stream_refuses_for_any_reason_is_put_again_or_given_back() -> None:
@@ -110,7 +111,7 @@ def test_what_stays_throttled_is_given_back_after_a_bounded_time() -> None:
     parcels = [Parcel("x", 1, key) for key in "abc"]
 
     assert EventStream(stream, "events", pauses.append).send(parcels) == [parcels[1]]
-    assert len(stream.calls) == MAX_TRIES
+    assert len(stream.calls) == WAITED_FOR_TRIES
     assert sum(pauses) < 0.5
 
 

@@ -25,6 +25,7 @@ from chalicelib.domain.rollups import RollupSpec
 from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS, slot_end
 from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, parse_ms
 from chalicelib.storage.closed_table import ClosedTable
+from chalicelib.storage.dynamo import typed
 from chalicelib.storage.history import History
 from chalicelib.storage.hours_table import hour_key
 from chalicelib.storage.lake import Lake, Row
@@ -462,7 +463,7 @@ def test_the_files_of_an_hour_whose_item_was_lost_are_taken_up_again(world: Worl
     world.compact()
     world.close()
     earlier = world.stores.rollups.client.get_item(
-        TableName="rollups", Key=hour_key("demo", HOUR), ConsistentRead=True
+        TableName="rollups", Key=typed(hour_key("demo", HOUR)), ConsistentRead=True
     )["Item"]
     world.receive(an_event(2))
     world.compact()
@@ -475,7 +476,7 @@ def test_the_files_of_an_hour_whose_item_was_lost_are_taken_up_again(world: Worl
         if item:
             world.stores.rollups.client.put_item(TableName="rollups", Item=item)
         else:
-            world.stores.rollups.client.delete_item(TableName="rollups", Key=hour_key("demo", HOUR))
+            world.stores.rollups.client.delete_item(TableName="rollups", Key=typed(hour_key("demo", HOUR)))
         with suppress(ManifestGone):
             world.finisher.consolidator.clean(world.stores.hours.get("demo", HOUR), OVER + 99 * HOUR_MS)
         world.finisher.consolidator.consolidate("demo", HOUR, OVER + 99 * HOUR_MS)

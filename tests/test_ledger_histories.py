@@ -249,7 +249,7 @@ class World:
 
         erased: Any = SimpleNamespace(split=split, is_linked=lambda *_: False)
         events: Any = SimpleNamespace(write=write)
-        pins = SimpleNamespace(put_item=lambda **_: None)
+        pins = SimpleNamespace(put_item=lambda **_: {})
         users: Any = SimpleNamespace(learn=lambda *_: None, client=pins, name="events")
         table: Any = SimpleNamespace(put=put_dropped)
         bucket: Any = None

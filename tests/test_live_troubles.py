@@ -13,13 +13,13 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib import live, subscribe
+from chalicelib.domain import known_types
 from chalicelib.domain.access import Connection
 from chalicelib.domain.chunks import Message, chunks_of
 from chalicelib.domain.deltas import Delta
 from chalicelib.domain.facets import Excerpt
 from chalicelib.domain.folding import Folding
 from chalicelib.domain.rollup_codec import encode_document
-from chalicelib.storage import rollups_table
 from chalicelib.storage.connections_table import ConnectionsTable
 from chalicelib.storage.history import History
 from chalicelib.storage.rollups_table import RollupsTable
@@ -518,7 +518,7 @@ def test_a_closing_whose_batch_comes_again_is_told_then(world: World) -> None:
 def test_closed_numbers_of_types_that_are_counted_together_are_shown(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollups_table, "MAX_MADE_UP_TYPES", 1)
+    monkeypatch.setattr(known_types, "MAX_MADE_UP_TYPES", 1)
     batch = [*world.events(2, "click"), *world.events(3, "view")]
     world.aggregate(batch)
     closed_once(world, batch)

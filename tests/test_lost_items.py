@@ -7,6 +7,7 @@ import pytest
 from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
 from chalicelib.domain.partitions import hour_folder, import_tail_name
 from chalicelib.domain.time_windows import parse_ms
+from chalicelib.storage.dynamo import typed
 from chalicelib.storage.hours_table import hour_key
 from chalicelib.storage.lake import Row, encode, table_of
 from tests.importing import World, a_world
@@ -34,7 +35,7 @@ def finish(world: World) -> None:
 
 
 def lose_the_item(world: World) -> None:
-    world.rollups.client.delete_item(TableName="rollups", Key=hour_key("demo", HOUR))
+    world.rollups.client.delete_item(TableName="rollups", Key=typed(hour_key("demo", HOUR)))
 
 
 def test_who_was_erased_since_is_not_counted_any_more(world: World) -> None:

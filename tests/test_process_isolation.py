@@ -12,9 +12,10 @@ from chalicelib.domain.chunks import Message, encode_message
 from chalicelib.domain.erasure import FOR_EVER_MS, MAX_IDS, Marker, digest_of_user
 from chalicelib.domain.identity import Link, Said
 from chalicelib.process import LEARN_SECONDS, PIN_SECONDS, Processor
-from chalicelib.storage.batches import MAX_FAILURES, MAX_TRIES, PAUSED_SECONDS
+from chalicelib.storage.batches import MAX_FAILURES, PAUSED_SECONDS
 from chalicelib.storage.events_table import EventsTable
 from chalicelib.storage.pins_table import PIN
+from chalicelib.storage.retries import MAX_TRIES
 from chalicelib.storage.users_table import BECAME, PROFILE, WAS, Unlearned, UsersTable
 from tests.stores import Stores, empty_stores
 

@@ -289,7 +289,7 @@ def test_a_file_that_has_an_event_twice_is_told_and_put_right(world: World, monk
 def test_types_that_are_too_many_are_compared_together_also_once_their_users_are_erased(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.storage.rollups_table.MAX_MADE_UP_TYPES", 2)
+    monkeypatch.setattr("chalicelib.domain.known_types.MAX_MADE_UP_TYPES", 2)
     world.put(*({**event, "event_type": f"made up {number}"} for number, event in enumerate(views(["/"] * 6))))
     world.close()
     assert world.reconcile().state == AGREES

@@ -12,7 +12,8 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import Mode
 from chalicelib.domain.quotas import UNLIMITED
 from chalicelib.profile import Profiler
-from chalicelib.storage.transactions import MAX_TRIES, written
+from chalicelib.storage.dynamo import NEW, Action, Table, key, put
+from chalicelib.storage.retries import MAX_TRIES
 from tests.stores import Stores, empty_stores
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -27,7 +28,7 @@ def stores() -> Iterator[Stores]:
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
-    monkeypatch.setattr("chalicelib.storage.transactions.time.sleep", found.append)
+    monkeypatch.setattr("chalicelib.storage.retries.time.sleep", found.append)
     return found
 
 
@@ -46,14 +47,18 @@ def meets(stores: Stores, *codes: str, times: int = MAX_TRIES) -> None:
     stores.calls.listeners.append(refuse)
 
 
-def a_put(name: str = "x", **condition: str) -> dict[str, Any]:
-    return {"Put": {"Item": {"pk": {"S": name}, "sk": {"S": name}}, **condition}}
+def a_put(condition: str = "") -> Action:
+    return put(key("x", "x"), condition)
+
+
+def control(stores: Stores) -> Table:
+    return Table(stores.connections.client, "control")
 
 
 def test_a_condition_that_does_not_hold_is_a_lost_race(stores: Stores, pauses: list[float]) -> None:
-    new = a_put(ConditionExpression="attribute_not_exists(pk)")
+    new = a_put(NEW)
 
-    assert [written(stores.connections.client, "control", new) for _ in range(2)] == [True, False]
+    assert [control(stores).write_together(new) for _ in range(2)] == [True, False]
     assert pauses == []
 
 
@@ -63,23 +68,23 @@ def test_a_transaction_that_meets_another_is_tried_again(
 ) -> None:
     meets(stores, *codes, times=MAX_TRIES - 1)
 
-    assert written(stores.connections.client, "control", a_put())
+    assert control(stores).write_together(a_put())
     assert len(pauses) == MAX_TRIES - 1
-    assert sum(pauses) < 1
+    assert sum(pauses) < 1.6
 
 
 def test_whoever_meets_others_each_time_is_told_and_does_not_take_it_for_a_lost_race(stores: Stores) -> None:
     meets(stores, "TransactionConflict")
 
     with pytest.raises(ClientError):
-        written(stores.connections.client, "control", a_put())
+        control(stores).write_together(a_put())
 
 
 @pytest.mark.parametrize("other", ["None", "TransactionConflict"])
 def test_a_condition_decides_where_there_is_a_conflict_too(stores: Stores, other: str) -> None:
     meets(stores, other, "ConditionalCheckFailed", times=1)
 
-    assert not written(stores.connections.client, "control", a_put())
+    assert not control(stores).write_together(a_put())
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,7 @@ def test_a_transaction_that_is_none_is_no_lost_race(stores: Stores, codes: tuple
     meets(stores, *codes)
 
     with pytest.raises(ClientError):
-        written(stores.connections.client, "control", a_put())
+        control(stores).write_together(a_put())
 
 
 # What False would say to whom

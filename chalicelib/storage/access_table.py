@@ -6,7 +6,7 @@ The items on the right make a list one query. Both items of a key change in one 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -16,13 +16,10 @@ from chalicelib.domain.access import ID_DIGITS, ApiKey, Credential, Project, Sco
 from chalicelib.domain.erasure import Arrivals
 from chalicelib.domain.events import Mode
 from chalicelib.domain.quotas import UNLIMITED, Allowance, Limits
-from chalicelib.storage.transactions import written
+from chalicelib.storage.dynamo import NEW, THERE, Action, Item, Table, check, delete, key, put, update
 
 LISTED_DAYS = 90  # after a key has ended
-BATCH_GET_ITEMS = 100  # the most that BatchGetItem takes
-_NUMBERS: dict[str, Callable[[str], Any]] = {"rate_per_second": float, "burst": int, "monthly_quota": int}
-
-Item = dict[str, Any]
+_NUMBERS: dict[str, Callable[[Any], Any]] = {"rate_per_second": float, "burst": int, "monthly_quota": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,43 +40,39 @@ class AccessTable:
     client: Any
     name: str
 
-    def credential(self, key: str, now: float) -> Credential | None:
+    def credential(self, secret: str, now: float) -> Credential | None:
         """What an API key may do, and for which project; None of one that is unknown, revoked or over.
 
         The table's TTL may be days late: `now`, in Unix seconds, is what counts.
         """
-        digest = digest_of(key)
-        item = self._get(f"key#{digest}", "key")
+        digest = digest_of(secret)
+        item = self._table.get(key(f"key#{digest}", "key"))
         if item is None:
             return None
-        ends_at = float(item["expires_at"]["N"]) if "expires_at" in item else math.inf
-        project = self._get(f"project#{item['project']['S']}", "project") if now < ends_at else None
+        ends_at = float(item.get("expires_at", math.inf))
+        project = self._table.get(_project_key(item["project"])) if now < ends_at else None
         if project is None:
             return None
         owner = _owner(project)
         limits = _limits(item).otherwise(_limits(project))
         if limits != UNLIMITED:
-            counter = item["counter"]["S"] if "counter" in item else digest[:ID_DIGITS]
+            counter = item.get("counter", digest[:ID_DIGITS])
             owner = replace(owner, allowance=Allowance(f"{owner.id}#{counter}", limits))
-        return Credential(owner, frozenset(scope["S"] for scope in item["scopes"]["L"]), ends_at)
+        return Credential(owner, frozenset(item["scopes"]), ends_at)
 
     def owner(self, project: str) -> Project | None:
         """A project for what comes without a key; None of an unknown one."""
-        item = self._get(f"project#{project}", "project")
+        item = self._table.get(_project_key(project))
         return None if item is None else _owner(item)
 
     def put_project(self, project: Project, limits: Limits, created_at: datetime) -> bool:
         """Make a project; False, and nothing is changed, when there is one of the name."""
-        settings = {"project": {"S": project.id}, "mode": {"S": project.mode.value}, **_numbers(limits)}
-        settings |= {"salt": {"B": project.salt}} if project.salt else {}
-        item = {**_key(f"project#{project.id}", "project"), **settings, **_creation(created_at)}
+        settings = {"project": project.id, "mode": project.mode.value, **_numbers(limits)}
+        settings |= {"salt": project.salt} if project.salt else {}
+        item = {**_project_key(project.id), **settings, **_creation(created_at)}
         # Into the list first: a name that stands only there is passed over, a project that does not would be hidden.
-        self.client.put_item(TableName=self.name, Item=_key("projects", project.id))
-        try:
-            self.client.put_item(TableName=self.name, Item=item, ConditionExpression="attribute_not_exists(pk)")
-        except self.client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+        self._table.write(put(key("projects", project.id)))
+        return self._table.write(put(item, NEW))
 
     def change_project(
         self,
@@ -90,24 +83,16 @@ class AccessTable:
     ) -> bool:
         """Set what is given, limits by name and None to remove one; False when there is no project."""
         words = {"mode": mode, "erased_users": erased_users}
-        values: Item = {name: {"S": word.value} for name, word in words.items() if word is not None}
-        values |= {name: {"N": str(value)} for name, value in limits.items() if value is not None}
+        values: Item = {name: word.value for name, word in words.items() if word is not None}
+        values |= {name: value for name, value in limits.items() if value is not None}
         gone = [name for name, value in limits.items() if value is None]
         sets = "SET " + ", ".join(f"#{name} = :{name}" for name in values) if values else ""
         removes = "REMOVE " + ", ".join(f"#{name}" for name in gone) if gone else ""
-        change: Item = {
-            "Key": _key(f"project#{project}", "project"),
-            "UpdateExpression": f"{sets} {removes}".strip(),
-            "ConditionExpression": "attribute_exists(pk)",
-            "ExpressionAttributeNames": {f"#{name}": name for name in (*values, *gone)},
-        }
-        if values:
-            change["ExpressionAttributeValues"] = {f":{name}": value for name, value in values.items()}
-        return written(self.client, self.name, {"Update": change})
+        return self._table.write(update(_project_key(project), f"{sets} {removes}".strip(), values, THERE))
 
     def project(self, project: str) -> ProjectSettings | None:
         """One project; None when there is none of the name."""
-        item = self._get(f"project#{project}", "project")
+        item = self._table.get(_project_key(project))
         return None if item is None else _settings(item)
 
     def arrivals(self, project: str) -> Arrivals:
@@ -117,78 +102,55 @@ class AccessTable:
 
     def names(self) -> list[str]:
         """Every project's name."""
-        return [item["sk"]["S"] for item in self._query("projects")]
+        return [item["sk"] for item in self._table.query("projects")]
 
     def projects(self) -> list[ProjectSettings]:
         """Every project, by name."""
-        names = self.names()
-        found: list[Item] = []
-        for start in range(0, len(names), BATCH_GET_ITEMS):
-            keys = [_key(f"project#{name}", "project") for name in names[start : start + BATCH_GET_ITEMS]]
-            while keys:
-                answer = self.client.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
-                found += answer["Responses"][self.name]
-                keys = answer["UnprocessedKeys"].get(self.name, {}).get("Keys", [])
+        found = self._table.get_many(map(_project_key, self.names()))
         return sorted(map(_settings, found), key=lambda settings: settings.id)
 
     def put_key(self, key: ApiKey) -> bool:
         """Make a key; False, and nothing is changed, when there is no project or already a key of the id."""
-        exists = {"Key": _key(f"project#{key.project}", "project"), "ConditionExpression": "attribute_exists(pk)"}
-        return written(self.client, self.name, {"ConditionCheck": exists}, *_new(key))
+        exists = check(_project_key(key.project), THERE)
+        return self._table.write_together(exists, *_new(key))
 
     def replace_key(self, old: ApiKey, new: ApiKey, ends_at: datetime) -> bool:
         """Make the new key and let the old one end; False, and nothing is changed, unless the old one was active."""
-        ends = {":ends": _seconds(ends_at), ":listed": _seconds(ends_at + timedelta(days=LISTED_DAYS))}
-        opened = {
-            "Key": _key(f"key#{old.digest}", "key"),
-            "UpdateExpression": "SET expires_at = :ends",
-            "ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(expires_at)",
-            "ExpressionAttributeValues": {":ends": ends[":ends"]},
-        }
-        listed = {
-            "Key": _key(f"keys#{old.project}", old.id),
-            "UpdateExpression": "SET ends_at = :ends, replaced_by = :new, expires_at = :listed",
-            "ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(revoked_at)",
-            "ExpressionAttributeValues": {**ends, ":new": {"S": new.id}},
-        }
-        return written(self.client, self.name, {"Update": opened}, {"Update": listed}, *_new(new))
+        ends = _seconds(ends_at)
+        opened = update(
+            _secret_key(old), "SET expires_at = :ends", {"ends": ends}, f"{THERE} AND attribute_not_exists(expires_at)"
+        )
+        listed = update(
+            _listed_key(old),
+            "SET ends_at = :ends, replaced_by = :new, expires_at = :listed",
+            {"ends": ends, "new": new.id, "listed": _listed_until(ends_at)},
+            f"{THERE} AND attribute_not_exists(revoked_at)",
+        )
+        return self._table.write_together(opened, listed, *_new(new))
 
     def revoke_key(self, key: ApiKey, now: datetime) -> bool:
         """End a key at once; again changes nothing. False when there is none."""
-        listed = {
-            "Key": _key(f"keys#{key.project}", key.id),
-            "UpdateExpression": "SET revoked_at = if_not_exists(revoked_at, :now), expires_at = :listed",
-            "ConditionExpression": "attribute_exists(pk)",
-            "ExpressionAttributeValues": {
-                ":now": _seconds(now),
-                ":listed": _seconds(now + timedelta(days=LISTED_DAYS)),
-            },
-        }
-        return written(
-            self.client, self.name, {"Delete": {"Key": _key(f"key#{key.digest}", "key")}}, {"Update": listed}
+        listed = update(
+            _listed_key(key),
+            "SET revoked_at = if_not_exists(revoked_at, :now), expires_at = :listed",
+            {"now": _seconds(now), "listed": _listed_until(now)},
+            THERE,
         )
+        return self._table.write_together(delete(_secret_key(key)), listed)
 
     def key(self, project: str, key_id: str) -> ApiKey | None:
         """One key of a project by its id."""
-        item = self._get(f"keys#{project}", key_id)
+        item = self._table.get(key(f"keys#{project}", key_id))
         return None if item is None else _api_key(item)
 
     def keys(self, project: str) -> list[ApiKey]:
         """Every key of a project, the oldest first; ended ones for 90 days more."""
-        return sorted(map(_api_key, self._query(f"keys#{project}")), key=lambda key: (key.created_at, key.id))
+        found = map(_api_key, self._table.query(f"keys#{project}"))
+        return sorted(found, key=lambda key: (key.created_at, key.id))
 
-    def _query(self, partition_key: str) -> Iterable[Item]:
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": partition_key}},
-            ConsistentRead=True,
-        )
-        return (item for page in pages for item in page["Items"])
-
-    def _get(self, pk: str, sk: str) -> Item | None:
-        item: Item | None = self.client.get_item(TableName=self.name, Key=_key(pk, sk), ConsistentRead=True).get("Item")
-        return item
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name)
 
 
 def digest_of(key: str) -> str:
@@ -196,63 +158,71 @@ def digest_of(key: str) -> str:
     return sha256(key.encode()).hexdigest()
 
 
-def _new(key: ApiKey) -> tuple[dict[str, Item], dict[str, Item]]:
+def _new(made: ApiKey) -> tuple[Action, Action]:
     """Both items of a key; the condition is on the listed one, which stays when a key is revoked."""
-    owner = {"project": {"S": key.project}, "counter": {"S": key.counter or key.id}}
-    rights = {"scopes": {"L": [{"S": scope.value} for scope in key.scopes]}, "label": {"S": key.label}}
-    known = {**owner, **rights, **_numbers(key.limits), **_creation(key.created_at)}
-    listed = {**_key(f"keys#{key.project}", key.id), "digest": {"S": key.digest}, **known}
-    return (
-        {"Put": {"Item": {**_key(f"key#{key.digest}", "key"), **known}}},
-        {"Put": {"Item": listed, "ConditionExpression": "attribute_not_exists(pk)"}},
-    )
+    owner = {"project": made.project, "counter": made.counter or made.id}
+    rights = {"scopes": [scope.value for scope in made.scopes], "label": made.label}
+    known = {**owner, **rights, **_numbers(made.limits), **_creation(made.created_at)}
+    return put({**_secret_key(made), **known}), put({**_listed_key(made), "digest": made.digest, **known}, NEW)
 
 
-def _key(pk: str, sk: str) -> Item:
-    return {"pk": {"S": pk}, "sk": {"S": sk}}
+def _project_key(project: str) -> Item:
+    return key(f"project#{project}", "project")
+
+
+def _secret_key(of: ApiKey) -> Item:
+    return key(f"key#{of.digest}", "key")
+
+
+def _listed_key(of: ApiKey) -> Item:
+    return key(f"keys#{of.project}", of.id)
 
 
 def _creation(created_at: datetime) -> Item:
-    return {"created_at": {"S": created_at.isoformat(timespec="seconds")}}
+    return {"created_at": created_at.isoformat(timespec="seconds")}
 
 
-def _seconds(moment: datetime) -> Item:
-    return {"N": str(int(moment.timestamp()))}
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+def _listed_until(ended_at: datetime) -> int:
+    return _seconds(ended_at + timedelta(days=LISTED_DAYS))
 
 
 def _moment(item: Item, name: str) -> datetime | None:
-    return datetime.fromtimestamp(int(item[name]["N"]), UTC) if name in item else None
+    return datetime.fromtimestamp(item[name], UTC) if name in item else None
 
 
 def _numbers(limits: Limits) -> Item:
     values = {name: getattr(limits, name) for name in _NUMBERS}
-    return {name: {"N": str(value)} for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _limits(item: Item) -> Limits:
-    return Limits(**{name: read(item[name]["N"]) for name, read in _NUMBERS.items() if name in item})
+    return Limits(**{name: read(item[name]) for name, read in _NUMBERS.items() if name in item})
 
 
 def _owner(item: Item) -> Project:
-    return Project(item["project"]["S"], Mode(item["mode"]["S"]), item.get("salt", {}).get("B", b""))
+    return Project(item["project"], Mode(item["mode"]), item.get("salt", b""))
 
 
 def _settings(item: Item) -> ProjectSettings:
-    created_at = datetime.fromisoformat(item["created_at"]["S"])
-    arrivals = Arrivals(item["erased_users"]["S"]) if "erased_users" in item else Arrivals.DROP
-    return ProjectSettings(item["project"]["S"], Mode(item["mode"]["S"]), _limits(item), created_at, arrivals)
+    created_at = datetime.fromisoformat(item["created_at"])
+    arrivals = Arrivals(item.get("erased_users", Arrivals.DROP))
+    return ProjectSettings(item["project"], Mode(item["mode"]), _limits(item), created_at, arrivals)
 
 
 def _api_key(item: Item) -> ApiKey:
     return ApiKey(
-        project=item["project"]["S"],
-        digest=item["digest"]["S"],
-        scopes=tuple(Scope(scope["S"]) for scope in item["scopes"]["L"]),
-        label=item["label"]["S"],
-        created_at=datetime.fromisoformat(item["created_at"]["S"]),
+        project=item["project"],
+        digest=item["digest"],
+        scopes=tuple(map(Scope, item["scopes"])),
+        label=item["label"],
+        created_at=datetime.fromisoformat(item["created_at"]),
         limits=_limits(item),
-        counter=item["counter"]["S"],
+        counter=item["counter"],
         ends_at=_moment(item, "ends_at"),
-        replaced_by=item.get("replaced_by", {}).get("S", ""),
+        replaced_by=item.get("replaced_by", ""),
         revoked_at=_moment(item, "revoked_at"),
     )

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from chalicelib.domain.alerts import Alert, AlertState
+from chalicelib.storage.dynamo import NEW, Item, Table, delete, key, put, update
 
 PARTITION = "alerts"
 
@@ -24,83 +25,65 @@ class AlertsTable:
     def put(self, alert: Alert, now_ms: int) -> bool:
         """Whether it was new; one that is there keeps its state."""
         item = {
-            **_key(alert),
-            "body": {"B": orjson.dumps(alert.to_json())},
-            "created_at": {"N": str(now_ms)},
-            "changed_at": {"N": "0"},
+            **_key(alert.project, alert.id),
+            "body": orjson.dumps(alert.to_json()),
+            "created_at": now_ms,
+            "changed_at": 0,
         }
-        try:
-            self.client.put_item(TableName=self.name, Item=item, ConditionExpression="attribute_not_exists(pk)")
-        except self.client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+        return self._table.write(put(item, NEW))
 
     def delete(self, project: str, alert_id: str) -> bool:
         """Whether there was one; a notice that was pending is not given any more."""
-        key = {"pk": {"S": PARTITION}, "sk": {"S": f"{project}#{alert_id}"}}
-        return "Attributes" in self.client.delete_item(TableName=self.name, Key=key, ReturnValues="ALL_OLD")
+        _, before = self._table.write_showing(delete(_key(project, alert_id)))
+        return bool(before)
 
     def alerts(self, project: str | None = None) -> Iterator[tuple[Alert, AlertState]]:
         """Those of a project, or all, by project."""
-        values = {":pk": {"S": PARTITION}} | ({":project": {"S": f"{project}#"}} if project else {})
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk" + (" AND begins_with(sk, :project)" if project else ""),
-            ExpressionAttributeValues=values,
-            ConsistentRead=True,
-        )
-        return (_read(item) for page in pages for item in page["Items"])
+        if project is None:
+            return map(_read, self._table.query(PARTITION))
+        return map(_read, self._table.query(PARTITION, "begins_with(sk, :project)", {"project": f"{project}#"}))
 
     def change(self, alert: Alert, before: AlertState, after: AlertState) -> bool:
         """From one state to the next, with its notice pending; False when it is no longer in the first."""
-        value = {} if after.value is None else {"measured": {"N": repr(float(after.value))}}
+        value = {} if after.value is None else {"measured": float(after.value)}
         words = {
-            "firing": {"BOOL": after.firing},
-            "changed_at": {"N": str(after.changed_ms)},
-            "fired_at": {"N": str(after.fired_ms)},
-            "pending": {"B": orjson.dumps(after.pending)},
+            "firing": after.firing,
+            "changed_at": after.changed_ms,
+            "fired_at": after.fired_ms,
+            "pending": orjson.dumps(after.pending),
             **value,
         }
-        update = "SET " + ", ".join(f"{name} = :{name}" for name in words)
-        values = {f":{name}": word for name, word in words.items()} | {":before": {"N": str(before.changed_ms)}}
-        return self._update(
-            alert,
-            update if value else f"{update} REMOVE measured",
-            "changed_at = :before AND attribute_not_exists(pending)",
-            values,
+        sets = "SET " + ", ".join(f"{name} = :{name}" for name in words)
+        return self._table.write(
+            update(
+                _key(alert.project, alert.id),
+                sets if value else f"{sets} REMOVE measured",
+                {**words, "before": before.changed_ms},
+                "changed_at = :before AND attribute_not_exists(pending)",
+            )
         )
 
     def told(self, alert: Alert, state: AlertState) -> bool:
         """Everybody was told of the pending notice; False when it was another one, or none."""
-        return self._update(
-            alert, "REMOVE pending", "pending = :pending", {":pending": {"B": orjson.dumps(state.pending)}}
-        )
+        pending = {"pending": orjson.dumps(state.pending)}
+        return self._table.write(update(_key(alert.project, alert.id), "REMOVE pending", pending, "pending = :pending"))
 
-    def _update(self, alert: Alert, update: str, condition: str, values: dict[str, Any]) -> bool:
-        try:
-            self.client.update_item(
-                TableName=self.name,
-                Key=_key(alert),
-                UpdateExpression=update,
-                ConditionExpression=condition,
-                ExpressionAttributeValues=values,
-            )
-        except self.client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name)
 
 
-def _key(alert: Alert) -> dict[str, Any]:
-    return {"pk": {"S": PARTITION}, "sk": {"S": f"{alert.project}#{alert.id}"}}
+def _key(project: str, alert_id: str) -> Item:
+    return key(PARTITION, f"{project}#{alert_id}")
 
 
-def _read(item: dict[str, Any]) -> tuple[Alert, AlertState]:
+def _read(item: Item) -> tuple[Alert, AlertState]:
     state = AlertState(
-        created_ms=int(item["created_at"]["N"]),
-        firing=item.get("firing", {}).get("BOOL", False),
-        changed_ms=int(item["changed_at"]["N"]),
-        fired_ms=int(item.get("fired_at", {}).get("N", "0")),
-        value=float(item["measured"]["N"]) if "measured" in item else None,
-        pending=orjson.loads(item["pending"]["B"]) if "pending" in item else None,
+        created_ms=item["created_at"],
+        firing=item.get("firing", False),
+        changed_ms=item["changed_at"],
+        fired_ms=item.get("fired_at", 0),
+        value=float(item["measured"]) if "measured" in item else None,
+        pending=orjson.loads(item["pending"]) if "pending" in item else None,
     )
-    return Alert.from_json(orjson.loads(item["body"]["B"])), state
+    return Alert.from_json(orjson.loads(item["body"])), state

@@ -11,6 +11,7 @@ import orjson
 
 from chalicelib.domain.annotations import Annotation
 from chalicelib.domain.time_windows import iso_ms, parse_ms
+from chalicelib.storage.dynamo import NEW, Item, Table, key, put
 
 LAST = "~"  # sorts after every time
 
@@ -27,38 +28,29 @@ class AnnotationsTable:
 
         By id first, and then by time what has the id: whoever died in between, the next one finishes it.
         """
-        key = {"pk": {"S": f"annotation#{annotation.project}#{annotation.id}"}, "sk": {"S": "annotation"}}
-        body = {"body": {"B": orjson.dumps(annotation.to_json())}}
-        try:
-            self.client.put_item(
-                TableName=self.name, Item={**key, **body}, ConditionExpression="attribute_not_exists(pk)"
-            )
-        except self.client.exceptions.ConditionalCheckFailedException:
-            item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True)["Item"]
-            annotation, body = _read(annotation.project, item), {"body": item["body"]}
-        place = f"{iso_ms(annotation.at_ms)}#{annotation.id}"
-        self.client.put_item(
-            TableName=self.name, Item={"pk": {"S": f"annotations#{annotation.project}"}, "sk": {"S": place}, **body}
-        )
+        body = orjson.dumps(annotation.to_json())
+        item = {**key(f"annotation#{annotation.project}#{annotation.id}", "annotation"), "body": body}
+        is_first, there = self._table.write_showing(put(item, NEW))
+        if not is_first:
+            annotation, body = _read(annotation.project, there), there["body"]
+        place = key(f"annotations#{annotation.project}", f"{iso_ms(annotation.at_ms)}#{annotation.id}")
+        self._table.write(put({**place, "body": body}))
         return annotation
 
     def latest(self, project: str, start_ms: int, before: str) -> Iterator[tuple[str, Annotation]]:
         """Those from `start_ms` on that sort before `before`, the latest first, each with its place."""
         if iso_ms(start_ms) > before:  # which DynamoDB refuses
             return iter(())
-        values = {":pk": f"annotations#{project}", ":first": iso_ms(start_ms), ":last": before}
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
-            ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
-            ConsistentRead=True,
-            ScanIndexForward=False,
-        )
-        places = ((item["sk"]["S"], item) for page in pages for item in page["Items"])
-        return ((place, _read(project, item)) for place, item in places if place < before)
+        between = {"first": iso_ms(start_ms), "last": before}
+        items = self._table.query(f"annotations#{project}", "sk BETWEEN :first AND :last", between, backwards=True)
+        return ((item["sk"], _read(project, item)) for item in items if item["sk"] < before)
+
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name)
 
 
-def _read(project: str, item: dict[str, Any]) -> Annotation:
-    document = orjson.loads(item["body"]["B"])
+def _read(project: str, item: Item) -> Annotation:
+    document = orjson.loads(item["body"])
     at_ms, tags = parse_ms(document.pop("at")), tuple(document.pop("tags"))
     return Annotation(project, at_ms=at_ms, tags=tags, **document)

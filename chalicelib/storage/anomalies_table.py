@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from chalicelib.domain.notices import Anomaly
+from chalicelib.storage.dynamo import NEW, THERE, Item, Table, key, put, update
 
 KEPT_DAYS = 90
 LAST = "~"  # sorts after every hour and id
@@ -23,53 +24,38 @@ class AnomaliesTable:
         """Whether it was new; `now` in Unix seconds."""
         item = {
             **_key(anomaly),
-            "body": {"B": orjson.dumps(anomaly.to_json())},
-            "expires_at": {"N": str(now + KEPT_DAYS * 86_400)},
+            "body": orjson.dumps(anomaly.to_json()),
+            "expires_at": now + KEPT_DAYS * 86_400,
         }
-        try:
-            self.client.put_item(TableName=self.name, Item=item, ConditionExpression="attribute_not_exists(pk)")
-        except self.client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+        return self._table.write(put(item, NEW))
 
     def mark_published(self, anomaly: Anomaly, now: int) -> None:
         """Everybody was told; again changes nothing that matters."""
-        self.client.update_item(
-            TableName=self.name,
-            Key=_key(anomaly),
-            UpdateExpression="SET published_at = :now",
-            ConditionExpression="attribute_exists(pk)",
-            ExpressionAttributeValues={":now": {"N": str(now)}},
-        )
+        self._table.write(update(_key(anomaly), "SET published_at = :now", {"now": now}, THERE))
 
     def between(self, project: str, first: str, last: str) -> list[tuple[Anomaly, bool]]:
         """Those of the hours from `first` to `last`, both included, in order, and whether everybody was told."""
-        pages = self.client.get_paginator("query").paginate(**self._range(project, first, f"{last}{LAST}"))
-        return [(_anomaly(item), "published_at" in item) for page in pages for item in page["Items"]]
+        return [(_anomaly(item), "published_at" in item) for item in self._range(project, first, f"{last}{LAST}")]
 
     def latest(self, project: str, first: str, before: str) -> Iterator[tuple[str, Anomaly]]:
         """Those from hour `first` on that sort before `before`, the latest first, each with its place."""
         if first > before:  # which DynamoDB refuses
             return iter(())
-        pages = self.client.get_paginator("query").paginate(
-            **self._range(project, first, before), ScanIndexForward=False
-        )
-        places = ((item["sk"]["S"], item) for page in pages for item in page["Items"])
-        return ((place, _anomaly(item)) for place, item in places if place < before)
+        items = self._range(project, first, before, backwards=True)
+        return ((item["sk"], _anomaly(item)) for item in items if item["sk"] < before)
 
-    def _range(self, project: str, first: str, last: str) -> dict[str, Any]:
-        values = {":pk": f"anomalies#{project}", ":first": first, ":last": last}
-        return {
-            "TableName": self.name,
-            "KeyConditionExpression": "pk = :pk AND sk BETWEEN :first AND :last",
-            "ExpressionAttributeValues": {name: {"S": value} for name, value in values.items()},
-            "ConsistentRead": True,
-        }
+    def _range(self, project: str, first: str, last: str, *, backwards: bool = False) -> Iterator[Item]:
+        between = {"first": first, "last": last}
+        return self._table.query(f"anomalies#{project}", "sk BETWEEN :first AND :last", between, backwards=backwards)
+
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name)
 
 
-def _key(anomaly: Anomaly) -> dict[str, Any]:
-    return {"pk": {"S": f"anomalies#{anomaly.project}"}, "sk": {"S": f"{anomaly.hour}#{anomaly.id}"}}
+def _key(anomaly: Anomaly) -> Item:
+    return key(f"anomalies#{anomaly.project}", f"{anomaly.hour}#{anomaly.id}")
 
 
-def _anomaly(item: dict[str, Any]) -> Anomaly:
-    return Anomaly.from_json(orjson.loads(item["body"]["B"]))
+def _anomaly(item: Item) -> Anomaly:
+    return Anomaly.from_json(orjson.loads(item["body"]))

@@ -1,25 +1,24 @@
 """Any number of items written to a table, 25 a call; one that the table does not take costs no other its place."""
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.storage.dynamo import Action, Table
+from chalicelib.storage.retries import THROTTLED, code_of
+
 MAX_BATCH_ITEMS = 25  # BatchWriteItem limit
-MAX_TRIES = 6  # with doubling pauses from 50 ms between them: 1.6 s
-FIRST_PAUSE_SECONDS = 0.05
 PAUSED_SECONDS = 5.0  # in all of a write, however many items are throttled: others wait for it, and a minute is short
 MAX_FAILURES = 2  # of calls, which take up to 21 s each while nothing answers; then the rest is not tried
-THROTTLED = frozenset({"ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"})
 
-Request = dict[str, Any]  # a PutRequest or a DeleteRequest
+Key = tuple[str, str]
 
 
 @dataclass(slots=True)
 class Unwritten:
-    """The requests that a table did not take, by their place among all, and why."""
+    """The writes that a table did not take, by their place among all, and why."""
 
     refused: dict[int, str] = field(default_factory=dict)  # now: they are to be made again
     invalid: dict[int, str] = field(default_factory=dict)  # for good: no item may be like that
@@ -31,27 +30,26 @@ class Unwritten:
 class BatchWriter:
     """Writes to one table."""
 
-    client: Any
-    name: str
-    sleep: Callable[[float], None] = time.sleep
+    table: Table
 
-    def write(self, requests: Sequence[Request], goes_on: Callable[[], bool] = lambda: True) -> Unwritten:
-        """Make every request, and those again that the table throttles; returns those that it did not take.
+    def write(self, actions: Sequence[Action], goes_on: Callable[[], bool] = lambda: True) -> Unwritten:
+        """Put and delete items, and again those that the table throttles; returns those that it did not take.
 
         Of those with one key the last one counts. `goes_on` is asked before each call whether there is time for it.
         """
-        rounds: list[dict[tuple[str, str], int]] = []
-        for number, request in enumerate(requests):
+        rounds: list[list[int]] = []
+        times: dict[Key, int] = defaultdict(int)
+        for number, action in enumerate(actions):
             # One call may not name a key twice.
-            key = _key_of(request)
-            if (free := next((each for each in rounds if key not in each), None)) is None:
-                rounds.append(free := {})
-            free[key] = number
+            key = _key_of(action)
+            if times[key] == len(rounds):
+                rounds.append([])
+            rounds[times[key]].append(number)
+            times[key] += 1
         unwritten = Unwritten()
-        for each in rounds:
-            numbers = list(each.values())
+        for numbers in rounds:
             for start in range(0, len(numbers), MAX_BATCH_ITEMS):
-                some = {number: requests[number] for number in numbers[start : start + MAX_BATCH_ITEMS]}
+                some = {number: actions[number] for number in numbers[start : start + MAX_BATCH_ITEMS]}
                 if unwritten.failures == MAX_FAILURES:
                     unwritten.refused |= dict.fromkeys(some, "the table does not answer")
                 elif not goes_on():
@@ -60,55 +58,55 @@ class BatchWriter:
                     self._write_some(some, unwritten)
         return unwritten
 
-    def _write_some(self, requests: dict[int, Request], unwritten: Unwritten) -> None:
-        """Make the requests of one call; what remains is noted."""
-        pause_seconds, attempts = FIRST_PAUSE_SECONDS, 0
-        while True:
+    def _write_some(self, actions: dict[int, Action], unwritten: Unwritten) -> None:
+        """Make the writes of one call; what remains is noted."""
+
+        def pause(seconds: float) -> None:
+            unwritten.paused_seconds += seconds
+            self.table.retries.sleep(seconds)
+
+        for tries_left in replace(self.table.retries, sleep=pause).tries():
             try:
-                answer = self.client.batch_write_item(RequestItems={self.name: list(requests.values())})
-                left = [_key_of(each) for each in answer.get("UnprocessedItems", {}).get(self.name, [])]
-                requests = {number: each for number, each in requests.items() if _key_of(each) in left}
+                undone = self._write_once(actions.values())
+                if not undone:
+                    return
+                actions = {number: action for number, action in actions.items() if _key_of(action) in undone}
                 reason = "the table throttles them"
             except (BotoCoreError, ClientError) as error:
                 reason, code = str(error), code_of(error)
                 if code == "ValidationException":
-                    self._write_halves(requests, unwritten, reason)
+                    self._write_halves(actions, unwritten, reason)
                     return
                 if code not in THROTTLED:
                     unwritten.failures += 1
-                    unwritten.refused |= dict.fromkeys(requests, reason)
+                    unwritten.refused |= dict.fromkeys(actions, reason)
                     return
-            if not requests:
+            if not tries_left or unwritten.paused_seconds >= PAUSED_SECONDS:
+                unwritten.refused |= dict.fromkeys(actions, reason)
                 return
-            attempts += 1
-            if attempts == MAX_TRIES or unwritten.paused_seconds >= PAUSED_SECONDS:
-                unwritten.refused |= dict.fromkeys(requests, reason)
-                return
-            self.sleep(pause_seconds)
-            unwritten.paused_seconds += pause_seconds
-            pause_seconds *= 2
 
-    def _write_halves(self, requests: dict[int, Request], unwritten: Unwritten, reason: str) -> None:
-        """Make each half of a call's requests of which one is invalid, until that one stands alone."""
-        if len(requests) == 1:
-            unwritten.invalid |= dict.fromkeys(requests, reason)
+    def _write_once(self, actions: Iterable[Action]) -> set[Key]:
+        """Return the keys of the writes that the table left undone."""
+        name = self.table.name
+        requests = [{f"{action.kind}Request": action.request} for action in actions]
+        answer = self.table.client.batch_write_item(RequestItems={name: requests})
+        undone = answer.get("UnprocessedItems", {}).get(name, [])
+        return {_key_of(Action("", request)) for each in undone for request in each.values()}
+
+    def _write_halves(self, actions: dict[int, Action], unwritten: Unwritten, reason: str) -> None:
+        """Make each half of a call's writes of which one is invalid, until that one stands alone."""
+        if len(actions) == 1:
+            unwritten.invalid |= dict.fromkeys(actions, reason)
             return
-        numbers = list(requests)
+        numbers = list(actions)
         for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
             if unwritten.failures == MAX_FAILURES:
                 unwritten.refused |= dict.fromkeys(half, "the table does not answer")
             else:
-                self._write_some({number: requests[number] for number in half}, unwritten)
+                self._write_some({number: actions[number] for number in half}, unwritten)
 
 
-def code_of(error: Exception) -> str:
-    """The code of an error that DynamoDB answered, or nothing of one that it did not."""
-    code: str = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-    return code
-
-
-def _key_of(request: Request) -> tuple[str, str]:
-    """The key that a put or a deletion is about."""
-    put, deletion = request.get("PutRequest"), request.get("DeleteRequest")
-    key = put["Item"] if put else deletion["Key"] if deletion else {}
-    return key["pk"]["S"], key["sk"]["S"]
+def _key_of(action: Action) -> Key:
+    """Return the key that a put or a deletion is about."""
+    attributes = action.request.get("Item") or action.request["Key"]
+    return attributes["pk"]["S"], attributes["sk"]["S"]

@@ -10,23 +10,19 @@ Each item says what it covers of which hours: domain/closing. A year of days is 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
-
-from botocore.exceptions import ClientError
 
 from chalicelib.domain.closing import NOTHING_COVERED, Cover
 from chalicelib.domain.facets import COUNTS, Excerpt
 from chalicelib.domain.ledger import Ledger
 from chalicelib.domain.rollup_codec import decode, encode
 from chalicelib.domain.rollups import Rollup, Rollups
+from chalicelib.storage.dynamo import NEW, Item, Table, delete, key, place_of, put
 
 HOUR, DAY = "h", "d"
 WHOLE = ""  # under this name lies the only rollup of an item that is not kept hour by hour
 LEDGER = "(ledger)"
-MAX_TRIES = 5
-MAX_KEYS = 100  # of one BatchGetItem
 
 Name = tuple[str, str, str, str]  # of an item within a project: event type, facet, grain, hour or day
 
@@ -64,35 +60,20 @@ class ClosedTable:
     ) -> Iterator[Closed]:
         """The items of the grain from `first` to `last`, both included, in order; with `excerpt`, no more of them."""
         for year in range(int(first[:4]), int(last[:4]) + 1):
-            pages = self.client.get_paginator("query").paginate(
-                TableName=self.name,
-                KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
-                ExpressionAttributeValues={
-                    ":pk": {"S": f"{project}#{event_type}#{year}"},
-                    ":first": {"S": f"{facet}#{grain}#{first}"},
-                    ":last": {"S": f"{facet}#{grain}#{last}"},
-                },
-                ConsistentRead=True,
-            )
-            for page in pages:
-                yield from (_closed(item, excerpt) for item in page["Items"])
+            between = {"first": f"{facet}#{grain}#{first}", "last": f"{facet}#{grain}#{last}"}
+            items = self._table.query(f"{project}#{event_type}#{year}", "sk BETWEEN :first AND :last", between)
+            yield from (_closed(item, excerpt) for item in items)
 
     def get(self, project: str, event_type: str, facet: str, grain: str, start: str) -> Closed | None:
         """One item."""
-        key = _key(project, event_type, facet, grain, start)
-        item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
+        item = self._table.get(_key(project, event_type, facet, grain, start))
         return _closed(item) if item else None
 
     def get_many(self, project: str, names: Iterable[Name]) -> Iterator[tuple[Name, Closed]]:
         """The items there are of many names, in no order; far fewer calls than one by one."""
-        wanted = {_place(_key(project, *name)): name for name in names}
-        keys = [_key(project, *name) for name in wanted.values()]
-        while keys:
-            asked = {self.name: {"Keys": keys[:MAX_KEYS], "ConsistentRead": True}}
-            answer = self.client.batch_get_item(RequestItems=asked)
-            for item in answer["Responses"][self.name]:
-                yield wanted[_place(item)], _closed(item)
-            keys = [*answer["UnprocessedKeys"].get(self.name, {}).get("Keys", []), *keys[MAX_KEYS:]]
+        wanted = {place_of(_key(project, *name)): name for name in names}
+        for item in self._table.get_many(key(*place) for place in wanted):
+            yield wanted[place_of(item)], _closed(item)
 
     def get_days(self, project: str, event_types: Iterable[str], days: Iterable[str]) -> Iterator[tuple[str, Closed]]:
         """(event type, its counts) of the days there are items of."""
@@ -103,18 +84,9 @@ class ClosedTable:
     def put(self, project: str, event_type: str, facet: str, grain: str, closed: Closed) -> None:
         """Write the item in place of the version before; raises Conflict when that is no longer the latest."""
         item = closed_item(project, event_type, facet, grain, closed)
-        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(pk)"}
-        if closed.version:
-            condition = {
-                "ConditionExpression": "version = :before",
-                "ExpressionAttributeValues": {":before": {"N": str(closed.version)}},
-            }
-        try:
-            self.client.put_item(TableName=self.name, Item=item, **condition)
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
-                raise Conflict(f"{closed.start} of {event_type} was changed by another run") from error
-            raise
+        action = put(item, "version = :before", {"before": closed.version}) if closed.version else put(item, NEW)
+        if not self._table.write(action):
+            raise Conflict(f"{closed.start} of {event_type} was changed by another run")
 
     def change(
         self,
@@ -126,7 +98,7 @@ class ClosedTable:
         change: Callable[[Closed | None], Closed | None],
     ) -> None:
         """Read, change, write; again when another run wrote in between. None leaves the item as it is."""
-        for tries_left in reversed(range(MAX_TRIES)):
+        for tries_left in self._table.retries.tries():
             changed = change(self.get(project, event_type, facet, grain, start))
             try:
                 if changed:
@@ -138,60 +110,43 @@ class ClosedTable:
 
     def note_day(self, project: str, day: str, token: str) -> None:
         """Note, before an hour of the day is written, that the day's items will lack it; `token` is new each time."""
-        self.client.put_item(TableName=self.name, Item={**day_key(project, day), "token": {"S": token}})
+        self._table.write(put({**day_key(project, day), "token": token}))
 
     def noted_days(self, project: str) -> dict[str, str]:
         """The days whose items lack hours, in order, with the last token of each."""
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": f"{project}#days"}},
-            ConsistentRead=True,
-        )
-        return {item["sk"]["S"]: item["token"]["S"] for page in pages for item in page["Items"]}
+        return {item["sk"]: item["token"] for item in self._table.query(f"{project}#days")}
 
     def forget_day(self, project: str, day: str, token: str) -> bool:
         """The day's items have every hour that was closed when the token was read; False where a newer note stays."""
-        with suppress(self.client.exceptions.ConditionalCheckFailedException):
-            self.client.delete_item(
-                TableName=self.name,
-                Key=day_key(project, day),
-                ConditionExpression="#token = :token",
-                ExpressionAttributeNames={"#token": "token"},
-                ExpressionAttributeValues={":token": {"S": token}},
-            )
-            return True
-        return False
+        return self._table.write(delete(day_key(project, day), "#token = :token", {"token": token}))
 
     def reconciled_upto(self, project: str) -> str | None:
         """The last hour that was compared with the lake; None before the first."""
-        answer = self.client.get_item(TableName=self.name, Key=_mark_key(project), ConsistentRead=True)
-        return answer["Item"]["hour"]["S"] if "Item" in answer else None
+        item = self._table.get(_mark_key(project))
+        return item["hour"] if item else None
 
     def mark_reconciled(self, project: str, hour: str) -> None:
         """The hour, and all before it, were compared; a run that is behind another one changes nothing."""
-        with suppress(self.client.exceptions.ConditionalCheckFailedException):
-            self.client.put_item(
-                TableName=self.name,
-                Item={**_mark_key(project), "hour": {"S": hour}},
-                ConditionExpression="attribute_not_exists(pk) OR #hour < :hour",
-                ExpressionAttributeNames={"#hour": "hour"},
-                ExpressionAttributeValues={":hour": {"S": hour}},
-            )
+        mark = {**_mark_key(project), "hour": hour}
+        self._table.write(put(mark, f"{NEW} OR #hour < :hour", {"hour": hour}))
 
     def ledger(self, project: str, hour: str) -> tuple[Ledger, Cover]:
         """The ledger of a closed hour, and what it covers of it."""
         found = self.get(project, LEDGER, LEDGER, HOUR, hour)
         return (found.rollups.ledger, found.covers[hour]) if found else (Ledger(), NOTHING_COVERED)
 
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name)
 
-def closed_item(project: str, event_type: str, facet: str, grain: str, closed: Closed) -> dict[str, Any]:
+
+def closed_item(project: str, event_type: str, facet: str, grain: str, closed: Closed) -> Item:
     """The item, as the version that follows the one that was read."""
     return {
         **_key(project, event_type, facet, grain, closed.start),
-        "covers": {"M": {hour: {"S": str(cover)} for hour, cover in closed.covers.items()}},
-        "version": {"N": str(closed.version + 1)},
-        "body": {"B": encode(closed.rollups)},
+        "covers": {hour: str(cover) for hour, cover in closed.covers.items()},
+        "version": closed.version + 1,
+        "body": encode(closed.rollups),
     }
 
 
@@ -200,27 +155,23 @@ def one(start: str, cover: Cover, content: Rollup, version: int) -> Closed:
     return Closed(start, {start: cover}, Rollups({WHOLE: content}), version)
 
 
-def _key(project: str, event_type: str, facet: str, grain: str, start: str) -> dict[str, Any]:
-    return {"pk": {"S": f"{project}#{event_type}#{start[:4]}"}, "sk": {"S": f"{facet}#{grain}#{start}"}}
+def _key(project: str, event_type: str, facet: str, grain: str, start: str) -> Item:
+    return key(f"{project}#{event_type}#{start[:4]}", f"{facet}#{grain}#{start}")
 
 
-def _place(item: Mapping[str, Any]) -> tuple[str, str]:
-    return item["pk"]["S"], item["sk"]["S"]
-
-
-def day_key(project: str, day: str) -> dict[str, Any]:
+def day_key(project: str, day: str) -> Item:
     """The note of a day that lacks hours."""
-    return {"pk": {"S": f"{project}#days"}, "sk": {"S": day}}
+    return key(f"{project}#days", day)
 
 
-def _mark_key(project: str) -> dict[str, Any]:
-    return {"pk": {"S": f"{project}#reconciled"}, "sk": {"S": "upto"}}
+def _mark_key(project: str) -> Item:
+    return key(f"{project}#reconciled", "upto")
 
 
-def _closed(item: Mapping[str, Any], excerpt: Excerpt | None = None) -> Closed:
+def _closed(item: Item, excerpt: Excerpt | None = None) -> Closed:
     return Closed(
-        start=item["sk"]["S"].rpartition("#")[2],
-        covers={hour: Cover.from_text(cover["S"]) for hour, cover in item["covers"]["M"].items()},
-        rollups=decode(item["body"]["B"], excerpt),
-        version=int(item["version"]["N"]),
+        start=item["sk"].rpartition("#")[2],
+        covers={hour: Cover.from_text(cover) for hour, cover in item["covers"].items()},
+        rollups=decode(item["body"], excerpt),
+        version=item["version"],
     )

@@ -12,6 +12,7 @@ from typing import Any
 from chalicelib.domain.erasure import READY_MS, Marker, digest_of_user, split, words_of
 from chalicelib.domain.events import StoredEvent, user_of
 from chalicelib.domain.time_windows import parse_ms
+from chalicelib.storage.dynamo import Table, key, put
 
 FRESH_SECONDS = 60  # what a container knows may be as old
 OVERLAP_MS = 20 * 60_000  # clocks differ, and a put may take its time
@@ -36,12 +37,8 @@ class ErasedUsers:
 
     def put(self, project: str, marker: Marker) -> None:
         """From a minute from now on, what arrives of the user is dropped everywhere."""
-        item = {
-            "pk": {"S": f"erased#{project}"},
-            "sk": {"S": f"{marker.marked_ms:013d}#{marker.digest}"},
-            "until_ms": {"N": str(marker.until_ms)},
-        }
-        self.client.put_item(TableName=self.name, Item=item)
+        place = key(f"erased#{project}", f"{marker.marked_ms:013d}#{marker.digest}")
+        Table(self.client, self.name).write(put({**place, "until_ms": marker.until_ms}))
 
     def split(self, project: str, events: Iterable[StoredEvent]) -> tuple[list[StoredEvent], list[StoredEvent]]:
         """The events that no marker drops, and the others."""
@@ -80,18 +77,10 @@ class ErasedUsers:
 
     def _read(self, project: str, known: _Known, now: float) -> _Known:
         markers, upto_ms = dict(known.markers), known.upto_ms
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk AND sk >= :since",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"erased#{project}"},
-                ":since": {"S": f"{max(0, upto_ms - OVERLAP_MS):013d}"},
-            },
-            ConsistentRead=True,
-        )
-        for item in (item for page in pages for item in page["Items"]):
-            marked, _, digest = item["sk"]["S"].partition("#")
-            found = Marker(digest, int(marked), int(item["until_ms"]["N"]))
+        since = {"since": f"{max(0, upto_ms - OVERLAP_MS):013d}"}
+        for item in Table(self.client, self.name).query(f"erased#{project}", "sk >= :since", since):
+            marked, _, digest = item["sk"].partition("#")
+            found = Marker(digest, int(marked), item["until_ms"])
             before = markers.get(digest)
             if before is None or found.until_ms >= before.until_ms:
                 markers[digest] = found

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.chunks import MAX_KEY_BYTES, Parcel
+from chalicelib.storage.retries import WAITED_FOR_TRIES, Retries
 
 MAX_PUT_RECORDS = 500  # PutRecords limit
 MAX_PUT_BYTES = 5 * 1024 * 1024  # PutRecords takes 10 MiB, and took these until late in 2025, as emulators still do
-MAX_TRIES = 4  # with doubling pauses from 50 ms between them: 0.4 s, for which a client may wait
-FIRST_PAUSE_SECONDS = 0.05
 NO_KEY = "?"  # of what was spilled when the buffer was SQS
 
 log = logging.getLogger(__name__)
@@ -37,11 +36,8 @@ class EventStream:
         return refused
 
     def _put(self, parcels: list[Parcel]) -> list[Parcel]:
-        pause_seconds, reason = FIRST_PAUSE_SECONDS, ""
-        for attempt in range(MAX_TRIES):
-            if attempt:
-                self.sleep(pause_seconds)
-                pause_seconds *= 2
+        reason = ""
+        for _ in Retries(WAITED_FOR_TRIES, self.sleep).tries():
             records = [{"Data": parcel.text.encode(), "PartitionKey": parcel.key or NO_KEY} for parcel in parcels]
             try:
                 answer = self.client.put_records(StreamName=self.name, Records=records)

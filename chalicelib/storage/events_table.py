@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import merge
 from typing import Any
@@ -12,6 +12,8 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent
 from chalicelib.domain.records import NO_CHUNK, REBUILT
 from chalicelib.storage.batches import BatchWriter, Unwritten
+from chalicelib.storage.dynamo import NEW, Item, Table, delete, key, put
+from chalicelib.storage.retries import Retries
 
 PAGE_ITEMS = 100  # of one read of a user's chunks, which are small
 
@@ -38,34 +40,19 @@ class EventsTable:
 
     def write(self, chunks: Iterable[Chunk]) -> Unwritten:
         """Store every chunk that the table takes, retrying what it throttles; returns which it does not take."""
-        return self._writer.write([{"PutRequest": {"Item": _item(chunk)}} for chunk in chunks])
+        return BatchWriter(self._table).write([put(_item(chunk)) for chunk in chunks])
 
     def restore(self, chunk: Chunk) -> bool:
         """Put back a chunk whose events were counted and archived, marked so that neither is done again.
 
         False, and nothing is written, when it is there.
         """
-        try:
-            self.client.put_item(
-                TableName=self.name,
-                Item={**_item(chunk), REBUILT: {"BOOL": True}},
-                ConditionExpression="attribute_not_exists(pk)",
-            )
-        except self.client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+        return self._table.write(put({**_item(chunk), REBUILT: True}, NEW))
 
     def items_of(self, project: str, user: str) -> dict[str, int | None]:
         """When each chunk of an id was received, by sort key; None of traits and links, which have no such time."""
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": f"{project}#{user}"}},
-            ProjectionExpression="sk, received_at",
-            ConsistentRead=True,
-        )
-        items = (item for page in pages for item in page["Items"])
-        return {item["sk"]["S"]: int(item["received_at"]["N"]) if "received_at" in item else None for item in items}
+        items = self._table.query(f"{project}#{user}", fields="sk, received_at")
+        return {item["sk"]: item.get("received_at") for item in items}
 
     def is_user(self, project: str, user: str) -> bool:
         """Whether events of the last 30 days name the id as their user, and not only as a visitor."""
@@ -74,9 +61,8 @@ class EventsTable:
 
     def delete(self, project: str, user: str, sort_keys: Iterable[str]) -> None:
         """Delete items of an id; raises Unavailable."""
-        pk = {"S": f"{project}#{user}"}
-        requests = [{"DeleteRequest": {"Key": {"pk": pk, "sk": {"S": key}}}} for key in sort_keys]
-        unwritten = self._writer.write(requests)
+        deletions = [delete(key(f"{project}#{user}", sort_key)) for sort_key in sort_keys]
+        unwritten = BatchWriter(self._table).write(deletions)
         if reasons := [*unwritten.refused.values(), *unwritten.invalid.values()]:
             raise Unavailable(f"{len(reasons)} items were not deleted: {reasons[0]}")
 
@@ -88,57 +74,44 @@ class EventsTable:
 
     def every_chunk(self, project: str) -> Iterator[StoredChunk]:
         """All that the table holds of a project, in no order: it reads the whole table."""
-        pages = self.client.get_paginator("scan").paginate(
-            TableName=self.name,
-            FilterExpression="#project = :project AND attribute_exists(body)",
-            ExpressionAttributeNames={"#project": "project"},
-            ExpressionAttributeValues={":project": {"S": project}},
-            ConsistentRead=True,
-        )
-        for page in pages:
-            yield from _readable(project, page["Items"])
+        items = self._table.scan("#project = :project AND attribute_exists(body)", {"project": project})
+        yield from _readable(project, items)
 
     def _chunks_of(self, project: str, user: str, before: str | None) -> Iterator[StoredChunk]:
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk AND sk < :before",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"{project}#{user}"},
-                ":before": {"S": min(before or NO_CHUNK, NO_CHUNK)},
-            },
-            ScanIndexForward=False,
-            ConsistentRead=True,
-            PaginationConfig={"PageSize": PAGE_ITEMS},
-        )
-        for page in pages:
-            yield from _readable(project, page["Items"])
+        below = {"before": min(before or NO_CHUNK, NO_CHUNK)}
+        items = self._table.query(f"{project}#{user}", "sk < :before", below, backwards=True, page_items=PAGE_ITEMS)
+        yield from _readable(project, items)
 
     @property
-    def _writer(self) -> BatchWriter:
-        return BatchWriter(self.client, self.name, self.sleep)
+    def _table(self) -> Table:
+        return Table(self.client, self.name, Retries(sleep=self.sleep))
 
 
-def _readable(project: str, items: Iterable[Mapping[str, Any]]) -> Iterator[StoredChunk]:
+def _readable(project: str, items: Iterable[Item]) -> Iterator[StoredChunk]:
     """The chunks of items; one that cannot be read is left out, as stages leave it out, and hides no other."""
     for item in items:
         try:
-            events, _ = unpack_events(item["body"]["B"])
+            events, _ = unpack_events(item["body"])
         except ValueError as error:
             log.warning("chunk unreadable", extra={"project": project, "reason": str(error)})
             continue
-        yield StoredChunk(item["sk"]["S"], int(item["received_at"]["N"]), events)
+        yield StoredChunk(item["sk"], item["received_at"], events)
 
 
-def _item(chunk: Chunk) -> dict[str, Any]:
-    return {
-        "pk": {"S": chunk.partition_key},
-        "sk": {"S": chunk.sort_key},
-        "project": {"S": chunk.project},
-        **({"user": {"S": chunk.user}} if chunk.user else {}),
-        "events": {"N": str(chunk.count)},
-        "received_at": {"N": str(chunk.received_ms)},
-        **({"receipt": {"S": str(chunk.receipt)}} if chunk.receipt else {}),
-        **({"position": {"N": str(chunk.position)}} if chunk.position is not None else {}),
-        "expires_at": {"N": str(chunk.received_ms // 1000 + MAX_AGE_DAYS * 86_400)},
-        "body": {"B": chunk.body},
+def _item(chunk: Chunk) -> Item:
+    item = {
+        "pk": chunk.partition_key,
+        "sk": chunk.sort_key,
+        "project": chunk.project,
+        "events": chunk.count,
+        "received_at": chunk.received_ms,
+        "expires_at": chunk.received_ms // 1000 + MAX_AGE_DAYS * 86_400,
+        "body": chunk.body,
     }
+    if chunk.user:
+        item["user"] = chunk.user
+    if chunk.receipt:
+        item["receipt"] = str(chunk.receipt)
+    if chunk.position is not None:
+        item["position"] = chunk.position
+    return item

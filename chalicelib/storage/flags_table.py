@@ -15,6 +15,7 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.events import StoredEvent, user_of
 from chalicelib.domain.pins import FLAG_MS, FRESH_MS, UNSURE, Unsure, bucket_of, recent
 from chalicelib.domain.records import NO_CHUNK
+from chalicelib.storage.dynamo import Table, key, put
 
 FLAG_SECONDS = FLAG_MS // 1000
 # Until flags that could not be read are asked for again. Where nothing answers, asking takes 21 s, for which a client
@@ -63,15 +64,9 @@ class FlagsTable:
         flags = self._flags(project)
         if sort_key in flags.put:
             return
+        item = {"project": project, "expires_at": (half_day + 3) * FLAG_SECONDS}
         try:
-            self.client.put_item(
-                TableName=self.name,
-                Item={
-                    **_key(project, sort_key),
-                    "project": {"S": project},
-                    "expires_at": {"N": str((half_day + 3) * FLAG_SECONDS)},
-                },
-            )
+            self._table.write(put({**key(_partition(project), sort_key), **item}))
         except (BotoCoreError, ClientError) as error:
             raise Unavailable(f"storage did not take the time of an event that lies ahead: {error}") from error
         flags.put.add(sort_key)
@@ -91,18 +86,13 @@ class FlagsTable:
         return known
 
     def _read(self, project: str, first_half_day: int) -> set[str]:
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk AND sk >= :first",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"?ahead#{project}"},
-                ":first": {"S": f"{NO_CHUNK}{first_half_day}"},
-            },
-            ProjectionExpression="sk",
-            ConsistentRead=True,
-        )
-        return {item["sk"]["S"] for page in pages for item in page["Items"]}
+        first = {"first": f"{NO_CHUNK}{first_half_day}"}
+        return {item["sk"] for item in self._table.query(_partition(project), "sk >= :first", first, fields="sk")}
+
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name)
 
 
-def _key(project: str, sort_key: str) -> dict[str, Any]:
-    return {"pk": {"S": f"?ahead#{project}"}, "sk": {"S": sort_key}}
+def _partition(project: str) -> str:
+    return f"?ahead#{project}"

@@ -7,16 +7,15 @@ ranges    {number: [new, known]} as `store` has put them into the lake; `planned
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import orjson
-from botocore.exceptions import ClientError
 
 from chalicelib.domain.imports import STATES, Import
 from chalicelib.domain.time_windows import iso_ms, parse_ms
+from chalicelib.storage.dynamo import NEW, THERE, Item, Table, key, put, update
 
 KEPT_SECONDS = 400 * 86_400
 FIRST = "~"  # sorts after every id
@@ -33,83 +32,44 @@ class ImportsTable:
         """Show the import, unless it is shown already."""
         item = {
             **_key(one.project, one.id),
-            "state": {"S": "validating"},
-            "file": {"S": one.file},
-            "started_ms": {"N": str(one.started_ms)},
-            "parts": {"M": {}},
-            "ranges": {"M": {}},
-            "expires_at": {"N": str(one.started_ms // 1000 + KEPT_SECONDS)},
+            "state": "validating",
+            "file": one.file,
+            "started_ms": one.started_ms,
+            "parts": {},
+            "ranges": {},
+            "expires_at": one.started_ms // 1000 + KEPT_SECONDS,
         }
-        try:
-            self.client.put_item(TableName=self.name, Item=item, ConditionExpression="attribute_not_exists(pk)")
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
+        self._table.write(put(item, NEW))
 
     def advance(self, one: Import, state: str, **numbers: int) -> None:
         """The import has come to a state, with what is known of it by now; of one that is further a late call changes
         nothing.
         """
-        names = {f"#{name}": name for name in numbers}
-        sets = ["#state = :state", *(f"#{name} = :{name}" for name in numbers)]
-        before = {f":state{n}": {"S": each} for n, each in enumerate(STATES[: STATES.index(state) + 1])}
-        with suppress(self.client.exceptions.ConditionalCheckFailedException):
-            self._update(
-                one,
-                f"SET {', '.join(sets)}",
-                {":state": {"S": state}, **{f":{name}": {"N": str(n)} for name, n in numbers.items()}, **before},
-                {"#state": "state", **names},
-                ConditionExpression=f"#state IN ({', '.join(before)})",
-            )
+        sets = ", ".join(["#state = :state", *(f"#{name} = :{name}" for name in numbers)])
+        before = {f"state{n}": each for n, each in enumerate(STATES[: STATES.index(state) + 1])}
+        is_before = f"#state IN ({', '.join(f':{name}' for name in before)})"
+        values = {"state": state, **numbers, **before}
+        self._table.write(update(_key(one.project, one.id), f"SET {sets}", values, is_before))
 
     def count(self, one: Import, kind: str, number: int, *counts: int) -> None:
         """What a part or a range came to; `kind` is parts or ranges."""
-        self._update(
-            one,
-            "SET #kind.#number = :counts",
-            {":counts": {"L": [{"N": str(count)} for count in counts]}},
-            {"#kind": kind, "#number": str(number)},
-        )
+        self._table.write(update(_key(one.project, one.id), f"SET #{kind}.#{number} = :counts", {"counts": counts}))
 
     def end(self, one: Import, state: str, ended_ms: int, outcome: Mapping[str, Any]) -> bool:
         """The import is over; False when it is done already, which nothing changes."""
-        try:
-            self.client.update_item(
-                TableName=self.name,
-                Key=_key(one.project, one.id),
-                UpdateExpression="SET #state = :state, ended_ms = if_not_exists(ended_ms, :now), report = :report",
-                ConditionExpression="attribute_exists(pk) AND #state <> :done",
-                ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues={
-                    ":state": {"S": state},
-                    ":done": {"S": "done"},
-                    ":now": {"N": str(ended_ms)},
-                    ":report": {"B": orjson.dumps(outcome)},
-                },
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
-            return False
-        return True
+        sets = "SET #state = :state, ended_ms = if_not_exists(ended_ms, :now), report = :report"
+        values = {"state": state, "done": "done", "now": ended_ms, "report": orjson.dumps(outcome)}
+        return self._table.write(update(_key(one.project, one.id), sets, values, f"{THERE} AND #state <> :done"))
 
     def get(self, project: str, import_id: str) -> dict[str, Any] | None:
         """One import as it is shown."""
-        key = _key(project, import_id)
-        item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
+        item = self._table.get(_key(project, import_id))
         return _shown(item) if item else None
 
     def latest(self, project: str, before: str | None) -> Iterator[dict[str, Any]]:
         """Those with ids before the one that is named, the latest first."""
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk AND sk < :before",
-            ExpressionAttributeValues={":pk": {"S": f"imports#{project}"}, ":before": {"S": before or FIRST}},
-            ScanIndexForward=False,
-            ConsistentRead=True,
-        )
-        for page in pages:
-            yield from map(_shown, page["Items"])
+        items = self._table.query(f"imports#{project}", "sk < :before", {"before": before or FIRST}, backwards=True)
+        return map(_shown, items)
 
     def going_on(self, project: str, ended_after_ms: int) -> list[int]:
         """When the imports began that are not over, or were not then, in Unix milliseconds."""
@@ -124,37 +84,26 @@ class ImportsTable:
         found = list(islice(self.latest(project, before), limit + 1))
         return {"imports": found[:limit], "next": found[limit - 1]["id"] if len(found) > limit else None}
 
-    def _update(
-        self, one: Import, expression: str, values: dict[str, Any], names: dict[str, str], **condition: str
-    ) -> None:
-        self.client.update_item(
-            TableName=self.name,
-            Key=_key(one.project, one.id),
-            UpdateExpression=expression,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
-            **condition,
-        )
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name)
 
 
-def _key(project: str, import_id: str) -> dict[str, Any]:
-    return {"pk": {"S": f"imports#{project}"}, "sk": {"S": import_id}}
+def _key(project: str, import_id: str) -> Item:
+    return key(f"imports#{project}", import_id)
 
 
-def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(item: Item) -> dict[str, Any]:
     def total(kind: str, place: int) -> int:
-        return sum(int(counts["L"][place]["N"]) for counts in item[kind]["M"].values())
+        return sum(counts[place] for counts in item[kind].values())
 
-    def number(name: str) -> int | None:
-        return int(item[name]["N"]) if name in item else None
-
-    outcome = orjson.loads(item["report"]["B"]) if "report" in item else {}
-    ended_ms = number("ended_ms")
+    outcome = orjson.loads(item["report"]) if "report" in item else {}
+    ended_ms = item.get("ended_ms")
     return {
-        "id": item["sk"]["S"],
-        "file": item["file"]["S"],
-        "state": item["state"]["S"],
-        "rows": number("rows"),
+        "id": item["sk"],
+        "file": item["file"],
+        "state": item["state"],
+        "rows": item.get("rows"),
         "accepted": total("parts", 1),
         "rejected": total("parts", 2),
         "stored": total("ranges", 0),
@@ -162,17 +111,16 @@ def _shown(item: Mapping[str, Any]) -> dict[str, Any]:
         "progress": _progress(item),
         "reasons": outcome.get("reasons", {}),
         "error": outcome.get("error"),
-        "started_at": iso_ms(int(item["started_ms"]["N"])),
+        "started_at": iso_ms(item["started_ms"]),
         "ended_at": None if ended_ms is None else iso_ms(ended_ms),
     }
 
 
-def _progress(item: Mapping[str, Any]) -> float:
+def _progress(item: Item) -> float:
     """How much is done, from 0 to 1: rows are judged in the first third, stored in the rest."""
-    if item["state"]["S"] == "done":
+    if item["state"] == "done":
         return 1.0
-    rows = int(item["rows"]["N"]) if "rows" in item else 0
-    judged = sum(int(counts["L"][0]["N"]) for counts in item["parts"]["M"].values())
-    planned = int(item["planned"]["N"]) if "planned" in item else 0
+    rows, planned = item.get("rows", 0), item.get("planned", 0)
+    judged = sum(counts[0] for counts in item["parts"].values())
     share = judged / rows / 3 if rows else 0.0
-    return round(share + (len(item["ranges"]["M"]) / planned * 2 / 3 if planned else 0.0), 3)
+    return round(share + (len(item["ranges"]) / planned * 2 / 3 if planned else 0.0), 3)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
-from botocore.exceptions import ClientError
-
 from chalicelib.domain.ledger import Receipt
+from chalicelib.storage.dynamo import Item, Table, key, put, update
 
 INDEX = "receipts"  # sparse: of the hours that do not balance yet, by when they were put
 PARTITIONS = [f"open{n}" for n in range(16)]  # of the index: DynamoDB takes 1,000 writes a second of each
@@ -38,80 +37,53 @@ class LedgerTable:
     def put(self, project: str, hour: str, receipt: Receipt, now: int, name: str = "") -> None:
         """`now` is Unix seconds, `name` what the receipt is put under where its container's own stays as it is."""
         item = {
-            "pk": {"S": f"{project}#ledger"},
-            "sk": {"S": f"{hour}#{name or receipt.container}"},
-            "receipt": {"S": str(receipt)},
-            "counted": {"N": str(receipt.counted())},
-            **({} if name else {"receipts": {"S": _partition(project, hour, receipt.container)}}),
-            "written_at": {"N": str(now)},
-            "expires_at": {"N": str(now + KEPT_SECONDS)},
+            **_key(project, hour, name or receipt.container),
+            "receipt": str(receipt),
+            "counted": receipt.counted(),
+            **({} if name else {"receipts": _partition(project, hour, receipt.container)}),
+            "written_at": now,
+            "expires_at": now + KEPT_SECONDS,
         }
-        try:
-            self.client.put_item(
-                TableName=self.name,
-                Item=item,
-                ConditionExpression="attribute_not_exists(counted) OR counted <= :counted",
-                ExpressionAttributeValues={":counted": item["counted"]},
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
+        is_later = "attribute_not_exists(counted) OR counted <= :counted"
+        self._table.write(put(item, is_later, {"counted": item["counted"]}))
 
     def receipts(self, project: str, first: str, last: str) -> dict[str, list[Receipt]]:
         """The last receipt of each container, by the hours from `first` to `last`, both included."""
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"{project}#ledger"},
-                ":first": {"S": first},
-                ":last": {"S": f"{last}#~"},
-            },
-            ConsistentRead=True,
-        )
+        between = {"first": first, "last": f"{last}#~"}
         found: dict[str, list[Receipt]] = {}
-        for item in (item for page in pages for item in page["Items"]):
-            hour = item["sk"]["S"].partition("#")[0]
-            found.setdefault(hour, []).append(Receipt.from_text(item["receipt"]["S"]))
+        for item in self._table.query(f"{project}#ledger", "sk BETWEEN :first AND :last", between):
+            hour = item["sk"].partition("#")[0]
+            found.setdefault(hour, []).append(Receipt.from_text(item["receipt"]))
         return found
 
     def open_hours(self, since: int) -> list[OpenHour]:
         """Return the hours in the index, however old; of what older versions put, those put since."""
         found: dict[tuple[str, str], dict[str, int]] = {}
         for item in self._open(since):
-            hour, _, container = item["sk"]["S"].partition("#")
-            written = found.setdefault((item["pk"]["S"].removesuffix("#ledger"), hour), {})
-            written[container] = int(item["written_at"]["N"])
+            hour, _, container = item["sk"].partition("#")
+            written = found.setdefault((item["pk"].removesuffix("#ledger"), hour), {})
+            written[container] = item["written_at"]
         return [OpenHour(*key, max(written.values()), frozenset(written)) for key, written in sorted(found.items())]
 
     def take_out(self, hour: OpenHour, receipts: Iterable[Receipt]) -> None:
         """Take the receipts out of the index, unless they have become more since they were read."""
         for receipt in receipts:
-            try:
-                self.client.update_item(
-                    TableName=self.name,
-                    Key={"pk": {"S": f"{hour.project}#ledger"}, "sk": {"S": f"{hour.hour}#{receipt.container}"}},
-                    UpdateExpression="REMOVE receipts",
-                    ConditionExpression="receipt = :read",
-                    ExpressionAttributeValues={":read": {"S": str(receipt)}},
-                )
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                    raise
+            at = _key(hour.project, hour.hour, receipt.container)
+            self._table.write(update(at, "REMOVE receipts", {"read": str(receipt)}, "receipt = :read"))
 
-    def _open(self, since: int) -> Iterator[dict[str, Any]]:
+    def _open(self, since: int) -> Iterator[Item]:
         for partition in (*PARTITIONS, ALL):
-            pages = self.client.get_paginator("query").paginate(
-                TableName=self.name,
-                IndexName=INDEX,
-                KeyConditionExpression="receipts = :partition AND written_at >= :since",
-                ExpressionAttributeValues={
-                    ":partition": {"S": partition},
-                    ":since": {"N": str(since if partition == ALL else 0)},
-                },
-            )
-            for page in pages:
-                yield from page["Items"]
+            where = {"partition": partition, "since": since if partition == ALL else 0}
+            for page in self._table.index_pages(INDEX, "receipts = :partition AND written_at >= :since", where):
+                yield from page
+
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name)
+
+
+def _key(project: str, hour: str, name: str) -> Item:
+    return key(f"{project}#ledger", f"{hour}#{name}")
 
 
 def _partition(project: str, hour: str, container: str) -> str:

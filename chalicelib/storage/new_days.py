@@ -12,15 +12,12 @@ from typing import Any
 
 from chalicelib.domain.closing import Cover
 from chalicelib.storage.closed_table import Closed, closed_item, day_key
+from chalicelib.storage.dynamo import NEW, Item, Table, put, update
 from chalicelib.storage.hours_table import hour_key, open_partition
-from chalicelib.storage.transactions import written
 
 MAX_ITEMS = 100  # TransactWriteItems limit
 MAX_BYTES = 3 * 1024 * 1024  # its limit is 4 MB, names and keys included
-NEW = "attribute_not_exists(pk)"
 NEW_COVER = Cover(epoch=1)  # of closed items: no live ones, whose slots an import has none of
-
-Item = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +42,17 @@ class NewDays:
         """
         puts = []
         for hour in hours:
-            opened = {"open": {"S": open_partition(project, hour)}, "written_at": _n(now_ms // 1000)}
-            taken = {"changes": _n(1), "frozen": _n(NEW_COVER.epoch)}
-            puts.append({"Put": {"Item": {**hour_key(project, hour), **opened, **taken}, "ConditionExpression": NEW}})
-        note = {"Put": {"Item": {**day_key(project, day), "token": {"S": run}}}}
-        return written(self.client, self.table, *puts, note)
+            opened = {"open": open_partition(project, hour), "written_at": now_ms // 1000}
+            taken = {"changes": 1, "frozen": NEW_COVER.epoch}
+            puts.append(put({**hour_key(project, hour), **opened, **taken}, NEW))
+        note = put({**day_key(project, day), "token": run})
+        return self._table.write_together(*puts, note)
 
     def put(self, project: str, items: Sequence[tuple[str, str, str, Closed]]) -> bool:
         """Put closed items, each with its event type, facet and grain; False when one was there."""
         whole = True
         for share in _shares([closed_item(project, *item) for item in items]):
-            puts = ({"Put": {"Item": item, "ConditionExpression": NEW}} for item in share)
-            whole = written(self.client, self.table, *puts) and whole
+            whole = self._table.write_together(*(put(item, NEW) for item in share)) and whole
         return whole
 
     def finish(self, project: str, versions: Mapping[str, str], now_ms: int) -> bool:
@@ -64,39 +60,25 @@ class NewDays:
 
         False when something else came into one of them, or another run began with it: all stay dirty then.
         """
-        updates = []
-        for hour, version in versions.items():
-            updates.append(
-                {
-                    "Key": hour_key(project, hour),
-                    "UpdateExpression": "SET version = :version, bare = :true, epoch = :epoch, done = :one, "
-                    "consolidated_at = :now, closed_at = :now",
-                    "ConditionExpression": "frozen = :epoch AND changes = :one AND attribute_not_exists(version)",
-                    "ExpressionAttributeValues": {
-                        ":version": {"S": version},
-                        ":true": {"BOOL": True},
-                        ":now": _n(now_ms),
-                        ":epoch": _n(NEW_COVER.epoch),
-                        ":one": _n(1),
-                    },
-                }
+        sets = "SET version = :version, bare = :true, epoch = :epoch, done = :one, "
+        sets += "consolidated_at = :now, closed_at = :now"
+        condition = "frozen = :epoch AND changes = :one AND attribute_not_exists(version)"
+        known = {"true": True, "now": now_ms, "epoch": NEW_COVER.epoch, "one": 1}
+        return self._table.write_together(
+            *(
+                update(hour_key(project, hour), sets, {**known, "version": version}, condition)
+                for hour, version in versions.items()
             )
-        return written(self.client, self.table, *({"Update": update} for update in updates))
+        )
 
     def _any(self, where: tuple[str, str, str]) -> bool:
         pk, first, last = where
-        answer = self.client.query(
-            TableName=self.table,
-            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
-            ExpressionAttributeValues={":pk": {"S": pk}, ":first": {"S": first}, ":last": {"S": last}},
-            ConsistentRead=True,
-            Limit=1,
-        )
-        return bool(answer["Items"])
+        items = self._table.query(pk, "sk BETWEEN :first AND :last", {"first": first, "last": last}, page_items=1)
+        return any(True for _ in items)
 
-
-def _n(number: int) -> Item:
-    return {"N": str(number)}
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.table)
 
 
 def _shares(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -104,7 +86,7 @@ def _shares(items: Sequence[Item]) -> Iterator[list[Item]]:
     share: list[Item] = []
     size_bytes = 0
     for item in items:
-        item_bytes = len(item["body"]["B"]) + 1024
+        item_bytes = len(item["body"]) + 1024
         if share and (len(share) == MAX_ITEMS or size_bytes + item_bytes > MAX_BYTES):
             yield share
             share, size_bytes = [], 0

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from chalicelib.domain.events import MAX_AGE_DAYS, StoredEvent, user_of
 from chalicelib.domain.pins import UNSURE, name_of
 from chalicelib.domain.records import NO_CHUNK
+from chalicelib.storage.dynamo import NEW, Item, Table, key, put
 
 PIN = f"{NO_CHUNK}pin#"
 
@@ -31,29 +30,18 @@ class PinsTable:
 
     def _pinned_at(self, project: str, event: StoredEvent, received_ms: int) -> int:
         occurred_ms: int = event["occurred_at"]
-        key = _key(project, event)
-        try:
-            self.client.put_item(
-                TableName=self.name,
-                Item={
-                    **key,
-                    "project": {"S": project},
-                    "occurred_at": {"N": str(occurred_ms)},
-                    "received_at": {"N": str(received_ms)},
-                    "expires_at": {"N": str(received_ms // 1000 + MAX_AGE_DAYS * 86_400)},
-                },
-                ConditionExpression="attribute_not_exists(pk)",
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
-            item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item")
-            return int(item["occurred_at"]["N"]) if item else occurred_ms  # without one, it was erased just now
-        return occurred_ms
+        item = {
+            **_key(project, event),
+            "project": project,
+            "occurred_at": occurred_ms,
+            "received_at": received_ms,
+            "expires_at": received_ms // 1000 + MAX_AGE_DAYS * 86_400,
+        }
+        is_first, there = Table(self.client, self.name).write_showing(put(item, NEW))
+        return occurred_ms if is_first else int(there["occurred_at"])
 
 
-def _key(project: str, event: StoredEvent) -> dict[str, Any]:
+def _key(project: str, event: StoredEvent) -> Item:
     """Under the user, by whom an erasure finds it; those of nobody are spread as their chunks are."""
     user, name = user_of(event), name_of(event)
-    owner = f"{project}#{user}" if user else f"?{name[-2:]}#{project}"
-    return {"pk": {"S": owner}, "sk": {"S": f"{PIN}{name}"}}
+    return key(f"{project}#{user}" if user else f"?{name[-2:]}#{project}", f"{PIN}{name}")

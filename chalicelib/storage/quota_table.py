@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from chalicelib.domain.quotas import SECOND, Bucket
+from chalicelib.storage.dynamo import Item, Table, key, update
 
 KEPT_DAYS = 62  # of a month's counter after the month has begun: operators see the use of the one before
 _DAY_SECONDS = 86_400
@@ -27,13 +28,12 @@ class QuotaTable:
         """Lease events of a month's quota, which holds them at least if none are leased yet."""
         begun = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
         values = {
-            ":events": events,
-            ":most": quota - events,
-            ":expires": int((begun + timedelta(days=KEPT_DAYS)).timestamp()),
+            "events": events,
+            "most": quota - events,
+            "expires": int((begun + timedelta(days=KEPT_DAYS)).timestamp()),
         }
-        return self._update(
-            counter,
-            f"month#{month}",
+        return self._lease(
+            key(f"quota#{counter}", f"month#{month}"),
             "leased",
             "ADD leased :events SET expires_at = :expires",
             "attribute_not_exists(leased) OR leased <= :most",
@@ -48,36 +48,25 @@ class QuotaTable:
         `full_at` is what was last seen: a full bucket takes another update than one in use, and a wrong guess one more.
         """
         cost = bucket.cost(tokens)
-        values = {":now": now, ":expires": max(full_at, now) // SECOND + cost // SECOND + _DAY_SECONDS}
+        values = {"now": now, "expires": max(full_at, now) // SECOND + cost // SECOND + _DAY_SECONDS}
         if full_at > now:
             change, condition = "full_at + :cost", "full_at > :now AND full_at <= :latest"
-            values |= {":cost": cost, ":latest": bucket.latest(tokens + kept, now)}
+            values |= {"cost": cost, "latest": bucket.latest(tokens + kept, now)}
         else:
             change, condition = ":full", "attribute_not_exists(full_at) OR full_at <= :now"
-            values |= {":full": now + cost}
-        update = f"SET full_at = {change}, expires_at = :expires"
-        return self._update(counter, "rate", "full_at", update, condition, values)
+            values |= {"full": now + cost}
+        sets = f"SET full_at = {change}, expires_at = :expires"
+        return self._lease(key(f"quota#{counter}", "rate"), "full_at", sets, condition, values)
 
     def used(self, counter: str, month: str) -> int:
         """How much of a month is leased: at most a tenth more than was sent."""
-        key = {"pk": {"S": f"quota#{counter}"}, "sk": {"S": f"month#{month}"}}
-        item = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True).get("Item", {})
-        return int(item.get("leased", {}).get("N", 0))
+        item = self._table.get(key(f"quota#{counter}", f"month#{month}")) or {}
+        return int(item.get("leased", 0))
 
-    def _update(
-        self, counter: str, sort_key: str, attribute: str, update: str, condition: str, values: dict[str, int]
-    ) -> tuple[bool, int]:
-        try:
-            item = self.client.update_item(
-                TableName=self.name,
-                Key={"pk": {"S": f"quota#{counter}"}, "sk": {"S": sort_key}},
-                UpdateExpression=update,
-                ConditionExpression=condition,
-                ExpressionAttributeValues={name: {"N": str(value)} for name, value in values.items()},
-                ReturnValues="UPDATED_NEW",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )["Attributes"]
-            given = True
-        except self.client.exceptions.ConditionalCheckFailedException as refusal:
-            item, given = refusal.response.get("Item", {}), False
-        return given, int(item.get(attribute, {}).get("N", 0))
+    def _lease(self, at: Item, attribute: str, change: str, condition: str, values: dict[str, int]) -> tuple[bool, int]:
+        is_given, item = self._table.write_showing(update(at, change, values, condition))
+        return is_given, int(item.get(attribute, 0))
+
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name)

@@ -14,77 +14,21 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Any
-
-from botocore.exceptions import ClientError
 
 from chalicelib.domain.deltas import Delta, HourView, Merged, latest
 from chalicelib.domain.facets import Excerpt
+from chalicelib.domain.known_types import KnownTypes, Places
 from chalicelib.domain.rollup_codec import decode, encode
-from chalicelib.domain.rollups import OTHER
 from chalicelib.domain.signatures import Signature
+from chalicelib.storage.dynamo import NEW, THERE, Action, Item, Table, delete, key, place_of, put
 from chalicelib.storage.hours_table import OPEN_INDEX, change_of
-from chalicelib.storage.transactions import written
 
 BASE = "~"  # sorts after every minute, so a reader meets the base last
 TOMBSTONE_SECONDS = 48 * 3600  # twice the stream's retention: no batch that old can still be retried
-MAX_MADE_UP_TYPES = 1000  # of a project, without a contract: each costs a write once, and a place in every answer
-LIVE_SHARE = 0.5  # of these places are for types as they are met, so that nobody's flood takes them all; …
-CLOSING_SHARE = 0.1  # … of those that are left, each closed hour gives so many to its most frequent types
 REREAD_SECONDS = 60  # of the index, when a type is not in it that another container may have put there
 MAX_MERGE = 97  # a transaction takes 100 items and 4 MB: the deltas, the merged item and the hour's own
-MAX_KEYS = 100  # of one BatchGetItem
 NAMED_SECONDS = 600  # a base names what it took in for as long; no reader takes that long, nor does a push
-
-
-@dataclass(frozen=True, slots=True)
-class KnownTypes:
-    """The event types of a project, each with the first hour in which it has its name; `read_at` is Unix seconds."""
-
-    read_at: float
-    since: dict[str, str]
-
-    def has(self, event_type: str, hour: str) -> bool:
-        """Whether the type has its own name in the hour; of no hour, in any."""
-        since = self.since.get(event_type)
-        return since is not None and (not hour or since <= hour)
-
-    def names(self, event_types: Iterable[str], hour: str) -> dict[str, str]:
-        """Return under which name each type is counted in the hour: its own, or OTHER."""
-        return {name: name if self.has(name, hour) else OTHER for name in event_types}
-
-
-@dataclass(slots=True)
-class _Places:
-    """How many types without a contract may get a name yet: of live ones, and of all that are met now."""
-
-    live: int
-    left_over: int
-    contracted: Container[str]
-
-    @classmethod
-    def left(cls, since: Mapping[str, str], contracted: Container[str], *, closing: bool) -> "_Places":
-        """Return what is left by the types that have a name."""
-        made_up = sum(name not in contracted for name in tuple(since))  # to which another thread may add
-        live = int(LIVE_SHARE * MAX_MADE_UP_TYPES) - made_up
-        of_closing = ceil(CLOSING_SHARE * (MAX_MADE_UP_TYPES - made_up)) if closing else 0
-        return cls(live, max(live, of_closing), contracted)
-
-    def are_for(self, event_type: str) -> bool:
-        """Whether the new type has a place."""
-        return event_type in self.contracted or self.left_over > 0
-
-    def take(self, event_type: str, hour: str) -> str:
-        """Take the new type's place; return the first hour in which it has its name, or nothing for all hours."""
-        if event_type in self.contracted:
-            return ""
-        # While there are places for live types, no hour has counted any type as OTHER: an earlier one, which is
-        # closed later, is to name this type too.
-        since = hour if self.live <= 0 else ""
-        self.live -= 1
-        self.left_over -= 1
-        return since
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,37 +38,25 @@ class RollupsTable:
     client: Any
     name: str
     clock: Callable[[], float] = time.time
-    known_types: dict[str, "KnownTypes"] = field(default_factory=dict)
+    known_types: dict[str, KnownTypes] = field(default_factory=dict)
 
     def put_delta(self, delta: Delta) -> int | None:
         """Write the delta in place of an earlier attempt's, or return up to which record it is there already.
 
         That is the tidemark of a tombstone, or the last record of a later attempt, which this one must not undo.
         """
-        key = _delta_key(delta.project, delta.hour, delta.id)
         item = {
-            **key,
-            "open": {"S": delta.project},
-            "hour": {"S": delta.hour},
-            "attempt": {"N": str(delta.attempt)},
-            "last": {"S": _sequence(delta.last)},
-            "signature": {"S": str(delta.signature)},
-            "written_at": {"N": str(delta.written_at)},
-            "body": {"B": delta.body},
+            **_delta_key(delta.project, delta.hour, delta.id),
+            "open": delta.project,
+            "hour": delta.hour,
+            "attempt": delta.attempt,
+            "last": _sequence(delta.last),
+            "signature": str(delta.signature),
+            "written_at": delta.written_at,
+            "body": delta.body,
         }
-        try:
-            self.client.put_item(
-                TableName=self.name,
-                Item=item,
-                ConditionExpression=_EARLIER,
-                ExpressionAttributeValues={":attempt": item["attempt"]},
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
-            there = self.client.get_item(TableName=self.name, Key=key, ConsistentRead=True)["Item"]
-            return int(there["tidemark" if "tidemark" in there else "last"]["S"])
-        return None
+        is_put, there = self._table.write_showing(put(item, _EARLIER, {"attempt": delta.attempt}))
+        return None if is_put else int(there.get("tidemark") or there["last"])
 
     def note_types(
         self,
@@ -147,7 +79,7 @@ class RollupsTable:
         new = [name for name in asked if name not in known.since]
         if new and known.read_at + REREAD_SECONDS <= self.clock():
             known = self.known(project, again=True)
-        places = _Places.left(known.since, contracted, closing=closing)
+        places = Places.left(known.since, contracted, closing=closing)
         for event_type in new:
             if event_type not in known.since and places.are_for(event_type):
                 since = places.take(event_type, hour)
@@ -159,31 +91,20 @@ class RollupsTable:
 
     def _put_type(self, project: str, event_type: str, since: str) -> bool:
         """Put the type into the index; False where it is there."""
-        item = {"pk": {"S": f"{project}#types"}, "sk": {"S": event_type}}
-        try:
-            self.client.put_item(
-                TableName=self.name,
-                Item=item | ({"since": {"S": since}} if since else {}),
-                ConditionExpression="attribute_not_exists(pk)",
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
-            return False
-        return True
+        item = key(f"{project}#types", event_type)
+        return self._table.write(put(item | ({"since": since} if since else {}), NEW))
 
-    def known(self, project: str, *, again: bool = False) -> "KnownTypes":
+    def known(self, project: str, *, again: bool = False) -> KnownTypes:
         """Return the types that have a name, as this container knows them, or as they are now."""
         known = self.known_types.get(project)
         if known is None or again:
-            items = self._query("pk = :pk", {":pk": {"S": f"{project}#types"}})
-            since = {item["sk"]["S"]: item["since"]["S"] if "since" in item else "" for item in items}
+            since = {item["sk"]: item.get("since", "") for item in self._table.query(f"{project}#types")}
             known = self.known_types[project] = KnownTypes(self.clock(), since)
         return known
 
     def event_types(self, project: str) -> list[str]:
         """Every event type the project ever sent."""
-        return [item["sk"]["S"] for item in self._query("pk = :pk", {":pk": {"S": f"{project}#types"}})]
+        return [item["sk"] for item in self._table.query(f"{project}#types")]
 
     def read_deltas(
         self, project: str, first: str, last: str, exact: Collection[str] = (), excerpt: Excerpt | None = None
@@ -228,7 +149,7 @@ class RollupsTable:
 
     def deltas_of(self, project: str, hour: str, excerpt: Excerpt | None = None) -> list[Delta]:
         """The hour's open deltas, up to the last one."""
-        items = self._query("pk = :pk", {":pk": {"S": f"{project}#live#{hour}"}})
+        items = self._table.query(f"{project}#live#{hour}")
         return [delta_of(item, excerpt) for item in items if "tidemark" not in item]
 
     def open_deltas(self, project: str, excerpt: Excerpt | None = None) -> Iterator[Delta]:
@@ -237,41 +158,22 @@ class RollupsTable:
         A merged item names what it took in for a while only, and the index may lag for longer: so what it shows as old
         is looked up in the table.
         """
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            IndexName=OPEN_INDEX,
-            KeyConditionExpression="#open = :project",
-            ExpressionAttributeNames={"#open": "open"},
-            ExpressionAttributeValues={":project": {"S": project}},
-        )
         named_since = int(self.clock()) - NAMED_SECONDS // 2
-        for page in pages:
-            deltas = [delta_of(item, excerpt) for item in page["Items"]]
+        for page in self._table.index_pages(OPEN_INDEX, "#open = :project", {"project": project}):
+            deltas = [delta_of(item, excerpt) for item in page]
             old = self._still_open([delta for delta in deltas if delta.written_at < named_since])
             yield from (delta for delta in deltas if delta.written_at >= named_since or delta.frame_id in old)
 
     def _still_open(self, deltas: Sequence[Delta]) -> set[str]:
         """The names, as dashboards have them, of those in whose place no tombstone stands."""
-        names = {_place(_delta_key(delta.project, delta.hour, delta.id)): delta.frame_id for delta in deltas}
-        keys = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in names]
-        found: set[str] = set()
-        while keys:
-            asked = {"Keys": keys[:MAX_KEYS], "ConsistentRead": True, "ProjectionExpression": "pk, sk, attempt"}
-            answer = self.client.batch_get_item(RequestItems={self.name: asked})
-            found |= {names[_place(item)] for item in answer["Responses"][self.name] if "attempt" in item}
-            keys = [*answer["UnprocessedKeys"].get(self.name, {}).get("Keys", []), *keys[MAX_KEYS:]]
-        return found
+        names = {place_of(_delta_key(delta.project, delta.hour, delta.id)): delta.frame_id for delta in deltas}
+        items = self._table.get_many((key(*place) for place in names), fields="pk, sk, attempt")
+        return {names[place_of(item)] for item in items if "attempt" in item}
 
     def old_deltas(self, written_before: int) -> Iterator[Delta]:
         """The open deltas of all projects that were written before the Unix second."""
-        pages = self.client.get_paginator("scan").paginate(
-            TableName=self.name,
-            IndexName=OPEN_INDEX,
-            FilterExpression="attribute_exists(body) AND written_at < :before",
-            ExpressionAttributeValues={":before": {"N": str(written_before)}},
-        )
-        for page in pages:
-            yield from map(delta_of, page["Items"])
+        is_old = "attribute_exists(body) AND written_at < :before"
+        yield from map(delta_of, self._table.scan(is_old, {"before": written_before}, OPEN_INDEX))
 
     def absorb(self, deltas: Sequence[Delta], merged: Merged) -> bool:
         """Put the merged item and the tombstones in one transaction, with one more change of the hour.
@@ -282,63 +184,46 @@ class RollupsTable:
         first = deltas[0]
         now = self.clock()
         expires_at = int(now) + TOMBSTONE_SECONDS
-        return written(
-            self.client,
-            self.name,
-            {"Put": {"Item": _merged_item(first.project, merged), **_NEW}},
-            *({"Put": _tombstone_put(delta, expires_at)} for delta in deltas),
-            {"Update": change_of(first.project, merged.hour, now, frozen=merged.epoch - 1)},
+        return self._table.write_together(
+            put(_merged_item(first.project, merged), NEW),
+            *(_tombstone_put(delta, expires_at) for delta in deltas),
+            change_of(first.project, merged.hour, now, frozen=merged.epoch - 1),
         )
 
     def fold(self, project: str, items: Sequence[Merged], base: Merged) -> bool:
         """Put the base, whose version is one more than that which was read, and delete what it has folded in."""
-        condition: dict[str, Any] = _NEW
-        if base.version > 1:
-            condition = {
-                "ConditionExpression": "version = :before",
-                "ExpressionAttributeValues": {":before": {"N": str(base.version - 1)}},
-            }
-        gone = ({"Delete": {"Key": _merged_key(project, item), **_THERE}} for item in items)
-        return written(self.client, self.name, {"Put": {"Item": _merged_item(project, base), **condition}}, *gone)
+        before = {"before": base.version - 1}
+        item = _merged_item(project, base)
+        action = put(item, "version = :before", before) if base.version > 1 else put(item, NEW)
+        return self._table.write_together(action, *(delete(_merged_key(project, each), THERE) for each in items))
 
     def read_merged(self, project: str, first: str, last: str, excerpt: Excerpt | None = None) -> Iterator[Merged]:
         """The merged items of the hours from `first` to `last`, by hour, epoch and slot, each slot's base last.
 
         Of what is folded while this reads, both an item and the base may come: see HourView.of.
         """
-        values = {":pk": {"S": f"{project}#merged"}, ":first": {"S": first}, ":last": {"S": f"{last}#{BASE}"}}
-        return (_merged(item, excerpt) for item in self._query("pk = :pk AND sk BETWEEN :first AND :last", values))
+        between = {"first": first, "last": f"{last}#{BASE}"}
+        items = self._table.query(f"{project}#merged", "sk BETWEEN :first AND :last", between)
+        return (_merged(item, excerpt) for item in items)
 
     def delete_merged(self, project: str, item: Merged) -> None:
         """Delete a merged item that closed ones cover."""
-        self.client.delete_item(TableName=self.name, Key=_merged_key(project, item))
+        self._table.write(delete(_merged_key(project, item)))
 
-    def _query(self, condition: str, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression=condition,
-            ExpressionAttributeValues=values,
-            ConsistentRead=True,
-        )
-        for page in pages:
-            yield from page["Items"]
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name)
 
 
-_NEW = {"ConditionExpression": "attribute_not_exists(pk)"}
 _EARLIER = "attribute_not_exists(tidemark) AND (attribute_not_exists(pk) OR attempt <= :attempt)"
-_THERE = {"ConditionExpression": "attribute_exists(pk)"}
 
 
-def _delta_key(project: str, hour: str, delta_id: str) -> dict[str, Any]:
-    return {"pk": {"S": f"{project}#live#{hour}"}, "sk": {"S": f"d#{delta_id}"}}
+def _delta_key(project: str, hour: str, delta_id: str) -> Item:
+    return key(f"{project}#live#{hour}", f"d#{delta_id}")
 
 
-def _place(item: Mapping[str, Any]) -> tuple[str, str]:
-    return item["pk"]["S"], item["sk"]["S"]
-
-
-def _merged_key(project: str, merged: Merged) -> dict[str, Any]:
-    return {"pk": {"S": f"{project}#merged"}, "sk": {"S": merged.name}}
+def _merged_key(project: str, merged: Merged) -> Item:
+    return key(f"{project}#merged", merged.name)
 
 
 def merged_name(hour: str, epoch: int, slot: int, minute: str, delta_id: str) -> str:
@@ -351,87 +236,76 @@ def base_name(hour: str, epoch: int, slot: int) -> str:
     return f"{hour}#{epoch:06d}#{slot:06d}#{BASE}"
 
 
-def _merged_item(project: str, merged: Merged) -> dict[str, Any]:
+def _merged_item(project: str, merged: Merged) -> Item:
     item = {
         **_merged_key(project, merged),
-        "minute": {"S": merged.minute},
-        "merged_at": {"N": str(merged.merged_at)},
-        "version": {"N": str(merged.version)},
-        "signature": {"S": str(merged.signature)},
-        "body": {"B": encode(merged.rollups)},
+        "minute": merged.minute,
+        "merged_at": merged.merged_at,
+        "version": merged.version,
+        "signature": str(merged.signature),
+        "body": encode(merged.rollups),
     }
     if merged.absorbed:
-        item["absorbed"] = {"M": {str(at): {"SS": names} for at, names in _by_time(merged.absorbed).items()}}
+        item["absorbed"] = {str(at): names for at, names in _by_time(merged.absorbed).items()}
     if merged.folded:
-        item["folded"] = {"M": {name: {"N": str(at)} for name, at in merged.folded.items()}}
+        item["folded"] = merged.folded
     return item
 
 
-def _merged(item: Mapping[str, Any], excerpt: Excerpt | None = None) -> Merged:
-    name = item["sk"]["S"]
+def _merged(item: Item, excerpt: Excerpt | None = None) -> Merged:
+    name = item["sk"]
     hour, epoch, slot, _ = name.split("#", 3)
-    absorbed = item["absorbed"]["M"] if "absorbed" in item else {}
     return Merged(
         name=name,
         hour=hour,
         epoch=int(epoch),
         slot=int(slot),
-        minute=item["minute"]["S"],
-        merged_at=int(item["merged_at"]["N"]),
-        signature=Signature.from_text(item["signature"]["S"]),
-        rollups=decode(item["body"]["B"], excerpt),
-        absorbed={name: int(at) for at, names in absorbed.items() for name in names["SS"]},
-        folded={key: int(at["N"]) for key, at in item["folded"]["M"].items()} if "folded" in item else {},
-        version=int(item["version"]["N"]),
+        minute=item["minute"],
+        merged_at=item["merged_at"],
+        signature=Signature.from_text(item["signature"]),
+        rollups=decode(item["body"], excerpt),
+        absorbed={name: int(at) for at, names in item.get("absorbed", {}).items() for name in sorted(names)},
+        folded=item.get("folded", {}),
+        version=item["version"],
     )
 
 
-def _by_time(absorbed: Mapping[str, int]) -> dict[int, list[str]]:
-    names: dict[int, list[str]] = defaultdict(list)
-    for name in sorted(absorbed):
-        names[absorbed[name]].append(name)
+def _by_time(absorbed: Mapping[str, int]) -> dict[int, set[str]]:
+    names: dict[int, set[str]] = defaultdict(set)
+    for name, at in absorbed.items():
+        names[at].add(name)
     return names
 
 
-def _tombstone_put(delta: Delta, expires_at: int) -> dict[str, Any]:
+def _tombstone_put(delta: Delta, expires_at: int) -> Action:
     """In the delta's place, on condition that it is still the one that was read."""
-    return {
-        "Item": {
-            **_delta_key(delta.project, delta.hour, delta.id),
-            "tidemark": {"S": _sequence(delta.last)},
-            "expires_at": {"N": str(expires_at)},
-        },
-        "ConditionExpression": "attempt = :attempt AND #last = :last",
-        "ExpressionAttributeNames": {"#last": "last"},
-        "ExpressionAttributeValues": {
-            ":attempt": {"N": str(delta.attempt)},
-            ":last": {"S": _sequence(delta.last)},
-        },
-    }
+    last = _sequence(delta.last)
+    tombstone = {**_delta_key(delta.project, delta.hour, delta.id), "tidemark": last, "expires_at": expires_at}
+    return put(tombstone, "attempt = :attempt AND #last = :last", {"attempt": delta.attempt, "last": last})
 
 
 def _sequence(number: int) -> str:
     return f"{number:040d}"  # up to 40 digits, and a DynamoDB number keeps 38
 
 
-def closing_of(item: Mapping[str, Any]) -> tuple[str, str, str] | None:
+def closing_of(item: Item) -> tuple[str, str, str] | None:
     """Project, hour and mark of the item of a closed hour; each closing gives another mark."""
-    project, _, kind = item["pk"]["S"].rpartition("#")
-    return (project, item["sk"]["S"], item["epoch"]["N"]) if kind == "hours" and "epoch" in item else None
+    project, _, kind = item["pk"].rpartition("#")
+    return (project, item["sk"], str(item["epoch"])) if kind == "hours" and "epoch" in item else None
 
 
-def delta_of(item: Mapping[str, Any], excerpt: Excerpt | None = None) -> Delta:
+def delta_of(item: Item, excerpt: Excerpt | None = None) -> Delta:
     """The delta that an item of the table holds."""
-    slot, _, first = item["sk"]["S"].removeprefix("d#").partition("#")
+    slot, _, first = item["sk"].removeprefix("d#").partition("#")
     return Delta(
-        project=item["open"]["S"],
-        hour=item["hour"]["S"],
+        project=item["open"],
+        hour=item["hour"],
         slot=int(slot),
         first=first,
-        attempt=int(item["attempt"]["N"]),
-        last=int(item["last"]["S"]),
-        signature=Signature.from_text(item["signature"]["S"]),
-        written_at=int(item["written_at"]["N"]),
-        body=item["body"]["B"],
+        attempt=item["attempt"],
+        last=int(item["last"]),
+        signature=Signature.from_text(item["signature"]),
+        written_at=item["written_at"],
+        body=item["body"],
         excerpt=excerpt,
     )

@@ -19,19 +19,17 @@ import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.domain.erasure import MAX_IDS
+from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.identity import Link, Said, Traits, latest
 from chalicelib.domain.records import NO_CHUNK
-from chalicelib.storage.batches import THROTTLED, BatchWriter, code_of
+from chalicelib.storage.batches import BatchWriter
+from chalicelib.storage.dynamo import Item, Table, delete, key, put
+from chalicelib.storage.retries import CONTENDED_TRIES, THROTTLED, Retries, code_of
 
 PROFILE = f"{NO_CHUNK}profile"
 BECAME = f"{NO_CHUNK}user#"
 WAS = f"{NO_CHUNK}previous#"
-MAX_TRIES = 8  # of a profile that others write at the same time
-LONGEST_PAUSE_SECONDS = 0.4  # between two of them; each is a random share of twice the one before, from 50 ms on
-FIRST_PAUSE_SECONDS = 0.05
 MAX_KNOWN_LINKS = 10_000
-MAX_KEYS = 100  # of one BatchGetItem
-BUSY = THROTTLED | {"ConditionalCheckFailedException"}  # what others who write a profile cause
 KNOWN_SECONDS = 900  # a link that was erased is put again after it, should it be said again
 
 log = logging.getLogger(__name__)
@@ -67,13 +65,12 @@ class UsersTable:
         unlearned = Unlearned(self._put_links(project, said.links, until))
         profiles = self._profiles(project, list(said.traits))
         left = said.traits
-        for attempt in range(MAX_TRIES):
-            if attempt:
-                self.sleep(self.chance() * min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS))
+        for tries_left in Retries(CONTENDED_TRIES, self.sleep, self.chance).tries():
+            is_first = tries_left == CONTENDED_TRIES - 1
             busy: dict[str, Traits] = {}
             for user, traits in left.items():
                 if self.clock() >= until:
-                    kept = None if attempt else False
+                    kept = False if is_first else None
                 else:
                     kept = self._learn_traits(project, user, traits, profiles)
                 if kept is None:
@@ -122,7 +119,7 @@ class UsersTable:
             if sort_key.startswith(mine)
         ]
         for other, sort_key in others:
-            self.client.delete_item(TableName=self.name, Key=_key(project, other, sort_key))
+            self._table.write(delete(_key(project, other, sort_key)))
         return len(others)
 
     def _put_links(self, project: str, links: Iterable[Link], until: float) -> set[Link]:
@@ -131,9 +128,8 @@ class UsersTable:
         missed: set[Link] = set()
         # The user's own first, by which erasure finds the other one, also where a process dies in between.
         for is_own in (True, False):
-            requests = [{"PutRequest": {"Item": _link_item(project, link, is_own=is_own)}} for link in left]
-            writer = BatchWriter(self.client, self.name, self.sleep)
-            unwritten = writer.write(requests, lambda: self.clock() < until)
+            puts = [put(_link_item(project, link, is_own=is_own)) for link in left]
+            unwritten = BatchWriter(self._table).write(puts, lambda: self.clock() < until)
             gone = unwritten.refused | unwritten.invalid
             if gone:
                 log.warning("links not learned", extra={"project": project, "reason": next(iter(gone.values()))})
@@ -144,83 +140,68 @@ class UsersTable:
         self.known.update(dict.fromkeys(((project, link) for link in left[:MAX_KNOWN_LINKS]), self.clock()))
         return missed
 
-    def _learn_traits(
-        self, project: str, user: str, said: Traits, profiles: dict[str, dict[str, Any] | None]
-    ) -> bool | None:
+    def _learn_traits(self, project: str, user: str, said: Traits, profiles: dict[str, Item | None]) -> bool | None:
         """Whether the traits are kept; None when others write the profile at the same time. A profile is taken as it
         was read before once only."""
         try:
             item = profiles.pop(user) if user in profiles else self._profile(project, user)
             return self._add_traits(project, user, said, item)
         except (BotoCoreError, ClientError) as error:
-            if code_of(error) in BUSY:
+            if code_of(error) in THROTTLED:
                 return None
             log.warning("traits not learned", extra={"project": project, "reason": str(error)})
             return False
 
-    def _add_traits(self, project: str, user: str, said: Traits, item: dict[str, Any] | None) -> bool:
+    def _add_traits(self, project: str, user: str, said: Traits, item: Item | None) -> bool | None:
         # Read first, unlike all else: most identify calls repeat what is known, and a read costs half of a write.
         known = _traits(item)
         merged = latest(known, said)
-        if merged != known:
-            revision = int(item["revision"]["N"]) if item else 0
-            self.client.put_item(
-                TableName=self.name,
-                Item={
-                    **_key(project, user, PROFILE),
-                    "project": {"S": project},
-                    "revision": {"N": str(revision + 1)},
-                    "traits": {"B": zlib.compress(orjson.dumps(merged))},
-                },
-                ConditionExpression="attribute_not_exists(revision) OR revision = :read",
-                ExpressionAttributeValues={":read": {"N": str(revision)}},
-            )
-        return True
+        if merged == known:
+            return True
+        revision = item["revision"] if item else 0
+        profile = {
+            **_key(project, user, PROFILE),
+            "project": project,
+            "revision": revision + 1,
+            "traits": zlib.compress(orjson.dumps(merged)),
+        }
+        is_unchanged = "attribute_not_exists(revision) OR revision = :read"
+        return self._table.write(put(profile, is_unchanged, {"read": revision})) or None
 
-    def _profiles(self, project: str, users: list[str]) -> dict[str, dict[str, Any] | None]:
-        """The profiles of some users as far as they can be read at once; of one user it takes the same call."""
-        found: dict[str, dict[str, Any] | None] = {}
-        for start in range(0, len(users) if len(users) > 1 else 0, MAX_KEYS):
-            some = users[start : start + MAX_KEYS]
-            keys = [_key(project, user, PROFILE) for user in some]
-            try:
-                answer = self.client.batch_get_item(RequestItems={self.name: {"Keys": keys, "ConsistentRead": True}})
-            except (BotoCoreError, ClientError):
-                break  # each is read by itself, and what stands in the way is noted there
-            there = {item["pk"]["S"]: item for item in answer["Responses"].get(self.name, [])}
-            # What DynamoDB left out counts as no profile until writing one is refused; then it is read by itself.
-            found |= {user: there.get(key["pk"]["S"]) for user, key in zip(some, keys, strict=True)}
-        return found
+    def _profiles(self, project: str, users: list[str]) -> dict[str, Item | None]:
+        """The profiles of some users if they can be read at once; of one user it takes the same call."""
+        if len(users) < 2:
+            return {}
+        keys = [_key(project, user, PROFILE) for user in users]
+        try:
+            there = {item["pk"]: item for item in self._table.get_many(keys)}
+        except (Unavailable, BotoCoreError, ClientError):
+            return {}  # each is read by itself, and what stands in the way is noted there
+        return {user: there.get(at["pk"]) for user, at in zip(users, keys, strict=True)}
 
-    def _profile(self, project: str, user: str) -> dict[str, Any] | None:
-        item: dict[str, Any] | None = self.client.get_item(
-            TableName=self.name, Key=_key(project, user, PROFILE), ConsistentRead=True
-        ).get("Item")
-        return item
+    def _profile(self, project: str, user: str) -> Item | None:
+        return self._table.get(_key(project, user, PROFILE))
 
     def _sort_keys(self, project: str, user: str, prefix: str) -> Iterator[str]:
-        pages = self.client.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :prefix)",
-            ExpressionAttributeValues={":pk": {"S": f"{project}#{user}"}, ":prefix": {"S": prefix}},
-            ProjectionExpression="sk",
-            ConsistentRead=True,
-        )
-        for page in pages:
-            yield from (item["sk"]["S"] for item in page["Items"])
+        items = self._table.query(f"{project}#{user}", "begins_with(sk, :prefix)", {"prefix": prefix}, fields="sk")
+        return (item["sk"] for item in items)
+
+    @property
+    def _table(self) -> Table:
+        return Table(self.client, self.name, Retries(sleep=self.sleep, chance=self.chance))
 
 
-def _link_item(project: str, link: Link, *, is_own: bool) -> dict[str, Any]:
+def _link_item(project: str, link: Link, *, is_own: bool) -> Item:
     own, sort_key = (link.user, WAS + link.previous) if is_own else (link.previous, BECAME + link.user)
-    return {**_key(project, own, sort_key), "project": {"S": project}}
+    return {**_key(project, own, sort_key), "project": project}
 
 
-def _key(project: str, user: str, sort_key: str) -> dict[str, Any]:
-    return {"pk": {"S": f"{project}#{user}"}, "sk": {"S": sort_key}}
+def _key(project: str, user: str, sort_key: str) -> Item:
+    return key(f"{project}#{user}", sort_key)
 
 
-def _traits(item: dict[str, Any] | None) -> Traits:
+def _traits(item: Item | None) -> Traits:
     if item is None:
         return {}
-    words = orjson.loads(zlib.decompress(item["traits"]["B"]))
+    words = orjson.loads(zlib.decompress(item["traits"]))
     return {name: (tuple(moment), value) for name, (moment, value) in words.items()}

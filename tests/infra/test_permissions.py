@@ -38,6 +38,7 @@ from chalicelib.domain.signatures import Signature
 from chalicelib.domain.time_windows import HOUR_MS, hour_of, parse_ms
 from chalicelib.settings import BUFFERS
 from chalicelib.storage.access_table import AccessTable, digest_of
+from chalicelib.storage.dynamo import typed
 from chalicelib.storage.lake import Row, encode, table_of
 from chalicelib.storage.manifests import Manifest
 from chalicelib.storage.new_days import NewDays
@@ -444,9 +445,11 @@ def run_process(recorder: Recorder) -> None:
     ((body, _),) = encode_message(Message("shop", now_ms(), [event, other]))
     ((gone, _),) = encode_message(Message("shop", now_ms(), [{**event, "user_id": "erased"}]))
     wiring.stores().erased.put("shop", Marker(digest_of_user("shop", "erased"), now_ms(), FOR_EVER_MS))
-    records = [{"messageId": str(n), "body": text} for n, text in enumerate((body, "unreadable", gone, body))]
+    ((alone, _),) = encode_message(Message("shop", now_ms(), [{**event, "user_id": "w"}]))
+    records = [{"messageId": str(n), "body": text} for n, text in enumerate((body, "unreadable", gone, body, alone))]
     with recorder.function():
-        assert handlers.process({"Records": records}, None) == {"batchItemFailures": []}
+        for some in (records[:-1], records[-1:]):
+            assert handlers.process({"Records": some}, None) == {"batchItemFailures": []}
 
 
 def run_aggregate(recorder: Recorder) -> None:
@@ -540,7 +543,7 @@ def two_tails() -> str:
         wiring.stores().lake.put(folder + tail_name(1, f"r{number}", content), content)
         wiring.stores().hours.note("shop", HOUR)
     merged = Merged(f"{HOUR}#000001#000001#m", HOUR, 1, 1, "m", 1, Signature(2, 3), Rollups())
-    item = _merged_item("shop", merged)
+    item = typed(_merged_item("shop", merged))
     wiring.client("dynamodb").put_item(TableName=wiring.settings().rollups_table, Item=item)
     return folder
 

@@ -25,8 +25,8 @@ NO_STAGES = {
 }
 # What a module of chalicelib/storage does that changes a store, or tells somebody.
 WRITES = re.compile(
-    r"put_item|update_item|delete_item|transact_write_items|batch_write_item|put_object|\.put\(|written\("
-    r"|send_message|put_records|start_execution|\.publish\(|put_events|post_to_connection"
+    r"put_item|update_item|delete_item|transact_write_items|batch_write_item|put_object|\.put\("
+    r"|\.write(_together|_showing)?\(|send_message|put_records|start_execution|\.publish\(|put_events|post_to_connection"
 )
 MUTANTS = catalogue()
 
