@@ -62,8 +62,16 @@ def test_a_condition_that_does_not_hold_is_a_lost_race(stores: Stores, pauses: l
     assert pauses == []
 
 
-@pytest.mark.parametrize("codes", [("TransactionConflict",), ("None", "TransactionConflict")])
-def test_a_transaction_that_meets_another_is_tried_again(
+@pytest.mark.parametrize(
+    "codes",
+    [
+        ("TransactionConflict",),
+        ("None", "TransactionConflict"),
+        ("ThrottlingError",),
+        ("ProvisionedThroughputExceeded", "TransactionConflict"),
+    ],
+)
+def test_a_transaction_that_meets_another_or_is_throttled_is_tried_again(
     stores: Stores, codes: tuple[str, ...], pauses: list[float]
 ) -> None:
     meets(stores, *codes, times=MAX_TRIES - 1)
@@ -73,14 +81,15 @@ def test_a_transaction_that_meets_another_is_tried_again(
     assert sum(pauses) < 1.6
 
 
-def test_whoever_meets_others_each_time_is_told_and_does_not_take_it_for_a_lost_race(stores: Stores) -> None:
-    meets(stores, "TransactionConflict")
+@pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError"])
+def test_whoever_meets_others_each_time_is_told_and_does_not_take_it_for_a_lost_race(stores: Stores, code: str) -> None:
+    meets(stores, code)
 
     with pytest.raises(ClientError):
         control(stores).write_together(a_put())
 
 
-@pytest.mark.parametrize("other", ["None", "TransactionConflict"])
+@pytest.mark.parametrize("other", ["None", "TransactionConflict", "ThrottlingError"])
 def test_a_condition_decides_where_there_is_a_conflict_too(stores: Stores, other: str) -> None:
     meets(stores, other, "ConditionalCheckFailed", times=1)
 
@@ -90,12 +99,15 @@ def test_a_condition_decides_where_there_is_a_conflict_too(stores: Stores, other
 @pytest.mark.parametrize(
     "codes", [("None", "ValidationError"), ("ConditionalCheckFailed", "ItemCollectionSizeLimitExceeded"), ()]
 )
-def test_a_transaction_that_is_none_is_no_lost_race(stores: Stores, codes: tuple[str, ...]) -> None:
+def test_a_transaction_that_is_none_is_no_lost_race(
+    stores: Stores, codes: tuple[str, ...], pauses: list[float]
+) -> None:
     """Taken for one, it would be tried for ever, by whoever comes next, and nobody would be told."""
     meets(stores, *codes)
 
     with pytest.raises(ClientError):
         control(stores).write_together(a_put())
+    assert pauses == []  # it would be none the next time either
 
 
 # What False would say to whom
