@@ -2,18 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.storage.dynamo import Action, Table
-from chalicelib.storage.retries import THROTTLED, code_of
+from chalicelib.storage.retries import THROTTLED, Retries, code_of
 
 MAX_BATCH_ITEMS = 25  # BatchWriteItem limit
 PAUSED_SECONDS = 5.0  # in all of a write, however many items are throttled: others wait for it, and a minute is short
 MAX_FAILURES = 2  # of calls, which take up to 21 s each while nothing answers; then the rest is not tried
 
 Key = tuple[str, str]
+
+_REQUESTS = {"Put": "PutRequest", "Delete": "DeleteRequest"}
+_KINDS = {request: kind for kind, request in _REQUESTS.items()}
 
 
 @dataclass(slots=True)
@@ -42,10 +45,11 @@ class BatchWriter:
         for number, action in enumerate(actions):
             # One call may not name a key twice.
             key = _key_of(action)
-            if times[key] == len(rounds):
+            place = times[key]
+            if place == len(rounds):
                 rounds.append([])
-            rounds[times[key]].append(number)
-            times[key] += 1
+            rounds[place].append(number)
+            times[key] = place + 1
         unwritten = Unwritten()
         for numbers in rounds:
             for start in range(0, len(numbers), MAX_BATCH_ITEMS):
@@ -61,11 +65,13 @@ class BatchWriter:
     def _write_some(self, actions: dict[int, Action], unwritten: Unwritten) -> None:
         """Make the writes of one call; what remains is noted."""
 
+        rule = self.table.retries
+
         def pause(seconds: float) -> None:
             unwritten.paused_seconds += seconds
-            self.table.retries.sleep(seconds)
+            rule.sleep(seconds)
 
-        for tries_left in replace(self.table.retries, sleep=pause).tries():
+        for tries_left in Retries(rule.most, pause, rule.chance).tries():
             try:
                 undone = self._write_once(actions.values())
                 if not undone:
@@ -88,10 +94,10 @@ class BatchWriter:
     def _write_once(self, actions: Iterable[Action]) -> set[Key]:
         """Return the keys of the writes that the table left undone."""
         name = self.table.name
-        requests = [{f"{action.kind}Request": action.request} for action in actions]
+        requests = [{_REQUESTS[action.kind]: action.request} for action in actions]
         answer = self.table.client.batch_write_item(RequestItems={name: requests})
         undone = answer.get("UnprocessedItems", {}).get(name, [])
-        return {_key_of(Action("", request)) for each in undone for request in each.values()}
+        return {_key_of(Action(_KINDS[name], request)) for each in undone for name, request in each.items()}
 
     def _write_halves(self, actions: dict[int, Action], unwritten: Unwritten, reason: str) -> None:
         """Make each half of a call's writes of which one is invalid, until that one stands alone."""
@@ -108,5 +114,5 @@ class BatchWriter:
 
 def _key_of(action: Action) -> Key:
     """Return the key that a put or a deletion is about."""
-    attributes = action.request.get("Item") or action.request["Key"]
+    attributes = action.request["Item" if action.kind == "Put" else "Key"]
     return attributes["pk"]["S"], attributes["sk"]["S"]
