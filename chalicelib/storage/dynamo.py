@@ -68,19 +68,25 @@ def _typed(value: Any) -> dict[str, Any]:
 
 def plain(attributes: Mapping[str, Mapping[str, Any]]) -> Item:
     """Return an item's values without their types; numbers are int, and float where they have a fraction."""
-    return {name: _plain(attribute) for name, attribute in attributes.items()}
+    item: Item = {}
+    for name, attribute in attributes.items():
+        (kind,) = attribute
+        item[name] = attribute[kind] if kind in _SAME else _plain(kind, attribute[kind])
+    return item
 
 
-def _plain(attribute: Mapping[str, Any]) -> Any:
-    [(kind, value)] = attribute.items()
+def _plain(kind: str, value: Any) -> Any:
     if kind in _SAME:
         return value
     if kind == "N":
-        return int(value) if value.lstrip("-").isdecimal() else float(value)
+        try:
+            return int(value)
+        except ValueError:
+            return float(value)
     if kind == "M":
         return plain(value)
     if kind == "L":
-        return [_plain(each) for each in value]
+        return [_plain(*pair) for attribute in value for pair in attribute.items()]
     if kind == "SS":
         return frozenset(value)
     raise TypeError(f"{kind} is not a type that is kept in a table")
