@@ -84,14 +84,21 @@ class World:
     def hours(self) -> HoursTable:
         return replace(self.stores.hours, clock=lambda: self.now)
 
-    def receive(self, *events: dict[str, Any], aggregated: bool = True, archived: bool = True) -> None:
-        """The events arrive, each in a message of its own."""
+    def receive(
+        self, *events: dict[str, Any], aggregated: bool = True, archived: bool = True
+    ) -> list[dict[str, Any]]:
+        """The events arrive, each in a message of its own; returns their stream records."""
         chunks = [chunk for event in events for chunk in chunks_of(Message("shop", NINE, [event]))]
         records = [stream_record(chunk, next(self.records)) for chunk in chunks]
         if aggregated:
-            Aggregator(self.contracts, self.stores.rollups, self.stores.bucket).aggregate(records, self.now * 1000)
+            self.aggregate(records)
         if archived:
             Archiver(Lake(self.stores.bucket), self.hours, self.stores.erased).archive(records)
+        return records
+
+    def aggregate(self, records: list[dict[str, Any]]) -> None:
+        """The records are counted."""
+        Aggregator(self.contracts, self.stores.rollups, self.stores.bucket).aggregate(records, self.now * 1000)
 
     def close(self, *events: dict[str, Any]) -> None:
         """The events arrive, and their hours are closed."""
@@ -316,6 +323,29 @@ def test_forced_the_file_is_followed_where_live_numbers_were_lost_and_not_where_
 
     sales, users = before
     assert world.counts() == [sales + 1, users]
+
+
+@pytest.mark.parametrize("comes", ["before it looks", "while it repairs"])
+def test_a_repair_takes_no_event_for_lost_whose_file_came_before_its_delta(world: World, comes: str) -> None:
+    sales, users = world.counts()
+    late: list[dict[str, Any]] = []
+    world.now = NIGHT
+
+    def archive_one_more() -> None:
+        late.extend([] if late else world.receive(a_sale(20), aggregated=False))
+
+    if comes == "before it looks":
+        archive_one_more()
+    else:
+        world.change("sale", f"n#d#{DAY}", two_more)
+        world.dynamodb = Mortal(world.stores.rollups.client, look=archive_one_more)
+    done = world.hour(dirty_too=True)
+    world.aggregate(late)
+    world.consolidate()
+
+    assert done.state == WAITS
+    assert world.counts() == [sales + 1, users]
+    assert world.hour().state == AGREES
 
 
 def test_a_day_that_is_not_the_sum_of_its_hours_is_put_together_again(world: World) -> None:
