@@ -12,6 +12,7 @@ from chalicelib.domain.errors import InvalidRequest, NotFound
 from chalicelib.process import Processor
 from chalicelib.profile import Profiler
 from chalicelib.storage.users_table import UsersTable
+from tests.mortal import Died, Mortal
 from tests.stores import Stores, empty_stores
 
 NINE = 1_795_251_600_000
@@ -119,6 +120,67 @@ def test_a_profile_that_another_writes_meanwhile_loses_neither_word(stores: Stor
     process(stores, event("i1", "identify", 1, user_id="ada", properties={"a": 1}), users=interrupted)
 
     assert profiler(stores).user("demo", "ada")["traits"] == {"a": 1, "b": 2}
+
+
+class Refusing:
+    """A client that throttles what has one sort key, however often it is written, and takes all else."""
+
+    def __init__(self, client: Any, refused: str) -> None:
+        self.client, self.refused = client, refused
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    def batch_write_item(self, RequestItems: dict[str, list[Any]]) -> Any:
+        [(table, requests)] = RequestItems.items()
+        some = [each for each in requests if each["PutRequest"]["Item"]["sk"]["S"] != self.refused]
+        if some:
+            self.client.batch_write_item(RequestItems={table: some})
+        return {"UnprocessedItems": {table: [each for each in requests if each not in some]}}
+
+
+def erased_with(stores: Stores, user: str) -> list[str]:
+    """The ids that an erasure of the user would be of."""
+    return stores.users.ids_of("demo", user, stores.events.is_user)
+
+
+WHO_IS_WHO = [
+    event("i", "identify", 1, user_id="ada", anonymous_id="anon", properties={"plan": "pro"}),
+    event("a", "alias", 2, user_id="ada", properties={"previous_id": "lead"}),
+]
+
+
+def test_who_is_said_to_have_become_somebody_is_erased_with_them_wherever_a_process_died() -> None:
+    """Its message never comes again: it lies among the dead letters, or comes when links are not kept any more."""
+    for number in range(1, 20):
+        with empty_stores() as stores:
+            mortal = Mortal(stores.users.client, number)
+            died = False
+            try:
+                process(stores, *WHO_IS_WHO, users=UsersTable(mortal, "events"))
+            except Died:
+                died = True
+
+            for previous in ("anon", "lead"):
+                became = stores.users.links("demo", previous)[1]
+                assert not became or previous in erased_with(stores, "ada"), f"before write {number}"
+        if not died:
+            assert number > 3
+            return
+    raise AssertionError("it takes more writes than were tried")
+
+
+@pytest.mark.parametrize("refused", ["~previous#anon", "~user#ada"])
+def test_who_is_said_to_have_become_somebody_is_erased_with_them_whichever_end_was_refused(
+    stores: Stores, refused: str
+) -> None:
+    users = UsersTable(Refusing(stores.users.client, refused), "events", sleep=lambda _: None)
+
+    failed = process(stores, *WHO_IS_WHO, users=users)
+
+    became = [previous for previous in ("anon", "lead") if stores.users.links("demo", previous)[1]]
+    assert failed
+    assert set(became) <= set(erased_with(stores, "ada"))
 
 
 def test_what_is_known_of_users_is_no_event(stores: Stores) -> None:

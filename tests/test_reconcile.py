@@ -84,9 +84,7 @@ class World:
     def hours(self) -> HoursTable:
         return replace(self.stores.hours, clock=lambda: self.now)
 
-    def receive(
-        self, *events: dict[str, Any], aggregated: bool = True, archived: bool = True
-    ) -> list[dict[str, Any]]:
+    def receive(self, *events: dict[str, Any], aggregated: bool = True, archived: bool = True) -> list[dict[str, Any]]:
         """The events arrive, each in a message of its own; returns their stream records."""
         chunks = [chunk for event in events for chunk in chunks_of(Message("shop", NINE, [event]))]
         records = [stream_record(chunk, next(self.records)) for chunk in chunks]
