@@ -514,6 +514,21 @@ def test_parts_and_ranges_of_any_size_give_the_same(world: World, monkeypatch: p
     assert world.shown()[0]["progress"] == 1.0
 
 
+def test_dates_without_a_time_of_day_are_each_days_first_moment(world: World) -> None:
+    columns = {"user_id": "customer", "timestamp": {"columns": ["day"], "format": "%Y-%m-%d"}}
+    mapping = {"event_type": "page_view", "event_id": ["order"], **columns, "properties": {}}
+    world.stores.bucket.put("raw/demo/days.csv.mapping.json", json.dumps(mapping).encode())
+    days = ["2025-03-04", "2025-03-05", "2025-03-05", "2025-03-06"]
+    rows = [["order", "customer", "day"], *([f"{number}", "ada", day] for number, day in enumerate(days))]
+
+    report = world.drop(as_csv(rows), "raw/demo/days.csv")
+
+    assert (report["stored"], report["duplicates"], report["rejected"]) == (4, 0, 0)
+    shown = world.ask(start="2025-03-04", end="2025-03-06", interval="day")["series"]
+    assert [point["value"] for point in shown] == [1, 2, 1]
+    assert [len(world.ids(f"{day}T00")) for day in sorted({*days})] == [1, 2, 1]
+
+
 def test_a_day_that_is_too_large_for_memory_goes_hour_by_hour(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chalicelib.backfill.DAY_ROWS", 5)
     monkeypatch.setattr(importing, "PART_ROWS", 7)
