@@ -503,6 +503,15 @@ def test_an_event_that_is_twice_in_a_file_counts_once(world: World, monkeypatch:
     assert world.total() == 12
 
 
+def test_an_id_with_several_timestamps_is_an_event_in_each_of_their_hours(world: World) -> None:
+    at = ["2013-01-07T09:05:00Z", "2013-01-07T09:50:00Z", "2013-01-07T10:05:00Z", "2013-01-08T09:05:00Z"]
+
+    report = world.drop(ndjson(*(view(moment, event_id="e") for moment in at)))
+
+    assert (report["stored"], report["duplicates"]) == (3, 1)
+    assert world.total() == 3
+
+
 def test_parts_and_ranges_of_any_size_give_the_same(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "PART_ROWS", 5)
     monkeypatch.setattr(imports, "RANGE_ROWS", 5)
