@@ -40,7 +40,7 @@ from chalicelib.domain.imports import (
 from chalicelib.domain.notices import IMPORT, Notice
 from chalicelib.domain.partitions import quarantine_key
 from chalicelib.domain.quarantine import QuarantineFile, Record
-from chalicelib.domain.time_windows import hour_of
+from chalicelib.domain.time_windows import HOUR_MS, hour_of
 from chalicelib.storage.erased_users import ErasedUsers
 from chalicelib.storage.imports_table import ImportsTable
 from chalicelib.storage.lake import Lake, Row
@@ -109,7 +109,7 @@ class Importer:
         mapping = self._mapping(one)
         found: list[Row] = []
         reasons, shown, repeated, erased, rows = Counter[str](), list[dict[str, Any]](), 0, 0, 0
-        ids: set[str] = set()
+        seen: set[tuple[str, int]] = set()  # an id is an event in each hour that it is in
         first_row, staged = self._rows(one, part)
         while share := list(islice(staged, ADMITTED_AT_ONCE)):
             raw = [self._raw(row, mapping, task["digest"], first_row + rows + n) for n, row in enumerate(share)]
@@ -117,10 +117,11 @@ class Importer:
             left = self.erased.kept(one.project, admission.events)
             erased += len(admission.events) - len(left)
             for event in left:
-                if event["event_id"] in ids:
+                name = event["event_id"], event["occurred_at"] // HOUR_MS
+                if name in seen:
                     repeated += 1
                     continue
-                ids.add(event["event_id"])
+                seen.add(name)
                 enrich(event, NOBODY)
                 found.append(Row(event, one.started_ms))
             repeated += len(admission.event_ids) - len(admission.events)

@@ -503,7 +503,11 @@ def test_an_event_that_is_twice_in_a_file_counts_once(world: World, monkeypatch:
     assert world.total() == 12
 
 
-def test_an_id_with_several_timestamps_is_an_event_in_each_of_their_hours(world: World) -> None:
+@pytest.mark.parametrize("part_rows", [1, 25_000])
+def test_an_id_with_several_timestamps_is_an_event_in_each_of_their_hours(
+    world: World, monkeypatch: pytest.MonkeyPatch, part_rows: int
+) -> None:
+    monkeypatch.setattr(importing, "PART_ROWS", part_rows)
     at = ["2013-01-07T09:05:00Z", "2013-01-07T09:50:00Z", "2013-01-07T10:05:00Z", "2013-01-08T09:05:00Z"]
 
     report = world.drop(ndjson(*(view(moment, event_id="e") for moment in at)))

@@ -15,7 +15,7 @@ import orjson
 from chalicelib.domain import values
 from chalicelib.domain.contracts import MESSAGE_LENGTH, UNTYPED, Contract, Contracts, pointer
 from chalicelib.domain.pins import JITTER_MS, UNSURE, Unsure, unsure_of
-from chalicelib.domain.time_windows import AHEAD_MS, DAY_MS, correct_skew, iso_ms, parse_ms
+from chalicelib.domain.time_windows import AHEAD_MS, DAY_MS, HOUR_MS, correct_skew, iso_ms, parse_ms
 
 MAX_EVENT_BYTES = 256 * 1024  # a chunk of one event must fit a DynamoDB item of 400 KB, compressed or not
 MAX_EVENT_VALUES = 20_000  # 2 MB as Python objects at most; an event of 256 KiB usually has as many
@@ -110,7 +110,8 @@ class Admitter:
         """Judge each event; one bad event never costs a good one its place.
 
         `sent_at` holds for events that carry none of their own. History may be older than the hot store keeps, and has
-        nothing that is still to come. Of several events with one id the first is kept.
+        nothing that is still to come. Of several events with one id the first is kept; of history the first of each
+        hour, so that nothing depends on where a file is cut.
         """
         admission = Admission()
         known, seen, strict = self.contracts.by_type, set(), mode is not Mode.INFER
@@ -131,8 +132,9 @@ class Admitter:
                 admission.rejections.append(Rejection(index, shown, *reason, sent, refused.schema_version))
                 continue
             admission.event_ids.append(event_id)
-            if event_id not in seen:
-                seen.add(event_id)
+            name = (event_id, event["occurred_at"] // HOUR_MS) if is_history else event_id
+            if name not in seen:
+                seen.add(name)
                 admission.events.append(event)
         return admission
 
