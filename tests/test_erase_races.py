@@ -17,7 +17,7 @@ from chalicelib.erase import Eraser
 from chalicelib.storage.erased_users import ErasedUsers
 from tests.erasing import MINUTE_MS, TEN, World, world
 from tests.mortal import Died, Mortal
-from tests.test_erase import HERS, THERE, an_event, her_identify
+from tests.test_erase import HERS, THERE, an_event, her_identify, lived_in
 from tests.test_export import exporter
 
 
@@ -185,6 +185,26 @@ def test_nobody_is_erased_because_others_claim_to_have_been_them(place: World) -
 
     assert receipt["ids"] == ["mallory"]
     assert place.profiler.request_erasure("demo", THERE, place.now_ms)["ids"] == [THERE]
+
+
+def test_a_project_whose_name_begins_with_hers_keeps_everything(place: World) -> None:
+    lived_in(place)
+    bucket, table = place.stores.bucket, place.stores.events.client
+    objects = {key.replace("demo", "demo-eu"): bucket.get(key) for key in place.stores.objects() if "demo" in key}
+    for key, content in objects.items():
+        bucket.put(key, content or b"")
+    items = [
+        item | {"pk": {"S": item["pk"]["S"].replace("demo#", "demo-eu#")}, "project": {"S": "demo-eu"}}
+        for item in place.stores.items("events")
+    ]
+    for item in items:
+        table.put_item(TableName="events", Item=item)
+
+    place.erase(HERS[0])
+
+    assert {key: bucket.get(key) for key in objects} == objects
+    left = place.stores.items("events")
+    assert [item for item in items if item not in left] == []
 
 
 def test_who_was_renamed_there_and_back_can_be_erased(place: World) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,7 @@ from tests.simulation.ports.s3 import S3
 
 _PLACE = re.compile(r"lake/project=([^/]+)/dt=([^/]+)/hr=([^/]+)/([^/]+\.parquet)")
 SHORT = "short"  # a query in short is JSON with this field
+_TYPES = {bool: "boolean", int: "bigint", float: "double"}
 COLUMNS = ["event_id", "event_type", "dt", "hr"]
 
 
@@ -62,7 +64,7 @@ class Athena(Service):
         _, columns, rows = self.answers[QueryExecutionId]
         every, first = [columns, *rows], int(NextToken or 0)
         page = [{"Data": [_cell(value) for value in row]} for row in every[first : first + MaxResults]]
-        info = [{"Name": name, "Type": "varchar"} for name in columns]
+        info = [{"Name": name, "Type": _type(row[place] for row in rows)} for place, name in enumerate(columns)]
         answer: Answer = {"ResultSet": {"Rows": page, "ResultSetMetadata": {"ColumnInfo": info}}}
         return answer | ({"NextToken": str(first + MaxResults)} if first + MaxResults < len(every) else {})
 
@@ -102,6 +104,12 @@ class Athena(Service):
         places = pa.schema([(column, pa.string()) for column in ("project", "dt", "hr", "$path")])
         none = pa.unify_schemas([SCHEMA, places]).empty_table()
         return pa.concat_tables([none, *tables], promote_options="permissive")
+
+
+def _type(values: Iterable[Any]) -> str:
+    """Athena's name of a column's type, by the first value that is there."""
+    found = next((value for value in values if value is not None), None)
+    return _TYPES.get(type(found), "varchar")
 
 
 def _cell(value: Any) -> dict[str, str]:
