@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chalicelib.domain.access import Connection
 from chalicelib.domain.anomalies import DEFAULT, HISTORY_HOURS, SILENCE, WEEK, Finding, find
+from chalicelib.domain.connection import Connection
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.frames import EVERYTHING, anomaly_frame
 from chalicelib.domain.notices import CONTINUES_HOURS, Anomaly, Notice, Subject

@@ -15,7 +15,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import metrics
-from chalicelib.domain.access import Connection
+from chalicelib.domain.connection import Connection
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import Delta
 from chalicelib.domain.facets import COUNTS, needed

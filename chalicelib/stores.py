@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chalicelib.domain.access import Connection
+    from chalicelib.domain.connection import Connection
     from chalicelib.settings import Settings
     from chalicelib.storage.access_table import AccessTable
     from chalicelib.storage.alerts_table import AlertsTable

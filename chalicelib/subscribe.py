@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from chalicelib.domain.access import Connection
+from chalicelib.domain.connection import Connection
 from chalicelib.domain.contracts import Contracts
 from chalicelib.domain.deltas import HourView
 from chalicelib.domain.errors import InvalidRequest, Unauthenticated

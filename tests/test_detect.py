@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from chalicelib.aggregate import Aggregator
 from chalicelib.annotate import Annotator
 from chalicelib.detect import COUNTED_MS, JUDGED_HOURS, TOP_VALUES, Detector
-from chalicelib.domain.access import Connection, Project
+from chalicelib.domain.access import Project
 from chalicelib.domain.annotations import read_anomalies
 from chalicelib.domain.anomalies import HISTORY_HOURS
 from chalicelib.domain.chunks import Message, chunks_of
+from chalicelib.domain.connection import Connection
 from chalicelib.domain.contracts import Contract, Contracts
 from chalicelib.domain.events import Mode
 from chalicelib.domain.notices import Anomaly, Notice, Subject

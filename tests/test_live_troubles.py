@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError
 
 from chalicelib import live, subscribe
 from chalicelib.domain import known_types
-from chalicelib.domain.access import Connection
 from chalicelib.domain.chunks import Message, chunks_of
+from chalicelib.domain.connection import Connection
 from chalicelib.domain.deltas import Delta
 from chalicelib.domain.facets import Excerpt
 from chalicelib.domain.folding import Folding

@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from chalicelib import wiring
-from chalicelib.domain.access import Connection
+from chalicelib.domain.connection import Connection
 from chalicelib.live import END_SECONDS, FORGET_SECONDS, PREPARE_SECONDS, PUSH_SECONDS
 from chalicelib.storage.sockets import Gone, PushFailed, Sockets
 from chalicelib.stores import PUSH_THREADS

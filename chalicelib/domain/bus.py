@@ -12,17 +12,14 @@ from chalicelib.domain import repair, segment, values
 from chalicelib.domain.addresses import hidden_in_text
 from chalicelib.domain.bodies import Request
 from chalicelib.domain.events import Unreadable
+from chalicelib.domain.notices import SOURCES
 
 _CONTEXT = ("source", "account", "region", "resources")
 
 
-# The sources of what we put on a bus.
-NOTICES = {"anomaly": "tidemark.anomalies", "alert": "tidemark.alerts", "import": "tidemark.imports"}
-
-
 def is_notice(event: Mapping[str, Any]) -> bool:
     """Whether we sent it: a notice that somebody forwards must not be counted, alarm again, and come back."""
-    return event.get("source") in NOTICES.values()
+    return event.get("source") in SOURCES.values()
 
 
 def read_bus_event(event: Mapping[str, Any]) -> Request:

@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 ANOMALY, ALERT, IMPORT = "anomaly", "alert", "import"
+SOURCES = {ANOMALY: "tidemark.anomalies", ALERT: "tidemark.alerts", IMPORT: "tidemark.imports"}  # on the bus
 CONTINUES_HOURS = 3  # so long after an anomaly of the same series and direction, another one is still the same matter
 ID_DIGITS = 32
 

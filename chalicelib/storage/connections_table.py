@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from chalicelib.domain.access import Connection
+from chalicelib.domain.connection import Connection
 from chalicelib.storage.dynamo import THERE, Item, Table, delete, key, put, update
 
 LATE_SECONDS = 3600  # so long notes of late deltas are kept; after some minutes the index has what they name

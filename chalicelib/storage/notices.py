@@ -8,8 +8,7 @@ from typing import Any
 
 import orjson
 
-from chalicelib.domain.bus import NOTICES
-from chalicelib.domain.notices import Notice
+from chalicelib.domain.notices import SOURCES, Notice
 
 SUBJECT_CHARACTERS = 100  # SNS's limit, of ASCII
 
@@ -37,7 +36,7 @@ class Notices:
             Message=f"{notice.title}\n\n{text}",
             MessageAttributes={n: {"DataType": "String", "StringValue": value} for n, value in attributes.items()},
         )
-        entry = {"EventBusName": self.bus, "Source": NOTICES[notice.kind], "DetailType": notice.kind, "Detail": text}
+        entry = {"EventBusName": self.bus, "Source": SOURCES[notice.kind], "DetailType": notice.kind, "Detail": text}
         answer = self.events.put_events(Entries=[entry])
         if answer["FailedEntryCount"]:
             raise NotPublished(f"the bus did not take {notice.document['id']}: {answer['Entries'][0]}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.domain.access import Connection
+from chalicelib.domain.connection import Connection
 
 THREADS = 16  # calls under way at a time
 

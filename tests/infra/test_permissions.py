@@ -20,8 +20,9 @@ from chalice.test import Client
 import app as handlers
 from chalicelib import wiring
 from chalicelib.compact import MIN_FOLD
-from chalicelib.domain.access import ApiKey, Connection, Project, Scope
+from chalicelib.domain.access import ApiKey, Project, Scope
 from chalicelib.domain.chunks import Message, Parcel, chunks_of, encode_message, to_spill
+from chalicelib.domain.connection import Connection
 from chalicelib.domain.deltas import Merged
 from chalicelib.domain.enrichment import NOBODY
 from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
