@@ -9,10 +9,11 @@ from typing import Any
 
 from chalice.app import Chalice, Cron, DynamoDBEvent, KinesisEvent, Rate, S3Event, SQSEvent, WebsocketEvent
 
-from chalicelib import __version__, logs, wiring
-from chalicelib.clock import now_ms
-from chalicelib.domain.access import Scope
-from chalicelib.domain.time_windows import from_ms
+from chalicelib import __version__, wiring
+from chalicelib.access.access import Scope
+from chalicelib.base import logs
+from chalicelib.base.clock import now_ms
+from chalicelib.base.time_windows import from_ms
 from chalicelib.http import intake, websocket
 from chalicelib.http.api import described
 from chalicelib.http.calls import REPORT_NAMES, Call

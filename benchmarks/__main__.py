@@ -22,10 +22,10 @@ from marshmallow import INCLUDE, Schema, fields, validate
 from tqdm import tqdm
 
 from benchmarks import samples
-from chalicelib.domain.hour_fold import HourFold
-from chalicelib.domain.records import ChunkRecord, read_chunk
-from chalicelib.domain.sketches import hash_user
-from chalicelib.logs import LOGGERS
+from chalicelib.base.logs import LOGGERS
+from chalicelib.events.records import ChunkRecord, read_chunk
+from chalicelib.rollups.hour_fold import HourFold
+from chalicelib.rollups.sketches import hash_user
 from chalicelib.settings import ROOT
 
 ROUNDS = 7  # each measures every subject once, so that a slow spell of the machine falls on all of them alike

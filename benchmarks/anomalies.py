@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from tqdm import tqdm
 
-from chalicelib.domain.anomalies import DEFAULT, HIGH, HISTORY_HOURS, LOW, WEEK, Floats, find, plain_scores
-from chalicelib.domain.time_windows import HOUR_MS, from_ms, to_ms
+from chalicelib.alerts.scoring import DEFAULT, HIGH, HISTORY_HOURS, LOW, WEEK, Floats, find, plain_scores
+from chalicelib.base.time_windows import HOUR_MS, from_ms, to_ms
 
 SEED = 21
 SERIES = 120

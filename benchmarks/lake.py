@@ -18,11 +18,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from chalicelib.domain.partitions import hour_folder, tail_name
-from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms
-from chalicelib.storage.lake import Lake, Row, encode, table_of
-from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.record_sets import records_of, signature_of, union
+from chalicelib.base.data_bucket import DataBucket
+from chalicelib.base.object_keys import hour_folder, tail_name
+from chalicelib.base.time_windows import HOUR_MS, hour_start_ms
+from chalicelib.lake.lake import Lake, Row, encode, table_of
+from chalicelib.lake.record_sets import records_of, signature_of, union
 
 PROJECT, HOUR = "bench", "2026-11-21T10"
 SLOT = hour_start_ms(HOUR) // HOUR_MS

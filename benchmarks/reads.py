@@ -16,22 +16,22 @@ from unittest.mock import patch
 
 from tqdm import tqdm
 
-from chalicelib.analytics import Analytics
-from chalicelib.compact import FOLD_SECONDS
-from chalicelib.domain.closing import Cover
-from chalicelib.domain.contracts import Contract, Contracts
-from chalicelib.domain.deltas import Delta, Merged
-from chalicelib.domain.facets import ALL_TYPES, COUNTS, DERIVED, all_types, content_of, facets_of
-from chalicelib.domain.folding import Folding
-from chalicelib.domain.questions import read_question
-from chalicelib.domain.rollup_codec import decode, encode_document
-from chalicelib.domain.rollups import Rollups, RollupSpec, merge_all
-from chalicelib.domain.signatures import NOTHING
-from chalicelib.domain.sketches import hash_user
-from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_of, parse_ms
-from chalicelib.realtime import Observer
-from chalicelib.storage.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable, one
-from chalicelib.storage.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
+from chalicelib.base.time_windows import DAY_MS, HOUR_MS, hour_of, parse_ms
+from chalicelib.events.contracts import Contract, Contracts
+from chalicelib.hours.compact import FOLD_SECONDS
+from chalicelib.numbers.analytics import Analytics
+from chalicelib.numbers.questions import read_question
+from chalicelib.numbers.realtime import Observer
+from chalicelib.rollups.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable, one
+from chalicelib.rollups.closing import Cover
+from chalicelib.rollups.codec import decode, encode_document
+from chalicelib.rollups.deltas import Delta, Merged
+from chalicelib.rollups.facets import ALL_TYPES, COUNTS, DERIVED, all_types, content_of, facets_of
+from chalicelib.rollups.folding import Folding
+from chalicelib.rollups.rollups import Rollups, RollupSpec, merge_all
+from chalicelib.rollups.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
+from chalicelib.rollups.signatures import NOTHING
+from chalicelib.rollups.sketches import hash_user
 from tests.stores import Calls, empty_stores
 
 NOW = parse_ms("2026-11-21T10:45:00Z")

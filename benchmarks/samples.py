@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from chalicelib.domain.chunks import Message, chunks_of, encode_message
-from chalicelib.domain.enrichment import Client
-from chalicelib.domain.ledger import Receipt
+from chalicelib.events.chunks import Message, chunks_of, encode_message
+from chalicelib.events.enrichment import Client
+from chalicelib.rollups.ledger import Receipt
 
 RECEIVED_MS = 1_795_226_700_123
 SEED = 1

@@ -10,24 +10,24 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from chalicelib.clock import now_ms
-from chalicelib.domain.ids import new_event_id, new_run_id
+from chalicelib.base.clock import now_ms
+from chalicelib.base.ids import new_event_id, new_run_id
 
 if TYPE_CHECKING:
-    from chalicelib.archive import Archiver
-    from chalicelib.close import Closer
-    from chalicelib.consolidate import Consolidator
-    from chalicelib.detect import Detector
-    from chalicelib.domain.contracts import Contracts
-    from chalicelib.erase import Eraser
-    from chalicelib.export import Exporter
-    from chalicelib.finish import Finisher
-    from chalicelib.importing import Importer
-    from chalicelib.rearchive import Rearchiver
-    from chalicelib.rebuild import Rebuilder
-    from chalicelib.reconcile import Reconciler
-    from chalicelib.sessionize import Sessionizer
-    from chalicelib.storage.session_files import Written
+    from chalicelib.alerts.detect import Detector
+    from chalicelib.events.contracts import Contracts
+    from chalicelib.hours.close import Closer
+    from chalicelib.hours.consolidate import Consolidator
+    from chalicelib.hours.finish import Finisher
+    from chalicelib.hours.rearchive import Rearchiver
+    from chalicelib.hours.reconcile import Reconciler
+    from chalicelib.hours.session_files import Written
+    from chalicelib.hours.sessionize import Sessionizer
+    from chalicelib.imports.importing import Importer
+    from chalicelib.ingest.archive import Archiver
+    from chalicelib.lake.rebuild import Rebuilder
+    from chalicelib.privacy.erase import Eraser
+    from chalicelib.privacy.export import Exporter
     from chalicelib.stores import Stores
 
 
@@ -52,14 +52,14 @@ class LakeStages:
     @cached_property
     def archiver(self) -> Archiver:
         """Writes what the stream brings into the lake."""
-        from chalicelib.archive import Archiver
+        from chalicelib.ingest.archive import Archiver
 
         return Archiver(self.stores.lake, self.stores.hours, self.stores.erased)
 
     @cached_property
     def consolidator(self) -> Consolidator:
         """Makes one version of an hour's files."""
-        from chalicelib.consolidate import Consolidator
+        from chalicelib.hours.consolidate import Consolidator
 
         found = self.stores
         return Consolidator(
@@ -69,14 +69,14 @@ class LakeStages:
     @cached_property
     def sessionizer(self) -> Sessionizer:
         """Counts sessions."""
-        from chalicelib.sessionize import Sessionizer
+        from chalicelib.hours.sessionize import Sessionizer
 
         return Sessionizer(self.stores.lake, self.stores.session_files, self.stores.closed, new_run_id)
 
     @cached_property
     def rearchiver(self) -> Rearchiver:
         """Puts back what the lake lacks."""
-        from chalicelib.rearchive import Rearchiver
+        from chalicelib.hours.rearchive import Rearchiver
 
         found = self.stores
         made = Rearchiver(
@@ -92,7 +92,7 @@ class LakeStages:
     @cached_property
     def closer(self) -> Closer:
         """Writes an hour's numbers from its files."""
-        from chalicelib.close import Closer
+        from chalicelib.hours.close import Closer
 
         found = self.stores
         return Closer(
@@ -109,7 +109,7 @@ class LakeStages:
     @cached_property
     def finisher(self) -> Finisher:
         """Consolidates, counts sessions and closes, in this order."""
-        from chalicelib.finish import Finisher
+        from chalicelib.hours.finish import Finisher
 
         hours, stage = self.stores.hours, self.stores.settings.stage
         return Finisher(hours, self.consolidator, self.sessionizer, self.closer, stage)
@@ -117,7 +117,7 @@ class LakeStages:
     @cached_property
     def reconciler(self) -> Reconciler:
         """Compares what is closed with the lake."""
-        from chalicelib.reconcile import Reconciler
+        from chalicelib.hours.reconcile import Reconciler
 
         found = self.stores
         return Reconciler(
@@ -133,9 +133,9 @@ class LakeStages:
     @cached_property
     def importer(self) -> Importer:
         """Imports files of history."""
-        from chalicelib.backfill import Backfiller
-        from chalicelib.domain.events import Admitter
-        from chalicelib.importing import Importer
+        from chalicelib.events.events import Admitter
+        from chalicelib.imports.backfill import Backfiller
+        from chalicelib.imports.importing import Importer
 
         found = self.stores
 
@@ -175,9 +175,9 @@ class LakeStages:
     @cached_property
     def eraser(self) -> Eraser:
         """Carries out erasures."""
-        from chalicelib.consolidate import Overtaken
-        from chalicelib.erase import Eraser
-        from chalicelib.forget import Forgetter
+        from chalicelib.hours.consolidate import Overtaken
+        from chalicelib.privacy.erase import Eraser
+        from chalicelib.privacy.forget import Forgetter
 
         found = self.stores
 
@@ -211,8 +211,8 @@ class LakeStages:
     @cached_property
     def detector(self) -> Detector:
         """Finds unusual hours, and tells of them."""
-        from chalicelib.detect import Detector
-        from chalicelib.storage.rollup_history import RollupHistory
+        from chalicelib.alerts.detect import Detector
+        from chalicelib.alerts.hourly_arrays import RollupHistory
 
         found, hours = self.stores, RollupHistory(self._contracts(), self.stores.history)
         return Detector(
@@ -230,7 +230,7 @@ class LakeStages:
     @cached_property
     def rebuilder(self) -> Rebuilder:
         """Writes the events table again."""
-        from chalicelib.rebuild import Rebuilder
+        from chalicelib.lake.rebuild import Rebuilder
 
         found = self.stores
         return Rebuilder(found.lake, found.folders, found.hours, found.events, found.users, found.erased)
@@ -238,8 +238,8 @@ class LakeStages:
     @cached_property
     def exporter(self) -> Exporter:
         """Copies what is kept of a user, or a project's events."""
-        from chalicelib.export import Exporter
-        from chalicelib.storage.quarantine_files import QuarantineFiles
+        from chalicelib.privacy.export import Exporter
+        from chalicelib.quarantine.store import QuarantineFiles
 
         found = self.stores
         files = QuarantineFiles(found.bucket)

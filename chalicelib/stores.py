@@ -12,38 +12,38 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chalicelib.domain.connection import Connection
+    from chalicelib.access.access_table import AccessTable
+    from chalicelib.access.quota_table import QuotaTable
+    from chalicelib.alerts.alerts_table import AlertsTable
+    from chalicelib.alerts.annotations_table import AnnotationsTable
+    from chalicelib.alerts.anomalies_table import AnomaliesTable
+    from chalicelib.base.data_bucket import DataBucket
+    from chalicelib.base.workflows import Workflow
+    from chalicelib.events.erased_users import ErasedUsers
+    from chalicelib.events.erasures_table import ErasuresTable
+    from chalicelib.events.events_table import EventsTable
+    from chalicelib.events.flags_table import FlagsTable
+    from chalicelib.events.users_table import UsersTable
+    from chalicelib.hours.new_days import NewDays
+    from chalicelib.hours.session_files import SessionFiles
+    from chalicelib.imports.imports_table import ImportsTable
+    from chalicelib.ingest.event_stream import EventStream
+    from chalicelib.ingest.queue import EventQueue
+    from chalicelib.lake.hour_folders import HourFolders
+    from chalicelib.lake.lake import Lake
+    from chalicelib.lake.record_sets import RecordSets
+    from chalicelib.live.connection import Connection
+    from chalicelib.live.connections_table import ConnectionsTable
+    from chalicelib.live.sockets import Sockets
+    from chalicelib.notices.publisher import Notices
+    from chalicelib.rollups.closed_table import ClosedTable
+    from chalicelib.rollups.history import History
+    from chalicelib.rollups.hours_table import HoursTable
+    from chalicelib.rollups.ledger_table import LedgerTable
+    from chalicelib.rollups.rollups_table import RollupsTable
     from chalicelib.settings import Settings
-    from chalicelib.storage.access_table import AccessTable
-    from chalicelib.storage.alerts_table import AlertsTable
-    from chalicelib.storage.annotations_table import AnnotationsTable
-    from chalicelib.storage.anomalies_table import AnomaliesTable
-    from chalicelib.storage.athena import Athena
-    from chalicelib.storage.closed_table import ClosedTable
-    from chalicelib.storage.connections_table import ConnectionsTable
-    from chalicelib.storage.erased_users import ErasedUsers
-    from chalicelib.storage.erasures_table import ErasuresTable
-    from chalicelib.storage.event_stream import EventStream
-    from chalicelib.storage.events_table import EventsTable
-    from chalicelib.storage.flags_table import FlagsTable
-    from chalicelib.storage.history import History
-    from chalicelib.storage.hour_folders import HourFolders
-    from chalicelib.storage.hours_table import HoursTable
-    from chalicelib.storage.imports_table import ImportsTable
-    from chalicelib.storage.lake import Lake
-    from chalicelib.storage.ledger_table import LedgerTable
-    from chalicelib.storage.new_days import NewDays
-    from chalicelib.storage.notices import Notices
-    from chalicelib.storage.objects import DataBucket
-    from chalicelib.storage.queries_table import QueriesTable
-    from chalicelib.storage.queue import EventQueue
-    from chalicelib.storage.quota_table import QuotaTable
-    from chalicelib.storage.record_sets import RecordSets
-    from chalicelib.storage.rollups_table import RollupsTable
-    from chalicelib.storage.session_files import SessionFiles
-    from chalicelib.storage.sockets import Sockets
-    from chalicelib.storage.users_table import UsersTable
-    from chalicelib.storage.workflows import Workflow
+    from chalicelib.sql.athena import Athena
+    from chalicelib.sql.queries_table import QueriesTable
 
 PUSH_THREADS = 16
 
@@ -59,21 +59,21 @@ class Stores:
     @cached_property
     def events(self) -> EventsTable:
         """Each event for 30 days, by user."""
-        from chalicelib.storage.events_table import EventsTable
+        from chalicelib.events.events_table import EventsTable
 
         return EventsTable(self.client("dynamodb"), self.settings.events_table)
 
     @cached_property
     def users(self) -> UsersTable:
         """Traits and ids of users."""
-        from chalicelib.storage.users_table import UsersTable
+        from chalicelib.events.users_table import UsersTable
 
         return UsersTable(self.client("dynamodb"), self.settings.events_table)
 
     @cached_property
     def flags(self) -> FlagsTable:
         """Users whose clocks are ahead."""
-        from chalicelib.storage.flags_table import FlagsTable
+        from chalicelib.events.flags_table import FlagsTable
 
         return FlagsTable(self.client("dynamodb"), self.settings.events_table)
 
@@ -82,42 +82,42 @@ class Stores:
     @cached_property
     def rollups(self) -> RollupsTable:
         """Deltas, and what they are merged into."""
-        from chalicelib.storage.rollups_table import RollupsTable
+        from chalicelib.rollups.rollups_table import RollupsTable
 
         return RollupsTable(self.client("dynamodb"), self.settings.rollups_table)
 
     @cached_property
     def closed(self) -> ClosedTable:
         """Rollups of closed hours and days."""
-        from chalicelib.storage.closed_table import ClosedTable
+        from chalicelib.rollups.closed_table import ClosedTable
 
         return ClosedTable(self.client("dynamodb"), self.settings.rollups_table)
 
     @cached_property
     def history(self) -> History:
         """Live and closed rollups together."""
-        from chalicelib.storage.history import History
+        from chalicelib.rollups.history import History
 
         return History(self.rollups, self.closed)
 
     @cached_property
     def hours(self) -> HoursTable:
         """How far each hour is."""
-        from chalicelib.storage.hours_table import HoursTable
+        from chalicelib.rollups.hours_table import HoursTable
 
         return HoursTable(self.client("dynamodb"), self.settings.rollups_table)
 
     @cached_property
     def new_days(self) -> NewDays:
         """Users' first sessions by day."""
-        from chalicelib.storage.new_days import NewDays
+        from chalicelib.hours.new_days import NewDays
 
         return NewDays(self.client("dynamodb"), self.settings.rollups_table)
 
     @cached_property
     def ledger(self) -> LedgerTable:
         """What became of each event, counted."""
-        from chalicelib.storage.ledger_table import LedgerTable
+        from chalicelib.rollups.ledger_table import LedgerTable
 
         return LedgerTable(self.client("dynamodb"), self.settings.rollups_table)
 
@@ -126,70 +126,70 @@ class Stores:
     @cached_property
     def access(self) -> AccessTable:
         """Projects and keys."""
-        from chalicelib.storage.access_table import AccessTable
+        from chalicelib.access.access_table import AccessTable
 
         return AccessTable(self.client("dynamodb"), self.settings.control_table)
 
     @cached_property
     def quotas(self) -> QuotaTable:
         """How much each key has sent."""
-        from chalicelib.storage.quota_table import QuotaTable
+        from chalicelib.access.quota_table import QuotaTable
 
         return QuotaTable(self.client("dynamodb"), self.settings.control_table)
 
     @cached_property
     def connections(self) -> ConnectionsTable:
         """Open WebSocket connections, and tickets for them."""
-        from chalicelib.storage.connections_table import ConnectionsTable
+        from chalicelib.live.connections_table import ConnectionsTable
 
         return ConnectionsTable(self.client("dynamodb"), self.settings.control_table)
 
     @cached_property
     def erased(self) -> ErasedUsers:
         """Who is erased."""
-        from chalicelib.storage.erased_users import ErasedUsers
+        from chalicelib.events.erased_users import ErasedUsers
 
         return ErasedUsers(self.client("dynamodb"), self.settings.control_table)
 
     @cached_property
     def erasures(self) -> ErasuresTable:
         """Erasures, and how far each is."""
-        from chalicelib.storage.erasures_table import ErasuresTable
+        from chalicelib.events.erasures_table import ErasuresTable
 
         return ErasuresTable(self.client("dynamodb"), self.settings.control_table)
 
     @cached_property
     def imports(self) -> ImportsTable:
         """Imports, and how far each is."""
-        from chalicelib.storage.imports_table import ImportsTable
+        from chalicelib.imports.imports_table import ImportsTable
 
         return ImportsTable(self.client("dynamodb"), self.settings.control_table)
 
     @cached_property
     def queries(self) -> QueriesTable:
         """Queries that were asked, and saved ones."""
-        from chalicelib.storage.queries_table import QueriesTable
+        from chalicelib.sql.queries_table import QueriesTable
 
         return QueriesTable(self.client("dynamodb"), self.settings.control_table)
 
     @cached_property
     def alerts(self) -> AlertsTable:
         """Thresholds that people set."""
-        from chalicelib.storage.alerts_table import AlertsTable
+        from chalicelib.alerts.alerts_table import AlertsTable
 
         return AlertsTable(self.client("dynamodb"), self.settings.control_table)
 
     @cached_property
     def annotations(self) -> AnnotationsTable:
         """What people wrote beside the numbers."""
-        from chalicelib.storage.annotations_table import AnnotationsTable
+        from chalicelib.alerts.annotations_table import AnnotationsTable
 
         return AnnotationsTable(self.client("dynamodb"), self.settings.control_table)
 
     @cached_property
     def anomalies(self) -> AnomaliesTable:
         """Hours with unusual numbers."""
-        from chalicelib.storage.anomalies_table import AnomaliesTable
+        from chalicelib.alerts.anomalies_table import AnomaliesTable
 
         return AnomaliesTable(self.client("dynamodb"), self.settings.control_table)
 
@@ -198,14 +198,14 @@ class Stores:
     @cached_property
     def bucket(self) -> DataBucket:
         """Quarantine, spill, imports and the lake's files, as bytes."""
-        from chalicelib.storage.objects import DataBucket
+        from chalicelib.base.data_bucket import DataBucket
 
         return DataBucket(self.client("s3"), self.settings.data_bucket)
 
     @cached_property
     def folders(self) -> HourFolders:
         """Which files of the lake hold an hour."""
-        from chalicelib.storage.hour_folders import HourFolders
+        from chalicelib.lake.hour_folders import HourFolders
 
         return HourFolders(self.bucket)
 
@@ -214,21 +214,21 @@ class Stores:
     @cached_property
     def lake(self) -> Lake:
         """Rows of the lake's files."""
-        from chalicelib.storage.lake import Lake
+        from chalicelib.lake.lake import Lake
 
         return Lake(self.bucket)
 
     @cached_property
     def record_sets(self) -> RecordSets:
         """Which stream records an hour's files hold."""
-        from chalicelib.storage.record_sets import RecordSets
+        from chalicelib.lake.record_sets import RecordSets
 
         return RecordSets(self.bucket)
 
     @cached_property
     def session_files(self) -> SessionFiles:
         """Parts of sessions, by hour."""
-        from chalicelib.storage.session_files import SessionFiles
+        from chalicelib.hours.session_files import SessionFiles
 
         return SessionFiles(self.bucket)
 
@@ -238,17 +238,17 @@ class Stores:
     def buffer(self) -> EventQueue | EventStream:
         """What `collect` puts messages in."""
         if self.settings.buffer == "kinesis":
-            from chalicelib.storage.event_stream import EventStream
+            from chalicelib.ingest.event_stream import EventStream
 
             return EventStream(self.client("kinesis"), self.settings.buffer_stream)
-        from chalicelib.storage.queue import EventQueue
+        from chalicelib.ingest.queue import EventQueue
 
         return EventQueue(self.client("sqs"), self.settings.events_queue_url)
 
     @cached_property
     def sockets(self) -> Sockets:
         """What is pushed to connections."""
-        from chalicelib.storage.sockets import Sockets
+        from chalicelib.live.sockets import Sockets
 
         def client_of(connection: Connection) -> Any:
             url = self.settings.websocket_management_url or f"https://{connection.domain}/{connection.stage}"
@@ -259,7 +259,7 @@ class Stores:
     @cached_property
     def notices(self) -> Notices:
         """What people and programs are told."""
-        from chalicelib.storage.notices import Notices
+        from chalicelib.notices.publisher import Notices
 
         topic, bus = self.settings.alerts_topic_arn, self.settings.event_bus
         return Notices(self.client("sns"), self.client("events"), topic, bus)
@@ -267,7 +267,7 @@ class Stores:
     @cached_property
     def athena(self) -> Athena:
         """SQL over the lake."""
-        from chalicelib.storage.athena import Athena
+        from chalicelib.sql.athena import Athena
 
         database, workgroup = self.settings.athena_database, self.settings.athena_workgroup
         return Athena(self.client("athena"), self.client("s3"), database, workgroup, self.settings.results_bucket)
@@ -275,20 +275,20 @@ class Stores:
     @cached_property
     def results(self) -> DataBucket:
         """What Athena answered, as files."""
-        from chalicelib.storage.objects import DataBucket
+        from chalicelib.base.data_bucket import DataBucket
 
         return DataBucket(self.client("s3"), self.settings.results_bucket)
 
     @cached_property
     def hourly_workflow(self) -> Workflow:
         """Closes hours."""
-        from chalicelib.storage.workflows import Workflow
+        from chalicelib.base.workflows import Workflow
 
         return Workflow(self.client("stepfunctions"), self.settings.hourly_workflow_arn)
 
     @cached_property
     def import_workflow(self) -> Workflow:
         """Imports a file."""
-        from chalicelib.storage.workflows import Workflow
+        from chalicelib.base.workflows import Workflow
 
         return Workflow(self.client("stepfunctions"), self.settings.import_workflow_arn)

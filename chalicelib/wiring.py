@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from chalicelib.domain.contracts import Contracts
+from chalicelib.events.contracts import Contracts
 from chalicelib.lake_stages import LakeStages
 from chalicelib.settings import ROOT, Settings
 from chalicelib.stages import Stages

@@ -6,7 +6,7 @@ docs/operations.md says of each alarm what it means and what to do.
 from dataclasses import dataclass
 
 MINUTE_SECONDS, HOUR_SECONDS = 60, 3600
-STAGE = (("stage", "${Stage}"),)  # the dimension of the app's own metrics: chalicelib/metrics.py
+STAGE = (("stage", "${Stage}"),)  # the dimension of the app's own metrics: chalicelib/base/metrics.py
 OURS = "Tidemark"
 MACHINES = "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine"
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-from chalicelib.domain.chunks import MAX_KEY_BYTES, Message, chunks_of, encode_message, pack
-from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.events import StoredEvent
-from chalicelib.domain.folding import Folding
-from chalicelib.domain.rollup_codec import encode_document
-from chalicelib.domain.sketches import hash_user
+from chalicelib.events.chunks import MAX_KEY_BYTES, Message, chunks_of, encode_message, pack
+from chalicelib.events.contracts import Contracts
+from chalicelib.events.events import StoredEvent
+from chalicelib.rollups.codec import encode_document
+from chalicelib.rollups.folding import Folding
+from chalicelib.rollups.sketches import hash_user
 from chalicelib.settings import BUFFERS
 from infra.functions import BY_NAME
 

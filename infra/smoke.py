@@ -43,7 +43,7 @@ def parquet() -> bool:
     chalicelib = importlib.import_module("chalicelib")
     for module in pkgutil.walk_packages(chalicelib.__path__, "chalicelib."):
         importlib.import_module(module.name)
-    lake = importlib.import_module("chalicelib.storage.lake")
+    lake = importlib.import_module("chalicelib.lake.lake")
     written: dict[str, bytes] = {}
 
     class Bucket:

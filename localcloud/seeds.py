@@ -4,10 +4,10 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from chalicelib.domain.access import ApiKey, Project, Scope
-from chalicelib.domain.events import Mode
-from chalicelib.domain.quotas import UNLIMITED
-from chalicelib.storage.access_table import AccessTable, digest_of
+from chalicelib.access.access import ApiKey, Project, Scope
+from chalicelib.access.access_table import AccessTable, digest_of
+from chalicelib.access.quotas import UNLIMITED
+from chalicelib.events.events import Mode
 
 PROJECTS = {"demo": Mode.INFER, "other": Mode.WARN}
 SCOPES = {"write": [Scope.WRITE], "read": [Scope.READ], "admin": [Scope.WRITE, Scope.READ, Scope.ADMIN]}

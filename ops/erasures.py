@@ -12,7 +12,7 @@ import argparse
 import time
 from typing import Any
 
-from chalicelib.domain.errors import InvalidRequest
+from chalicelib.base.errors import InvalidRequest
 from chalicelib.stages import Stages
 from infra.project import OperatorError
 from ops.projects import access_table, known_project

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms, hours_between
-from chalicelib.export import Exporter
+from chalicelib.base.time_windows import HOUR_MS, hour_start_ms, hours_between
+from chalicelib.privacy.export import Exporter
 from infra.project import OperatorError
 from ops.projects import access_table, known_project
 from ops.ranges import add_range

@@ -16,9 +16,9 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 from tqdm import tqdm
 
-from chalicelib.domain.imports import MAX_FILE_BYTES, RAW, ImportRefused, RowMapping
-from chalicelib.storage.imports_table import ImportsTable
-from chalicelib.storage.objects import DataBucket
+from chalicelib.base.data_bucket import DataBucket
+from chalicelib.imports.imports import MAX_FILE_BYTES, RAW, ImportRefused, RowMapping
+from chalicelib.imports.imports_table import ImportsTable
 from infra.project import OperatorError
 from ops.projects import access_table, known_project
 from ops.stages import StageStores, add_common, show_one

@@ -15,9 +15,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from chalicelib.domain.access import ApiKey, Scope
-from chalicelib.domain.time_windows import month_of, to_ms
-from chalicelib.storage.access_table import AccessTable, digest_of
+from chalicelib.access.access import ApiKey, Scope
+from chalicelib.access.access_table import AccessTable, digest_of
+from chalicelib.base.time_windows import month_of, to_ms
 from infra.project import OperatorError
 from ops.projects import access_table, known_project
 from ops.stages import StageStores, add_common, add_limits, add_yes, confirm, described, new_limits, show, show_one

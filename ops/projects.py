@@ -13,10 +13,10 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from chalicelib.domain.access import Project
-from chalicelib.domain.erasure import Arrivals
-from chalicelib.domain.events import Mode
-from chalicelib.storage.access_table import AccessTable, ProjectSettings
+from chalicelib.access.access import Project
+from chalicelib.access.access_table import AccessTable, ProjectSettings
+from chalicelib.events.erasure import Arrivals
+from chalicelib.events.events import Mode
 from infra.project import OperatorError
 from ops.stages import (
     StageStores,

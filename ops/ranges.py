@@ -4,7 +4,7 @@ import argparse
 import time
 from datetime import UTC, datetime
 
-from chalicelib.domain.time_windows import DAY_MS, HOUR_MS, hour_start_ms, hours_between
+from chalicelib.base.time_windows import DAY_MS, HOUR_MS, hour_start_ms, hours_between
 from infra.project import OperatorError
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from chalicelib.consolidate import Overtaken
+from chalicelib.hours.consolidate import Overtaken
 from chalicelib.lake_stages import LakeStages
 from infra.project import OperatorError
 from ops.projects import access_table, known_project

@@ -14,8 +14,8 @@ from dataclasses import asdict
 
 from tqdm import tqdm
 
-from chalicelib.rebuild import NotConsolidated
-from chalicelib.reconcile import AGREES
+from chalicelib.hours.reconcile import AGREES
+from chalicelib.lake.rebuild import NotConsolidated
 from infra.project import OperatorError
 from ops import reconcile
 from ops.projects import access_table, known_project

@@ -17,8 +17,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from chalicelib.consolidate import Overtaken
-from chalicelib.reconcile import AGREES, DIFFERS, NO_FILE, WAITS, NotRepaired, Reconciled
+from chalicelib.hours.consolidate import Overtaken
+from chalicelib.hours.reconcile import AGREES, DIFFERS, NO_FILE, WAITS, NotRepaired, Reconciled
 from infra.project import OperatorError
 from ops.projects import access_table, known_project
 from ops.ranges import add_hours, hours_of

@@ -20,7 +20,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from tqdm import tqdm
 
-from chalicelib.domain.chunks import decode_message
+from chalicelib.events.chunks import decode_message
 from infra.functions import BUS_FUNCTION
 from infra.project import OperatorError
 from ops.stages import add_common, client, environment, show

@@ -12,12 +12,12 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
-from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.quotas import Limits
+from chalicelib.access.quotas import Limits
+from chalicelib.base.data_bucket import DataBucket
+from chalicelib.events.contracts import Contracts
 from chalicelib.lake_stages import LakeStages
 from chalicelib.settings import MissingSetting, Settings
 from chalicelib.stages import Stages
-from chalicelib.storage.objects import DataBucket
 from chalicelib.stores import Stores
 from infra.project import ROOT, STAGES, OperatorError, read_config
 

@@ -11,7 +11,7 @@ from heapq import nlargest
 from operator import itemgetter
 from typing import Any
 
-from chalicelib.domain.partitions import UNREADABLE
+from chalicelib.base.object_keys import UNREADABLE
 from ops.stages import StageStores, add_common, show
 
 

@@ -21,8 +21,8 @@ LONG = (
     "simulation/test_simulation.py",
     "end_to_end/test_main_job.py",
     "localcloud/test_consolidation.py",
-    "test_oracle.py",
-    "test_importing.py",
+    "numbers/test_oracle.py",
+    "imports/test_importing.py",
     "sdks/test_lossy_network.py",
     "end_to_end/test_imports.py",
     "end_to_end/test_limits.py",
@@ -69,7 +69,7 @@ class Shared:
 
     def get(self) -> Stack:
         if self.running is None:
-            pauses = {"rest": {"chalicelib.authorize.CACHE_SECONDS": KEY_CACHE_SECONDS}}
+            pauses = {"rest": {"chalicelib.access.authorize.CACHE_SECONDS": KEY_CACHE_SECONDS}}
             self.running = start_stack(self.folders.mktemp("state"), LOCALCLOUD_PAUSES=json.dumps(pauses))
         return self.running
 

@@ -3,7 +3,7 @@
 import threading
 from dataclasses import dataclass, field
 
-from chalicelib.domain.quotas import Bucket
+from chalicelib.access.quotas import Bucket
 
 
 @dataclass

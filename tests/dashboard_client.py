@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from chalicelib.domain.frames import delta_parts, frames_of
+from chalicelib.live.frames import delta_parts, frames_of
 
 Frame = dict[str, Any]
 Numbers = Counter[tuple[str, str]]  # (metric, minute), and (metric, "") for its count

@@ -14,12 +14,12 @@ from types import MappingProxyType
 from typing import Any
 
 from chalicelib import stores
-from chalicelib.domain.chunks import Parcel
+from chalicelib.events.chunks import Parcel
+from chalicelib.events.events_table import EventsTable
+from chalicelib.events.flags_table import FlagsTable
+from chalicelib.ingest.event_stream import EventStream
+from chalicelib.ingest.queue import EventQueue
 from chalicelib.settings import Settings
-from chalicelib.storage.event_stream import EventStream
-from chalicelib.storage.events_table import EventsTable
-from chalicelib.storage.flags_table import FlagsTable
-from chalicelib.storage.queue import EventQueue
 from tests.simulation.ports.client import Answer, Client, Effect
 from tests.simulation.ports.dynamodb import DynamoDB
 from tests.simulation.ports.kinesis import Kinesis

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 import app
-from chalicelib import metrics, query, replay
-from chalicelib.domain import bodies, events, query_requests, selections, sql
+from chalicelib.base import metrics
+from chalicelib.events import events
+from chalicelib.ingest import bodies
+from chalicelib.quarantine import replay, selections
+from chalicelib.sql import confine as sql
+from chalicelib.sql import query, query_requests
 from ops.__main__ import COMMANDS, parser
 
 ROOT = Path(__file__).parent.parent

@@ -10,19 +10,19 @@ import pytest
 
 import app
 from chalicelib import wiring
-from chalicelib.collect import Collector
-from chalicelib.domain.access import Project
-from chalicelib.domain.chunks import Message, decode_message, encode_message
-from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.events import Admitter, Mode
-from chalicelib.domain.ledger import Tally
-from chalicelib.process import Processor
-from chalicelib.receive import Receiver
-from chalicelib.start_import import ImportStarter
-from chalicelib.storage.events_table import EventsTable
-from chalicelib.storage.users_table import PROFILE, UsersTable
+from chalicelib.access.access import Project
+from chalicelib.events.chunks import Message, decode_message, encode_message
+from chalicelib.events.contracts import Contracts
+from chalicelib.events.events import Admitter, Mode
+from chalicelib.events.events_table import EventsTable
+from chalicelib.events.users_table import PROFILE, UsersTable
+from chalicelib.imports.start_import import ImportStarter
+from chalicelib.ingest.collect import Collector
+from chalicelib.ingest.process import Processor
+from chalicelib.ingest.receive import Receiver
+from chalicelib.rollups.ledger import Tally
+from tests.ingest.test_process_isolation import RECEIVED, TIMED_OUT, Client, Throttled, event, identify, refusal
 from tests.stores import Stores, empty_stores
-from tests.test_process_isolation import RECEIVED, TIMED_OUT, Client, Throttled, event, identify, refusal
 
 
 @pytest.fixture

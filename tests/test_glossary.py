@@ -71,10 +71,10 @@ def test_each_word_of_the_code_stands_where_the_glossary_says() -> None:
     ],
 )
 def test_a_word_elsewhere_is_told_with_its_place_and_meaning(source: str) -> None:
-    (told,) = misplaced(Path("chalicelib/audit.py"), source)
+    (told,) = misplaced(Path("chalicelib/ingest/audit.py"), source)
 
     assert re.fullmatch(
-        r"chalicelib/audit\.py:\d+: '\w+' has [a-z*]+, which the glossary keeps for '[a-z ]+': .+", told
+        r"chalicelib/ingest/audit\.py:\d+: '\w+' has [a-z*]+, which the glossary keeps for '[a-z ]+': .+", told
     )
 
 

@@ -10,17 +10,19 @@ import pytest
 from chalice.test import Client, HTTPResponse
 
 import app
-from chalicelib import query, watch, wiring
-from chalicelib.aggregate import Aggregator
-from chalicelib.archive import Archiver
-from chalicelib.domain.access import Project, Scope
-from chalicelib.domain.events import Mode
-from chalicelib.domain.imports import Import
-from chalicelib.domain.notices import Anomaly, Subject
-from chalicelib.domain.operations import OPERATIONS
-from chalicelib.domain.time_windows import hour_of, iso_ms, to_ms
+from chalicelib import wiring
+from chalicelib.access.access import Project, Scope
+from chalicelib.alerts import watch
+from chalicelib.base.time_windows import hour_of, iso_ms, to_ms
+from chalicelib.events.events import Mode
+from chalicelib.http.operations import OPERATIONS
+from chalicelib.imports.imports import Import
+from chalicelib.ingest.aggregate import Aggregator
+from chalicelib.ingest.archive import Archiver
+from chalicelib.notices.notices import Anomaly, Subject
+from chalicelib.sql import query
+from chalicelib.sql.athena import Athena
 from chalicelib.stages import Stages
-from chalicelib.storage.athena import Athena
 from tests.localcloud.memory_place import Queries
 from tests.simulation.ports import client as services
 from tests.stores import Stores, empty_stores

@@ -3,7 +3,7 @@ import sys
 import uuid
 from dataclasses import fields
 
-from chalicelib.domain.ids import new_event_id
+from chalicelib.base.ids import new_event_id
 from chalicelib.settings import Settings
 
 HEAVY = (
@@ -15,7 +15,7 @@ HEAVY = (
     "localcloud",
     "moto",
     "sqlglot",
-    "chalicelib.domain.openapi",
+    "chalicelib.http.openapi",
 )
 
 
@@ -33,10 +33,10 @@ def test_the_edge_loads_no_heavy_library() -> None:
 ASKING = """
 import os, sys
 from tests.stores import empty_stores
-from chalicelib.domain.closing import Hour
-from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.visible_files import UnsettledHour
-from chalicelib.storage.manifests import Manifest
+from chalicelib.rollups.closing import Hour
+from chalicelib.base.object_keys import hour_folder
+from chalicelib.lake.visible_files import UnsettledHour
+from chalicelib.lake.manifests import Manifest
 
 with empty_stores() as stores:
     stores.hours.note("shop", "2026-11-20T09")

@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
 
-from chalicelib.storage.notices import Notices
+from chalicelib.notices.publisher import Notices
 
 
 @dataclass

@@ -7,14 +7,14 @@ from chalicelib import __version__
 from chalicelib.http.responses import STATUS
 
 if TYPE_CHECKING:
-    from chalicelib.domain.contracts import Contracts
+    from chalicelib.events.contracts import Contracts
 
 
 def described(routes: Mapping[str, Mapping[str, Any]], contracts: "Contracts", server: str) -> dict[str, Any]:
     """Describe the app's routes, which are served at the address `server`."""
-    from chalicelib.domain.answers import COMPONENTS  # here, because no other route needs any of it
-    from chalicelib.domain.openapi import document
-    from chalicelib.domain.operations import OPERATIONS
+    from chalicelib.http.answers import COMPONENTS  # here, because no other route needs any of it
+    from chalicelib.http.openapi import document
+    from chalicelib.http.operations import OPERATIONS
 
     return document(
         routes, OPERATIONS, COMPONENTS, statuses=STATUS, contracts=contracts, version=__version__, server=server

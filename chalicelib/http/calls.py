@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 from chalice.app import Request
 
 from chalicelib import wiring
-from chalicelib.clock import now_ms
-from chalicelib.domain.access import Project, Scope, key_of
-from chalicelib.domain.errors import InvalidRequest
-from chalicelib.domain.time_windows import from_ms
+from chalicelib.access.access import Project, Scope, key_of
+from chalicelib.base.clock import now_ms
+from chalicelib.base.errors import InvalidRequest
+from chalicelib.base.time_windows import from_ms
 
 if TYPE_CHECKING:
-    from chalicelib.domain.annotations import Listing
-    from chalicelib.domain.enrichment import Client
-    from chalicelib.domain.parameters import Page
-    from chalicelib.domain.query_requests import QueryRequest, QueryToSave, ResultPage
-    from chalicelib.domain.questions import Question
-    from chalicelib.domain.selections import Selection
-    from chalicelib.domain.summaries import Day
+    from chalicelib.alerts.annotations import Listing
+    from chalicelib.base.parameters import Page
+    from chalicelib.events.enrichment import Client
+    from chalicelib.numbers.questions import Question
+    from chalicelib.numbers.summaries import Day
+    from chalicelib.quarantine.selections import Selection
+    from chalicelib.sql.query_requests import QueryRequest, QueryToSave, ResultPage
 
 REPORT_NAMES = ("funnel", "retention", "sessions", "top", "paths")
 
@@ -59,7 +59,7 @@ class Call:
 
     def client(self, owner: Project) -> Client:
         """What may be kept of who sent the request."""
-        from chalicelib.domain.enrichment import client_of
+        from chalicelib.events.enrichment import client_of
 
         source_ip = self._request.context["identity"].get("sourceIp") or ""
         return client_of(self.headers, source_ip, owner.salt, self.now)
@@ -83,7 +83,7 @@ class Call:
     @property
     def body(self) -> bytes:
         """The body as it was sent; raises UnsupportedMediaType."""
-        from chalicelib.domain.bodies import media_type_of
+        from chalicelib.ingest.bodies import media_type_of
 
         media_type_of(self.headers)
         body = self._request.raw_body
@@ -92,7 +92,7 @@ class Call:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The body as a JSON object."""
-        from chalicelib.domain.bodies import read_object
+        from chalicelib.ingest.bodies import read_object
 
         return read_object(self.body)
 
@@ -101,69 +101,69 @@ class Call:
     @property
     def page(self) -> Page:
         """Which part of a list."""
-        from chalicelib.domain.parameters import read_page
+        from chalicelib.base.parameters import read_page
 
         return read_page(self.parameters)
 
     @property
     def question(self) -> Question:
         """What `GET /analytics` asks."""
-        from chalicelib.domain.questions import read_question
+        from chalicelib.numbers.questions import read_question
 
         return read_question(self.parameters)
 
     @property
     def day(self) -> Day:
         """Which day is summed up."""
-        from chalicelib.domain.summaries import read_day
+        from chalicelib.numbers.summaries import read_day
 
         return read_day(self.parameters)
 
     @property
     def anomalies(self) -> Listing:
         """Which anomalies."""
-        from chalicelib.domain.annotations import read_anomalies
+        from chalicelib.alerts.annotations import read_anomalies
 
         return read_anomalies(self.parameters)
 
     @property
     def range(self) -> Listing:
         """Which annotations."""
-        from chalicelib.domain.annotations import read_range
+        from chalicelib.alerts.annotations import read_range
 
         return read_range(self.parameters)
 
     @property
     def rejected(self) -> Selection:
         """Which rejected events are shown."""
-        from chalicelib.domain.selections import read_list
+        from chalicelib.quarantine.selections import read_list
 
         return read_list(self.parameters)
 
     @property
     def replayed(self) -> Selection:
         """Which rejected events are judged again."""
-        from chalicelib.domain.selections import read_replay
+        from chalicelib.quarantine.selections import read_replay
 
         return read_replay(self.document)
 
     @property
     def query(self) -> QueryRequest:
         """Which SQL is run."""
-        from chalicelib.domain.query_requests import read_query
+        from chalicelib.sql.query_requests import read_query
 
         return read_query(self.document)
 
     @property
     def result(self) -> ResultPage:
         """Which part of a query's rows."""
-        from chalicelib.domain.query_requests import read_result
+        from chalicelib.sql.query_requests import read_result
 
         return read_result(self.parameters)
 
     @property
     def query_to_save(self) -> QueryToSave:
         """Which SQL is kept."""
-        from chalicelib.domain.query_requests import read_saved
+        from chalicelib.sql.query_requests import read_saved
 
         return read_saved(self.document)

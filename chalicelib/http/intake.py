@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chalicelib import wiring
-from chalicelib.domain.access import Project, Scope, key_of
-from chalicelib.domain.errors import NotFound
+from chalicelib.access.access import Project, Scope, key_of
+from chalicelib.base.errors import NotFound
 from chalicelib.http.calls import Call
 
 if TYPE_CHECKING:
-    from chalicelib.domain import bodies
-    from chalicelib.domain.events import Admission
+    from chalicelib.events.events import Admission
+    from chalicelib.ingest import bodies
 
 
 def take_native(call: Call) -> tuple[dict[str, Any], int]:
     """The verdicts on events in our own form; 202 when any was taken."""
-    from chalicelib.domain import bodies
+    from chalicelib.ingest import bodies
 
     owner = call.writer()
     read = bodies.read_native(call.body, call.headers)
@@ -29,7 +29,7 @@ def take_native(call: Call) -> tuple[dict[str, Any], int]:
 
 def take_segment(call: Call, kind: str) -> dict[str, Any]:
     """The answer to an SDK that calls `/v1/<kind>`; anything but 200 makes some send everything again, or drop it."""
-    from chalicelib.domain import bodies, segment
+    from chalicelib.ingest import bodies, segment
 
     if kind not in segment.ROUTES:
         raise NotFound(f"/v1/{kind[:32]} does not exist; there are {', '.join(segment.KINDS)}")
@@ -43,7 +43,7 @@ def take_segment(call: Call, kind: str) -> dict[str, Any]:
 
 def segment_settings(call: Call, key: str) -> dict[str, Any]:
     """What browser SDKs ask before they send."""
-    from chalicelib.domain import segment
+    from chalicelib.ingest import segment
 
     wiring.stages().authorizer.project_of_key(key, Scope.WRITE)
     return segment.settings(key, call.address(below="/v1/projects/"))
@@ -51,7 +51,7 @@ def segment_settings(call: Call, key: str) -> dict[str, Any]:
 
 def source_config(call: Call) -> dict[str, Any]:
     """The same of RudderStack's."""
-    from chalicelib.domain import segment
+    from chalicelib.ingest import segment
 
     return segment.source_config(call.write_key(), call.writer().id)
 

@@ -12,7 +12,7 @@ import orjson
 from botocore.exceptions import BotoCoreError, ClientError
 from chalice.app import Chalice, CORSConfig, Request, Response
 
-from chalicelib.domain.errors import (
+from chalicelib.base.errors import (
     Forbidden,
     InvalidRequest,
     NotFound,

@@ -5,9 +5,9 @@ from typing import Any
 from chalice.app import WebsocketEvent
 
 from chalicelib import wiring
-from chalicelib.clock import now_ms
-from chalicelib.domain.errors import Unauthenticated
-from chalicelib.domain.time_windows import from_ms
+from chalicelib.base.clock import now_ms
+from chalicelib.base.errors import Unauthenticated
+from chalicelib.base.time_windows import from_ms
 
 
 def connect(event: WebsocketEvent) -> dict[str, Any]:

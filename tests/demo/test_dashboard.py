@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 import pytest
 
-from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.deltas import Delta, HourView, Merged
-from chalicelib.domain.frames import delta_json, snapshot_frames
-from chalicelib.domain.rollup_codec import encode
-from chalicelib.domain.rollups import Rollup, Rollups, merge_all
-from chalicelib.domain.signatures import NOTHING
-from chalicelib.domain.time_windows import MINUTE_MS, hour_start_ms
+from chalicelib.base.time_windows import MINUTE_MS, hour_start_ms
+from chalicelib.events.contracts import Contracts
+from chalicelib.live.frames import delta_json, snapshot_frames
+from chalicelib.rollups.codec import encode
+from chalicelib.rollups.deltas import Delta, HourView, Merged
+from chalicelib.rollups.rollups import Rollup, Rollups, merge_all
+from chalicelib.rollups.signatures import NOTHING
 from tests.dashboard_client import delta_frames
 
 PAGE = Path(__file__).parents[2] / "dashboard" / "index.html"

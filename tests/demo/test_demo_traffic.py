@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.time_windows import correct_skew, parse_ms
+from chalicelib.base.time_windows import correct_skew, parse_ms
+from chalicelib.events.contracts import Contracts
 from demo.people import RHYTHM, population
 from demo.traffic import DAY_MS, LATE_DAYS, UNKNOWN_TYPES, Batch, Run, batches
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 import websockets
 
-from chalicelib.domain.frames import MAX_FRAME_BYTES
+from chalicelib.live.frames import MAX_FRAME_BYTES
 from tests.dashboard_client import Dashboard
 from tests.end_to_end.client import Api
 from tests.localcloud.running import Stack

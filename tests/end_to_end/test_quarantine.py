@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chalicelib.domain.access import ApiKey, Project, Scope
-from chalicelib.domain.chunks import Message, encode_message
-from chalicelib.domain.events import Mode
-from chalicelib.domain.quotas import UNLIMITED
-from chalicelib.domain.time_windows import to_ms
-from chalicelib.storage.access_table import AccessTable, digest_of
+from chalicelib.access.access import ApiKey, Project, Scope
+from chalicelib.access.access_table import AccessTable, digest_of
+from chalicelib.access.quotas import UNLIMITED
+from chalicelib.base.time_windows import to_ms
+from chalicelib.events.chunks import Message, encode_message
+from chalicelib.events.events import Mode
 from tests.end_to_end.client import Api, eventually
 from tests.end_to_end.operator import ops
 from tests.localcloud.running import Stack

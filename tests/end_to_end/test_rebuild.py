@@ -5,8 +5,8 @@ import uuid
 
 import pytest
 
-from chalicelib.domain.chunks import Message, chunks_of
-from chalicelib.storage.events_table import EventsTable
+from chalicelib.events.chunks import Message, chunks_of
+from chalicelib.events.events_table import EventsTable
 from tests.end_to_end.client import Api, eventually
 from tests.localcloud.running import Stack
 

@@ -16,10 +16,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from chalicelib.domain.access import ApiKey, Project, Scope
-from chalicelib.domain.events import Mode
-from chalicelib.domain.quotas import UNLIMITED
-from chalicelib.storage.access_table import AccessTable, digest_of
+from chalicelib.access.access import ApiKey, Project, Scope
+from chalicelib.access.access_table import AccessTable, digest_of
+from chalicelib.access.quotas import UNLIMITED
+from chalicelib.events.events import Mode
 from tests.description import description
 from tests.end_to_end.client import Api, eventually
 from tests.localcloud.running import Stack

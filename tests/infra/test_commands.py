@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.access import Credential, Project
-from chalicelib.domain.events import Mode
-from chalicelib.storage.access_table import AccessTable
+from chalicelib.access.access import Credential, Project
+from chalicelib.access.access_table import AccessTable
+from chalicelib.events.events import Mode
 from infra import deploy, layer, names, outputs, project, stack, triggers, write
 from infra.functions import FUNCTIONS, LAYERED, all_alarms
 from localcloud.seeds import seed

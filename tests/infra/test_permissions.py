@@ -19,34 +19,34 @@ from chalice.test import Client
 
 import app as handlers
 from chalicelib import wiring
-from chalicelib.compact import MIN_FOLD
-from chalicelib.domain.access import ApiKey, Project, Scope
-from chalicelib.domain.chunks import Message, Parcel, chunks_of, encode_message, to_spill
-from chalicelib.domain.connection import Connection
-from chalicelib.domain.deltas import Merged
-from chalicelib.domain.enrichment import NOBODY
-from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
-from chalicelib.domain.events import Mode, StoredEvent
-from chalicelib.domain.imports import Import
-from chalicelib.domain.ledger import Receipt
-from chalicelib.domain.notices import Anomaly, Subject
-from chalicelib.domain.partitions import hour_folder, quarantine_key, spill_key, tail_name, unreadable_key
-from chalicelib.domain.pins import UNSURE
-from chalicelib.domain.quarantine import QuarantineFile, Record
-from chalicelib.domain.quotas import Limits
-from chalicelib.domain.rollups import Rollups
-from chalicelib.domain.signatures import Signature
-from chalicelib.domain.time_windows import HOUR_MS, hour_of, parse_ms
+from chalicelib.access.access import ApiKey, Project, Scope
+from chalicelib.access.access_table import AccessTable, digest_of
+from chalicelib.access.quotas import Limits
+from chalicelib.base.data_bucket import DataBucket
+from chalicelib.base.dynamo import typed
+from chalicelib.base.object_keys import hour_folder, quarantine_key, spill_key, tail_name, unreadable_key
+from chalicelib.base.time_windows import HOUR_MS, hour_of, parse_ms
+from chalicelib.events.chunks import Message, Parcel, chunks_of, encode_message, to_spill
+from chalicelib.events.enrichment import NOBODY
+from chalicelib.events.erasure import FOR_EVER_MS, Marker, digest_of_user
+from chalicelib.events.events import Mode, StoredEvent
+from chalicelib.events.pins import UNSURE
+from chalicelib.hours.compact import MIN_FOLD
+from chalicelib.hours.new_days import NewDays
+from chalicelib.imports.imports import Import
+from chalicelib.lake.lake import Row, encode, table_of
+from chalicelib.lake.manifests import Manifest
+from chalicelib.lake.record_sets import RecordSets, records_of
+from chalicelib.live.connection import Connection
+from chalicelib.notices.notices import Anomaly, Subject
+from chalicelib.quarantine.files import QuarantineFile, Record
+from chalicelib.rollups.deltas import Merged
+from chalicelib.rollups.ledger import Receipt
+from chalicelib.rollups.rollups import Rollups
+from chalicelib.rollups.rollups_table import _merged_item
+from chalicelib.rollups.signatures import Signature
 from chalicelib.settings import BUFFERS
-from chalicelib.storage.access_table import AccessTable, digest_of
-from chalicelib.storage.dynamo import typed
-from chalicelib.storage.lake import Row, encode, table_of
-from chalicelib.storage.manifests import Manifest
-from chalicelib.storage.new_days import NewDays
-from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.queries_table import Asked
-from chalicelib.storage.record_sets import RecordSets, records_of
-from chalicelib.storage.rollups_table import _merged_item
+from chalicelib.sql.queries_table import Asked
 from infra.policies import documents
 from tests.simulation.ports import client as ports
 from tests.simulation.ports.client import Answer, Effect, Service
@@ -528,7 +528,7 @@ def run_consolidate(recorder: Recorder) -> None:
         wiring.lake_stages().finisher.consolidate_due(now_ms() + 30 * HOUR_MS)
     assert wiring.stores().hours.waiting() == []
     with recorder.function(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chalicelib.storage.objects.UPLOAD_PART_BYTES", 10)
+        patch.setattr("chalicelib.base.data_bucket.UPLOAD_PART_BYTES", 10)
         large = wiring.stores().bucket.writer(f"{folder}hour-1-0000.parquet")
         large.write(b"more than ten bytes")
         large.discard()

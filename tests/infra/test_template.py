@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 from cfnlint.api import lint_file
 
-from chalicelib import metrics
-from chalicelib.domain.events import MAX_MESSAGES
-from chalicelib.domain.signatures import MARGIN_SECONDS, RETENTION_SECONDS
+from chalicelib.base import metrics
+from chalicelib.base.batches import MAX_BATCH_ITEMS
+from chalicelib.events.events import MAX_MESSAGES
+from chalicelib.lake import lake
+from chalicelib.rollups.signatures import MARGIN_SECONDS, RETENTION_SECONDS
 from chalicelib.settings import BUFFERS
-from chalicelib.storage import lake
-from chalicelib.storage.batches import MAX_BATCH_ITEMS
 from chalicelib.wiring import CLIENT_CONFIG
 from infra.alarms import Fails, Late
 from infra.event_sources import Buffer, TableStream, Task

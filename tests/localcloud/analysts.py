@@ -11,17 +11,17 @@ import boto3
 from botocore import xform_name
 from botocore.config import Config
 
-from chalicelib.domain.events import StoredEvent
-from chalicelib.domain.partitions import hour_folder, tail_name
-from chalicelib.domain.query_requests import ROWS, QueryRequest, ResultPage
-from chalicelib.domain.time_windows import hour_of
-from chalicelib.query import QueryRunner
-from chalicelib.storage.athena import Athena
-from chalicelib.storage.hour_folders import HourFolders
-from chalicelib.storage.hours_table import HoursTable
-from chalicelib.storage.lake import SCHEMA, SLOT, Lake, Row, encode, table_of
-from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.queries_table import QueriesTable
+from chalicelib.base.data_bucket import DataBucket
+from chalicelib.base.object_keys import hour_folder, tail_name
+from chalicelib.base.time_windows import hour_of
+from chalicelib.events.events import StoredEvent
+from chalicelib.lake.hour_folders import HourFolders
+from chalicelib.lake.lake import SCHEMA, SLOT, Lake, Row, encode, table_of
+from chalicelib.rollups.hours_table import HoursTable
+from chalicelib.sql.athena import Athena
+from chalicelib.sql.queries_table import QueriesTable
+from chalicelib.sql.query import QueryRunner
+from chalicelib.sql.query_requests import ROWS, QueryRequest, ResultPage
 from tests.localcloud.services import Services
 from tests.stores import INDEXES, create_table
 

@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
-from chalicelib.aggregate import Aggregator
-from chalicelib.archive import Archiver
-from chalicelib.compact import Compactor
-from chalicelib.domain.chunks import Message, chunks_of
-from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
-from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.query_requests import ROWS, QueryRequest
-from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, from_ms
-from chalicelib.finish import Finisher
-from chalicelib.query import GOING_ON
-from chalicelib.storage.erased_users import ErasedUsers
-from chalicelib.storage.hours_table import HoursTable
-from chalicelib.storage.lake import Lake
-from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.rollups_table import RollupsTable
-from tests.hours import finisher_of
+from chalicelib.base.data_bucket import DataBucket
+from chalicelib.base.object_keys import hour_folder
+from chalicelib.base.time_windows import HOUR_MS, MINUTE_MS, from_ms
+from chalicelib.events.chunks import Message, chunks_of
+from chalicelib.events.contracts import Contracts
+from chalicelib.events.erased_users import ErasedUsers
+from chalicelib.events.erasure import FOR_EVER_MS, Marker, digest_of_user
+from chalicelib.hours.compact import Compactor
+from chalicelib.hours.finish import Finisher
+from chalicelib.ingest.aggregate import Aggregator
+from chalicelib.ingest.archive import Archiver
+from chalicelib.lake.lake import Lake
+from chalicelib.rollups.hours_table import HoursTable
+from chalicelib.rollups.rollups_table import RollupsTable
+from chalicelib.sql.query import GOING_ON
+from chalicelib.sql.query_requests import ROWS, QueryRequest
+from tests.hours.finishing import finisher_of
 from tests.localcloud.analysts import Place
 from tests.localcloud.memory_place import MemoryPlace
 from tests.stores import stream_record
@@ -48,7 +48,7 @@ class World:
     """A lake, its readers, and a process that dies before the write of a number.
 
     Counted are the writes that a query may see something of: objects, but for sessions, and the items of hours. What
-    is live and closed is written by others, or dies in tests/test_close.py.
+    is live and closed is written by others, or dies in tests/hours/test_close.py.
     """
 
     place: MemoryPlace | Place

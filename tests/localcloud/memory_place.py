@@ -13,13 +13,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from chalicelib.query import QueryRunner
-from chalicelib.storage.athena import Athena
-from chalicelib.storage.hour_folders import HourFolders
-from chalicelib.storage.hours_table import HoursTable
-from chalicelib.storage.lake import SCHEMA
-from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.queries_table import QueriesTable
+from chalicelib.base.data_bucket import DataBucket
+from chalicelib.lake.hour_folders import HourFolders
+from chalicelib.lake.lake import SCHEMA
+from chalicelib.rollups.hours_table import HoursTable
+from chalicelib.sql.athena import Athena
+from chalicelib.sql.queries_table import QueriesTable
+from chalicelib.sql.query import QueryRunner
 from localcloud.athena_dialect import MACROS, to_duckdb
 from tests.simulation.ports import athena
 from tests.simulation.ports.client import Answer, Client, Effect

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
-from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, hour_of
+from chalicelib.base.time_windows import HOUR_MS, MINUTE_MS, hour_of
+from chalicelib.events.erasure import FOR_EVER_MS, Marker, digest_of_user
 from tests.localcloud.analysts import Place
 from tests.localcloud.conftest import NewPlace
 from tests.localcloud.hour_story import FOLDER, HOUR, NINE, OVER, Died, World, assert_settled

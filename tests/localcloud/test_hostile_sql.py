@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.errors import InvalidRequest
-from chalicelib.domain.events import StoredEvent
+from chalicelib.base.errors import InvalidRequest
+from chalicelib.events.events import StoredEvent
 from tests.localcloud.analysts import Place
 from tests.localcloud.services import Services
 

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from chalicelib import query
-from chalicelib.domain.errors import InvalidRequest, NotFound
-from chalicelib.domain.events import StoredEvent
-from chalicelib.domain.query_requests import (
+from chalicelib.base.errors import InvalidRequest, NotFound
+from chalicelib.events.events import StoredEvent
+from chalicelib.http.calls import REPORT_NAMES
+from chalicelib.sql import query
+from chalicelib.sql.query_requests import (
     PARQUET,
     ROWS,
     QueryRequest,
@@ -24,8 +25,7 @@ from chalicelib.domain.query_requests import (
     read_result,
     read_saved,
 )
-from chalicelib.domain.reports import REPORTS
-from chalicelib.http.calls import REPORT_NAMES
+from chalicelib.sql.reports import REPORTS
 from tests.localcloud.analysts import ENDLESS, NOW, Place
 from tests.localcloud.services import Services
 

@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from chalicelib.domain.errors import InvalidRequest
-from chalicelib.domain.events import StoredEvent, moment_of, user_of
-from chalicelib.domain.reports import REPORTS
-from chalicelib.domain.sessions import session_ids
+from chalicelib.base.errors import InvalidRequest
+from chalicelib.events.events import StoredEvent, moment_of, user_of
+from chalicelib.events.sessions import session_ids
+from chalicelib.sql.reports import REPORTS
 from tests.localcloud.analysts import Place
 from tests.localcloud.services import Services
 

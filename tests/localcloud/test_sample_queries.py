@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cfnlint.decode import cfn_yaml
 
-from chalicelib.domain.events import StoredEvent
+from chalicelib.events.events import StoredEvent
 from infra.project import ROOT
 from tests.localcloud.analysts import Place
 from tests.localcloud.services import Services

@@ -2,9 +2,9 @@
 
 import uuid
 
-from chalicelib.domain.session_parts import SessionPart
-from chalicelib.storage.objects import DataBucket
-from chalicelib.storage.session_files import SessionFiles
+from chalicelib.base.data_bucket import DataBucket
+from chalicelib.hours.session_files import SessionFiles
+from chalicelib.hours.session_parts import SessionPart
 from tests.localcloud.services import Services
 
 HOUR = "2026-11-21T09"

@@ -5,12 +5,12 @@ that fails because of it. The catalogue is in `*.toml`, a file for each part of 
 
     [[mutant]]
     name = "the bug, in a few words"
-    file = "chalicelib/close.py"
+    file = "chalicelib/hours/close.py"
     text = '''what stands there, and stands there once'''
     becomes = '''what stands there instead'''
-    caught_by = ["tests/test_close.py::test_nothing_joins_an_epoch_that_is_frozen"]
+    caught_by = ["tests/hours/test_close.py::test_nothing_joins_an_epoch_that_is_frozen"]
     seed = 17
 
-`caught_by` and `seed` may stand alone. A new stage, and a new module of chalicelib/storage that writes, must bring a
+`caught_by` and `seed` may stand alone. A new stage, and a new module that writes to a store, must bring a
 mutant: tests/mutants/test_mutants.py fails without one.
 """

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chalicelib.domain.access import Project
-from chalicelib.domain.events import Mode
-from chalicelib.domain.quotas import UNLIMITED
+from chalicelib.access.access import Project
+from chalicelib.access.quotas import UNLIMITED
+from chalicelib.events.events import Mode
 from ops import stages
 from tests.stores import Stores, empty_stores
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.authorize import Authorizer
-from chalicelib.domain.access import Project, Scope
-from chalicelib.domain.errors import Unauthenticated
-from chalicelib.domain.events import Mode
-from chalicelib.domain.quotas import Limits
-from chalicelib.storage.access_table import AccessTable, digest_of
+from chalicelib.access.access import Project, Scope
+from chalicelib.access.access_table import AccessTable, digest_of
+from chalicelib.access.authorize import Authorizer
+from chalicelib.access.quotas import Limits
+from chalicelib.base.errors import Unauthenticated
+from chalicelib.events.events import Mode
 from infra.project import OperatorError
 from ops import stages
 from ops.__main__ import main

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.time_windows import hour_start_ms
-from chalicelib.storage.lake import Lake, Row
+from chalicelib.base.object_keys import hour_folder
+from chalicelib.base.time_windows import hour_start_ms
+from chalicelib.lake.lake import Lake, Row
 from infra.project import OperatorError
 from ops.__main__ import main
 from tests.stores import Stores

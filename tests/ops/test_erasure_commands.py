@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.erasure import Arrivals
-from chalicelib.domain.identity import Link, Said
-from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.time_windows import hour_of
-from chalicelib.storage.lake import Lake, Row
+from chalicelib.base.object_keys import hour_folder
+from chalicelib.base.time_windows import hour_of
+from chalicelib.events.erasure import Arrivals
+from chalicelib.events.identity import Link, Said
+from chalicelib.lake.lake import Lake, Row
 from infra.project import OperatorError
 from ops.__main__ import main
 from tests.stores import Stores

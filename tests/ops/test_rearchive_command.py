@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from chalicelib.aggregate import Aggregator
-from chalicelib.archive import Archiver
-from chalicelib.compact import Compactor
-from chalicelib.domain.chunks import Message, chunks_of
-from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.erasure import FOR_EVER_MS, Marker, digest_of_user
-from chalicelib.domain.time_windows import HOUR_MS, hour_of
-from chalicelib.storage.lake import Lake
+from chalicelib.base.time_windows import HOUR_MS, hour_of
+from chalicelib.events.chunks import Message, chunks_of
+from chalicelib.events.contracts import Contracts
+from chalicelib.events.erasure import FOR_EVER_MS, Marker, digest_of_user
+from chalicelib.hours.compact import Compactor
+from chalicelib.ingest.aggregate import Aggregator
+from chalicelib.ingest.archive import Archiver
+from chalicelib.lake.lake import Lake
 from infra.project import OperatorError
 from ops.__main__ import main
 from tests.stores import Stores, stream_record

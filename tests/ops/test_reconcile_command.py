@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.facets import COUNTS
-from chalicelib.domain.partitions import hour_folder
-from chalicelib.domain.rollups import Rollups
-from chalicelib.domain.time_windows import hour_start_ms
-from chalicelib.storage.closed_table import DAY, Closed
-from chalicelib.storage.lake import Lake, Row
+from chalicelib.base.object_keys import hour_folder
+from chalicelib.base.time_windows import hour_start_ms
+from chalicelib.lake.lake import Lake, Row
+from chalicelib.rollups.closed_table import DAY, Closed
+from chalicelib.rollups.facets import COUNTS
+from chalicelib.rollups.rollups import Rollups
 from infra.project import OperatorError
 from ops.__main__ import main
 from tests.stores import Stores

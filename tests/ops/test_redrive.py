@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from chalicelib.domain.chunks import Message, encode_message
+from chalicelib.events.chunks import Message, encode_message
 from infra.project import OperatorError
 from ops import redrive, stages
 from ops.__main__ import main

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from chalicelib.domain.contracts import Contract, version_key
+from chalicelib.events.contracts import Contract, version_key
 
 Schema = Mapping[str, Any]
 

@@ -7,8 +7,8 @@ import jsonschema_rs
 import orjson
 import pytest
 
-from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.segment import to_native
+from chalicelib.events.contracts import Contracts
+from chalicelib.ingest.segment import to_native
 from tests.schemas.schemaver import history_problems
 
 FOLDER = Path(__file__).parents[2] / "schemas"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.domain.contracts import Contract
-from chalicelib.domain.rollups import RollupSpec
+from chalicelib.events.contracts import Contract
+from chalicelib.rollups.rollups import RollupSpec
 from tests.schemas.schemaver import history_problems, narrowings
 
 types = st.sampled_from(["null", "boolean", "number", "integer", "string", ["string", "null"], ["integer", "null"]])

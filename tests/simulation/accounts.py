@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from chalicelib.domain.chunks import unpack_events
+from chalicelib.events.chunks import unpack_events
 from tests.simulation.ports.table_stream import StreamRecord
 from tests.simulation.workload import hour_name
 

@@ -15,8 +15,8 @@ from typing import Any
 import boto3
 import pyarrow as pa
 
-from chalicelib.domain.contracts import Contract, Contracts
-from chalicelib.domain.rollups import RollupSpec
+from chalicelib.events.contracts import Contract, Contracts
+from chalicelib.rollups.rollups import RollupSpec
 from tests.simulation import resources
 from tests.simulation.entropy import hash_of_text
 from tests.simulation.ports.athena import in_short
@@ -111,7 +111,7 @@ def _put_hash(module: ModuleType) -> None:
 
 def _ask_in_short() -> None:
     """POST /query asks by the same conditions as ever; its text is not written out, unless a history wants it."""
-    from chalicelib.domain import sql
+    from chalicelib.sql import confine as sql
 
     confine, read = sql.confine, sql.read
 

@@ -117,9 +117,9 @@ class History:
     def _begin(self) -> None:
         """Projects with their keys, as operators make them; schedules; and all that is planned."""
         from chalicelib import wiring
-        from chalicelib.domain.access import ApiKey, Project, Scope
-        from chalicelib.domain.events import Mode
-        from chalicelib.domain.quotas import Limits
+        from chalicelib.access.access import ApiKey, Project, Scope
+        from chalicelib.access.quotas import Limits
+        from chalicelib.events.events import Mode
 
         now = datetime.fromtimestamp(self.world.scheduler.now, UTC)
         for project in PROJECTS:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from chalicelib.domain.chunks import unpack_events
+from chalicelib.events.chunks import unpack_events
 from tests.simulation.accounts import Accounts
 from tests.simulation.ports.table_stream import StreamRecord
 from tests.simulation.workload import Event, hour_name

@@ -25,8 +25,8 @@ from random import Random
 
 from tqdm import tqdm
 
-from chalicelib.domain.contracts import Contracts
-from chalicelib.domain.time_windows import HOUR_MS
+from chalicelib.base.time_windows import HOUR_MS
+from chalicelib.events.contracts import Contracts
 from demo.sender import Outcome
 from demo.traffic import Run
 from localcloud.places import PROJECT, Places

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from chalicelib.domain.time_windows import HOUR_MS, iso_ms
+from chalicelib.base.time_windows import HOUR_MS, iso_ms
 from demo.client import Client
 from tests.soak.sender import Sent
 from tests.soak.traffic import NUMBER, Cell

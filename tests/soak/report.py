@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from chalicelib.metrics import METRICS
+from chalicelib.base.metrics import METRICS
 from tests.soak.balance import Row, table
 from tests.soak.picture import Panel, draw
 from tests.soak.samples import FLAT_MB, FLAT_MB_PER_HOUR, Sample, Trend, lag_seconds, trends

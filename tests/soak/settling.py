@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.domain.partitions import SPILL
-from chalicelib.domain.time_windows import HOUR_MS, hour_start_ms
-from chalicelib.metrics import INVARIANTS
-from chalicelib.storage.hours_table import HoursTable
+from chalicelib.base.metrics import INVARIANTS
+from chalicelib.base.object_keys import SPILL
+from chalicelib.base.time_windows import HOUR_MS, hour_start_ms
+from chalicelib.rollups.hours_table import HoursTable
 from localcloud.places import ACCOUNT, PROJECT
 from tests.localcloud.running import Stack
 from tests.soak.balance import Found, Reader
@@ -79,7 +79,7 @@ class Settling:
 
     def _open(self, table: HoursTable) -> list[str]:
         """The hours that are over and dirty, after one more run of the hourly workflow where there are any."""
-        over_ms = utc_now_ms() - HOUR_MS - PAUSES["functions"]["chalicelib.finish.ARRIVAL_MS"]
+        over_ms = utc_now_ms() - HOUR_MS - PAUSES["functions"]["chalicelib.hours.finish.ARRIVAL_MS"]
         dirty = [hour for hour in table.waiting() if hour.is_dirty and hour_start_ms(hour.hour) <= over_ms]
         if dirty:
             self.hourly.once()

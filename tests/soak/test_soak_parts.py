@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, correct_skew, hour_of, parse_ms
+from chalicelib.base.time_windows import HOUR_MS, MINUTE_MS, correct_skew, hour_of, parse_ms
 from demo import people
 from demo.traffic import Run
 from tests.demo.test_demo_sender import Reply, collector
@@ -241,10 +241,10 @@ def test_the_pauses_that_are_shortened_are_those_of_the_app_and_fit_together() -
             module, _, constant = name.rpartition(".")
             assert hasattr(importlib.import_module(module), constant), (process, name)
 
-    functions, age = troubles.PAUSES["functions"], "chalicelib.domain.visible_files.VISIBLE_AGE_MS"
+    functions, age = troubles.PAUSES["functions"], "chalicelib.lake.visible_files.VISIBLE_AGE_MS"
     assert functions[age] == troubles.PAUSES["rest"][age]
-    assert 2 * functions[age] <= functions["chalicelib.consolidate.GRACE_MS"]
-    assert functions["chalicelib.consolidate.GRACE_MS"] == functions["chalicelib.finish.GRACE_MS"]
+    assert 2 * functions[age] <= functions["chalicelib.hours.consolidate.GRACE_MS"]
+    assert functions["chalicelib.hours.consolidate.GRACE_MS"] == functions["chalicelib.hours.finish.GRACE_MS"]
 
 
 def test_what_was_acknowledged_is_added_up_once_and_copies_apart(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from chalicelib.domain.time_windows import HOUR_MS, MINUTE_MS, hour_of, iso_ms, parse_ms
+from chalicelib.base.time_windows import HOUR_MS, MINUTE_MS, hour_of, iso_ms, parse_ms
 from demo.traffic import Batch, Run, batches
 
 Event = dict[str, Any]

@@ -27,18 +27,18 @@ MINUTE_MS = 60_000
 # The life of an hour, in minutes instead of hours. A query of the soak's takes seconds: nothing is deleted under it.
 PAUSES = {
     "functions": {
-        "chalicelib.finish.ARRIVAL_MS": MINUTE_MS // 2,
-        "chalicelib.finish.REST_MS": MINUTE_MS,
-        "chalicelib.finish.TURN_MS": MINUTE_MS,
-        "chalicelib.finish.GRACE_MS": 2 * MINUTE_MS,
-        "chalicelib.consolidate.GRACE_MS": 2 * MINUTE_MS,
-        "chalicelib.consolidate.ORPHAN_MS": 4 * MINUTE_MS,
-        "chalicelib.close.CLEAN_MS": MINUTE_MS,
-        "chalicelib.compact.MERGE_SECONDS": 20,
-        "chalicelib.compact.FOLD_SECONDS": 120,
-        "chalicelib.domain.visible_files.VISIBLE_AGE_MS": MINUTE_MS,
+        "chalicelib.hours.finish.ARRIVAL_MS": MINUTE_MS // 2,
+        "chalicelib.hours.finish.REST_MS": MINUTE_MS,
+        "chalicelib.hours.finish.TURN_MS": MINUTE_MS,
+        "chalicelib.hours.finish.GRACE_MS": 2 * MINUTE_MS,
+        "chalicelib.hours.consolidate.GRACE_MS": 2 * MINUTE_MS,
+        "chalicelib.hours.consolidate.ORPHAN_MS": 4 * MINUTE_MS,
+        "chalicelib.hours.close.CLEAN_MS": MINUTE_MS,
+        "chalicelib.hours.compact.MERGE_SECONDS": 20,
+        "chalicelib.hours.compact.FOLD_SECONDS": 120,
+        "chalicelib.lake.visible_files.VISIBLE_AGE_MS": MINUTE_MS,
     },
-    "rest": {"chalicelib.domain.visible_files.VISIBLE_AGE_MS": MINUTE_MS},
+    "rest": {"chalicelib.lake.visible_files.VISIBLE_AGE_MS": MINUTE_MS},
 }
 
 

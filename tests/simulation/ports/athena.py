@@ -90,7 +90,7 @@ class Athena(Service):
         return [*rows, *copies.values()]
 
     def _lake(self) -> pa.Table:
-        from chalicelib.storage.lake import SCHEMA  # late: the app is imported under the seed
+        from chalicelib.lake.lake import SCHEMA  # late: the app is imported under the seed
 
         tables = []
         for name, bucket in self.s3.buckets.items():
