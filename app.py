@@ -23,7 +23,6 @@ from chalicelib.triggers import BusEvent
 
 app = Chalice(app_name="tidemark", configure_logs=False)
 logs.configure()
-app.experimental_feature_flags.update(["WEBSOCKETS"])
 rest = routing(app)
 sources = Sources.from_environment(os.environ)
 

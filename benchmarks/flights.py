@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -51,6 +51,7 @@ LOW, HIGH = (
         "CAST(ceil((count(dep_delay) - 1) * 0.95) AS bigint) + 2",
     )
 )
+UNIQUE_TAILS = "count(DISTINCT tailnum)"
 P95 = f"[{LOW}, {HIGH}]"
 UNIQUES_ERROR = 0.04  # three standard errors of the sketch
 
@@ -112,82 +113,66 @@ def report(client: Client, dimension: str, agg: str) -> Answers:
     return {value["value"]: value["number"] for value in found["values"]}
 
 
+def prop(name: str) -> str:
+    """A property, in SQL on the lake."""
+    return f"json_extract_scalar(properties, '$.{name}')"
+
+
+DELAY = f"CAST({prop('dep_delay')} AS double)"
+MONTH = f"date_format(at_timezone(occurred_at, '{ZONE}'), '%Y-%m')"
+MONTH_OF_FILE = "strftime(make_date(year, month, day), '%Y-%m')"
+
+
+@dataclass
+class Questions:
+    """What was asked: the answers of the product, of its SQL and of the file, and by how much they may differ."""
+
+    client: Client
+    csv: duckdb.DuckDBPyConnection
+    found: list[tuple[str, Answers, Answers, Answers, float]] = field(default_factory=list)
+
+    def ask(self, name: str, told: Answers, sql: tuple[str, str], own: tuple[str, str], error: float) -> None:
+        """Put an answer beside those of SQL and of the file: each an expression, and what groups it."""
+        expression, group = sql
+        text = f"SELECT {group}, {expression} FROM events WHERE event_type = 'departure' GROUP BY 1"
+        lake = {str(key): value for key, value in self.client.sql(text)}
+        rows = self.csv.execute(f"SELECT {own[1]}, {own[0]} FROM flights GROUP BY 1").fetchall()
+        self.found.append((name, told, lake, {str(key): value for key, value in rows}, error))
+
+    def by_dimension(self, dimension: str) -> None:
+        """Counts, users and numbers of each value."""
+        group, client = prop(dimension), self.client
+        counted = analytics(client, dimension)
+        self.ask(f"departures by {dimension}", counted, ("count(*)", group), ("count(*)", dimension), 0)
+        mean = analytics(client, dimension, agg="avg", measure="dep_delay")
+        self.ask(f"mean delay by {dimension}", mean, (f"avg({DELAY})", group), ("avg(dep_delay)", dimension), 1e-9)
+        late = analytics(client, dimension, agg="p95", measure="dep_delay")
+        p95 = f"approx_percentile({DELAY}, 0.95)"
+        self.ask(f"p95 of the delay by {dimension}", late, (p95, group), (P95, dimension), QUANTILE_ERROR)
+        planes, users, tails = analytics(client, dimension, agg="users"), "count(DISTINCT user_id)", UNIQUE_TAILS
+        self.ask(f"planes by {dimension}", planes, (users, group), (tails, dimension), UNIQUES_ERROR)
+        for name, agg, own in (("departures", "count", "count(*)"), ("planes", "users", tails)):
+            told = report(client, dimension, agg)
+            sql = own.replace("tailnum", "user_id")
+            self.ask(f"report: {name} by {dimension}", told, (sql, group), (own, dimension), 0)
+
+    def by_month(self) -> None:
+        """The same of each month, in the time of New York."""
+        client, p95 = self.client, f"approx_percentile({DELAY}, 0.95)"
+        self.ask("departures by month", analytics(client), ("count(*)", MONTH), ("count(*)", MONTH_OF_FILE), 0)
+        late = analytics(client, agg="p95", measure="dep_delay")
+        self.ask("p95 of the delay by month", late, (p95, MONTH), (P95, MONTH_OF_FILE), QUANTILE_ERROR)
+        planes, users = analytics(client, agg="users"), "count(DISTINCT user_id)"
+        self.ask("planes by month", planes, (users, MONTH), (UNIQUE_TAILS, MONTH_OF_FILE), UNIQUES_ERROR)
+
+
 def questions(client: Client, csv: duckdb.DuckDBPyConnection) -> list[tuple[str, Answers, Answers, Answers, float]]:
-    """What is asked; the answers of the product, of its SQL and of the file; by how much they may differ."""
-
-    def lake(expression: str, group: str) -> Answers:
-        sql = f"SELECT {group}, {expression} FROM events WHERE event_type = 'departure' GROUP BY 1"
-        return {str(key): value for key, value in client.sql(sql)}
-
-    def file(expression: str, group: str) -> Answers:
-        rows = csv.execute(f"SELECT {group}, {expression} FROM flights GROUP BY 1").fetchall()
-        return {str(key): value for key, value in rows}
-
-    def prop(name: str) -> str:
-        return f"json_extract_scalar(properties, '$.{name}')"
-
-    month = f"date_format(at_timezone(occurred_at, '{ZONE}'), '%Y-%m')"
-    delay = f"CAST({prop('dep_delay')} AS double)"
-    by_month = "strftime(make_date(year, month, day), '%Y-%m')"
-    found: list[tuple[str, Answers, Answers, Answers, float]] = []
-
-    def ask(name: str, told: Callable[[], Answers], sql: tuple[str, str], own: tuple[str, str], error: float) -> None:
-        found.append((name, told(), lake(*sql), file(*own), error))
-
+    """Ask everything."""
+    asked = Questions(client, csv)
     for dimension in ("carrier", "origin"):
-        group = prop(dimension)
-        ask(
-            f"departures by {dimension}",
-            lambda d=dimension: analytics(client, d),  # type: ignore[misc]
-            ("count(*)", group),
-            ("count(*)", dimension),
-            0,
-        )
-        ask(
-            f"mean delay by {dimension}",
-            lambda d=dimension: analytics(client, d, agg="avg", measure="dep_delay"),  # type: ignore[misc]
-            (f"avg({delay})", group),
-            ("avg(dep_delay)", dimension),
-            1e-9,
-        )
-        ask(
-            f"p95 of the delay by {dimension}",
-            lambda d=dimension: analytics(client, d, agg="p95", measure="dep_delay"),  # type: ignore[misc]
-            (f"approx_percentile({delay}, 0.95)", group),
-            (P95, dimension),
-            QUANTILE_ERROR,
-        )
-        ask(
-            f"planes by {dimension}",
-            lambda d=dimension: analytics(client, d, agg="users"),  # type: ignore[misc]
-            ("count(DISTINCT user_id)", group),
-            ("count(DISTINCT tailnum)", dimension),
-            UNIQUES_ERROR,
-        )
-        for name, agg, own in (("departures", "count", "count(*)"), ("planes", "users", "count(DISTINCT tailnum)")):
-            ask(
-                f"report: {name} by {dimension}",
-                lambda d=dimension, a=agg: report(client, d, a),  # type: ignore[misc]
-                (own.replace("tailnum", "user_id"), group),
-                (own, dimension),
-                0,
-            )
-    ask("departures by month", lambda: analytics(client), ("count(*)", month), ("count(*)", by_month), 0)
-    ask(
-        "p95 of the delay by month",
-        lambda: analytics(client, agg="p95", measure="dep_delay"),
-        (f"approx_percentile({delay}, 0.95)", month),
-        (P95, by_month),
-        QUANTILE_ERROR,
-    )
-    ask(
-        "planes by month",
-        lambda: analytics(client, agg="users"),
-        ("count(DISTINCT user_id)", month),
-        ("count(DISTINCT tailnum)", by_month),
-        UNIQUES_ERROR,
-    )
-    return found
+        asked.by_dimension(dimension)
+    asked.by_month()
+    return asked.found
 
 
 def difference(told: Answers, truth: Answers) -> float:

@@ -81,6 +81,7 @@ def routing(app: Chalice) -> Callable[..., Callable[[View], View]]:
 
     A route is handed the Call and, unquoted, the parts of its path that vary.
     """
+    app.experimental_feature_flags.update(["WEBSOCKETS"])
     app.api.binary_types[:] = BINARY_TYPES
     app.api.cors = CORS
     app.register_middleware(_every_answer, "http")
