@@ -55,7 +55,11 @@ class VisibleFiles:
         named = sorted(self.hours, key=lambda hour: hour.is_plain)[:MAX_NAMED_HOURS]
         hours = _in_hours(hour.hour for hour in named)
         seen = f"({hours}) AND ({' OR '.join(f'({condition})' for condition in _conditions(named, name))})"
-        return f"({seen}) OR ({name} LIKE '{HOUR_FILE}%' AND NOT ({hours}))" if self.unlimited else seen
+        if not self.unlimited:
+            return seen
+        # Of the hours that cannot be named every file is read, absorbed ones too: copies are left out everywhere then.
+        any_file = f"{name} LIKE '{HOUR_FILE}%' OR {name} LIKE '{TAIL}%'"
+        return f"({seen}) OR (({any_file}) AND NOT ({hours}))"
 
 
 def _conditions(hours: Sequence[UnsettledHour], name: str) -> list[str]:

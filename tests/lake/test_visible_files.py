@@ -158,6 +158,16 @@ def test_of_more_hours_than_a_query_can_name_those_are_named_that_hold_other_fil
     }
 
 
+def test_what_is_late_in_more_hours_than_a_query_can_name_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visible_files, "MAX_NAMED_HOURS", 2)
+    names = [hour_of(NOW - n * DAY_MS) for n in range(3, 9)]
+    every = [file for hour in names for file in files(hour, NEW, tails=TAILS)]
+
+    _, found = seen(VisibleFiles(NOW, [UnsettledHour(hour, NEW, TAILS) for hour in names]), *every)
+
+    assert found == {*every}
+
+
 def test_an_hour_that_a_consolidation_began_in_is_named_rather_than_one_that_is_plain() -> None:
     assert UnsettledHour(HOUR, NEW, (), replaced=False).is_plain
     assert not UnsettledHour(HOUR, NEW, ()).is_plain

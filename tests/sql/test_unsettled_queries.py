@@ -61,3 +61,6 @@ def test_an_id_with_several_timestamps_is_an_event_in_each_of_their_hours(monkey
     assert by_sql(world) == by_analytics(world) == once
     bring(world, 200, "late", MOMENTS)
     assert by_sql(world) == by_analytics(world) == dict.fromkeys(once, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(visible_files, "MAX_NAMED_HOURS", 1)  # the late ones lie in tails of hours that are not named
+        assert by_sql(world) == dict.fromkeys(once, 2)
