@@ -32,15 +32,15 @@ from demo.traffic import Run
 from localcloud.places import PROJECT, Places
 from localcloud.wire import CloudApi
 from tests.localcloud.running import Stack, start_stack
-from tests.soak import report, troubles
+from tests.soak import troubles, verdict
 from tests.soak.balance import Found, Reader, Row, compare
+from tests.soak.draining import Draining, alarms_of, faults_of, in_flight
 from tests.soak.samples import Sampler
 from tests.soak.sender import SoakSender
-from tests.soak.settling import Settling, alarms_of, faults_of, in_flight
 from tests.soak.traffic import HOURS_BACK, PROJECTS, deliveries, utc_now_ms
 from tests.soak.viewers import Viewer, watching
 
-AGREE_SECONDS = 90.0  # for the last numbers to come through, once all is settled
+AGREE_SECONDS = 90.0  # for the last numbers to come through, once all is drained
 LOOK_SECONDS = 30.0  # for a dashboard to show what there is
 
 
@@ -90,7 +90,7 @@ class Soak:
         self.line: tqdm[object] | None = None
 
     def run(self) -> int:
-        """Send, settle, compare, tell; the exit code."""
+        """Send, drain, compare, tell; the exit code."""
         began_ms = utc_now_ms()
         everybody = [viewer for viewers in self.viewers.values() for viewer in viewers]
         with ExitStack() as end:
@@ -102,12 +102,12 @@ class Soak:
             self.hourly.stopping.set()
             working.join()
             self.hourly.stopping.clear()
-            left = Settling(self.stack, self.sampler, self.hourly, self.reader, self.found, say).settle()
+            left = Draining(self.stack, self.sampler, self.hourly, self.reader, self.found, say).drain()
             rows = self._agreed(began_ms)
             self.sampler.stopping.set()
             measuring.join()
-        return report.tell(
-            report.Result(
+        return verdict.tell(
+            verdict.Result(
                 self.options, self.sender, seconds, self.sampler.samples, self.notes, faults_of(self.stack),
                 self.hourly.runs, left, alarms_of(self.stack), rows,
             )

@@ -27,7 +27,7 @@ class Result:
     notes: Notes
     faults: Sequence[tuple[float, str, str]]
     runs: Sequence[str]  # of the hourly workflow
-    left: Sequence[str]  # what did not settle
+    left: Sequence[str]  # what did not drain
     alarms: Mapping[str, int]  # metrics of the app's that should be 0
     rows: Sequence[Row]
 

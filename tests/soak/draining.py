@@ -29,7 +29,7 @@ ALARMS = {name for name, (unit, _) in INVARIANTS.items() if unit == "Count"} - {
 
 
 @dataclass
-class Settling:
+class Draining:
     """Each step returns once nothing is left of it, or says what is."""
 
     stack: Stack
@@ -39,7 +39,7 @@ class Settling:
     found: Found
     say: Callable[[str], None]
 
-    def settle(self) -> list[str]:
+    def drain(self) -> list[str]:
         """All steps; what was still not done when the patience was over."""
         table = HoursTable(self.stack.client("dynamodb"), "tidemark-dev-rollups")
         steps: dict[str, Callable[[], Any]] = {
