@@ -71,9 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 def create(arguments: argparse.Namespace, access: AccessTable) -> None:
     """Make a project."""
     if not NAME.fullmatch(arguments.project):
-        raise OperatorError(
-            f"a project is named with up to 64 letters, digits, - and _, and this is {arguments.project!r}"
-        )
+        raise OperatorError(f"a name of a project has 1 to 64 letters, digits, - and _; this is {arguments.project!r}")
     project = Project(arguments.project, Mode(arguments.mode), secrets.token_bytes(SALT_BYTES))
     if not access.put_project(project, new_limits(arguments), datetime.now(UTC)):
         raise OperatorError(f"project {project.id} exists already; `projects set` changes it")
@@ -123,7 +121,7 @@ def access_table(stage: str) -> AccessTable:
         dynamodb.describe_table(TableName=table)
     except dynamodb.exceptions.ResourceNotFoundException as error:
         raise OperatorError(
-            f"there is no table {table} in {dynamodb.meta.region_name}; make it first: make stack STAGE={stage}"
+            f"there is no table {table} in {dynamodb.meta.region_name}; create it first: make stack STAGE={stage}"
         ) from error
     return found
 

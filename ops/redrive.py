@@ -176,7 +176,7 @@ def _url(sqs: Any, name: str) -> str:
     try:
         url: str = sqs.get_queue_url(QueueName=name)["QueueUrl"]
     except sqs.exceptions.QueueDoesNotExist as error:
-        raise OperatorError(f"there is no queue {name} in {sqs.meta.region_name}; is it the right region?") from error
+        raise OperatorError(f"there is no queue {name} in {sqs.meta.region_name}; check the region") from error
     return url
 
 

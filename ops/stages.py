@@ -140,7 +140,7 @@ def confirm(arguments: argparse.Namespace, question: str) -> None:
     if arguments.yes:
         return
     if not sys.stdin.isatty():
-        raise OperatorError(f"{question} Nobody is there to ask; say --yes")
+        raise OperatorError(f"{question} Standard input is no terminal; confirm with --yes")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise OperatorError("nothing was changed")

@@ -27,14 +27,15 @@ class Authorizer:
         """The same for a key that came in another place."""
         if not key:
             raise Unauthenticated(
-                "no API key: send it as x-api-key, as a bearer token or as the user name of Basic credentials",
+                "the request has no API key; send one as x-api-key, as a bearer token, or as the user name of Basic "
+                "credentials",
                 code="missing_key",
             )
         credential = self._credential(key)
         if credential is None:
-            raise Unauthenticated("the API key is not known, or no longer valid")
+            raise Unauthenticated("the API key is unknown or no longer valid")
         if scope not in credential.scopes:
-            raise Forbidden(f"the key has the scopes {sorted(credential.scopes)}; this needs {scope.value!r}")
+            raise Forbidden(f"the key has the scopes {sorted(credential.scopes)}; the request needs {scope.value!r}")
         return credential.project
 
     def project_of_bus(self, project_id: str) -> Project:

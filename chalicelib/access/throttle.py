@@ -83,8 +83,8 @@ class Throttle:
         wait = lease.wait(bucket, events, now)
         left = bucket.level(lease.full_at, now) + events - lease.missing(events, now)
         raise TooManyRequests(
-            f"the request has {events} events and the key may send {max(left, 0)} now; "
-            f"its limit is {bucket.rate:g} a second, and {bucket.burst} at once",
+            f"the request has {events} events; the key may send {max(left, 0)} now. "
+            f"Its limit is {bucket.rate:g} a second and {bucket.burst} at once",
             retry_seconds=_retry_seconds(ceil(wait / SECOND)),
         )
 
@@ -102,8 +102,8 @@ class Throttle:
             lease.leased = total
         left = max(quota - lease.leased, 0) + lease.held
         raise TooManyRequests(
-            f"the request has {events} events and {left} are left of {lease.month} (UTC); "
-            f"the key's quota is {quota} a month",
+            f"the request has {events} events; {left} are left in {lease.month} (UTC). "
+            f"The key's quota is {quota} a month",
             code="quota_exceeded",
             retry_seconds=_retry_seconds(ceil((month_after(now_ms) - from_ms(now_ms)).total_seconds())),
         )

@@ -205,7 +205,8 @@ def read_alert(document: Mapping[str, Any], project: str, contracts: Contracts) 
         if asked is not None and asked not in kept:
             known = ", ".join(kept) or "none"
             raise InvalidRequest(
-                f"{name}: {asked!r} is not kept of {alert.metric}; kept are {known}", code="invalid_parameter"
+                f"{name}: {asked!r} is not rolled up for {alert.metric}; rolled up are {known}",
+                code="invalid_parameter",
             )
     return alert
 

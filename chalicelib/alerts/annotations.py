@@ -68,7 +68,7 @@ class AnnotationParameters(Schema):
     @post_load
     def _checked(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         if (data["dimension"] is None) != (data["value"] is None):
-            raise ValidationError("a dimension and its value come together", "value")
+            raise ValidationError("dimension and value must be given together", "value")
         at = data.pop("at")
         at_ms = None if at is None else instant("at", at, _UTC, of_end=False)
         return {**data, "at_ms": at_ms, "tags": tuple(data["tags"])}

@@ -36,7 +36,7 @@ class DataBucket:
         try:
             answer = self.client.put_object(Bucket=self.name, Key=key, Body=content)
         except (BotoCoreError, ClientError) as error:
-            raise Unavailable(f"the bucket did not take {key}: {error}") from error
+            raise Unavailable(f"the bucket did not accept {key}: {error}") from error
         return _etag(answer)
 
     def put_gzip(self, key: str, content: bytes) -> None:

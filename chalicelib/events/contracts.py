@@ -181,7 +181,7 @@ class Contracts:
         versions = self.versions(event_type)
         if not versions:
             raise NotFound(
-                f"event type {event_type[:64]!r} has no contract; known are {', '.join(self.by_type)}",
+                f"event type {event_type[:64]!r} has no contract; contracts exist for {', '.join(self.by_type)}",
                 code="unknown_event_type",
             )
         documents = {contract.version: contract.document for contract in versions}

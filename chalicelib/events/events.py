@@ -143,7 +143,7 @@ class Admitter:
         if not isinstance(raw, dict):
             if isinstance(raw, Unreadable):
                 raise _Refused(raw.code, raw.message, raw.path)
-            raise _Refused("not_an_object", f"an event is a JSON object, and this is {type(raw).__name__}")
+            raise _Refused("not_an_object", f"an event must be a JSON object, not {type(raw).__name__}")
         get = raw.get
         event_type = get("event_type")
         # The contract speaks of `properties` as an object, so what is absent is checked as an empty one.
@@ -205,7 +205,9 @@ class Admitter:
             return
         else:
             code, path = "unknown_event_type", "/event_type"
-            message = f"event type {event_type!r} has no contract; known are {', '.join(self.contracts.by_type)}"
+            message = (
+                f"event type {event_type!r} has no contract; contracts exist for {', '.join(self.contracts.by_type)}"
+            )
         if mode is Mode.ENFORCE:
             raise _Refused(code, message, path, event.get("schema_version"))
         if mode is Mode.WARN:

@@ -68,7 +68,7 @@ class FlagsTable:
         try:
             self._table.write(put({**key(_partition(project), sort_key), **item}))
         except (BotoCoreError, ClientError) as error:
-            raise Unavailable(f"storage did not take the time of an event that lies ahead: {error}") from error
+            raise Unavailable(f"storage did not accept the flag of a user whose clock is ahead: {error}") from error
         flags.put.add(sort_key)
         flags.buckets.add(bucket)
 

@@ -112,7 +112,7 @@ def _answered(app: Chalice, view: View) -> Callable[..., Response]:
             answer = view(Call(request), **{name: unquote(part) for name, part in parts.items()})
         except (BotoCoreError, ClientError) as cause:
             log.warning("store failed", extra={"reason": str(cause), "path": request.path})
-            return _refusal(Unavailable("a store does not answer; send the same again"))
+            return _refusal(Unavailable("storage did not respond; retry the request"))
         except TidemarkError as refusal:
             log.info("refused", extra={"code": refusal.code, "path": request.path})
             return _refusal(refusal)

@@ -77,7 +77,7 @@ class Importer:
         one = Import.from_json(task["import"])
         self.table.begin(one)
         if self.owner(one.project) is None:
-            raise ImportRefused(f"there is no project {one.project!r}; a file lies in raw/<project>/")
+            raise ImportRefused(f"there is no project {one.project!r}; upload the file below raw/<project>/")
         size_bytes = self._size(one)
         mapping = self._mapping(one)
         file = RawFile(lambda: self.bucket.open(one.key, size_bytes), one.file, mapping)
@@ -87,12 +87,12 @@ class Importer:
             if rows + count > MAX_ROWS or part > MAX_PARTS:
                 raise ImportRefused(
                     f"{one.file} has over {MAX_ROWS:,} rows, or {MAX_PARTS:,} parts of {PART_HELD_BYTES:,} bytes of "
-                    "memory, which is the limit; cut it up"
+                    "memory, which is the limit; split the file"
                 )
             self.bucket.put(one.rows_key(part), isal_zlib.compress(b"%d" % (rows + 1) + lines, 1, GZIP))
             rows += count
         if not rows:
-            raise ImportRefused(f"{one.file} has no row")
+            raise ImportRefused(f"{one.file} has no rows")
         self._size(one)
         self.table.advance(one, "transforming", rows=rows)
         return {"rows": rows, "parts": list(range(1, part + 1)), "digest": file.digest}
@@ -105,7 +105,7 @@ class Importer:
         one, part = Import.from_json(task["import"]), int(task["part"])
         project = self.owner(one.project)
         if project is None:
-            raise ImportRefused(f"the project {one.project!r} is gone")
+            raise ImportRefused(f"the project {one.project!r} no longer exists")
         mapping = self._mapping(one)
         found: list[Row] = []
         reasons, shown, repeated, erased, rows = Counter[str](), list[dict[str, Any]](), 0, 0, 0
@@ -223,7 +223,9 @@ class Importer:
         """The file's size; raises ImportRefused when it is not the one that was put, or too large."""
         size_bytes, etag = self.bucket.head(one.key)
         if etag != one.etag:
-            raise ImportRefused(f"{one.file} has been replaced or removed since; what is there is an import of its own")
+            raise ImportRefused(
+                f"{one.file} has been replaced or removed since; the file that is there now is imported separately"
+            )
         if size_bytes > MAX_FILE_BYTES:
             raise ImportRefused(f"{one.file} has {size_bytes:,} bytes; the limit is {MAX_FILE_BYTES:,}")
         return size_bytes
@@ -237,7 +239,7 @@ class Importer:
         """The number of the part's first row in the file, and its rows."""
         content = self.bucket.get(one.rows_key(part))
         if content is None:
-            raise ImportRefused(f"part {part} is gone; drop the file again")
+            raise ImportRefused(f"part {part} no longer exists; upload the file again")
         first, *lines = isal_zlib.decompress(content, GZIP).split(b"\n")
         return int(first), map(_row, lines)
 

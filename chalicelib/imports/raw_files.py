@@ -64,7 +64,7 @@ class RawFile:
             codec = next((codec for magic, codec in CODECS.items() if head.startswith(magic)), None)
             yield from self._text(codec)
         except (pa.ArrowException, OSError, EOFError) as error:
-            raise ImportRefused(f"{self.name} cannot be read on: {error}"[:500]) from error
+            raise ImportRefused(f"{self.name} cannot be read further: {error}"[:500]) from error
 
     def _text(self, codec: str | None) -> Iterator[Any]:
         chunks = self._chunks(codec)
@@ -80,7 +80,7 @@ class RawFile:
         if _is_csv(self.name):
             if self.mapping is None:
                 raise ImportRefused(
-                    f"{self.name} is CSV, and there is no mapping; put one beside it, as {self.name}.mapping.json, "
+                    f"{self.name} is CSV and has no mapping; upload the mapping as {self.name}.mapping.json, "
                     "and then the file again"
                 )
             yield from _csv_rows(every(), self.mapping)

@@ -55,7 +55,9 @@ def media_type_of(headers: Mapping[str, str]) -> str:
 def _media_type(declared: str) -> str:
     media_type = declared.partition(";")[0].strip().lower()
     if media_type not in MEDIA_TYPES and not media_type.endswith("+json"):
-        raise UnsupportedMediaType(f"the body is {media_type[:64]!r}; taken are {', '.join(MEDIA_TYPES)} and …+json")
+        raise UnsupportedMediaType(
+            f"the body is {media_type[:64]!r}; supported are {', '.join(MEDIA_TYPES)} and …+json"
+        )
     return media_type
 
 
@@ -150,9 +152,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     """A JSON object, such as the body of a query."""
     document = _parse(opened(body))
     if not isinstance(document, dict):
-        raise InvalidRequest(
-            f"the body is a JSON object, and this is {type(document).__name__}", code="invalid_envelope"
-        )
+        raise InvalidRequest(f"the body must be a JSON object, not {type(document).__name__}", code="invalid_envelope")
     return document
 
 

@@ -120,7 +120,7 @@ class Collector:
         if content is not None:
             refused = self.buffer.send(from_spill(content))
             if refused:
-                raise Unavailable(f"the buffer did not take {len(refused)} parcels of {key}")
+                raise Unavailable(f"the buffer did not accept {len(refused)} parcels of {key}")
             self.bucket.delete(key)
 
     def sweep(self, now: datetime) -> int:
@@ -157,7 +157,7 @@ class Collector:
         try:
             self.bucket.put(spill_key(project, content), content)
         except Unavailable as error:
-            raise Unavailable(f"neither the buffer nor the spill takes events: {error.message}") from error
+            raise Unavailable(f"neither the buffer nor S3 accepted the events: {error.message}") from error
         log.warning("parcels spilled", extra={"project": project, "parcels": len(parcels)})
 
     def _put_receipt(self, receipt: Receipt, project: str, hour: str, received_ms: int, *, sent: bool) -> None:

@@ -12,9 +12,9 @@ from chalicelib.events.events import MAX_EVENTS, MAX_MESSAGES
 def _list_of(most: int) -> Callable[[Any], None]:
     def check(value: Any) -> None:
         if not isinstance(value, list):
-            raise ValidationError(f"events is a list, and this is {type(value).__name__}")
+            raise ValidationError(f"events must be a list, not {type(value).__name__}")
         if not 1 <= len(value) <= most:
-            raise ValidationError(f"the batch has {len(value)} events; the limit is {most}, and the least is 1")
+            raise ValidationError(f"the batch has {len(value)} events; the limit is {most}, the minimum 1")
 
     return check
 

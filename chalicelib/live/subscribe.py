@@ -73,7 +73,7 @@ class Subscriber:
         project = self.connections.take_ticket(ticket, now) if ticket else None
         if project is None:
             raise Unauthenticated(
-                "the ticket is missing, used or over: get one from POST /realtime/tickets", code="bad_ticket"
+                "the ticket is missing, used or expired; get one from POST /realtime/tickets", code="bad_ticket"
             )
         expires_at = now + timedelta(hours=CONNECTION_HOURS)
         self.connections.put(Connection(connection_id, project, domain, stage, expires_at))
@@ -178,9 +178,7 @@ def _read(body: str) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
         if not isinstance(document, Mapping):
-            raise InvalidRequest(
-                f"a frame is a JSON object, and this is {type(document).__name__}", code="invalid_frame"
-            )
+            raise InvalidRequest(f"a frame must be a JSON object, not {type(document).__name__}", code="invalid_frame")
         command: dict[str, Any] = COMMAND.load(document)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the frame is not JSON: {error}", code="invalid_frame") from error

@@ -103,7 +103,7 @@ class Analytics:
             if question.metric not in seen:
                 names = sorted({EVENTS, USERS, SESSIONS_METRIC, *(c.metric for c in self.contracts), *seen})
                 raise NotFound(
-                    f"metric: {question.metric!r} is not known; known are {', '.join(names[:50])}",
+                    f"metric: {question.metric!r} is unknown; known are {', '.join(names[:50])}",
                     code="unknown_metric",
                 )
             known = question.metric
@@ -121,7 +121,8 @@ def _require(asked: str | None, kept: Sequence[str], parameter: str, metric: str
     if asked is not None and asked not in kept:
         known = ", ".join(kept) or "none"
         raise InvalidRequest(
-            f"{parameter}: {asked!r} is not kept of {metric}; kept are {known}. POST /query knows every property",
+            f"{parameter}: {asked!r} is not rolled up for {metric}; rolled up are {known}. POST /query can use every "
+            "property",
             code="invalid_parameter",
         )
 

@@ -93,7 +93,9 @@ class Question:
         if midnights == [self.start_ms, self.end_ms]:
             before_ms = _midnight_ms(start.date() - (end.date() - start.date()), self.zone)
         if before_ms < 0:
-            raise InvalidRequest("compare: there is nothing before 1970 to compare with", code="invalid_parameter")
+            raise InvalidRequest(
+                "compare: the period before the range would begin before 1970", code="invalid_parameter"
+            )
         return replace(self, start_ms=before_ms, end_ms=self.start_ms, compare=None)
 
     def show(self, ms: int) -> str:
@@ -154,15 +156,15 @@ class QuestionParameters(Schema):
         if end_ms <= start_ms:
             raise ValidationError(f"{data['end']!r} is not after start {data['start']!r}", "end")
         if data["metric"] == USERS and data["agg"] not in ("count", "users"):
-            raise ValidationError(f"metric=users has no {data['agg']}; it counts users", "agg")
+            raise ValidationError(f"metric=users does not support agg={data['agg']}; it counts users", "agg")
         if data["metric"] == USERS:
             data["agg"] = "users"
         if data["agg"] in MEASURED and data["measure"] is None:
             raise ValidationError(
-                f"agg={data['agg']} needs one: a numeric property that is kept of the metric", "measure"
+                f"agg={data['agg']} needs a measure: a numeric property that is rolled up for the metric", "measure"
             )
         if data["agg"] not in MEASURED and data["measure"] is not None:
-            raise ValidationError(f"agg={data['agg']} takes none; {', '.join(MEASURED)} do", "measure")
+            raise ValidationError(f"agg={data['agg']} takes no measure; {', '.join(MEASURED)} do", "measure")
         long = end_ms - start_ms > DEFAULT_INTERVAL_DAYS * 24 * HOUR_MS
         question = Question(
             metric=data["metric"],
@@ -188,7 +190,7 @@ def _of_whole_buckets(question: Question) -> Question:
     interval, zone = question.interval, question.zone
     if interval == "minute" and not question.by_minute:
         raise ValidationError(
-            "minutes are kept for agg=count without group_by and filter; ask for interval=hour", "interval"
+            "minutes are stored for agg=count without group_by and filter; use interval=hour", "interval"
         )
     if (count := (question.end_ms - question.start_ms) // LEAST_MS[interval]) > MAX_BUCKETS:
         raise ValidationError(f"the range has {count} buckets; the limit is {MAX_BUCKETS}", "interval")
@@ -221,7 +223,7 @@ def read_filter(text: str | None, group_by: str | None = None) -> Filter | None:
         listed = found if isinstance(found, list) else [found]
         values = [dimension_text(value) if isinstance(value, int | float) else value for value in listed]
         if more:
-            raise ValidationError("one dimension at a time can be filtered by. POST /query can answer more", "filter")
+            raise ValidationError("only one dimension can be filtered at a time; use POST /query for more", "filter")
     else:
         dimension, _, rest = text.partition(":")
         values = [value.strip() for value in rest.split(",")] if rest else []
@@ -231,7 +233,7 @@ def read_filter(text: str | None, group_by: str | None = None) -> Filter | None:
         raise ValidationError(f"{len(values)} values; the limit is {MAX_FILTER_VALUES}", "filter")
     if group_by not in (None, dimension):
         raise ValidationError(
-            f"{dimension} and group_by {group_by} are not kept together: name the same dimension in both. "
+            f"{dimension} and group_by {group_by} are not rolled up together; name the same dimension in both. "
             "POST /query can answer it",
             "filter",
         )

@@ -61,6 +61,6 @@ class Summarizer:
         if name not in seen:
             names = sorted({EVENTS, *(contract.metric for contract in self.contracts), *seen})
             raise NotFound(
-                f"event type {name[:64]!r} is not known; known are {', '.join(names[:50])}", code="unknown_metric"
+                f"event type {name[:64]!r} is unknown; known are {', '.join(names[:50])}", code="unknown_metric"
             )
         return name

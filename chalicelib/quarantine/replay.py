@@ -120,9 +120,7 @@ class Replayer:
         except (BotoCoreError, ClientError) as error:  # the message brings it too
             log.warning("receipt not put", extra={"project": file.project, "reason": str(error)})
         if durable < count:
-            raise Unavailable(
-                f"neither the buffer nor the spill took {count - durable} events; they stay in quarantine"
-            )
+            raise Unavailable(f"neither the buffer nor S3 accepted {count - durable} events; they stay in quarantine")
 
     def _keep(self, file: QuarantineFile, trial: Retrial, key: str) -> None:
         """Leave what was not taken, with its latest reason. Nothing is lost if another replay did the same meanwhile.

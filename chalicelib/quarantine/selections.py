@@ -127,7 +127,7 @@ class SelectionParameters(Schema):
         try:
             after = None if cursor is None else Place.from_cursor(cursor)
         except ValueError:
-            raise ValidationError("not the `next` of an answer", "cursor") from None
+            raise ValidationError("the value is not the `next` of an answer", "cursor") from None
         return Selection(start_ms, end_ms, after=after, **data)
 
 

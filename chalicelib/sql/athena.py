@@ -128,7 +128,7 @@ class Athena:
         except ClientError as error:
             if not token or error.response["Error"]["Code"] != "InvalidRequestException":
                 raise
-            raise InvalidRequest("page: not the `next` of an answer", code="invalid_parameter") from error
+            raise InvalidRequest("page: the value is not the `next` of an answer", code="invalid_parameter") from error
         return page
 
 

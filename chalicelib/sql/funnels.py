@@ -80,7 +80,7 @@ class FunnelParameters(RangeParameters):
     def _funnel(self, data: dict[str, Any], **_: Any) -> Funnel:
         steps = tuple(_step(text) for text in data.pop("steps").split(","))
         if not MIN_STEPS <= len(steps) <= MAX_STEPS:
-            raise ValidationError(f"{len(steps)} steps; there may be {MIN_STEPS} to {MAX_STEPS}", "steps")
+            raise ValidationError(f"{len(steps)} steps; the limit is {MIN_STEPS} to {MAX_STEPS} steps", "steps")
         return Funnel(take_range(data), steps, **data)
 
 

@@ -51,7 +51,7 @@ class TopParameters(RangeParameters):
     @post_load
     def _top(self, data: dict[str, Any], **_: Any) -> Top:
         if (data["agg"] == SUM) != (data["measure"] is not None):
-            raise ValidationError("a measure goes with agg=sum, and with that alone", "measure")
+            raise ValidationError("measure is required with agg=sum, and not allowed otherwise", "measure")
         return Top(take_range(data), **data)
 
 

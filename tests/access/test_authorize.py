@@ -36,12 +36,12 @@ def test_without_a_key_or_with_a_wrong_one_nobody_is_let_in(stores: Stores) -> N
 
     with pytest.raises(Unauthenticated, match="no API key"):
         authorizer.project({}, Scope.WRITE)
-    with pytest.raises(Unauthenticated, match="not known"):
+    with pytest.raises(Unauthenticated, match="is unknown"):
         authorizer.project({"x-api-key": "k-writ"}, Scope.WRITE)
 
 
 def test_a_key_without_the_scope_is_refused_by_name(stores: Stores) -> None:
-    with pytest.raises(Forbidden, match=r"has the scopes \['write'\]; this needs 'read'"):
+    with pytest.raises(Forbidden, match=r"has the scopes \['write'\]; the request needs 'read'"):
         Authorizer(stores.access, lambda: 0).project({"x-api-key": "k-write"}, Scope.READ)
 
 

@@ -64,7 +64,7 @@ def test_the_quota_of_a_month_ends_to_the_event_and_begins_anew(stores: Stores) 
     assert refusal.value.code == "quota_exceeded"
     assert refusal.value.retry_seconds == MAX_RETRY_SECONDS
     assert refusal.value.message == (
-        "the request has 11 events and 10 are left of 2026-11 (UTC); the key's quota is 100 a month"
+        "the request has 11 events; 10 are left in 2026-11 (UTC). The key's quota is 100 a month"
     )
     assert stores.quotas.used("shop#k", "2026-11") == 100
     throttle.take(allowed, 100, NOW_MS + 10 * 86_400_000)
@@ -91,7 +91,7 @@ def test_a_burst_is_let_in_and_then_the_rate(stores: Stores) -> None:
     assert refusal.value.code == "rate_limited"
     assert refusal.value.retry_seconds == 3
     assert refusal.value.message == (
-        "the request has 25 events and the key may send 0 now; its limit is 10 a second, and 50 at once"
+        "the request has 25 events; the key may send 0 now. Its limit is 10 a second and 50 at once"
     )
     assert accepted(throttle, allowed, 25, NOW_MS + 3000)
 

@@ -111,7 +111,7 @@ def test_they_are_listed_in_pages_the_latest_first_and_beside_a_series_in_order(
         ({"kind": "party"}, "kind.*deploy, campaign, incident, note"),
         ({"url": "javascript:alert(1)"}, "url"),
         ({"at": "yesterday"}, "at: neither a date"),
-        ({"dimension": "country"}, "value: a dimension and its value come together"),
+        ({"dimension": "country"}, "value: dimension and value must be given together"),
         ({"tags": "web"}, "tags"),
         ({"colour": "red"}, "colour: Unknown field"),
     ],

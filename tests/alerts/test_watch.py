@@ -345,8 +345,11 @@ def test_a_project_has_a_bounded_number_of_alerts(world: World) -> None:
         ({"window_minutes": 1.5}, "window_minutes"),
         ({"agg": "p95"}, "measure.*needs a measure"),
         ({"measure": "latency_ms"}, "measure.*takes none"),
-        ({"agg": "p95", "measure": "weight"}, "measure: 'weight' is not kept of api_requests; kept are latency_ms"),
-        ({"filter": {"colour": "red"}}, "filter: 'colour' is not kept of api_requests; kept are status"),
+        (
+            {"agg": "p95", "measure": "weight"},
+            "measure: 'weight' is not rolled up for api_requests; rolled up are latency_ms",
+        ),
+        ({"filter": {"colour": "red"}}, "filter: 'colour' is not rolled up for api_requests; rolled up are status"),
         ({"filter": {"status": []}}, "filter"),
         ({"filter": {"status": "1", "method": "GET"}}, "filter"),
         ({"metric": "sessions"}, "metric: 'sessions' are counted when their hour is over"),

@@ -61,7 +61,7 @@ def test_another_content_type_is_refused_by_name(api: Api) -> None:
     answer = api.call("POST", "/events", key="demo-write", body=b"<event/>", headers={"Content-Type": "text/xml"})
 
     assert (answer.status, answer.body["code"]) == (415, "unsupported_media_type")
-    assert "'text/xml'; taken are application/json" in answer.body["message"]
+    assert "'text/xml'; supported are application/json" in answer.body["message"]
 
 
 def test_health_tells_the_version(api: Api) -> None:

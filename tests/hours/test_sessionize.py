@@ -359,5 +359,5 @@ def test_sessions_are_open_for_as_long_as_they_may_go_on(world: World) -> None:
 
 @pytest.mark.parametrize("asked", [{"group_by": "country"}, {"agg": "avg", "measure": "load_ms"}, {"filter": "path:/"}])
 def test_what_is_not_kept_of_sessions_is_refused(world: World, asked: dict[str, str]) -> None:
-    with pytest.raises(InvalidRequest, match="is not kept of sessions; kept are "):
+    with pytest.raises(InvalidRequest, match="is not rolled up for sessions; rolled up are "):
         world.answer(**asked)

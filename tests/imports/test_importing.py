@@ -335,12 +335,12 @@ def test_rows_of_a_table_are_rejected_by_the_mapping_with_the_column(world: Worl
     [
         (b"", "a.json", "is empty"),
         (b"hello", "a.txt", "begins with b'hello'"),
-        (b"a,b\n1,2\n", "a.csv", "there is no mapping"),
+        (b"a,b\n1,2\n", "a.csv", "has no mapping"),
         (b"[]", "a.json", "has no row"),
         (b'[{"event_type": "a"}, ', "a.json", "ends too early, after 1 elements"),
         (b'[{"event_type": "a"} {}]', "a.json", "follows element 1 of the array"),
-        (gzip.compress(ndjson(*EVENTS))[:-12], "a.gz", "cannot be read on"),
-        (b"PAR1 not really PAR1", "a.parquet", "cannot be read on"),
+        (gzip.compress(ndjson(*EVENTS))[:-12], "a.gz", "cannot be read further"),
+        (b"PAR1 not really PAR1", "a.parquet", "cannot be read further"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_what_is_wrong(

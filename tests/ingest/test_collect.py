@@ -190,7 +190,7 @@ def test_when_nothing_is_durable_nothing_is_acknowledged(stores: Stores, event: 
 
 
 def test_a_bucket_that_does_not_exist_is_a_bucket_that_is_down(stores: Stores) -> None:
-    with pytest.raises(Unavailable, match="did not take"):
+    with pytest.raises(Unavailable, match="did not accept"):
         DataBucket(stores.bucket.client, "missing").put("key", b"")
 
 

@@ -74,7 +74,7 @@ def test_pages_follow_one_another_without_a_gap(place: Place) -> None:
 def test_a_page_that_no_answer_named_is_refused(place: Place, page: str) -> None:
     answer = place.ask(NUMBERS, limit=10)
 
-    with pytest.raises(InvalidRequest, match="page: not the `next` of an answer"):
+    with pytest.raises(InvalidRequest, match="page: the value is not the `next` of an answer"):
         place.page(answer["id"], 10, page)
 
 

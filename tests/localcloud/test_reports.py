@@ -365,7 +365,7 @@ def test_top(case: Case, asked: dict[str, str]) -> None:
         ("sessions", {"interval": "hour", "start": "2026-01-01"}, "interval: the range has 7272 buckets; the limit is"),
         ("sessions", {"timezone": "Mars"}, "timezone: not an IANA time zone such as Europe/Berlin (it is 'Mars')"),
         ("top", {}, "of: Missing data for required field."),
-        ("top", {"of": "path", "agg": "sum"}, "measure: a measure goes with agg=sum, and with that alone"),
+        ("top", {"of": "path", "agg": "sum"}, "measure: measure is required with agg=sum, and not allowed otherwise"),
         ("top", {"of": "path", "limit": "1001"}, "limit: Must be greater than or equal to 1 and less than or equal"),
         ("top", {"of": "path", "filter": "a b:c"}, "filter: a property's name has letters, digits"),
         ("top", {"of": "path", "start": "2026-11-01"}, "end: it is not after start '2026-11-01'"),

@@ -70,7 +70,7 @@ def test_a_metric_is_asked_by_its_public_name_or_its_event_type_or_all_together(
 
 
 def test_an_unknown_metric_is_refused_with_those_known(stores: Stores) -> None:
-    with pytest.raises(NotFound, match="'nonsense' is not known; known are events, page_views, sessions, users"):
+    with pytest.raises(NotFound, match="'nonsense' is unknown; known are events, page_views, sessions, users"):
         ask(stores, metric="nonsense")
 
 
@@ -116,8 +116,8 @@ def test_measures_are_summed_averaged_and_ranked(stores: Stores) -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"agg": "p50", "measure": "revenue"}, "kept are load_ms"),
-        ({"group_by": "color"}, "'color' is not kept of page_views"),
+        ({"agg": "p50", "measure": "revenue"}, "rolled up are load_ms"),
+        ({"group_by": "color"}, "'color' is not rolled up for page_views"),
     ],
 )
 def test_what_is_not_kept_of_a_metric_is_refused_by_name(stores: Stores, asked: dict[str, str], told: str) -> None:

@@ -148,7 +148,7 @@ def test_as_many_values_are_shown_as_are_asked_for(stores: Stores) -> None:
 
 
 def test_a_name_that_nobody_sent_is_refused_with_those_that_are_known(stores: Stores) -> None:
-    with pytest.raises(NotFound, match="'sails' is not known; known are click, events, sale, sales"):
+    with pytest.raises(NotFound, match="'sails' is unknown; known are click, events, sale, sales"):
         ask(stores, "sails")
 
 

@@ -167,7 +167,7 @@ def test_nothing_ends_without_a_yes(shop: Ops, dynamodb: Any, monkeypatch: pytes
     made = shop("keys", "create", "--project", "shop", "--scopes", "write")
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    with pytest.raises(OperatorError, match="Nobody is there to ask; say --yes"):
+    with pytest.raises(OperatorError, match="Standard input is no terminal; confirm with --yes"):
         shop("keys", "revoke", "--project", "shop", made["id"])
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stdin.readline", lambda: "n\n", raising=False)
@@ -211,7 +211,7 @@ def test_the_projects_limits_show_in_the_list_of_its_keys_with_what_is_used(shop
     [
         (("keys", "create", "--project", "none", "--scopes", "read"), "there is no project 'none'"),
         (("keys", "revoke", "--project", "shop", "00000000", "--yes"), "'shop' has no key '00000000'"),
-        (("projects", "create", "--project", "a b"), "letters, digits, - and _, and this is 'a b'"),
+        (("projects", "create", "--project", "a b"), "letters, digits, - and _; this is 'a b'"),
         (("projects", "create", "--project", "new", "--burst", "7"), "a burst of 7 needs a rate too"),
         (("projects", "set", "--project", "shop"), "nothing to change was named"),
         (("projects", "set", "--project", "shop", "--burst", "7"), "a burst of 7 needs a rate too"),
@@ -223,7 +223,7 @@ def test_what_cannot_be_done_is_said_in_a_line(shop: Ops, words: tuple[str, ...]
 
 
 def test_a_stage_that_is_not_there_is_named(dynamodb: Any, ops: Ops) -> None:
-    with pytest.raises(OperatorError, match="make it first: make stack STAGE=staging"):
+    with pytest.raises(OperatorError, match="create it first: make stack STAGE=staging"):
         main(["projects", "list", "--stage", "staging"])
 
 
