@@ -354,7 +354,7 @@ def test_top(case: Case, asked: dict[str, str]) -> None:
     ("name", "asked", "told"),
     [
         ("funnel", {}, "steps: Missing data for required field."),
-        ("funnel", {"steps": "a"}, "steps: 1 steps; there may be 2 to 8 (it is 'a')"),
+        ("funnel", {"steps": "a"}, "steps: 1 steps; the limit is 2 to 8 steps (it is 'a')"),
         ("funnel", {"steps": "a,"}, "steps: write page_view,add_to_cart,purchase; a step may ask"),
         ("funnel", {"steps": "a:b-c=d,e"}, "steps: write page_view"),
         ("funnel", {"steps": "a,b", "window_minutes": "0"}, "window_minutes: Must be greater than or equal to 1"),
