@@ -1,6 +1,6 @@
 """What a route is handed: the request, and what it asks, read when the route asks for it.
 
-Readers are imported where they are used, so that a function loads those of its own routes.
+What routes with questions need is imported there, so that other functions do not load it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from chalicelib.access.access import Project, Scope, key_of
 from chalicelib.base.clock import now_ms
 from chalicelib.base.errors import InvalidRequest
 from chalicelib.base.time_windows import from_ms
+from chalicelib.events.enrichment import Client, client_of
+from chalicelib.ingest.bodies import media_type_of, read_object
 
 if TYPE_CHECKING:
     from chalicelib.alerts.annotations import Listing
     from chalicelib.base.parameters import Page
-    from chalicelib.events.enrichment import Client
     from chalicelib.numbers.questions import Question
     from chalicelib.numbers.summaries import Day
     from chalicelib.quarantine.selections import Selection
@@ -59,8 +60,6 @@ class Call:
 
     def client(self, owner: Project) -> Client:
         """What may be kept of who sent the request."""
-        from chalicelib.events.enrichment import client_of
-
         source_ip = self._request.context["identity"].get("sourceIp") or ""
         return client_of(self.headers, source_ip, owner.salt, self.now)
 
@@ -83,8 +82,6 @@ class Call:
     @property
     def body(self) -> bytes:
         """The body as it was sent; raises UnsupportedMediaType."""
-        from chalicelib.ingest.bodies import media_type_of
-
         media_type_of(self.headers)
         body = self._request.raw_body
         return body.encode(errors="replace") if isinstance(body, str) else body
@@ -92,8 +89,6 @@ class Call:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The body as a JSON object."""
-        from chalicelib.ingest.bodies import read_object
-
         return read_object(self.body)
 
     # What it asks

@@ -1,26 +1,17 @@
-"""Requests that bring events: in our own form, and from Segment-compatible SDKs.
+"""Requests that bring events: in our own form, and from Segment-compatible SDKs."""
 
-The parsers are imported by who needs them, which most functions do not.
-"""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chalicelib import wiring
 from chalicelib.access.access import Project, Scope, key_of
 from chalicelib.base.errors import NotFound
+from chalicelib.events.events import Admission
 from chalicelib.http.calls import Call
-
-if TYPE_CHECKING:
-    from chalicelib.events.events import Admission
-    from chalicelib.ingest import bodies
+from chalicelib.ingest import bodies, segment
 
 
 def take_native(call: Call) -> tuple[dict[str, Any], int]:
     """The verdicts on events in our own form; 202 when any was taken."""
-    from chalicelib.ingest import bodies
-
     owner = call.writer()
     read = bodies.read_native(call.body, call.headers)
     admission = _admitted(call, read, owner)
@@ -29,8 +20,6 @@ def take_native(call: Call) -> tuple[dict[str, Any], int]:
 
 def take_segment(call: Call, kind: str) -> dict[str, Any]:
     """The answer to an SDK that calls `/v1/<kind>`; anything but 200 makes some send everything again, or drop it."""
-    from chalicelib.ingest import bodies, segment
-
     if kind not in segment.ROUTES:
         raise NotFound(f"/v1/{kind[:32]} does not exist; there are {', '.join(segment.KINDS)}")
     if segment.ROUTES[kind] == segment.METRICS:
@@ -43,16 +32,12 @@ def take_segment(call: Call, kind: str) -> dict[str, Any]:
 
 def segment_settings(call: Call, key: str) -> dict[str, Any]:
     """What browser SDKs ask before they send."""
-    from chalicelib.ingest import segment
-
     wiring.stages().authorizer.project_of_key(key, Scope.WRITE)
     return segment.settings(key, call.address(below="/v1/projects/"))
 
 
 def source_config(call: Call) -> dict[str, Any]:
     """The same of RudderStack's."""
-    from chalicelib.ingest import segment
-
     return segment.source_config(call.write_key(), call.writer().id)
 
 
