@@ -1,12 +1,13 @@
 """Stored events back into the messages that brought them, so that their chunks get the keys they had.
 
 A chunk's key is made of what one user sent in one request, and a request's events share the moment of receipt. None
-occurred after it, so in order of `occurred_at` a message is complete once that moment is passed.
+occurred more than AHEAD_MS after it, so in order of `occurred_at` a message is complete once that moment is passed.
 """
 
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
+from chalicelib.base.time_windows import AHEAD_MS
 from chalicelib.events.chunks import Message
 from chalicelib.events.events import StoredEvent
 
@@ -23,7 +24,7 @@ def messages_of(project: str, events: Iterable[tuple[int, StoredEvent]]) -> Iter
     order: list[int] = []
     held = 0
     for received_ms, event in events:
-        while order and (order[0] < event["occurred_at"] or held >= MAX_HELD):
+        while order and (order[0] + AHEAD_MS < event["occurred_at"] or held >= MAX_HELD):
             first = heappop(order)
             message = Message(project, first, waiting.pop(first))
             held -= len(message.events)

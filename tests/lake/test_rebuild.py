@@ -209,3 +209,14 @@ def test_of_too_many_that_wait_the_oldest_message_goes_first(monkeypatch: pytest
 
     found = [(message.received_ms - late, [event["event_id"] for event in message.events]) for message in messages]
     assert found == [(0, ["e0", "e2"]), (0, ["e4"]), (1, ["e1", "e3", "e5"])]
+
+
+def test_an_event_ahead_of_our_clock_is_of_the_message_that_brought_it() -> None:
+    received = parse_ms("2026-11-21T10:00:00Z")
+    ahead = [{"event_id": f"e{n}", "occurred_at": received + n * 1000} for n in (-30, 20, 60)]
+    other = {"event_id": "o", "occurred_at": received + 40_000}
+    events = [(received, ahead[0]), (received, ahead[1]), (received + 50_000, other), (received, ahead[2])]
+
+    messages = {message.received_ms: message.events for message in messages_of("shop", events)}
+
+    assert messages == {received: ahead, received + 50_000: [other]}
