@@ -137,10 +137,10 @@ class ReadsOfNow(Quirks):
 
 
 @contextmanager
-def empty_stores(buffer: str = "sqs") -> Iterator[Stores]:
-    """Stores that vanish afterwards."""
+def empty_stores(buffer: str = "sqs", clock: Callable[[], float] = time.time) -> Iterator[Stores]:
+    """Stores that vanish afterwards; objects are stamped by the clock, in Unix seconds."""
     tables = DynamoDB(time.time, quirks=ReadsOfNow())
-    objects, queues, streams = S3(time.time), SQS(time.time), Kinesis(time.time)
+    objects, queues, streams = S3(clock), SQS(time.time), Kinesis(time.time)
     for name in TABLES:
         tables.tables[name] = Table(name, rollup_indexes() if name == "rollups" else {})
     objects.buckets["data"] = Bucket()

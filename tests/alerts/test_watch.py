@@ -362,6 +362,17 @@ def test_an_alert_that_says_nothing_useful_is_refused(world: World, words: dict[
     assert world.stores.items("control") == []
 
 
+def test_what_arrives_late_in_an_hour_is_counted_though_it_occurred_in_the_hour_before(world: World) -> None:
+    arrived_ms = NOON_MS + 12 * MINUTE_MS
+    event = {"event_id": "e", "event_type": "api_request", "occurred_at": NOON_MS - 20 * MINUTE_MS}
+    (chunk,) = chunks_of(Message("shop", arrived_ms, [event]))
+    Aggregator(CONTRACTS, world.stores.rollups, world.stores.bucket).aggregate([stream_record(chunk, 1)], arrived_ms)
+
+    found = RecentRollups(world.stores.rollups).arrived("shop", NOON_MS + 8 * MINUTE_MS, NOON_MS + 13 * MINUTE_MS)
+
+    assert sum(part["api_request"].count for _, part in found if part) == 1
+
+
 def test_the_minutes_are_those_of_arrival_before_and_after_compaction(world: World) -> None:
     recent = RecentRollups(world.stores.rollups)
     aggregator = Aggregator(CONTRACTS, world.stores.rollups, world.stores.bucket)

@@ -99,6 +99,19 @@ def told(caplog: pytest.LogCaptureFixture, metric: str) -> list[int]:
     return [record.__dict__[metric] for record in caplog.records if metric in record.__dict__]
 
 
+def test_events_of_nobody_that_archive_lost_are_put_back(world: World) -> None:
+    nobodys = [{name: value for name, value in a_sale(n).items() if name != "user_id"} for n in (3, 4)]
+    world.receive(a_sale(1), a_sale(2))
+    world.receive(*nobodys, archived=False)
+
+    world.finish(LATER)
+    done = world.finish(LATER + HOUR_MS)
+
+    assert done.closed
+    assert world.rows() == ["e1", "e2", "e3", "e4"]
+    assert world.total() == 4
+
+
 def test_an_hour_of_which_archive_lost_a_batch_waits_and_its_live_numbers_stay(world: World) -> None:
     world.receive(a_sale(1), a_sale(2))
     world.receive(a_sale(3), a_sale(4), archived=False)

@@ -1,6 +1,7 @@
 """Session parts in the bucket: the last version's are read, in shares that keep a session together."""
 
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
@@ -15,7 +16,8 @@ FIRST, SECOND, THIRD = (f"{1_795_251_600_000 + n}-{run}" for n, run in enumerate
 
 @pytest.fixture
 def stores() -> Iterator[Stores]:
-    with empty_stores() as found:
+    """Each object is written a minute after the one before."""
+    with empty_stores(clock=count(1_795_251_600, 60).__next__) as found:
         yield found
 
 

@@ -388,6 +388,22 @@ def test_a_file_that_is_replaced_while_it_is_read_is_refused(world: World) -> No
         world.importer.validate({"import": one.to_json()})
 
 
+def test_a_file_that_is_replaced_between_two_of_its_reads_is_refused(world: World) -> None:
+    one = world.put(ndjson(*EVENTS))
+    replaced: list[str] = []
+
+    def replace_it(operation: str, arguments: dict[str, Any]) -> None:
+        if "put" in operation and not replaced and not str(arguments.get("Key", "raw/")).startswith("raw/"):
+            replaced.append(arguments["Key"])
+            world.put(ndjson(*EVENTS, EVENTS[0] | {"event_id": "another"}))
+
+    world.stores.calls.listeners.append(replace_it)
+    with pytest.raises(ImportRefused, match="has been replaced or removed"):
+        world.importer.validate({"import": one.to_json()})
+
+    assert replaced
+
+
 @pytest.mark.parametrize(("name", "words"), [("MAX_ROWS", "over 10 rows"), ("MAX_FILE_BYTES", "the limit is 10")])
 def test_a_file_beyond_a_limit_is_refused(world: World, monkeypatch: pytest.MonkeyPatch, name: str, words: str) -> None:
     monkeypatch.setattr(importing, name, 10)

@@ -500,6 +500,36 @@ def test_numbers_that_closing_put_right_are_what_a_new_subscription_shows(world:
     assert world.dashboard("c1").total == world.analytics() == 1
 
 
+def test_dashboards_come_back_after_each_closing_and_not_for_a_new_version_alone(world: World) -> None:
+    world.connect("c1")
+    event = {"event_id": "e0", "event_type": "click", "occurred_at": NINE_MS}
+    messages = (Message("demo", NINE_MS, [{**event, "user_id": f"u{n}"}]) for n in range(2))  # sent again elsewhere
+    first, again = ([stream_record(chunk, n) for chunk in chunks_of(message)] for n, message in enumerate(messages))
+    world.push(world.aggregate(first))
+    closed_once(world, first)
+    world.push(world.stream())
+    world.subscribe("c1")
+    late = [
+        {**record, "dynamodb": {**record["dynamodb"], "ApproximateCreationDateTime": world.seconds}} for record in again
+    ]
+    world.push(world.aggregate(late))
+    world.archiver.archive(late)
+    world.wait(7200)
+    world.compactor.compact(world.seconds)
+    told = len(world.gateway.frames["c1"])
+    assert (world.dashboard("c1").total, world.analytics()) == (2, 2)
+
+    world.finisher.consolidator.consolidate("demo", "2026-11-21T09", world.seconds * 1000)
+    world.push(world.stream())
+    assert [frame["type"] for frame in world.gateway.frames["c1"][told:]] == []
+
+    assert world.finisher.finish("demo", "2026-11-21T09", world.seconds * 1000).closed
+    world.push(world.stream())
+    assert [frame["type"] for frame in world.gateway.frames["c1"][told:]] == ["resync"]
+    world.subscribe("c1")
+    assert world.dashboard("c1").total == world.analytics() == 1
+
+
 def test_a_closing_whose_batch_comes_again_is_told_then(world: World) -> None:
     """Its connections could not be read the first time: the container must not take it for told."""
     world.connect()

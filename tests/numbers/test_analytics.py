@@ -184,6 +184,15 @@ def test_days_are_counted_in_the_zone_of_the_question(stores: Stores) -> None:
     assert answer["series"][0]["start"] == "2026-11-21T00:00:00+05:30"
 
 
+def test_days_begin_as_the_zone_has_them_also_between_ends_that_are_midnight_in_utc(stores: Stores) -> None:
+    send(stores, view(parse_ms("2026-07-01T22:59:00Z")), view(parse_ms("2026-07-01T23:30:00Z"), "u2"))
+
+    answer = ask(stores, agg="users", start="2026-01-01", end="2026-12-01", interval="day", timezone="Europe/London")
+
+    found = {point["start"][:10]: point["value"] for point in answer["series"] if point["value"]}
+    assert found == {"2026-07-01": 1, "2026-07-02": 1}
+
+
 def test_merging_changes_no_answer(stores: Stores) -> None:
     for n in range(5):
         send(stores, view(NINE + n * MINUTE, f"u{n}", path="/", load_ms=n), first=10 * n)
