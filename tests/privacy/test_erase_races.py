@@ -298,6 +298,36 @@ def test_a_run_ends_in_time_and_the_next_goes_on(place: World) -> None:
     assert len(looked) > first
 
 
+def test_a_run_that_ends_before_it_read_a_day_leaves_that_day_to_the_next(place: World) -> None:
+    for day in range(4):
+        place.receive(an_event(f"h{day}", -60 * 24 * day, HERS[0]))
+        place.flow()
+    place.wait(120)
+    ended: list[str] = []
+
+    class Ending:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(place.lake, name)
+
+        def files(self, folder: str) -> dict[str, int]:
+            day = folder.partition("dt=")[2][:10]
+            if day not in ended:  # each day ends one run
+                ended.append(day)
+                raise TimeoutError("the bucket did not respond")
+            return place.lake.files(folder)
+
+    eraser = replace(place.eraser(), lake=Ending())  # type: ignore[arg-type]
+    receipt = place.profiler.request_erasure("demo", HERS[0], place.now_ms)
+    for _ in range(60):
+        with suppress(TimeoutError, ExceptionGroup):
+            eraser.run()
+        place.wait(5)
+
+    assert len(ended) >= 4
+    assert place.receipt(receipt["id"])["state"] == "done"
+    assert place.traces(HERS[0]) == []
+
+
 def test_what_is_done_stays_done(place: World) -> None:
     receipt = place.profiler.request_erasure("demo", HERS[0], place.now_ms)
     late = place.stores.erasures.get("demo", receipt["id"])
