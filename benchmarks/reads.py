@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 from tqdm import tqdm
 
-from chalicelib.base.time_windows import DAY_MS, HOUR_MS, hour_of, parse_ms
+from chalicelib.base.time_windows import DAY_MS, HOUR_MS, day_of, hour_of, parse_ms
 from chalicelib.events.contracts import Contract, Contracts
 from chalicelib.hours.compact import FOLD_SECONDS
 from chalicelib.numbers.analytics import Analytics
@@ -113,7 +113,7 @@ def fill(live: RollupsTable, closed: ClosedTable) -> None:
     for number in tqdm(range(DAYS), desc="filling", unit="day", disable=None, leave=False):
         start = today - number * DAY_MS
         hours = [hour_of(start + n * HOUR_MS) for n in range(24) if start + n * HOUR_MS < NOW - NOW % HOUR_MS - HOUR_MS]
-        day, covers = hour_of(start)[:10], dict.fromkeys(hours, COVER)
+        day, covers = day_of(hour_of(start)), dict.fromkeys(hours, COVER)
         for (name, spec), rollup in parts.items():
             for facet in facets_of(spec):
                 part = content_of(rollup, facet)
@@ -124,7 +124,7 @@ def fill(live: RollupsTable, closed: ClosedTable) -> None:
                     closed.put("demo", name, facet, DAY, Closed(day, covers, Rollups({WHOLE: part})))
                 for hour in hours if number < DETAILED_DAYS else ():
                     closed.put("demo", name, facet, HOUR, one(hour, COVER, part, 0))
-    closed.note_day("demo", hour_of(today)[:10], "today")
+    closed.note_day("demo", day_of(hour_of(today)), "today")
     live.note_types("demo", {"page_view"}, CONTRACTS.by_type)
     put_live(live, rng)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from chalicelib.base.time_windows import HOUR_MS, hour_start_ms, hours_between
+from chalicelib.base.time_windows import DAY_MS, day_of, day_start_ms, hours_between
 from chalicelib.privacy.export import Exporter
 from infra.project import OperatorError
 from ops.projects import access_table, known_project
@@ -69,9 +69,9 @@ def export_user(arguments: argparse.Namespace, exporter: Exporter) -> None:
 def export_project(arguments: argparse.Namespace, exporter: Exporter) -> None:
     """A project's events."""
     days = sorted({*exporter.lake.days(arguments.project), *exporter.days(arguments.project, arguments.into)})
-    first = arguments.first if arguments.first is not None else hour_start_ms(f"{days[0]}T00") if days else 0
-    end = arguments.last if arguments.last is not None else hour_start_ms(f"{days[-1]}T23") + HOUR_MS if days else 0
-    hours = [hour for hour in hours_between(first, end) if hour[:10] in set(days)]
+    first = arguments.first if arguments.first is not None else day_start_ms(days[0]) if days else 0
+    end = arguments.last if arguments.last is not None else day_start_ms(days[-1]) + DAY_MS if days else 0
+    hours = [hour for hour in hours_between(first, end) if day_of(hour) in set(days)]
     rows = files = 0
     for hour in tqdm(hours, unit=" hours", desc="exported", disable=None):
         written = exporter.hour(arguments.project, hour, arguments.into)

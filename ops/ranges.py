@@ -4,7 +4,7 @@ import argparse
 import time
 from datetime import UTC, datetime
 
-from chalicelib.base.time_windows import DAY_MS, HOUR_MS, hour_start_ms, hours_between
+from chalicelib.base.time_windows import DAY_MS, HOUR_MS, day_start_ms, hour_start_ms, hours_between
 from infra.project import OperatorError
 
 
@@ -21,7 +21,7 @@ def add_range(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", dest="last", type=_end, metavar="TIME", help="up to this hour or day, included")
 
 
-def hours_of(arguments: argparse.Namespace) -> list[str]:
+def chosen_hours(arguments: argparse.Namespace) -> list[str]:
     """The hours of the command line that are over, in order; raises OperatorError when there are none."""
     if bool(arguments.hour) == (arguments.first is not None and arguments.last is not None):
         raise OperatorError("name either --hour, or --from and --to")
@@ -54,7 +54,7 @@ def _span(text: str) -> tuple[int, int]:
     """The half-open range of an hour or a day, in Unix milliseconds."""
     is_day = len(text) == len("2026-11-21")
     try:
-        start_ms = hour_start_ms(f"{text}T00" if is_day else text)
+        start_ms = day_start_ms(text) if is_day else hour_start_ms(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither a day such as 2026-11-21 nor an hour such as 2026-11-21T10"

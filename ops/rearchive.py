@@ -20,7 +20,7 @@ from chalicelib.hours.consolidate import Overtaken
 from chalicelib.lake_stages import LakeStages
 from infra.project import OperatorError
 from ops.projects import access_table, known_project
-from ops.ranges import add_hours, hours_of
+from ops.ranges import add_hours, chosen_hours
 from ops.stages import add_common, lake_stages, show
 
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Count, or put back and close the hours."""
     known_project(access_table(arguments.stage), arguments.project)
     stages, project, missing = lake_stages(arguments.stage), arguments.project, Counter[str]()
-    for hour, events in stages.rearchiver.missing(project, hours_of(arguments), _now_ms()):
+    for hour, events in stages.rearchiver.missing(project, chosen_hours(arguments), _now_ms()):
         missing[hour] += len(events)
     rows: list[dict[str, Any]] = []
     for hour, count in tqdm(sorted(missing.items()), unit=" hours", desc="done", disable=None):

@@ -19,7 +19,7 @@ from chalicelib.lake.rebuild import NotConsolidated
 from infra.project import OperatorError
 from ops import reconcile
 from ops.projects import access_table, known_project
-from ops.ranges import add_hours, hours_of
+from ops.ranges import add_hours, chosen_hours
 from ops.stages import add_common, lake_stages, show
 
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         show(arguments, [row for row in rows if row["events"] or row["state"] != AGREES])
         return 0
     known_project(access_table(arguments.stage), arguments.project)
-    hours = tqdm(hours_of(arguments), unit=" hours", desc="rebuilt", disable=None)
+    hours = tqdm(chosen_hours(arguments), unit=" hours", desc="rebuilt", disable=None)
     try:
         rebuilt = lake_stages(arguments.stage).rebuilder.rebuild(arguments.project, hours, int(time.time() * 1000))
     except NotConsolidated as error:

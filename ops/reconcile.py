@@ -17,11 +17,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from chalicelib.base.time_windows import day_of, hours_of, is_last_of_day
 from chalicelib.hours.consolidate import Overtaken
 from chalicelib.hours.reconcile import AGREES, DIFFERS, NO_FILE, WAITS, NotRepaired, Reconciled
 from infra.project import OperatorError
 from ops.projects import access_table, known_project
-from ops.ranges import add_hours, hours_of
+from ops.ranges import add_hours, chosen_hours
 from ops.stages import WAITING, add_common, lake_stages, show
 
 
@@ -43,7 +44,7 @@ def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> I
     """Each hour of the command line, and each day that is whole in it; tells on the terminal how far it is."""
     known_project(access_table(arguments.stage), arguments.project)
     reconciler, project = lake_stages(arguments.stage).reconciler, arguments.project
-    hours = hours_of(arguments)
+    hours = chosen_hours(arguments)
     found: Counter[str] = Counter()
     try:
         for hour in tqdm(hours, unit=" hours", desc="compared", disable=None):
@@ -51,8 +52,8 @@ def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> I
             done = reconciler.hour(project, hour, now, repair=repair, dirty_too=repair, force=force)
             found[done.state] += 1
             yield done
-            if hour.endswith("T23") and f"{hour[:10]}T00" in hours:
-                yield reconciler.day(project, hour[:10], now, repair=repair)
+            if is_last_of_day(hour) and hours_of(day_of(hour))[0] in hours:
+                yield reconciler.day(project, day_of(hour), now, repair=repair)
     except (NotRepaired, Overtaken) as error:
         raise OperatorError(str(error)) from error
     finally:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from chalicelib.base.time_windows import MINUTE_MS, from_ms
+from chalicelib.base.time_windows import MINUTE_MS, day_of, from_ms, hour_of_day
 
 SPILL = "spill/"
 UNREADABLE = "quarantine/unreadable/"
@@ -23,8 +23,7 @@ def hour_folder(project: str, hour: str) -> str:
 
 
 def _of_hour(project: str, hour: str) -> str:
-    day, _, hr = hour.partition("T")
-    return f"project={project}/dt={day}/hr={hr}/"
+    return f"project={project}/dt={day_of(hour)}/hr={hour_of_day(hour)}/"
 
 
 def day_folder(project: str, day: str) -> str:

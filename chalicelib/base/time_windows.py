@@ -98,6 +98,36 @@ def _hour_name(number: int) -> str:
     return from_ms(number * HOUR_MS).strftime("%Y-%m-%dT%H")
 
 
+def minute_of(ms: int) -> str:
+    """Return the UTC minute that holds the instant, as `2026-11-21T10:05`."""
+    return from_ms(ms).strftime("%Y-%m-%dT%H:%M")
+
+
+def day_of(hour: str) -> str:
+    """Return the day, `2026-11-21`, of an hour such as `2026-11-21T10`."""
+    return hour[:10]
+
+
+def hour_of_day(hour: str) -> str:
+    """Return the two digits that an hour has within its day: `10` of `2026-11-21T10`."""
+    return hour[11:]
+
+
+def hours_of(day: str, last_day: str | None = None) -> tuple[str, str]:
+    """Return the first and the last hour of a day, or of the days from `day` to `last_day`, both included."""
+    return f"{day}T00", f"{last_day or day}T23"
+
+
+def is_last_of_day(hour: str) -> bool:
+    """Return whether the day ends with the hour."""
+    return hour == hours_of(day_of(hour))[1]
+
+
+def day_start_ms(day: str) -> int:
+    """Return the first instant of a UTC day written as `2026-11-21`; raise ValueError for what is no such day."""
+    return hour_start_ms(hours_of(day)[0])
+
+
 @lru_cache(maxsize=16_384)  # over a year of them
 def hour_start_ms(hour: str) -> int:
     """The first instant of an hour written as `2026-11-21T10`; raises ValueError for what is no such hour."""

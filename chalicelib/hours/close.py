@@ -13,7 +13,7 @@ from typing import Any
 
 from chalicelib.base import metrics
 from chalicelib.base.object_keys import hour_folder, slot_of_tail
-from chalicelib.base.time_windows import DAY_MS, hour_start_ms
+from chalicelib.base.time_windows import DAY_MS, day_of, day_start_ms, hour_start_ms, hours_of
 from chalicelib.events.contracts import Contracts
 from chalicelib.events.events import user_of
 from chalicelib.lake.hour_folders import Held, HourFolders
@@ -72,7 +72,7 @@ class Closer:
         before = self.hours.get(project, hour)
         if before.version != version:
             return OVERTAKEN
-        day = self.closed.get(project, ALL_TYPES, COUNTS, DAY, hour[:10])
+        day = self.closed.get(project, ALL_TYPES, COUNTS, DAY, day_of(hour))
         closed_before = day.covers.get(hour, NOTHING_COVERED).epoch if day else 0
         if closed_before > before.frozen:  # the hour's item was lost: what is closed now is to be later than that
             if not self.hours.skip_to(before, closed_before):
@@ -89,11 +89,11 @@ class Closer:
         keys = [hour_folder(project, hour) + name for name in held.current]
         truth = self.fold(project, hour, lambda: self.lake.events(keys, found.upto))
         cover = Cover(before.frozen + 1, found.upto)
-        self.closed.note_day(project, hour[:10], f"{hour}#{cover.epoch}")
+        self.closed.note_day(project, day_of(hour), f"{hour}#{cover.epoch}")
         self._write_ledger(before, cover, live)
         self._write(before, cover, truth, live)
         # By another token: who puts the day together while this one writes may take the first note away only.
-        self.closed.note_day(project, hour[:10], f"{hour}#{cover.epoch}#written")
+        self.closed.note_day(project, day_of(hour), f"{hour}#{cover.epoch}#written")
         if not self.hours.mark(before, replace(found, epoch=cover.epoch), now_ms):
             return OVERTAKEN
         return Closing(not found.is_dirty, waiting)
@@ -202,7 +202,7 @@ class Closer:
         # An earlier closing may have written these; types that it had no place for are counted as others.
         again = (*self.rollups.event_types(project), OTHER) if before.frozen else ()
         names: list[Name] = [
-            (name, facet, DAY, hour[:10]) if facet == COUNTS else (name, facet, HOUR, hour)
+            (name, facet, DAY, day_of(hour)) if facet == COUNTS else (name, facet, HOUR, hour)
             for name in sorted({*whole, *live.types, *again})
             for facet in self._facets(name)
         ]
@@ -219,7 +219,7 @@ class Closer:
                     return None  # another run has closed the hour since
                 if grain == HOUR:
                     return one(hour, cover, content, known.version if known else 0)
-                day = known or Closed(hour[:10], {}, Rollups())
+                day = known or Closed(day_of(hour), {}, Rollups())
                 return Closed(
                     day.start, {**day.covers, hour: cover}, Rollups({**day.rollups, hour: content}), day.version
                 )
@@ -255,7 +255,7 @@ class Closer:
                 if facet != COUNTS:
 
                     def of_hours(before: Closed | None, event_type: str = event_type, facet: str = facet) -> Closed:
-                        hours = list(self.closed.read(project, event_type, facet, HOUR, f"{day}T00", f"{day}T23"))
+                        hours = list(self.closed.read(project, event_type, facet, HOUR, *hours_of(day)))
                         covers = {hour: cover for item in hours for hour, cover in item.covers.items()}
                         version = before.version if before else 0
                         return Closed(day, covers, Rollups({WHOLE: total_of(hours)}), version)
@@ -280,4 +280,4 @@ class _Live:
 
 
 def _is_over(day: str, now_ms: int) -> bool:
-    return now_ms >= hour_start_ms(f"{day}T00") + DAY_MS
+    return now_ms >= day_start_ms(day) + DAY_MS

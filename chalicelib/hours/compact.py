@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 
-from chalicelib.base.time_windows import from_ms
+from chalicelib.base.time_windows import MINUTE_MS, minute_of
 from chalicelib.rollups.codec import decode
 from chalicelib.rollups.deltas import Delta, Merged, latest
 from chalicelib.rollups.hours_table import HoursTable
@@ -148,4 +148,4 @@ def _by_hour(deltas: Iterable[Delta]) -> Iterator[tuple[str, str, list[Delta]]]:
 def _by_minute(deltas: Iterable[Delta]) -> Iterator[tuple[Minute, list[Delta]]]:
     """Deltas by slot and the minute they were written in, so that `the last five minutes` can be told after merging."""
     for (slot, minute), group in groupby(deltas, key=lambda d: (d.slot, d.written_at // 60)):
-        yield (slot, f"{from_ms(minute * 60_000):%Y-%m-%dT%H:%M}"), list(group)
+        yield (slot, minute_of(minute * MINUTE_MS)), list(group)

@@ -13,7 +13,7 @@ from typing import Any
 
 from chalicelib.base import metrics
 from chalicelib.base.errors import HoursNotConsolidated
-from chalicelib.base.time_windows import HOUR_MS, hour_start_ms
+from chalicelib.base.time_windows import HOUR_MS, hour_start_ms, hours_of
 from chalicelib.hours.close import Closer, Closing
 from chalicelib.hours.consolidate import GRACE_MS, Consolidated, Consolidator, Overtaken
 from chalicelib.hours.sessionize import Sessionizer
@@ -94,7 +94,7 @@ class Finisher:
 
     def clean_day(self, project: str, day: str, now_ms: int) -> bool:
         """Do the same with every hour of a UTC day; whether none of them waits, nor has a live item that is closed."""
-        hours = self.hours.between(project, f"{day}T00", f"{day}T23")
+        hours = self.hours.between(project, *hours_of(day))
         for hour in hours:
             self.clean(hour, now_ms)
         return not any(hour.is_dirty or not self.closer.clean(hour, now_ms) for hour in hours)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.base.dynamo import NEW, Item, Table, put, update
+from chalicelib.base.time_windows import hours_of
 from chalicelib.rollups.closed_table import Closed, closed_item, day_key
 from chalicelib.rollups.closing import Cover
 from chalicelib.rollups.hours_table import hour_key, open_partition
@@ -29,10 +30,8 @@ class NewDays:
 
     def is_new(self, project: str, day: str) -> bool:
         """Whether no item says anything of the day's hours."""
-        ranges = [
-            (f"{project}#hours", f"{day}T00", f"{day}T23"),
-            (f"{project}#merged", f"{day}T00", f"{day}T23~"),
-        ]
+        first, last = hours_of(day)
+        ranges = [(f"{project}#hours", first, last), (f"{project}#merged", first, f"{last}~")]
         return not any(map(self._any, ranges))
 
     def take(self, project: str, day: str, hours: Sequence[str], run: str, now_ms: int) -> bool:

@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 
 from chalicelib.base import metrics
 from chalicelib.base.object_keys import hour_folder
-from chalicelib.base.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, hours_between
+from chalicelib.base.time_windows import (
+    DAY_MS,
+    HOUR_MS,
+    day_of,
+    day_start_ms,
+    hour_of,
+    hour_start_ms,
+    hours_between,
+    is_last_of_day,
+)
 from chalicelib.events.contracts import Contracts
 from chalicelib.hours.finish import Finisher
 from chalicelib.hours.recount import recount
@@ -179,8 +188,8 @@ class Reconciler:
                 log.warning("hour too large for the function", extra={"project": project, "hour": hour})
             else:
                 yield self.hour(project, hour, now, repair=True)
-            if hour.endswith("T23"):
-                yield self.day(project, hour[:10], now, repair=True)
+            if is_last_of_day(hour):
+                yield self.day(project, day_of(hour), now, repair=True)
             self.history.closed.mark_reconciled(project, hour)
 
     def _compare(self, state: Hour, keys: Iterable[str]) -> Compared:
@@ -230,7 +239,7 @@ class Reconciler:
 
     def _compare_day(self, project: str, day: str) -> Iterator[Difference]:
         closed = self.history.closed
-        hours = hours_between(hour_start_ms(f"{day}T00"), hour_start_ms(f"{day}T00") + DAY_MS)
+        hours = hours_between(day_start_ms(day), day_start_ms(day) + DAY_MS)
         for name in [*self.history.rollups.event_types(project), ALL_TYPES]:
             facets = [facet for facet in facets_of(self._spec(name)) if facet != COUNTS]
             names = [(name, f, grain, at) for f in facets for grain, at in [(DAY, day), *((HOUR, h) for h in hours)]]

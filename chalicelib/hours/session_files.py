@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from chalicelib.base.data_bucket import DataBucket, Stamp
 from chalicelib.base.object_keys import sessions_folder
-from chalicelib.base.time_windows import hour_start_ms, hours_between
+from chalicelib.base.time_windows import day_of, hour_of_day, hour_start_ms, hours_between
 from chalicelib.hours.session_parts import COLUMNS, Columns, SessionPart
 from chalicelib.lake.lake import COMPRESSION
 from chalicelib.lake.merging import BATCH_ROWS, batches
@@ -73,7 +73,7 @@ class SessionFiles:
     def listed(self, project: str, first: str, last: str) -> dict[str, Listed]:
         """The last version of each hour from `first` to `last`, both included; another one since makes it differ."""
         found: dict[str, Listed] = {}
-        days = {hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)}
+        days = {day_of(hour) for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)}
         for day in sorted(days):
             for name, stamp in sorted(self.bucket.stamps(sessions_folder(project, day)).items()):
                 hour = f"{day}T{name.removeprefix(PREFIX)[:2]}"
@@ -101,7 +101,7 @@ class SessionFiles:
                 if written and written.etag == stamp.etag:
                     source: io.BytesIO | io.RawIOBase = io.BytesIO(written.content)
                 else:
-                    source = self.bucket.open(sessions_folder(project, hour[:10]) + name, stamp.size_bytes)
+                    source = self.bucket.open(sessions_folder(project, day_of(hour)) + name, stamp.size_bytes)
                 with pq.ParquetFile(source, pre_buffer=True) as file:
                     found += [
                         batch.filter(pa.array(batch["key"].to_numpy() % shares == share))
@@ -111,7 +111,7 @@ class SessionFiles:
 
 
 def _hour_prefix(project: str, hour: str) -> str:
-    return f"{sessions_folder(project, hour[:10])}{PREFIX}{hour[11:]}-"
+    return f"{sessions_folder(project, day_of(hour))}{PREFIX}{hour_of_day(hour)}-"
 
 
 def _columns(table: pa.Table) -> Columns:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from chalicelib.base.time_windows import HOUR_MS, hour_of, hour_start_ms
+from chalicelib.base.time_windows import HOUR_MS, day_of, hour_of, hour_start_ms, hours_of
 from chalicelib.events.sessions import REACH_HOURS
 from chalicelib.hours.session_files import NOTHING, Listed, SessionFiles, Written
 from chalicelib.hours.session_parts import parts_of, sessions_of
@@ -72,7 +72,7 @@ class Sessionizer:
         What is new is handed to `put` a day at a time, in place of some writes for each hour and facet; where that
         answers False, somebody was there, and the day is written as ever. Returns and raises as `count` does.
         """
-        first, last = f"{min(days)}T00", f"{max(days)}T23"
+        first, last = hours_of(min(days), max(days))
         return self._count(project, first, last, _New(frozenset(days), written, put))
 
     def recount(self, project: str, day: str, *, write: bool) -> int:
@@ -80,7 +80,7 @@ class Sessionizer:
 
         Raises as `count` does.
         """
-        return self._count(project, f"{day}T00", f"{day}T23", None, write=write)
+        return self._count(project, *hours_of(day), None, write=write)
 
     def _count(self, project: str, first: str, last: str, new: "_New | None", *, write: bool = True) -> int:
         changed = 0
@@ -104,9 +104,9 @@ class Sessionizer:
         if new:
             known = {hour for _, hour in kept}
             # An hour around that has parts and no sessions is somebody else's, who is at it and will find these parts.
-            truth = {hour: rollup for hour, rollup in truth.items() if hour in known or hour[:10] in new.days}
-            for day in sorted(new.days - {hour[:10] for hour in known}):
-                of_day = {hour: rollup for hour, rollup in truth.items() if hour[:10] == day}
+            truth = {hour: rollup for hour, rollup in truth.items() if hour in known or day_of(hour) in new.days}
+            for day in sorted(new.days - {day_of(hour) for hour in known}):
+                of_day = {hour: rollup for hour, rollup in truth.items() if day_of(hour) == day}
                 items = list(_items(day, of_day))
                 if items and new.put(project, items):
                     changed += len(items)
@@ -119,11 +119,11 @@ class Sessionizer:
                 if is_empty(content) if before is None else _bytes(content) == _bytes(before):
                     continue
                 different[began][facet] = content
-        for day in sorted({began[:10] for began in different}) if write else ():
+        for day in sorted({day_of(began) for began in different}) if write else ():
             self.closed.note_day(project, day, self.new_token())
             for began, contents in different.items():
                 for facet, content in contents.items():
-                    if began[:10] == day:
+                    if day_of(began) == day:
                         self._write(project, facet, began, content)
             # Once more: another run may have put the day together, and taken the note away, in between.
             self.closed.note_day(project, day, self.new_token())
@@ -151,7 +151,7 @@ class Sessionizer:
         kept: Kept = {}
         for facet in facets_of(SPEC):
             if facet == COUNTS:
-                for day in self.closed.read(project, SESSIONS, facet, DAY, first[:10], last[:10]):
+                for day in self.closed.read(project, SESSIONS, facet, DAY, day_of(first), day_of(last)):
                     kept |= {(facet, hour): content for hour, content in day.rollups.items() if first <= hour <= last}
             else:
                 for item in self.closed.read(project, SESSIONS, facet, HOUR, first, last):
@@ -162,11 +162,11 @@ class Sessionizer:
         if facet == COUNTS:
 
             def in_day(before: Closed | None) -> Closed:
-                day = before or Closed(hour[:10], {}, Rollups())
+                day = before or Closed(day_of(hour), {}, Rollups())
                 rollups = Rollups({**day.rollups, hour: content})
                 return Closed(day.start, {**day.covers, hour: NOTHING_COVERED}, rollups, day.version)
 
-            self.closed.change(project, SESSIONS, facet, DAY, hour[:10], in_day)
+            self.closed.change(project, SESSIONS, facet, DAY, day_of(hour), in_day)
         else:
 
             def as_hour(before: Closed | None) -> Closed:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from chalicelib.base.object_keys import TAIL, hour_file_name, hour_folder, import_tail_name, version_name
-from chalicelib.base.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms
+from chalicelib.base.time_windows import DAY_MS, HOUR_MS, day_of, day_start_ms, hour_of, hour_start_ms
 from chalicelib.events.contracts import Contracts
 from chalicelib.hours.new_days import NEW_COVER, NewDays
 from chalicelib.hours.session_files import Written
@@ -67,7 +67,7 @@ class Backfiller:
         Every event is in the lake when this returns; hours that are not closed are dirty, so that they will be.
         """
         work = _Work(whose, f"{whose.id}.{number}", now_ms, self.clock() + STORE_SECONDS)
-        begin, end = hour_start_ms(f"{first}T00"), hour_start_ms(f"{last}T00") + DAY_MS
+        begin, end = day_start_ms(first), day_start_ms(last) + DAY_MS
         sources = self.lake.sorted_files(files, begin, end)
         for start in range(begin, end, DAY_MS):
             self._day(work, sources, start)
@@ -91,7 +91,7 @@ class Backfiller:
         rows = sum(file.rows_between(start, start + DAY_MS) for file in files)
         if not rows:
             return
-        day = hour_of(start)[:10]
+        day = day_of(hour_of(start))
         if rows > DAY_ROWS:
             work.lacking.add(day)
             for hour_start in range(start, start + DAY_MS, HOUR_MS):

@@ -19,7 +19,7 @@ from chalicelib.access.access import Project
 from chalicelib.base import values
 from chalicelib.base.data_bucket import DataBucket
 from chalicelib.base.object_keys import quarantine_key
-from chalicelib.base.time_windows import HOUR_MS, hour_of
+from chalicelib.base.time_windows import HOUR_MS, day_of, hour_of
 from chalicelib.events.addresses import hide_addresses
 from chalicelib.events.enrichment import NOBODY, enrich
 from chalicelib.events.erased_users import ErasedUsers
@@ -132,7 +132,7 @@ class Importer:
             rows += len(share)
         if erased:
             reasons["erased_user"] += erased
-        days = Counter(hour_of(row.event["occurred_at"])[:10] for row in found)
+        days = Counter(day_of(hour_of(row.event["occurred_at"])) for row in found)
         summary = Summary(rows, repeated, days, reasons, shown)
         self.lake.write(one.events_key(part), found)
         self.bucket.put(one.summary_key(part), orjson.dumps(summary.to_json()))

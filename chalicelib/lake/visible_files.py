@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from chalicelib.base.object_keys import HOUR_FILE, TAIL
+from chalicelib.base.time_windows import day_of
 
 # Half of the time for which absorbed files are kept: clocks may differ by as much, in both directions.
 VISIBLE_AGE_MS = 30 * 60_000
@@ -84,7 +85,7 @@ def _conditions(hours: Sequence[UnsettledHour], name: str) -> list[str]:
 def _in_hours(hours: Iterable[str]) -> str:
     """Flat lists, for a parser's depth is limited; the days by themselves, so that others are not looked into."""
     names = sorted(hours)
-    days = dict.fromkeys(name[:10] for name in names)
+    days = dict.fromkeys(day_of(name) for name in names)
     return f"dt IN ({_list(days)}) AND dt || 'T' || hr IN ({_list(names)})"
 
 

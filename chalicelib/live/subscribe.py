@@ -11,7 +11,7 @@ import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from chalicelib.base.errors import InvalidRequest, Unauthenticated
-from chalicelib.base.time_windows import DAY_MS, HOUR_MS, hour_of, hour_start_ms, parse_ms, to_ms
+from chalicelib.base.time_windows import DAY_MS, HOUR_MS, day_of, day_start_ms, hour_of, parse_ms, to_ms
 from chalicelib.events.contracts import Contracts
 from chalicelib.live.connection import Connection
 from chalicelib.live.connections_table import ConnectionsTable
@@ -123,7 +123,7 @@ class Subscriber:
         now_ms, now_seconds = to_ms(now), int(now.timestamp())
         project, topics, since = subscribed.project, subscribed.topics, subscribed.since
         types = [t for t in self.history.rollups.event_types(project) if is_wanted(t, topics, self.contracts)]
-        days = (now_ms - hour_start_ms(f"{since[:10]}T00")) // DAY_MS + 1
+        days = (now_ms - day_start_ms(day_of(since))) // DAY_MS + 1
         if len(types) * days > MAX_DAY_TOTALS:
             raise InvalidRequest(
                 f"{len(types)} event types over {days} days are {len(types) * days} totals of a day; the limit is "

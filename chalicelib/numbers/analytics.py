@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.base.errors import InvalidRequest, NotFound
-from chalicelib.base.time_windows import DAY_MS, HOUR_MS, MINUTE_MS, hour_of, hour_start_ms
+from chalicelib.base.time_windows import DAY_MS, HOUR_MS, MINUTE_MS, day_of, day_start_ms, hour_of, hour_start_ms
 from chalicelib.events.contracts import Contracts
 from chalicelib.events.sessions import REACH_HOURS
 from chalicelib.numbers.questions import CALENDAR, QUANTILES, USERS, Filter, Question
@@ -84,8 +84,8 @@ class Analytics:
         first, last = hour_of(question.start_ms), hour_of(question.end_ms - 1)
         totals = question.agg == "count" and (bool(question.dimension) or not _within_hours(question))
         if facet != COUNTS and question.interval in CALENDAR and not _within_days(question):
-            days = self.history.days(project, event_type, facet, first[:10], last[:10], totals=totals)
-            return {hour_start_ms(f"{day}T00"): part for day, part in days.items()}
+            days = self.history.days(project, event_type, facet, day_of(first), day_of(last), totals=totals)
+            return {day_start_ms(day): part for day, part in days.items()}
         hours = self.history.hours(project, event_type, facet, first, last, totals=totals)
         return {hour_start_ms(hour): part for hour, part in hours.items()}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.base.time_windows import HOUR_MS, MINUTE_MS, hour_of, hour_start_ms, iso_ms
+from chalicelib.base.time_windows import HOUR_MS, MINUTE_MS, hour_of, hour_start_ms, iso_ms, minute_of
 from chalicelib.events.contracts import Contracts
 from chalicelib.numbers.questions import QUANTILES
 from chalicelib.rollups.deltas import HourView
@@ -34,7 +34,7 @@ class Observer:
         recent: list[Rollups] = []
         per_minute: dict[int, int] = {}
         start_seconds = (now_ms // 1000 - WINDOW_SECONDS) // 60 * 60
-        start_minute = iso_ms(start_seconds * 1000)[:16]
+        start_minute = minute_of(start_seconds * 1000)
         window_seconds = now_ms / 1000 - start_seconds
         ledgers: list[dict[str, Any]] = []
         hours = hour_of(now_ms - HOUR_MS), hour_of(now_ms)
@@ -76,7 +76,7 @@ class Observer:
                 for measure, value in sorted(rollup.measures.items())
             },
             "ledger": ledgers,
-            "minutes": [{"start": iso_ms(m)[:16] + "Z", "events": per_minute.get(m, 0)} for m in minutes],
+            "minutes": [{"start": minute_of(m) + "Z", "events": per_minute.get(m, 0)} for m in minutes],
         }
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.base.errors import NotFound
-from chalicelib.base.time_windows import DAY_MS, HOUR_MS, hour_start_ms, hours_between
+from chalicelib.base.time_windows import DAY_MS, HOUR_MS, day_start_ms, hour_start_ms, hours_between
 from chalicelib.events.contracts import Contracts
 from chalicelib.numbers.summaries import Day, summary, summary_facets, total_of
 from chalicelib.rollups.facets import ALL_TYPES, DERIVED
@@ -28,7 +28,7 @@ class Summarizer:
         """
         event_type = self._resolve(project, name)
         spec = DERIVED.get(event_type) or self.contracts.spec(event_type)
-        first_ms = hour_start_ms(f"{day.date}T00")
+        first_ms = day_start_ms(day.date)
         hours = hours_between(first_ms, first_ms + DAY_MS)
         wanted = [(event_type, facet) for facet in summary_facets(spec)]
         found = self.history.facets(project, wanted, hours)

@@ -18,7 +18,7 @@ from typing import Any
 
 from chalicelib.base import metrics
 from chalicelib.base.object_keys import hour_folder
-from chalicelib.base.time_windows import HOUR_MS, from_ms, hour_of, hour_start_ms, hours_between
+from chalicelib.base.time_windows import HOUR_MS, day_of, day_start_ms, from_ms, hour_of, hour_start_ms, hours_between
 from chalicelib.events.erased_users import ErasedUsers
 from chalicelib.events.erasure import (
     FOR_EVER_MS,
@@ -177,7 +177,7 @@ class Eraser:
         project, since = group[0].project, group[0].next_day
         last_hour = hour_of(max((one.marked_ms or 0) for one in group) + READY_MS)  # nothing occurs later
         for day in self.lake.days(project):
-            if not since <= day <= last_hour[:10]:
+            if not since <= day <= day_of(last_hour):
                 continue
             for one in group:
                 self.table.swept_before(one, day)
@@ -211,7 +211,7 @@ class Eraser:
         """Have each hour of the day without the users' rows, as far as the time goes."""
         project = group[0].project
         rows = UserRows({user: until for one in group for user, until in one.until.items()})
-        start_ms = hour_start_ms(f"{day}T00")
+        start_ms = day_start_ms(day)
         found, complete = False, True
         for hour in hours_between(start_ms, start_ms + 24 * HOUR_MS):
             if self._is_over(end_ms):

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from chalicelib.base.object_keys import TAIL, hour_folder
-from chalicelib.base.time_windows import HOUR_MS, hour_start_ms, hours_between, iso_ms
+from chalicelib.base.time_windows import HOUR_MS, day_start_ms, hours_between, iso_ms
 from chalicelib.events.erasure import FOR_EVER_MS
 from chalicelib.events.events import moment_of
 from chalicelib.events.events_table import EventsTable
@@ -99,7 +99,7 @@ class Exporter:
 
     def _of_day(self, project: str, ids: Sequence[str], day: str) -> Iterator[tuple[int, dict[str, Any]]]:
         rows = UserRows(dict.fromkeys(ids, FOR_EVER_MS))
-        start_ms = hour_start_ms(f"{day}T00")
+        start_ms = day_start_ms(day)
         for hour in hours_between(start_ms, start_ms + 24 * HOUR_MS):
             folder, files = hour_folder(project, hour), self._files(project, hour)
             theirs = [folder + name for name, size in files.items() if self.lake.rows_of(folder + name, size, rows)]

@@ -11,7 +11,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load, valid
 
 from chalicelib.base.object_keys import quarantine_folder, reversed_minute
 from chalicelib.base.parameters import read_parameters
-from chalicelib.base.time_windows import from_ms
+from chalicelib.base.time_windows import day_of, hour_of
 from chalicelib.numbers.questions import END, LATEST_MS, START, instant
 from chalicelib.quarantine.files import QuarantineFile, Record
 
@@ -74,7 +74,7 @@ class Selection:
 
     def days(self) -> tuple[str, str]:
         """The first and the last date that may hold files."""
-        return f"{from_ms(self.start_ms):%Y-%m-%d}", f"{from_ms(self.end_ms - 1):%Y-%m-%d}"
+        return day_of(hour_of(self.start_ms)), day_of(hour_of(self.end_ms - 1))
 
     def before(self, project: str, date: str) -> str:
         """What sorts before the first key of the day that may hold a record."""

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from chalicelib.base.time_windows import hour_start_ms, hours_between
+from chalicelib.base.time_windows import day_of, hour_start_ms, hours_between, hours_of
 from chalicelib.rollups.closed_table import DAY, HOUR, WHOLE, Closed, ClosedTable
 from chalicelib.rollups.closing import NOTHING_COVERED, Cover
 from chalicelib.rollups.deltas import HourView, Merged, frame_id, split_frame_id
@@ -58,7 +58,7 @@ class History:
         covers: dict[str, Cover] = {}
         kept = _kept(name, facet, totals)
         if facet == COUNTS:
-            for day in self.closed.read(project, name, facet, DAY, first[:10], last[:10], kept):
+            for day in self.closed.read(project, name, facet, DAY, day_of(first), day_of(last), kept):
                 covers |= day.covers
                 found |= {hour: content for hour, content in day.rollups.items() if first <= hour <= last}
         else:
@@ -76,9 +76,9 @@ class History:
     ) -> dict[str, Rollup]:
         """As `hours`, of each UTC day from `first` to `last` (`2026-11-21`), both included."""
         if facet == COUNTS:
-            return by_day(self.hours(project, event_type, facet, f"{first}T00", f"{last}T23", totals=totals))
+            return by_day(self.hours(project, event_type, facet, *hours_of(first, last), totals=totals))
         excerpt = needed(event_type, facet, totals=totals)
-        hours = f"{first}T00", f"{last}T23"
+        hours = hours_of(first, last)
         deltas = self.rollups.read_deltas(project, *hours, excerpt=excerpt)
         noted = [day for day in self.closed.noted_days(project) if first <= day <= last]
         name = event_type or ALL_TYPES
@@ -90,21 +90,21 @@ class History:
                 covers |= item.covers
                 found[item.start] = item.rollups[WHOLE]
         if noted:  # these are told by their hours: today, mostly
-            for item in self.closed.read(project, name, facet, HOUR, f"{noted[0]}T00", f"{noted[-1]}T23", kept):
-                if item.start[:10] in noted:
+            for item in self.closed.read(project, name, facet, HOUR, *hours_of(noted[0], noted[-1]), kept):
+                if day_of(item.start) in noted:
                     covers |= item.covers
-                    found.setdefault(item.start[:10], Rollup()).merge(item.rollups[WHOLE])
+                    found.setdefault(day_of(item.start), Rollup()).merge(item.rollups[WHOLE])
         for hour, view in self.rollups.views(project, *hours, deltas, excerpt).items():
             live = view.total(covers.get(hour, NOTHING_COVERED))
             if live:
-                found.setdefault(hour[:10], Rollup()).merge(_content(live, event_type, facet))
+                found.setdefault(day_of(hour), Rollup()).merge(_content(live, event_type, facet))
         return dict(sorted(found.items()))
 
     def facets(self, project: str, wanted: Iterable[Facet], hours: Collection[str]) -> "Facets":
         """Many facets of some hours that follow one another, at the price of one look at what is live."""
         asked = list(wanted)
         deltas = self.rollups.read_deltas(project, min(hours), max(hours))
-        starts = {HOUR: hours, DAY: {hour[:10] for hour in hours}}
+        starts = {HOUR: hours, DAY: {day_of(hour) for hour in hours}}
         names = [
             (event_type, facet, grain, start)
             for event_type, facet in asked
@@ -155,7 +155,7 @@ class History:
             deltas = self.rollups.read_deltas(project, first, last, [*exact, *sorted(behind)], counts)
         totals: dict[str, Rollups] = defaultdict(Rollups)
         covers: dict[tuple[str, str], Cover] = {}
-        days = sorted({hour[:10] for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)})
+        days = sorted({day_of(hour) for hour in hours_between(hour_start_ms(first), hour_start_ms(last) + 1)})
         types = [OTHER, *(self.rollups.event_types(project) if event_types is None else event_types)]
         for event_type, day in self.closed.get_days(project, types, days):
             for hour, content in day.rollups.items():
@@ -203,7 +203,7 @@ def by_day(hours: dict[str, Rollup]) -> dict[str, Rollup]:
     """Hours as the UTC days they lie in."""
     days: dict[str, Rollup] = {}
     for hour, content in hours.items():
-        days.setdefault(hour[:10], Rollup()).merge(content)
+        days.setdefault(day_of(hour), Rollup()).merge(content)
     return days
 
 

@@ -11,11 +11,17 @@ from chalicelib.base.time_windows import (
     MINUTE_MS,
     UNIX_ZERO,
     correct_skew,
+    day_of,
+    day_start_ms,
     from_ms,
     hour_of,
+    hour_of_day,
     hour_start_ms,
     hours_between,
+    hours_of,
+    is_last_of_day,
     iso_ms,
+    minute_of,
     parse_ms,
     to_ms,
 )
@@ -107,3 +113,14 @@ def test_a_range_touches_the_hours_of_its_half_open_ends() -> None:
     start, end = parse_ms("2026-11-21T10:59:00Z"), parse_ms("2026-11-21T12:00:00Z")
 
     assert hours_between(start, end) == ["2026-11-21T10", "2026-11-21T11"]
+
+
+def test_an_hour_knows_its_day_and_a_day_its_hours() -> None:
+    hours = hours_between(day_start_ms("2026-11-21"), day_start_ms("2026-11-22"))
+
+    assert {day_of(hour) for hour in hours} == {"2026-11-21"}
+    assert [hour_of_day(hour) for hour in hours] == [f"{number:02}" for number in range(24)]
+    assert hours_of("2026-11-21") == (hours[0], hours[-1])
+    assert hours_of("2026-11-21", "2026-11-23") == ("2026-11-21T00", "2026-11-23T23")
+    assert [hour for hour in hours if is_last_of_day(hour)] == [hours[-1]]
+    assert minute_of(day_start_ms("2026-11-21") + 605 * MINUTE_MS) == "2026-11-21T10:05"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.base.time_windows import DAY_MS, HOUR_MS
+from chalicelib.base.time_windows import DAY_MS, HOUR_MS, day_of
 from chalicelib.events.erasure import FOR_EVER_MS, Marker, digest_of_user
 from chalicelib.hours.close import CLEAN_MS, KEPT_MS
 from chalicelib.hours.sessionize import Sessionizer
@@ -285,7 +285,7 @@ def test_a_final_slot_is_told_of_once(world: World, caplog: pytest.LogCaptureFix
 
 
 def test_a_day_s_note_stays_when_a_newer_one_came_while_it_was_put_together(world: World) -> None:
-    closed, day = world.stores.closed, HOUR[:10]
+    closed, day = world.stores.closed, day_of(HOUR)
     closed.note_day("demo", day, "first")
     [token] = closed.noted_days("demo").values()
     closed.note_day("demo", day, "second")

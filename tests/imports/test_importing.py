@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from chalicelib.base.object_keys import hour_folder
+from chalicelib.base.time_windows import day_of
 from chalicelib.hours.new_days import NewDays
 from chalicelib.imports import importing, imports
 from chalicelib.imports.imports import Import, ImportRefused
@@ -607,13 +608,13 @@ def test_the_queries_see_an_imported_hour_until_it_is_settled(world: World) -> N
 def test_a_day_that_somebody_came_into_is_not_taken(world: World) -> None:
     """Nor is it finished: whatever came before or meanwhile would be closed without having been counted."""
     days, hour = NewDays(world.rollups.client, "rollups"), "2013-01-07T09"
-    assert days.take("demo", hour[:10], [hour], "run", world.now_ms)
+    assert days.take("demo", day_of(hour), [hour], "run", world.now_ms)
     before = world.hours.get("demo", hour)
 
-    assert not days.take("demo", hour[:10], ["2013-01-07T10", hour], "another", world.now_ms)
+    assert not days.take("demo", day_of(hour), ["2013-01-07T10", hour], "another", world.now_ms)
 
     assert world.hours.get("demo", hour) == before
-    assert world.hours.between("demo", hour[:10], "2013-01-08") == [before]
+    assert world.hours.between("demo", day_of(hour), "2013-01-08") == [before]
 
 
 def test_a_day_that_somebody_came_into_is_not_finished(world: World) -> None:

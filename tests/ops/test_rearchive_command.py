@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.base.time_windows import HOUR_MS, hour_of
+from chalicelib.base.time_windows import HOUR_MS, day_of, hour_of
 from chalicelib.events.chunks import Message, chunks_of
 from chalicelib.events.contracts import Contracts
 from chalicelib.events.erasure import FOR_EVER_MS, Marker, digest_of_user
@@ -55,7 +55,7 @@ def of_hour(at_ms: int) -> tuple[str, str]:
 
 
 def days() -> tuple[str, ...]:
-    return "--from", hour_of(LONG_AGO)[:10], "--to", hour_of(LATELY)[:10]
+    return "--from", day_of(hour_of(LONG_AGO)), "--to", day_of(hour_of(LATELY))
 
 
 def rows(stores: Stores, at_ms: int) -> list[str]:
