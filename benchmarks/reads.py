@@ -16,9 +16,9 @@ from unittest.mock import patch
 
 from tqdm import tqdm
 
+from chalicelib.base import waits
 from chalicelib.base.time_windows import DAY_MS, HOUR_MS, day_of, hour_of, parse_ms
 from chalicelib.events.contracts import Contract, Contracts
-from chalicelib.hours.compact import FOLD_SECONDS
 from chalicelib.numbers.analytics import Analytics
 from chalicelib.numbers.questions import read_question
 from chalicelib.numbers.realtime import Observer
@@ -138,7 +138,7 @@ def put_live(live: RollupsTable, rng: random.Random) -> None:
         total = merge_all(decode(rollups(20_000, hour_ms, rng)) for _ in range(BASE_EVENTS // 20_000))
         # It names no delta: what is folded was merged so long ago that no reader looks for it.
         live.fold("demo", [], Merged(base_name(which, 1, 0), which, 1, 0, "", seconds, NOTHING, total, {}, version=1))
-    for minute in range(FOLD_SECONDS // 60 + 1):
+    for minute in range(waits.FOLD_MS // 1000 // 60 + 1):
         for share, start in enumerate(range(0, DELTAS_PER_MINUTE, MAX_MERGE)):
             at = f"{hour}:{37 + minute:02d}"
             merged = min(MAX_MERGE, DELTAS_PER_MINUTE - start)

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
 
+from chalicelib.base import waits
 from chalicelib.base.errors import InvalidRequest
 from chalicelib.base.parameters import read_parameters
 from chalicelib.base.time_windows import MINUTE_MS, iso_ms
@@ -24,7 +25,7 @@ from chalicelib.rollups.sketches import quantile
 
 EVENTS = "events"  # the metric of every event type together
 ABOVE, BELOW = "above", "below"
-MAX_WINDOW_MINUTES = 5  # for as long compaction keeps the minutes of arrival apart
+MAX_WINDOW_MINUTES = waits.LOOK_BACK_MS // MINUTE_MS
 MAX_COOLDOWN_MINUTES = 1440
 MAX_NAMED = 50  # metrics in a warning
 MAX_VALUES = 20  # of a filter

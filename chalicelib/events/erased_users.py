@@ -9,14 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chalicelib.base import waits
 from chalicelib.base.dynamo import Table, key, put
 from chalicelib.base.time_windows import parse_ms
-from chalicelib.events.erasure import READY_MS, Marker, digest_of_user, split, words_of
+from chalicelib.events.erasure import Marker, digest_of_user, split, words_of
 from chalicelib.events.events import StoredEvent, user_of
-
-FRESH_SECONDS = 60  # what a container knows may be as old
-OVERLAP_MS = 20 * 60_000  # clocks differ, and a put may take its time
-LINKED_MS = READY_MS // 2  # after a marker was put: links are still kept, for the eraser to follow
 
 
 @dataclass(slots=True)
@@ -56,7 +53,7 @@ class ErasedUsers:
     def is_linked(self, project: str, event: StoredEvent, now_ms: int) -> bool:
         """Whether a dropped event may still say which ids its user had before, because the erasure has just begun."""
         marker = self._markers(project).get(digest_of_user(project, str(user_of(event))))
-        return marker is not None and now_ms < marker.marked_ms + LINKED_MS
+        return marker is not None and now_ms < marker.marked_ms + waits.LINKED_MS
 
     def is_theirs(self, project: str, rejected: Any, received_ms: int) -> bool:
         """Whether an event that was not taken, in whatever form, is an erased user's of before their time."""
@@ -69,7 +66,7 @@ class ErasedUsers:
 
     def _markers(self, project: str) -> dict[str, Marker]:
         known = self.known.get(project)
-        if known is None or self.clock() - known.read_at >= FRESH_SECONDS:
+        if known is None or self.clock() - known.read_at >= waits.MARKERS_FRESH_MS / 1000:
             now = self.clock()
             known = self._read(project, known or _Known(now, {}), now)
             self.known[project] = known
@@ -77,7 +74,7 @@ class ErasedUsers:
 
     def _read(self, project: str, known: _Known, now: float) -> _Known:
         markers, upto_ms = dict(known.markers), known.upto_ms
-        since = {"since": f"{max(0, upto_ms - OVERLAP_MS):013d}"}
+        since = {"since": f"{max(0, upto_ms - waits.MARKERS_OVERLAP_MS):013d}"}
         for item in Table(self.client, self.name).query(f"erased#{project}", "sk >= :since", since):
             marked, _, digest = item["sk"].partition("#")
             found = Marker(digest, int(marked), item["until_ms"])

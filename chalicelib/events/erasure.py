@@ -15,15 +15,12 @@ from chalicelib.base.time_windows import DAY_MS, iso_ms
 from chalicelib.events.events import user_of
 
 FOR_EVER_MS = 10**15
-# After the markers are there: by then every function that began without knowing them has ended, with what it wrote.
-READY_MS = 16 * 60_000
 COPIES_DAYS = 35  # after the end: how far back the tables can be restored; replaced objects are gone after 7
 ID_NAMES = frozenset(
     {"user_id", "anonymous_id", "previous_id", "userId", "anonymousId", "previousId"}
 )  # in our form, and as SDKs send them
 _WORDS = re.compile(r"[\w@.+:/-]+")
 MIN_WORD = 6  # characters: a shorter id is the number of a line, or a price, too often
-IMPORT_MS = DAY_MS  # no import goes on for longer
 MAX_IDS = 1000  # of one person
 
 Until = Mapping[str, int]  # by id: what occurred before this time (Unix milliseconds) is removed

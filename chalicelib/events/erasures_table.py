@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from chalicelib.base import waits
 from chalicelib.base.dynamo import NEW, NOTHING, THERE, Item, Table, delete, key, put, update
 from chalicelib.events.erasure import Erasure, State
 
 OPEN = "erasures"
-TURN_MS = 16 * 60_000  # longer than a run may take
 LAST = "~"  # sorts after every id
 UNDONE = f"{THERE} AND #state <> :done"
 
@@ -71,7 +71,7 @@ class ErasuresTable:
         return self._update(
             erasure,
             "SET leased_ms = :until",
-            {"until": now_ms + TURN_MS, "now": now_ms},
+            {"until": now_ms + waits.ERASER_TURN_MS, "now": now_ms},
             "attribute_not_exists(leased_ms) OR leased_ms <= :now",
         )
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from chalicelib.base import waits
 from chalicelib.base.dynamo import Table, key, put
 from chalicelib.base.errors import Unavailable
 from chalicelib.events.events import StoredEvent, user_of
-from chalicelib.events.pins import FLAG_MS, FRESH_MS, UNSURE, Unsure, bucket_of, recent
+from chalicelib.events.pins import FLAG_MS, UNSURE, Unsure, bucket_of, recent
 from chalicelib.events.records import NO_CHUNK
 
 FLAG_SECONDS = FLAG_MS // 1000
@@ -74,7 +75,7 @@ class FlagsTable:
 
     def _flags(self, project: str) -> Flags:
         known, now = self.known.get(project), self.clock()
-        lasts = UNKNOWN_SECONDS if known and known.all else FRESH_MS / 1000
+        lasts = UNKNOWN_SECONDS if known and known.all else waits.FLAGS_FRESH_MS / 1000
         if known is None or not 0 <= now - known.read_at < lasts:
             try:
                 put = self._read(project, int(now // FLAG_SECONDS) - 1)

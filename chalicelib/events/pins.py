@@ -9,7 +9,7 @@ each other one takes that. So neither the order in which tries are processed mat
 What is marked of one try alone, by `unsure_of`, is what other tries within JITTER_MS of its skew could put elsewhere.
 That is not enough where one try is clamped, because a later one looks like any event in time. So the edge flags the
 user of a clamped event before it acknowledges it, and marks what it receives of flagged users. A try that is received
-so soon after a clamped one that its container may not know of the flag is marked for itself (GUARD_MS).
+so soon after a clamped one that its container may not know of the flag is marked for itself (waits.GUARD_MS).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,14 +19,12 @@ from typing import Any
 
 import orjson
 
+from chalicelib.base import waits
 from chalicelib.base.time_windows import AHEAD_MS, HOUR_MS, minutes_of
 
 UNSURE = "unsure"  # in an admitted event, until `process` takes it out: the Unsure
 JITTER_MS = 30_000  # by which the tries of an event differ in how long they are on their way
 FLAG_MS = 12 * HOUR_MS  # how long SDKs try again, and so how long a flag holds, and up to twice as long
-FRESH_MS = 20_000  # what a container knows of a project's flags may be as old
-EDGE_MS = 30_000  # how long a function of the edge lives, by its time-out: a flag is put by then, or nothing is stored
-GUARD_MS = 60_000  # both of them, and ten seconds by which clocks of containers may differ
 BUCKETS = 16_384  # of users: a flag holds for all of a bucket, so that a project's flags are a megabyte at most
 
 
@@ -53,7 +51,7 @@ def unsure_of(client_ms: int, sent_ms: int | None, received_ms: int) -> Unsure |
         return Unsure.EDGE
     # An earlier try was clamped more than a minute before this time, and put into an hour before this one's.
     hour_ms = occurred_ms - occurred_ms % HOUR_MS
-    return Unsure.NEAR if min(occurred_ms - AHEAD_MS, hour_ms) > received_ms - GUARD_MS else None
+    return Unsure.NEAR if min(occurred_ms - AHEAD_MS, hour_ms) > received_ms - waits.GUARD_MS else None
 
 
 def name_of(event: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from chalicelib.base import metrics
+from chalicelib.base import metrics, waits
 from chalicelib.base.object_keys import hour_folder, slot_of_tail
 from chalicelib.base.time_windows import DAY_MS, day_of, day_start_ms, hour_start_ms, hours_of
 from chalicelib.events.contracts import Contracts
@@ -31,8 +31,6 @@ from chalicelib.rollups.rollups_table import RollupsTable
 from chalicelib.rollups.signatures import NOTHING, Signature, is_forgotten, slot_end
 from chalicelib.rollups.sketches import hash_user
 
-CLEAN_MS = 600_000  # no reader takes that long from the live items to the closed ones
-KEPT_MS = 3 * 3_600_000  # from an hour's begin: the last hour is told by the minute from live items alone
 ALL_SLOTS = 10**9  # of the ledger, which is in no file
 
 log = logging.getLogger(__name__)
@@ -114,7 +112,7 @@ class Closer:
         `hour` is as it is marked, so that what a closing has written that was overtaken takes nothing away.
         """
         left = False
-        over = hour_start_ms(hour.hour) + KEPT_MS <= now_ms and hour.closed_ms + CLEAN_MS <= now_ms
+        over = hour_start_ms(hour.hour) + waits.KEPT_MS <= now_ms and hour.closed_ms + waits.CLEAN_MS <= now_ms
         for item in self.rollups.read_merged(hour.project, hour.hour, hour.hour):
             if over and hour.cover.hides(item.epoch, item.slot):
                 self.rollups.delete_merged(hour.project, item)

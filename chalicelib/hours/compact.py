@@ -9,16 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 
+from chalicelib.base import waits
 from chalicelib.base.time_windows import MINUTE_MS, minute_of
 from chalicelib.rollups.codec import decode
 from chalicelib.rollups.deltas import Delta, Merged, latest
 from chalicelib.rollups.hours_table import HoursTable
 from chalicelib.rollups.rollups import merge_all
-from chalicelib.rollups.rollups_table import MAX_MERGE, NAMED_SECONDS, RollupsTable, base_name, merged_name
+from chalicelib.rollups.rollups_table import MAX_MERGE, RollupsTable, base_name, merged_name
 from chalicelib.rollups.signatures import total
 
-MERGE_SECONDS = 60  # after a delta was written: a batch that is still retried rewrites it; later that is rare
-FOLD_SECONDS = 360  # after a delta was merged: alerts and realtime look back five whole minutes before this one
 MIN_FOLD = 3  # fewer items are not worth rewriting the base, of 150 KB where 200 deltas come in a minute
 MAX_FOLD = 90
 MAX_HELD_BYTES = 64 * 1024 * 1024  # of deltas as they lie in the table, which are decoded one by one
@@ -57,7 +56,7 @@ class Compactor:
 
         with ThreadPoolExecutor(self.workers) as pool:
             each = pool.map if self.workers > 1 else map
-            for held in _shares(self.rollups.old_deltas(now - MERGE_SECONDS)):
+            for held in _shares(self.rollups.old_deltas(now - waits.MERGE_MS // 1000)):
                 for done in each(one, _by_hour(held)):
                     if isinstance(done, Exception):
                         failures.append(done)
@@ -101,13 +100,13 @@ class Compactor:
 
     def _fold_slot(self, project: str, hour: str, name: str, items: Sequence[Merged], now: int) -> None:
         before = next((item for item in items if item.name == name), None)
-        old = [item for item in items if item.name != name and item.merged_at < now - FOLD_SECONDS][:MAX_FOLD]
+        old = [item for item in items if item.name != name and item.merged_at < now - waits.FOLD_MS // 1000][:MAX_FOLD]
         if len(old) < MIN_FOLD:
             return
         parts = [before, *old] if before else old
 
         def lately(names: Iterable[tuple[str, int]]) -> dict[str, int]:
-            return {name: at for name, at in names if at > now - NAMED_SECONDS}
+            return {name: at for name, at in names if at > now - waits.NAMED_MS // 1000}
 
         base = Merged(
             name=name,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from chalicelib.base import waits
 from chalicelib.base.object_keys import began_ms_of, hour_folder, slot_of_tail, version_name, version_of
 from chalicelib.events.erased_users import ErasedUsers
 from chalicelib.events.erasure import digest_of_user
@@ -24,10 +25,6 @@ from chalicelib.rollups.closing import Hour
 from chalicelib.rollups.hours_table import HoursTable
 from chalicelib.rollups.signatures import NOTHING, Signature, is_forgotten
 
-MAX_RUN_SECONDS = 40 * 60  # of one consolidation anywhere: before files that it may be reading are deleted
-GRACE_MS = 60 * 60_000  # twice as long as Athena lets a query run
-ORPHAN_MS = MAX_RUN_SECONDS * 1000 + GRACE_MS  # after a consolidation began, what it did not commit is nobody's
-IMPORT_MS = 24 * GRACE_MS  # no import goes on for longer
 MAX_FILES = 128  # open at a time: some 2 MB each
 MAX_TRIES = 4  # at an hour that other runs consolidate at the same time
 
@@ -137,11 +134,11 @@ class Consolidator:
                 log.warning("files that no item names are kept", extra={"hour": hour.hour, "version": version})
                 continue
             if version is None:
-                until_ms = held.manifest.absorbed[name] + GRACE_MS
+                until_ms = held.manifest.absorbed[name] + waits.GRACE_MS
             elif version in held.manifest.superseded:
-                until_ms = held.manifest.superseded[version] + GRACE_MS
+                until_ms = held.manifest.superseded[version] + waits.GRACE_MS
             else:
-                until_ms = began_ms_of(version) + ORPHAN_MS
+                until_ms = began_ms_of(version) + waits.ORPHAN_MS
             if until_ms <= now_ms:
                 self.lake.delete(folder + name)
                 del left[name]
@@ -153,7 +150,7 @@ class Consolidator:
         """Remove the manifests and records of versions that have no files any more, those of overtaken runs as well."""
         for version in self.folders.manifests.versions(hour.project, hour.hour):
             is_before = hour.version is not None and version < hour.version
-            if is_before or (version != hour.version and began_ms_of(version) + ORPHAN_MS <= now_ms):
+            if is_before or (version != hour.version and began_ms_of(version) + waits.ORPHAN_MS <= now_ms):
                 self.records.delete(hour.project, hour.hour, version)
                 self.folders.manifests.delete(hour.project, hour.hour, version)
 
@@ -164,8 +161,8 @@ class Consolidator:
         project, hour = before.project, before.hour
 
         def in_time() -> None:
-            if self.clock() - started > MAX_RUN_SECONDS:
-                raise TooLate(f"{project} {hour} took more than {MAX_RUN_SECONDS} s; nothing was changed")
+            if self.clock() - started > waits.MAX_RUN_MS / 1000:
+                raise TooLate(f"{project} {hour} took more than {waits.MAX_RUN_MS // 1000} s; nothing was changed")
 
         # Later than the version that it follows, whatever the clocks: so that a name says which of two is older.
         began_ms = max(now_ms, began_ms_of(before.version) + 1 if before.version else 0)
@@ -244,7 +241,7 @@ class Consolidator:
 
 def _superseded(manifest: Manifest, version: str | None, now_ms: int) -> dict[str, int]:
     """The versions whose files may be there yet."""
-    before = {name: at for name, at in manifest.superseded.items() if at + ORPHAN_MS > now_ms}
+    before = {name: at for name, at in manifest.superseded.items() if at + waits.ORPHAN_MS > now_ms}
     return before | ({version: now_ms} if version is not None else {})
 
 
@@ -253,7 +250,7 @@ def _known(held: Held, now_ms: int) -> dict[str, int]:
     kept: dict[str, int] = {}
     for name, at in held.manifest.absorbed.items():
         slot = slot_of_tail(name)
-        over = is_forgotten(slot, now_ms // 1000) if slot is not None else at + IMPORT_MS <= now_ms
-        if name in held.others or not over or at + ORPHAN_MS > now_ms:
+        over = is_forgotten(slot, now_ms // 1000) if slot is not None else at + waits.IMPORT_MS <= now_ms
+        if name in held.others or not over or at + waits.ORPHAN_MS > now_ms:
             kept[name] = at
     return kept

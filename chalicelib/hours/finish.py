@@ -11,19 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.base import metrics
+from chalicelib.base import metrics, waits
 from chalicelib.base.errors import HoursNotConsolidated
 from chalicelib.base.time_windows import HOUR_MS, hour_start_ms, hours_of
 from chalicelib.hours.close import Closer, Closing
-from chalicelib.hours.consolidate import GRACE_MS, Consolidated, Consolidator, Overtaken
+from chalicelib.hours.consolidate import Consolidated, Consolidator, Overtaken
 from chalicelib.hours.sessionize import Sessionizer
 from chalicelib.lake.manifests import ManifestGone
 from chalicelib.rollups.closing import Hour
 from chalicelib.rollups.hours_table import HoursTable
 
-ARRIVAL_MS = 10 * 60_000  # after an hour's end most of its tail files have arrived
-REST_MS = 30 * 60_000  # before late events have their hour written again
-TURN_MS = 15 * 60_000  # what a run may take on Lambda; another one rather does other hours meanwhile
 FUNCTION_SECONDS = 780  # of the function's 900: what does not fit is not begun
 MAX_HOURS = 100  # of one task: a workflow hands on 256 KB at most
 BYTES_PER_SECOND = 1024 * 1024  # of Parquet read, counted and cut into sessions: a careful guess
@@ -86,7 +83,7 @@ class Finisher:
             self.sessionizer.files.clean(hour.project, hour.hour, keep=2)  # of which one may just have been listed
             return False
         live_is_clean = self.closer.clean(hour, now_ms)
-        at_rest_ms = max(hour.consolidated_ms, hour.began_ms) + GRACE_MS
+        at_rest_ms = max(hour.consolidated_ms, hour.began_ms) + waits.GRACE_MS
         if not (live_is_clean and files_are_clean and at_rest_ms <= now_ms):
             return False
         self.sessionizer.files.clean(hour.project, hour.hour)
@@ -191,14 +188,14 @@ def is_due(hour: Hour, now_ms: int) -> bool:
     """Whether the hour is dirty and ended a while ago, has rested since it was written, and no other run is at it."""
     if not hour.is_dirty or ready_ms(hour) > now_ms:
         return False
-    if hour.consolidated_ms and hour.consolidated_ms + REST_MS > now_ms:
+    if hour.consolidated_ms and hour.consolidated_ms + waits.REST_MS > now_ms:
         return False
-    return hour.began_ms <= hour.consolidated_ms or hour.began_ms + TURN_MS <= now_ms
+    return hour.began_ms <= hour.consolidated_ms or hour.began_ms + waits.TURN_MS <= now_ms
 
 
 def ready_ms(hour: Hour) -> int:
     """Since when the hour could have been closed, as far as it is dirty."""
-    return max(hour_start_ms(hour.hour) + HOUR_MS + ARRIVAL_MS, hour.since_ms)
+    return max(hour_start_ms(hour.hour) + HOUR_MS + waits.ARRIVAL_MS, hour.since_ms)
 
 
 def _in_turn(hours: Iterable[Hour]) -> list[Hour]:

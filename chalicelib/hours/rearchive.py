@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from chalicelib.base import metrics
+from chalicelib.base import metrics, waits
 from chalicelib.base.object_keys import hour_folder, import_tail_name, tail_name
 from chalicelib.base.time_windows import hour_of
 from chalicelib.events.erased_users import ErasedUsers
@@ -21,7 +21,6 @@ from chalicelib.lake.record_sets import records_of
 from chalicelib.rollups.hours_table import HoursTable
 
 FUNCTION_SECONDS = 100  # of a function's 900, of which closing other hours takes up to 780
-ON_ITS_WAY_MS = 15 * 60_000  # from the receipt of an event: the lake may have it yet
 ROWS_AT_ONCE = 20_000  # of a tail; bounds memory
 RUN = "rearchived"
 
@@ -81,7 +80,7 @@ class Rearchiver:
         there = {hour: self._ids(project, hour) for hour in hours}
         new: set[tuple[str, str]] = set()  # by hour: the same id with two timestamps is two events
         found: dict[str, list[Received]] = defaultdict(list)
-        for hour, received_ms, event in self._hot(project, there, now_ms - ON_ITS_WAY_MS):
+        for hour, received_ms, event in self._hot(project, there, now_ms - waits.IN_FLIGHT_MS):
             if (hour, event["event_id"]) not in new and not _has(there[hour], event["event_id"]):
                 new.add((hour, event["event_id"]))
                 found[hour].append((event, received_ms))

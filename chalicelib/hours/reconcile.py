@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from chalicelib.base import metrics
+from chalicelib.base import metrics, waits
 from chalicelib.base.object_keys import hour_folder
 from chalicelib.base.time_windows import (
     DAY_MS,
@@ -38,7 +38,6 @@ from chalicelib.rollups.hours_table import HoursTable
 from chalicelib.rollups.rollups import OTHER, Rollup, Rollups, RollupSpec
 
 AGREES, REPAIRED, DIFFERS, WAITS, NO_FILE = "agrees", "repaired", "differs", "waits", "no file"
-REST_MS = 3 * HOUR_MS  # after a day's end its last hours are consolidated, and what differed was waited for
 MAX_NIGHTS = 7  # that were missed, and are made up for
 FUNCTION_SECONDS = 780  # of the function's 900: an hour that does not fit is the next run's
 FUNCTION_BYTES = 256 * 1024 * 1024  # of Parquet, which take some eight times as much of the function's 3 GB
@@ -263,7 +262,7 @@ class Reconciler:
 
 def hours_due(upto: str | None, now: int) -> list[str]:
     """The hours after `upto`, or yesterday's, to the last of the day that is over for three hours or more."""
-    end_ms = (now * 1000 - REST_MS) // DAY_MS * DAY_MS
+    end_ms = (now * 1000 - waits.NIGHT_MS) // DAY_MS * DAY_MS
     first_ms = end_ms - DAY_MS if upto is None else hour_start_ms(upto) + HOUR_MS
     first_ms = max(first_ms, end_ms - MAX_NIGHTS * DAY_MS)
     return [hour_of(ms) for ms in range(first_ms, end_ms, HOUR_MS)]

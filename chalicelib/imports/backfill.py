@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from chalicelib.base import waits
 from chalicelib.base.object_keys import TAIL, hour_file_name, hour_folder, import_tail_name, version_name
 from chalicelib.base.time_windows import DAY_MS, HOUR_MS, day_of, day_start_ms, hour_of, hour_start_ms
 from chalicelib.events.contracts import Contracts
@@ -33,8 +34,6 @@ from chalicelib.rollups.history import total_of
 from chalicelib.rollups.hours_table import HoursTable
 from chalicelib.rollups.rollups import Rollup, Rollups
 
-ARRIVAL_MS = 10 * 60_000  # after an hour's end, as the hourly workflow waits
-TURN_MS = 15 * 60_000  # of another run's consolidation
 DAY_ROWS = 200_000  # of a day that is held as a whole; a larger one goes hour by hour, and file by file
 STORE_SECONDS = 600  # of the function's 900: hours that are not closed by then are left to the hourly workflow
 WRITERS = 8  # files that are put at the same time
@@ -102,7 +101,7 @@ class Backfiller:
             return
         hours = {hour: _each_once(found) for hour, found in _by_hour(table)}
         work.duplicates += table.num_rows - sum(found.num_rows for found in hours.values())
-        if start + DAY_MS + ARRIVAL_MS <= work.now_ms and self._new_day(work, day, hours):
+        if start + DAY_MS + waits.ARRIVAL_MS <= work.now_ms and self._new_day(work, day, hours):
             work.stored += sum(found.num_rows for found in hours.values())
             return
         work.lacking.add(day)
@@ -220,7 +219,7 @@ class Backfiller:
         if not state.is_dirty:
             return
         work.touched.add(hour)
-        over = hour_start_ms(hour) + HOUR_MS + ARRIVAL_MS <= work.now_ms
+        over = hour_start_ms(hour) + HOUR_MS + waits.ARRIVAL_MS <= work.now_ms
         if not over or self.clock() >= work.until or _is_taken(state, work):
             work.waiting += 1
             return
@@ -259,7 +258,7 @@ class _Work:
 
 def _is_taken(hour: Hour, work: _Work) -> bool:
     """Whether another run is at work on the hour."""
-    return hour.began_ms > hour.consolidated_ms and hour.began_ms + TURN_MS > work.now_ms > hour.began_ms
+    return hour.began_ms > hour.consolidated_ms and hour.began_ms + waits.TURN_MS > work.now_ms > hour.began_ms
 
 
 def _file(project: str, hour: str, version: str) -> str:

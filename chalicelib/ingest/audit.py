@@ -7,15 +7,13 @@ whether the audit was down for a day, or an hour has lacked something for a week
 import logging
 from dataclasses import dataclass
 
-from chalicelib.base import metrics
+from chalicelib.base import metrics, waits
 from chalicelib.base.time_windows import HOUR_MS, hour_start_ms
 from chalicelib.rollups.history import History
 from chalicelib.rollups.ledger import Ledger, Receipt
 from chalicelib.rollups.ledger_table import LedgerTable, OpenHour
 
 AUDITED_SECONDS = 2 * 3600  # an hour that ended within this time is in the quantities
-IN_FLIGHT_SECONDS = 900  # after its end, or a replay, an hour has nothing in flight any more, unless something is wrong
-SURPLUS_SECONDS = 48 * 3600  # by then every slot is final, so what was counted twice is no more
 MAX_BALANCED = 500  # receipts of a run, each of which is a write; the others are for the next
 
 log = logging.getLogger(__name__)
@@ -46,9 +44,9 @@ class Auditor:
                 for name in values:
                     values[name] += balance[_TERMS[name]]
             last = max(end, found.received)
-            if last > now - IN_FLIGHT_SECONDS:
+            if last > now - waits.IN_FLIGHT_MS // 1000:
                 continue
-            too_many = balance["surplus"] if last > now - SURPLUS_SECONDS else 0
+            too_many = balance["surplus"] if last > now - waits.SURPLUS_MS // 1000 else 0
             if balance["in_flight"] or too_many:
                 extra = {"project": found.project, "hour": found.hour, **balance}
                 log.warning("ledger does not balance", extra=extra)

@@ -10,11 +10,10 @@ Two kinds of hours:
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from chalicelib.base import waits
 from chalicelib.base.object_keys import HOUR_FILE, TAIL
 from chalicelib.base.time_windows import day_of
 
-# Half of the time for which absorbed files are kept: clocks may differ by as much, in both directions.
-VISIBLE_AGE_MS = 30 * 60_000
 MAX_NAMED_HOURS = 2000  # by name in a query, whose text is limited; some 60 bytes each
 MAX_NAMED_TAILS = 500  # some 90 bytes each
 
@@ -48,7 +47,7 @@ class VisibleFiles:
 
     def settled(self, name: str) -> str:
         """The condition, in Athena's SQL, on rows of settled hours; `name` is an expression of the file's name."""
-        old = f"{name} < '{HOUR_FILE}{self.now_ms - VISIBLE_AGE_MS:013d}'"
+        old = f"{name} < '{HOUR_FILE}{self.now_ms - waits.VISIBLE_AGE_MS:013d}'"
         return f"{old} AND NOT ({_in_hours(o.hour for o in self.hours)})" if self.hours else old
 
     def unsettled(self, name: str) -> str:

@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+from chalicelib.base import waits
 from chalicelib.base.dynamo import THERE, Item, Table, delete, key, put, update
 from chalicelib.live.connection import Connection
-
-LATE_SECONDS = 3600  # so long notes of late deltas are kept; after some minutes the index has what they name
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class ConnectionsTable:
         item = {
             **key(f"late#{project}", f"{written_at:012d}#{content.hexdigest()[:16]}"),
             "deltas": digests,
-            "expires_at": written_at + LATE_SECONDS,
+            "expires_at": written_at + waits.NOTED_MS // 1000,
         }
         self._table.write(put(item))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from chalicelib.base import waits
 from chalicelib.base.errors import InvalidRequest
 from chalicelib.base.time_windows import HOUR_MS, hour_of
 from chalicelib.events.contracts import Contracts
@@ -29,10 +30,6 @@ PIECE_MINUTES = 200  # of a metric at a time: with 20 digits each, a quarter of 
 MAX_NAME_LENGTH = 1000  # characters, which are 6 KB at most; the edge takes 128
 MAX_MESSAGE_LENGTH = 1000  # of an error: it may quote what the client sent
 SPANS = (1, 15, 60)  # minutes that a snapshot counts together where they are long ago: the first that lets it fit
-NAMED_SECONDS = 600  # a snapshot names what was absorbed in this time
-# A delta that was written so long before a subscription is in its snapshot for sure: an invocation of `aggregate` ends,
-# and its writes have come, after 70 seconds; the index lags by 300 at most; clocks differ by less than 60.
-STALE_SECONDS = 480
 
 
 def snapshot_frames(
@@ -58,7 +55,7 @@ def snapshot_frames(
         for view in hours
         for item in view.merged
         for name, merged_at in item.absorbed.items()
-        if merged_at > now - NAMED_SECONDS
+        if merged_at > now - waits.NAMED_MS // 1000
     )
     for span in SPANS:
         if contents.least_bytes(fine_since, span) > MAX_SNAPSHOT_BYTES:

@@ -14,7 +14,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.base import metrics
+from chalicelib.base import metrics, waits
 from chalicelib.base.dynamo import plain
 from chalicelib.base.time_windows import HOUR_MS, hour_of
 from chalicelib.events.contracts import Contracts
@@ -23,7 +23,6 @@ from chalicelib.live.connections_table import ConnectionsTable
 from chalicelib.live.frames import (
     EVERYTHING,
     MAX_SNAPSHOT_BYTES,
-    STALE_SECONDS,
     delta_json,
     delta_parts,
     frames_of,
@@ -144,8 +143,10 @@ class Pusher:
         a delta noted or is pushed it.
         """
         # The first hour that a snapshot reads from the table itself, also one of some minutes later.
-        first_exact = hour_of((now + STALE_SECONDS) * 1000 - HOUR_MS)
-        late = [d for d in news.deltas.values() if d.hour < first_exact and d.written_at >= now - STALE_SECONDS]
+        first_exact = hour_of((now + waits.STALE_MS // 1000) * 1000 - HOUR_MS)
+        late = [
+            d for d in news.deltas.values() if d.hour < first_exact and d.written_at >= now - waits.STALE_MS // 1000
+        ]
         if late:
             written_at = max(delta.written_at for delta in late)
             self.connections.note_late(project, written_at, {delta.frame_id: delta.digest for delta in late})
@@ -161,7 +162,7 @@ class Pusher:
                 yield connection, map(_refuse, (MAX_SHARE_BYTES,))
                 continue
             # What is that old is in the snapshot for sure, which need not name it any more.
-            since, stale = connection.since, connection.subscribed_at - STALE_SECONDS
+            since, stale = connection.since, connection.subscribed_at - waits.STALE_MS // 1000
             parts = [part for d in mine if d.hour >= since and d.written_at >= stale for part in d.parts]
             resync = [resync_frame(connection.subscription)] if any(hour >= since for hour in news.closed) else []
             if parts or resync:

@@ -10,12 +10,13 @@ from typing import Any
 import orjson
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
+from chalicelib.base import waits
 from chalicelib.base.errors import InvalidRequest, Unauthenticated
 from chalicelib.base.time_windows import DAY_MS, HOUR_MS, day_of, day_start_ms, hour_of, parse_ms, to_ms
 from chalicelib.events.contracts import Contracts
 from chalicelib.live.connection import Connection
 from chalicelib.live.connections_table import ConnectionsTable
-from chalicelib.live.frames import STALE_SECONDS, error_frame, is_wanted, snapshot_frames
+from chalicelib.live.frames import error_frame, is_wanted, snapshot_frames
 from chalicelib.live.sockets import PushFailed, Sockets
 from chalicelib.rollups.deltas import HourView
 from chalicelib.rollups.history import History
@@ -133,7 +134,7 @@ class Subscriber:
         # Deltas of these hours may have been pushed already, whether or not the index shows them. Of older hours, those
         # that were pushed lately are noted, before they were pushed.
         hours = sorted({hour_of(now_ms - HOUR_MS), hour_of(now_ms), hour_of(now_ms + AHEAD_MS)})
-        late = self.connections.late(project, now_seconds - STALE_SECONDS)
+        late = self.connections.late(project, now_seconds - waits.STALE_MS // 1000)
         views = self.history.by_type(
             project, since, hours[-1], [hour for hour in hours if hour >= since], late, event_types=types
         )

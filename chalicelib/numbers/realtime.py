@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from chalicelib.base import waits
 from chalicelib.base.time_windows import HOUR_MS, MINUTE_MS, hour_of, hour_start_ms, iso_ms, minute_of
 from chalicelib.events.contracts import Contracts
 from chalicelib.numbers.questions import QUANTILES
@@ -14,7 +15,7 @@ from chalicelib.rollups.rollups import Cell, Measure, Rollups, merge_all
 from chalicelib.rollups.rollups_table import RollupsTable
 from chalicelib.rollups.sketches import quantile
 
-WINDOW_SECONDS = 300  # at least, and less than a minute more
+WINDOW_SECONDS = waits.LOOK_BACK_MS // 1000  # at least, and less than a minute more
 TOP = 10
 
 

@@ -16,14 +16,12 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from chalicelib.base import metrics
+from chalicelib.base import metrics, waits
 from chalicelib.base.object_keys import hour_folder
 from chalicelib.base.time_windows import HOUR_MS, day_of, day_start_ms, from_ms, hour_of, hour_start_ms, hours_between
 from chalicelib.events.erased_users import ErasedUsers
 from chalicelib.events.erasure import (
     FOR_EVER_MS,
-    IMPORT_MS,
-    READY_MS,
     Arrivals,
     Erasure,
     Marker,
@@ -40,14 +38,8 @@ from chalicelib.lake.user_rows import UserRows
 from chalicelib.rollups.closing import Hour
 from chalicelib.rollups.hours_table import HoursTable
 
-ARRIVAL_MS = (
-    10 * 60_000
-)  # after an hour's end most of its events have arrived: it is written again then at the earliest
-BUSY_MS = 15 * 60_000  # what another run may take with an hour
-GRACE_MS = 65 * 60_000  # after that, files that were absorbed are deleted
 FUNCTION_SECONDS = 780  # of the function's 900
 BYTES_PER_SECOND = 1024 * 1024  # of Parquet written again, closed and cut into sessions: a careful guess
-RESULTS_DAYS = 7  # as long as the results bucket and what was asked are kept
 RUN_MS = 5 * 60_000  # between two runs
 
 log = logging.getLogger(__name__)
@@ -124,7 +116,7 @@ class Eraser:
     def _mark(self, one: Erasure, ids: Sequence[str]) -> None:
         """Put the markers of all ids; the time in which functions may not know them begins anew."""
         now_ms = self.now()
-        until_ms = FOR_EVER_MS if self.arrivals(one.project) is Arrivals.DROP else now_ms + READY_MS
+        until_ms = FOR_EVER_MS if self.arrivals(one.project) is Arrivals.DROP else now_ms + waits.READY_MS
         for each in ids:
             self.erased.put(one.project, Marker(digest_of_user(one.project, each), now_ms, until_ms))
         self.table.begin(one, ids, self.now(), until_ms)
@@ -139,12 +131,12 @@ class Eraser:
             self._mark(one, list(dict.fromkeys([*one.ids, *found])))
             return False
         self._forget(one)
-        now_ms, ready_ms = self.now(), (one.marked_ms or 0) + READY_MS
+        now_ms, ready_ms = self.now(), (one.marked_ms or 0) + waits.READY_MS
         if now_ms < ready_ms:
             return False
         # An import that began before may store what it judged then, its tasks also for a while after it failed.
-        started = self.importing(one.project, now_ms - READY_MS)
-        if any(now_ms - IMPORT_MS < each < ready_ms for each in started):
+        started = self.importing(one.project, now_ms - waits.READY_MS)
+        if any(now_ms - waits.IMPORT_MS < each < ready_ms for each in started):
             return False
         self._clear(one)
         self.table.files_done(one)
@@ -175,7 +167,7 @@ class Eraser:
     def _sweep(self, group: list[Erasure], end_ms: int | None) -> None:
         """Look through the lake, from where the last run stopped."""
         project, since = group[0].project, group[0].next_day
-        last_hour = hour_of(max((one.marked_ms or 0) for one in group) + READY_MS)  # nothing occurs later
+        last_hour = hour_of(max((one.marked_ms or 0) for one in group) + waits.READY_MS)  # nothing occurs later
         for day in self.lake.days(project):
             if not since <= day <= day_of(last_hour):
                 continue
@@ -183,14 +175,14 @@ class Eraser:
                 self.table.swept_before(one, day)
             if not self._clean(group, day, end_ms).complete:
                 return
-        if hour_start_ms(last_hour) + HOUR_MS + ARRIVAL_MS > self.now():  # its events may come into the lake yet
+        if hour_start_ms(last_hour) + HOUR_MS + waits.ARRIVAL_MS > self.now():  # its events may come into the lake yet
             return
         for one in group:
             self.table.swept(one, self.now())
 
     def _look_again(self, one: Erasure, end_ms: int | None) -> None:
         """Once what was absorbed is deleted: look at the days with a find, and all else, until there is nothing."""
-        if self.now() < (one.swept_ms or 0) + GRACE_MS:
+        if self.now() < (one.swept_ms or 0) + waits.LAST_LOOK_MS:
             return
         for day in sorted(one.days):
             if not self.clean(one.project, day, self.now()):
@@ -202,7 +194,7 @@ class Eraser:
             return
         # Also what was asked since the lake was looked through: of an hour that is one of many open ones, a query sees
         # files that were replaced, until they are deleted.
-        before = from_ms(self.now()) + timedelta(days=RESULTS_DAYS)
+        before = from_ms(self.now()) + timedelta(milliseconds=waits.RESULTS_MS)
         self.table.removed(one, "query_results", self.forget_queries(one.project, before))
         self.table.finish(one, self.now())
         log.info("erased", extra={"project": one.project, "erasure": one.id})
@@ -244,9 +236,9 @@ class Eraser:
     def _may_rewrite(self, hour: str, state: Hour, size_bytes: int, end_ms: int | None) -> bool:
         """Whether the hour is over, nobody else at work on it, and enough of the time left."""
         now_ms = self.now()
-        if hour_start_ms(hour) + HOUR_MS + ARRIVAL_MS > now_ms:
+        if hour_start_ms(hour) + HOUR_MS + waits.ARRIVAL_MS > now_ms:
             return False
-        if state.began_ms > state.consolidated_ms and state.began_ms + BUSY_MS > now_ms:
+        if state.began_ms > state.consolidated_ms and state.began_ms + waits.TURN_MS > now_ms:
             return False
         if self._is_over(end_ms, size_bytes * 1000 // BYTES_PER_SECOND):
             log.warning("hour left for another run", extra={"hour": hour, "size_bytes": size_bytes})

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from chalicelib.base import waits
 from chalicelib.base.data_bucket import DataBucket
 from chalicelib.base.object_keys import SPILL, UNREADABLE
 from chalicelib.base.time_windows import parse_ms
 from chalicelib.events.chunks import Message, decode_message, encode_message, from_spill
-from chalicelib.events.erasure import IMPORT_MS, mentioned_in, mentions
+from chalicelib.events.erasure import mentioned_in, mentions
 from chalicelib.events.events import Unreadable, user_of
 from chalicelib.imports.imports import RAW, STAGED, Import, ImportRefused, RowMapping
 from chalicelib.imports.imports_table import ImportsTable
@@ -113,7 +114,7 @@ class Forgetter:
         for one in self.imports.latest(project, None):
             started_ms = parse_ms(one["started_at"])
             states.setdefault(one["file"], one["state"] if started_ms < until_ms else "later")
-            if one["ended_at"] is not None or started_ms < self.now() - IMPORT_MS:
+            if one["ended_at"] is not None or started_ms < self.now() - waits.IMPORT_MS:
                 for key in list(self.bucket.keys(f"{STAGED}{project}/{one['id']}/")):
                     self.bucket.delete(key)
         removed = 0

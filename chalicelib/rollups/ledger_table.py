@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
+from chalicelib.base import waits
 from chalicelib.base.dynamo import Item, Table, key, put, update
 from chalicelib.rollups.ledger import Receipt
 
 INDEX = "receipts"  # sparse: of the hours that do not balance yet, by when they were put
 PARTITIONS = [f"open{n}" for n in range(16)]  # of the index: DynamoDB takes 1,000 writes a second of each
 ALL = "all"  # the one partition that older versions put theirs in
-KEPT_SECONDS = 15 * 86_400  # longer than an event can lie in the queue, and then among the dead letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class LedgerTable:
             "counted": receipt.counted(),
             **({} if name else {"receipts": _partition(project, hour, receipt.container)}),
             "written_at": now,
-            "expires_at": now + KEPT_SECONDS,
+            "expires_at": now + waits.RECEIPTS_MS // 1000,
         }
         is_later = "attribute_not_exists(counted) OR counted <= :counted"
         self._table.write(put(item, is_later, {"counted": item["counted"]}))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from dataclasses import dataclass, field
 from typing import Any
 
+from chalicelib.base import waits
 from chalicelib.base.dynamo import NEW, THERE, Action, Item, Table, delete, key, place_of, put
 from chalicelib.rollups.codec import decode, encode
 from chalicelib.rollups.deltas import Delta, HourView, Merged, latest
@@ -25,10 +26,8 @@ from chalicelib.rollups.known_types import KnownTypes, Places
 from chalicelib.rollups.signatures import Signature
 
 BASE = "~"  # sorts after every minute, so a reader meets the base last
-TOMBSTONE_SECONDS = 48 * 3600  # twice the stream's retention: no batch that old can still be retried
 REREAD_SECONDS = 60  # of the index, when a type is not in it that another container may have put there
 MAX_MERGE = 97  # a transaction takes 100 items and 4 MB: the deltas, the merged item and the hour's own
-NAMED_SECONDS = 600  # a base names what it took in for as long; no reader takes that long, nor does a push
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ class RollupsTable:
         A merged item names what it took in for a while only, and the index may lag for longer: so what it shows as old
         is looked up in the table.
         """
-        named_since = int(self.clock()) - NAMED_SECONDS // 2
+        named_since = int(self.clock()) - waits.TRUSTED_MS // 1000
         for page in self._table.index_pages(OPEN_INDEX, "#open = :project", {"project": project}):
             deltas = [delta_of(item, excerpt) for item in page]
             old = self._still_open([delta for delta in deltas if delta.written_at < named_since])
@@ -183,7 +182,7 @@ class RollupsTable:
         """
         first = deltas[0]
         now = self.clock()
-        expires_at = int(now) + TOMBSTONE_SECONDS
+        expires_at = int(now) + waits.TOMBSTONE_MS // 1000
         return self._table.write_together(
             put(_merged_item(first.project, merged), NEW),
             *(_tombstone_put(delta, expires_at) for delta in deltas),

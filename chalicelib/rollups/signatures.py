@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from chalicelib.base import waits
+
 SLOT_SECONDS = 3600
 SLOT_OFFSET_SECONDS = 300  # a slot begins past the full hour, when the events of the hour before have come
-RETENTION_SECONDS = 24 * 3600  # for which a DynamoDB stream keeps a record
-MARGIN_SECONDS = 3600  # for consumers that hold a batch, and for calls that timed out and are yet done
 HASHES = 1 << 64
 
 
@@ -62,4 +62,4 @@ def slot_end(slot: int) -> int:
 
 def is_forgotten(slot: int, now: int) -> bool:
     """Whether the stream has forgotten the slot's records, and nothing of them can be on its way any more."""
-    return now >= slot_end(slot) + RETENTION_SECONDS + MARGIN_SECONDS
+    return now >= slot_end(slot) + (waits.RETENTION_MS + waits.MARGIN_MS) // 1000

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from chalicelib.base import waits
 from chalicelib.base.errors import InvalidRequest, NotFound
 from chalicelib.base.time_windows import to_ms
 from chalicelib.lake.hour_folders import HourFolders
@@ -32,7 +33,6 @@ MAX_ID_LENGTH = 128  # Athena's limit of a query id
 MAX_LISTED_HOURS = 50  # dirty ones whose folders are looked into before a query
 MAX_SAVED = 200  # queries of a project
 LINK_SECONDS = 900  # the function's credentials, which sign the links, last longer
-KEEP_DAYS = 7  # as long as the results bucket
 GOING_ON = ("QUEUED", "RUNNING")
 
 
@@ -128,7 +128,7 @@ class QueryRunner:
         except InvalidRequest as error:
             message = as_written(error.message, sent=sent, written=asked.sql)
             raise InvalidRequest(message, code=error.code) from error
-        self.queries.put(query_id, asked, now + timedelta(days=KEEP_DAYS))
+        self.queries.put(query_id, asked, now + timedelta(milliseconds=waits.RESULTS_MS))
         return query_id
 
     def _unsettled_hours(self, project: str) -> Iterator[UnsettledHour]:

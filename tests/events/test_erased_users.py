@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.events.erased_users import FRESH_SECONDS, OVERLAP_MS, ErasedUsers
+from chalicelib.base import waits
+from chalicelib.events.erased_users import ErasedUsers
 from chalicelib.events.erasure import FOR_EVER_MS, Marker, digest_of_user
 from tests.stores import Stores, empty_stores
 
@@ -41,9 +42,9 @@ def test_a_container_asks_once_a_minute_and_then_knows_what_was_put(stores: Stor
     assert known.kept("demo", of("ada")) == of("ada")
     stores.erased.put("demo", Marker(digest_of_user("demo", "ada"), NOW_MS, FOR_EVER_MS))
 
-    for seconds[0] in range(FRESH_SECONDS):
+    for seconds[0] in range(waits.MARKERS_FRESH_MS // 1000):
         assert known.kept("demo", of("ada")) == of("ada")
-    seconds[0] = FRESH_SECONDS
+    seconds[0] = waits.MARKERS_FRESH_MS // 1000
     assert known.kept("demo", of("ada")) == []
     assert known.kept("demo", of("bob")) == of("bob")
     assert client.queries == 2
@@ -54,9 +55,9 @@ def test_a_marker_that_was_put_late_under_an_earlier_time_is_found(stores: Store
     known = replace(stores.erased, clock=lambda: seconds[0], known={})
     stores.erased.put("demo", Marker(digest_of_user("demo", "ada"), NOW_MS, FOR_EVER_MS))
     assert known.kept("demo", of("ada")) == []
-    stores.erased.put("demo", Marker(digest_of_user("demo", "bob"), NOW_MS - OVERLAP_MS + 1, FOR_EVER_MS))
+    stores.erased.put("demo", Marker(digest_of_user("demo", "bob"), NOW_MS - waits.MARKERS_OVERLAP_MS + 1, FOR_EVER_MS))
 
-    seconds[0] = FRESH_SECONDS
+    seconds[0] = waits.MARKERS_FRESH_MS // 1000
 
     assert known.kept("demo", of("bob")) == []
     assert known.kept("demo", of("ada")) == []

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chalicelib.base import waits
 from chalicelib.base.errors import Unavailable
 from chalicelib.base.time_windows import HOUR_MS, MINUTE_MS, hour_of, hour_start_ms, parse_ms
 from chalicelib.events.chunks import Message, decode_message, encode_message, unpack_events
@@ -18,7 +19,7 @@ from chalicelib.events.contracts import Contracts
 from chalicelib.events.events import Admitter, Mode
 from chalicelib.events.events_table import EventsTable
 from chalicelib.events.flags_table import FlagsTable
-from chalicelib.events.pins import EDGE_MS, FRESH_MS, GUARD_MS, UNSURE
+from chalicelib.events.pins import UNSURE
 from chalicelib.events.records import NO_CHUNK, read_chunk
 from chalicelib.events.users_table import UsersTable
 from chalicelib.ingest.process import Processor
@@ -239,7 +240,7 @@ def test_any_tries_of_an_event_end_in_one_hour(tried: tuple[int, list[tuple[int,
     """Of whichever containers, as late as those live, and processed in any order."""
     at_ms, tries = tried
     world = World()
-    edges, delays = st.integers(0, 2), st.integers(0, EDGE_MS)
+    edges, delays = st.integers(0, 2), st.integers(0, waits.EDGE_MS)
     work: list[tuple[int, int, dict[str, Any]]] = []  # when, number, what
     for number, (received_ms, sent_ms) in enumerate(tries):
         delay_ms = data.draw(delays)
@@ -248,7 +249,7 @@ def test_any_tries_of_an_event_end_in_one_hour(tried: tuple[int, list[tuple[int,
         about = {"received_ms": received_ms, "sent_at": sent_ms, "edge": data.draw(edges), "delay_ms": delay_ms}
         work.append((received_ms + delay_ms, number, {"events": together, **about}))
         # Another request, by which a container comes to know the flags of just then.
-        look_ms = received_ms + data.draw(st.integers(-EDGE_MS, EDGE_MS))
+        look_ms = received_ms + data.draw(st.integers(-waits.EDGE_MS, waits.EDGE_MS))
         look = {"events": [company("nobody")], "received_ms": look_ms, "edge": data.draw(edges)}
         work.append((look_ms, -1 - number, look))
 
@@ -418,6 +419,6 @@ def test_a_table_that_does_not_answer_is_not_waited_for_with_each_request() -> N
 
 
 def test_the_guard_covers_what_a_container_may_not_know() -> None:
-    assert GUARD_MS >= FRESH_MS + EDGE_MS
-    assert json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_timeout"] * 1000 == EDGE_MS
+    assert waits.GUARD_MS >= waits.FLAGS_FRESH_MS + waits.EDGE_MS
+    assert json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_timeout"] * 1000 == waits.EDGE_MS
     assert parse_ms("2026-11-21T11:00:00Z") == ELEVEN

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.base import waits
 from chalicelib.base.dynamo import typed
 from chalicelib.base.object_keys import hour_folder
 from chalicelib.base.time_windows import DAY_MS, HOUR_MS, parse_ms
@@ -15,7 +16,7 @@ from chalicelib.events.chunks import Message, chunks_of
 from chalicelib.events.contracts import Contract, Contracts
 from chalicelib.events.erasure import Marker, digest_of_user
 from chalicelib.hours import compact
-from chalicelib.hours.close import CLEAN_MS, KEPT_MS, Closing
+from chalicelib.hours.close import Closing
 from chalicelib.hours.compact import Compactor
 from chalicelib.ingest.aggregate import Aggregator
 from chalicelib.ingest.archive import Archiver
@@ -30,7 +31,7 @@ from chalicelib.rollups.hours_table import hour_key
 from chalicelib.rollups.ledger import Receipt
 from chalicelib.rollups.rollups import RollupSpec
 from chalicelib.rollups.rollups_table import RollupsTable
-from chalicelib.rollups.signatures import MARGIN_SECONDS, RETENTION_SECONDS, slot_end
+from chalicelib.rollups.signatures import slot_end
 from tests.hours.finishing import finisher_of
 from tests.mortal import Died, Mortal
 from tests.stores import Stores, empty_stores, stream_record
@@ -143,7 +144,7 @@ def test_closing_changes_no_answer(world: World, now: int) -> None:
 
     closing = world.close(now)
     closed = world.answers()
-    cleaned = world.clean(now + KEPT_MS + CLEAN_MS)
+    cleaned = world.clean(now + waits.KEPT_MS + waits.CLEAN_MS)
 
     assert closing == Closing(True)
     assert closed == before
@@ -198,7 +199,7 @@ def test_what_differs_for_longer_than_the_stream_remembers_is_put_back_from_the_
     world.receive(an_event(2), archived=False)
     world.stores.events.write(chunks_of(Message("demo", NINE, [an_event(2)])))
     world.compact()
-    late = (NINE // 1000 + RETENTION_SECONDS + MARGIN_SECONDS + 2 * 3600) * 1000
+    late = (NINE // 1000 + (waits.RETENTION_MS + waits.MARGIN_MS) // 1000 + 2 * 3600) * 1000
 
     assert not world.close(late).closed  # what is put back is for the next run
     assert world.close(late).closed
@@ -212,7 +213,7 @@ def test_what_is_gone_everywhere_but_live_follows_the_file_at_last_and_is_told(
     world.receive(an_event(1))
     world.receive(an_event(2), archived=False)
     world.compact()
-    late = (slot_end(world.slot()) + RETENTION_SECONDS + MARGIN_SECONDS) * 1000
+    late = (slot_end(world.slot()) + (waits.RETENTION_MS + waits.MARGIN_MS) // 1000) * 1000
 
     assert not world.close(late - 1000).closed
     assert world.total() == 2
@@ -257,7 +258,7 @@ def test_a_type_that_only_live_items_have_is_closed_with_nothing(world: World) -
     world.receive(an_event(1))
     world.receive(an_event(4), archived=False)
     world.compact()
-    late = (slot_end(world.slot()) + RETENTION_SECONDS + MARGIN_SECONDS) * 1000
+    late = (slot_end(world.slot()) + (waits.RETENTION_MS + waits.MARGIN_MS) // 1000) * 1000
 
     assert world.close(late).closed
     assert world.total(metric="click") == 0

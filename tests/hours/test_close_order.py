@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
+from chalicelib.base import waits
 from chalicelib.base.time_windows import DAY_MS, HOUR_MS, day_of
 from chalicelib.events.erasure import FOR_EVER_MS, Marker, digest_of_user
-from chalicelib.hours.close import CLEAN_MS, KEPT_MS
 from chalicelib.hours.sessionize import Sessionizer
 from chalicelib.rollups.closed_table import HOUR as BY_HOUR
 from chalicelib.rollups.closed_table import Conflict, one
 from chalicelib.rollups.closing import NOTHING_COVERED
 from chalicelib.rollups.rollups import Rollup
-from chalicelib.rollups.signatures import MARGIN_SECONDS, RETENTION_SECONDS, slot_end
+from chalicelib.rollups.signatures import slot_end
 from tests.hours.test_close import HOUR, NINE, OVER, World, an_event
 from tests.mortal import Died
 from tests.stores import Stores, empty_stores
@@ -96,7 +96,7 @@ def test_what_is_merged_right_after_freezing_is_not_compared(world: World) -> No
 
 def test_what_is_merged_right_after_freezing_is_on_its_way(world: World) -> None:
     """When the stream has forgotten a slot, what is of the next epoch has to be waited for."""
-    late = (slot_end(world.slot()) + RETENTION_SECONDS + MARGIN_SECONDS) * 1000
+    late = (slot_end(world.slot()) + (waits.RETENTION_MS + waits.MARGIN_MS) // 1000) * 1000
     world.receive(an_event(1))
     world.compact()
     world.receive(an_event(2))
@@ -137,7 +137,7 @@ def test_a_closing_of_files_that_are_the_hour_s_no_more_changes_nothing(world: W
 
 
 def test_a_disagreement_does_not_end_while_something_is_on_its_way(world: World) -> None:
-    late = (slot_end(world.slot()) + RETENTION_SECONDS + MARGIN_SECONDS) * 1000
+    late = (slot_end(world.slot()) + (waits.RETENTION_MS + waits.MARGIN_MS) // 1000) * 1000
     world.receive(an_event(1))
     world.receive(an_event(2), archived=False)
     world.compact()
@@ -151,7 +151,7 @@ def test_a_disagreement_does_not_end_while_something_is_on_its_way(world: World)
 
 
 def test_a_disagreement_does_not_end_while_a_file_is_unread(world: World) -> None:
-    late = (slot_end(world.slot()) + RETENTION_SECONDS + MARGIN_SECONDS) * 1000
+    late = (slot_end(world.slot()) + (waits.RETENTION_MS + waits.MARGIN_MS) // 1000) * 1000
     world.receive(an_event(1))
     world.compact()
     version = world.finisher.consolidator.consolidate("demo", HOUR, OVER).version
@@ -209,7 +209,7 @@ def test_an_hour_is_marked_after_its_items(world: World) -> None:
     right, seen = world.answers(), []
 
     def cleaned() -> None:
-        seen.append(world.clean(OVER + KEPT_MS + DAY_MS))
+        seen.append(world.clean(OVER + waits.KEPT_MS + DAY_MS))
         assert world.answers() == right
 
     World(world.stores, Interrupted(world.stores.rollups.client, marks, after=cleaned)).close()
@@ -223,8 +223,8 @@ def test_live_items_stay_until_no_reader_can_need_them(world: World) -> None:
     closed_at = OVER + DAY_MS
     assert world.close(closed_at).closed
 
-    assert not world.clean(closed_at + CLEAN_MS - 1)
-    assert world.clean(closed_at + CLEAN_MS)
+    assert not world.clean(closed_at + waits.CLEAN_MS - 1)
+    assert world.clean(closed_at + waits.CLEAN_MS)
 
 
 def test_live_items_of_slots_that_wait_are_not_deleted(world: World) -> None:
@@ -233,7 +233,7 @@ def test_live_items_of_slots_that_wait_are_not_deleted(world: World) -> None:
     world.compact(LATE)
     assert not world.close(LATE).closed
 
-    assert not world.clean(LATE + KEPT_MS + DAY_MS)
+    assert not world.clean(LATE + waits.KEPT_MS + DAY_MS)
 
     assert world.total() == 2
 
@@ -272,7 +272,7 @@ def test_a_final_slot_is_told_of_once(world: World, caplog: pytest.LogCaptureFix
     world.receive(an_event(1))
     world.receive(an_event(2), archived=False)
     world.compact()
-    late = (slot_end(world.slot()) + RETENTION_SECONDS + MARGIN_SECONDS) * 1000
+    late = (slot_end(world.slot()) + (waits.RETENTION_MS + waits.MARGIN_MS) // 1000) * 1000
     assert world.close(late).closed
     world.receive(an_event(3), at=late)
     world.compact(late + HOUR_MS)

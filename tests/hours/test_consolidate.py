@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.base import waits
 from chalicelib.base.data_bucket import DataBucket
 from chalicelib.base.object_keys import hour_folder, import_tail_name, manifests_folder, records_folder, tail_name
 from chalicelib.base.time_windows import HOUR_MS, MINUTE_MS
@@ -16,15 +17,12 @@ from chalicelib.events.contracts import Contracts
 from chalicelib.events.erasure import FOR_EVER_MS, Marker, digest_of_user
 from chalicelib.hours import consolidate, finish
 from chalicelib.hours.consolidate import (
-    GRACE_MS,
-    MAX_RUN_SECONDS,
-    ORPHAN_MS,
     Consolidated,
     Consolidator,
     Overtaken,
     TooLate,
 )
-from chalicelib.hours.finish import REST_MS, TURN_MS, Finisher
+from chalicelib.hours.finish import Finisher
 from chalicelib.lake.lake import Lake, Row, encode, table_of
 from chalicelib.lake.manifests import Manifest
 from chalicelib.lake.record_sets import records_of
@@ -331,7 +329,7 @@ def test_late_events_open_an_hour_again_after_a_rest(world: World) -> None:
     world.run()
     world.tail(2, "b")
 
-    world.now_ms = DUE + REST_MS - 1
+    world.now_ms = DUE + waits.REST_MS - 1
     assert world.run()["hours"] == []
     world.now_ms += 1
     assert len(world.run()["hours"]) == 1
@@ -344,17 +342,17 @@ def test_what_was_replaced_is_deleted_after_its_grace_and_the_hour_is_settled(wo
     world.run()
     [version] = filter(is_version, world.names())
     second = world.tail(2, "b")
-    world.now_ms += REST_MS
+    world.now_ms += waits.REST_MS
     world.run()
     last = max(world.names()[:-2])
 
-    world.now_ms = DUE + GRACE_MS - 1
+    world.now_ms = DUE + waits.GRACE_MS - 1
     world.run()
     assert {first, second, version, last} == {*world.names()}
     world.now_ms += 1
     world.run()
     assert {second, version, last} == {*world.names()}
-    world.now_ms = DUE + REST_MS + GRACE_MS - 1
+    world.now_ms = DUE + waits.REST_MS + waits.GRACE_MS - 1
     world.run()
     assert {second, version, last} == {*world.names()}
     assert world.hour.unsettled
@@ -386,7 +384,7 @@ def test_an_absorbed_file_that_is_written_again_is_not_read_again(world: World) 
     version = world.hour.version
     world.tail(1, "a")
 
-    world.now_ms += REST_MS
+    world.now_ms += waits.REST_MS
     world.run()
 
     assert (len(world.names()), world.hour.version) == (2, version)
@@ -427,7 +425,7 @@ def test_a_file_that_comes_meanwhile_keeps_the_hour_dirty(world: World) -> None:
 
     assert world.is_dirty()
     assert world.ids() == ["a", "b"]
-    world.now_ms += REST_MS
+    world.now_ms += waits.REST_MS
     world.run()
     assert not world.is_dirty()
     assert [*filter(is_version, world.names())] != []
@@ -454,7 +452,7 @@ def test_what_follows_is_done_again_when_it_failed(world: World) -> None:
         found = failing.consolidate_due(world.now_ms)
         with pytest.raises(ExceptionGroup, match="1 hours were not closed"):
             failing.finish_all(found["hours"], world.now_ms)
-        world.now_ms += REST_MS
+        world.now_ms += waits.REST_MS
         assert world.is_dirty()
     failing.finish_all(failing.consolidate_due(world.now_ms)["hours"], world.now_ms)
 
@@ -486,7 +484,7 @@ def test_an_hour_that_another_run_works_on_is_left_to_it_until_that_must_be_dead
     world.tail(1, "a")
     world.hours.begin(world.hour, DUE)
 
-    world.now_ms = DUE + TURN_MS - 1
+    world.now_ms = DUE + waits.TURN_MS - 1
     assert world.run()["hours"] == []
     world.now_ms += 1
     assert len(world.run()["hours"]) == 1
@@ -508,7 +506,7 @@ def test_cleaning_up_ends_with_the_functions_time(world: World, monkeypatch: pyt
     for number, hour in enumerate(hours):
         world.tail(number, f"e{number}", hour=hour)
     world.run()
-    world.now_ms += 2 * GRACE_MS
+    world.now_ms += 2 * waits.GRACE_MS
 
     class Slow(Lake):
         def delete(self, key: str) -> None:
@@ -587,9 +585,9 @@ def test_what_a_run_left_that_died_is_never_read_and_at_last_deleted(world: Worl
 
     left = len(world.names())
     assert left > 2
-    world.now_ms += TURN_MS
+    world.now_ms += waits.TURN_MS
     world.run()
-    world.now_ms = DUE + ORPHAN_MS - 1
+    world.now_ms = DUE + waits.ORPHAN_MS - 1
     world.run()
     assert len(world.names()) == left - 1  # the tail is gone
     world.run_until_settled()
@@ -623,7 +621,7 @@ def test_who_dies_at_an_hour_that_was_settled_leaves_it_to_be_looked_at(world: W
 def test_an_hour_in_which_a_consolidation_began_is_not_settled(world: World) -> None:
     world.tail(1, "a")
     world.run()
-    world.now_ms += GRACE_MS
+    world.now_ms += waits.GRACE_MS
     world.finisher().clean(world.hour, world.now_ms - 1)
     before = world.hour
     assert before.unsettled
@@ -631,8 +629,8 @@ def test_an_hour_in_which_a_consolidation_began_is_not_settled(world: World) -> 
     world.hours.begin(before, world.now_ms)
 
     assert not world.hours.settle(before)
-    assert not world.finisher().clean(world.hour, world.now_ms + GRACE_MS - 1)
-    assert world.finisher().clean(world.hour, world.now_ms + GRACE_MS)
+    assert not world.finisher().clean(world.hour, world.now_ms + waits.GRACE_MS - 1)
+    assert world.finisher().clean(world.hour, world.now_ms + waits.GRACE_MS)
     assert not world.hour.unsettled
 
 
@@ -642,7 +640,7 @@ def test_a_tail_that_nobody_noted_is_found_while_the_hour_is_looked_at(world: Wo
     world.tail(2, "b", note=False)
     assert not world.is_dirty()
 
-    world.now_ms += REST_MS
+    world.now_ms += waits.REST_MS
     world.run()
     assert world.is_dirty()
     world.run()
@@ -675,7 +673,7 @@ def test_who_takes_too_long_ends_before_files_it_read_may_be_gone(world: World) 
 
     class Slow(Lake):
         def merge(self, *arguments: Any) -> Any:
-            world.seconds[0] += MAX_RUN_SECONDS + 1
+            world.seconds[0] += waits.MAX_RUN_MS / 1000 + 1
             return super().merge(*arguments)
 
     with pytest.raises(TooLate, match="more than 2400 s"):

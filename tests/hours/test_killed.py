@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from chalicelib.base import waits
 from chalicelib.base.data_bucket import DataBucket
 from chalicelib.base.time_windows import HOUR_MS, parse_ms
 from chalicelib.events.chunks import Message, chunks_of
 from chalicelib.events.contracts import Contract, Contracts
 from chalicelib.hours import compact
-from chalicelib.hours.compact import MERGE_SECONDS, Compactor
+from chalicelib.hours.compact import Compactor
 from chalicelib.ingest.aggregate import Aggregator
 from chalicelib.numbers.analytics import Analytics
 from chalicelib.numbers.questions import read_question
@@ -107,7 +108,7 @@ def test_an_aggregator_killed_after_its_deltas_were_absorbed_adds_only_what_is_n
     while died:
         with empty_stores() as stores:
             aggregator(stores).aggregate(records(0, 7), START * 1000)
-            compactor(stores.rollups.client).compact(START + MERGE_SECONDS + 1)
+            compactor(stores.rollups.client).compact(START + waits.MERGE_MS // 1000 + 1)
             try:
                 mortal(stores, deaths + 1).aggregate(records(0, 9), (START + 300) * 1000)
                 died = False
@@ -121,7 +122,7 @@ def test_an_aggregator_killed_after_its_deltas_were_absorbed_adds_only_what_is_n
 
 def test_a_compactor_killed_at_any_write_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compact, "MIN_FOLD", 2)
-    late = START + compact.FOLD_SECONDS + 600
+    late = START + waits.FOLD_MS // 1000 + 600
     right = expected(records(0, 9))
 
     deaths, died = 0, True
@@ -129,8 +130,8 @@ def test_a_compactor_killed_at_any_write_changes_no_answer(monkeypatch: pytest.M
         with empty_stores() as stores:
             for number in range(2):  # two merged items of each hour to fold, and a delta of each to merge
                 aggregator(stores).aggregate(records(number * 3, number * 3 + 3), (START + number * 120) * 1000)
-                compactor(stores.rollups.client).compact(START + number * 120 + MERGE_SECONDS + 1)
-            aggregator(stores).aggregate(records(6, 9), (late - MERGE_SECONDS - 1) * 1000)
+                compactor(stores.rollups.client).compact(START + number * 120 + waits.MERGE_MS // 1000 + 1)
+            aggregator(stores).aggregate(records(6, 9), (late - waits.MERGE_MS // 1000 - 1) * 1000)
 
             def look(stores: Stores = stores) -> None:
                 assert answers(stores) == right

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.base import waits
 from chalicelib.base.object_keys import hour_folder
 from chalicelib.base.time_windows import HOUR_MS, hour_of, parse_ms
 from chalicelib.events.chunks import Message, chunks_of
@@ -22,14 +23,13 @@ from chalicelib.lake.lake import Lake, Row, encode, table_of
 from chalicelib.numbers.analytics import Analytics
 from chalicelib.numbers.questions import read_question
 from chalicelib.rollups.rollups import RollupSpec
-from chalicelib.rollups.signatures import MARGIN_SECONDS, RETENTION_SECONDS
 from tests.hours.finishing import finisher_of
 from tests.stores import Stores, empty_stores, stream_record
 
 HOUR = "2026-11-20T09"
 NINE = parse_ms("2026-11-20T09:00:00Z")
 SOON = NINE + 2 * HOUR_MS
-LATER = NINE + 2 * HOUR_MS + (RETENTION_SECONDS + MARGIN_SECONDS) * 1000  # the stream has forgotten the hour's records
+LATER = NINE + 2 * HOUR_MS + waits.RETENTION_MS + waits.MARGIN_MS  # the stream has forgotten the hour's records
 CONTRACTS = Contracts({"sale": Contract("sale", "1-0-0", "sales", RollupSpec(("country",), ("amount",)))})
 
 

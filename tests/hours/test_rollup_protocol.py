@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
+from chalicelib.base import waits
 from chalicelib.events.chunks import Message, chunks_of
 from chalicelib.events.contracts import Contracts
 from chalicelib.hours import compact
-from chalicelib.hours.compact import MERGE_SECONDS, Compactor
+from chalicelib.hours.compact import Compactor
 from chalicelib.ingest.aggregate import Aggregator
 from chalicelib.rollups.deltas import HourView, Merged
 from chalicelib.rollups.hours_table import HoursTable
 from chalicelib.rollups.rollups import merge_all
 from chalicelib.rollups.rollups_table import RollupsTable, base_name
-from chalicelib.rollups.signatures import MARGIN_SECONDS, RETENTION_SECONDS
 from tests.stores import Stores, empty_stores, stream_record
 
 HOURS = (1_795_226_400_000, 1_795_230_000_000)  # two consecutive hours
@@ -184,9 +184,9 @@ def stores() -> Iterator[Stores]:
 def test_each_record_counts_once_whatever_happens(stores: Stores, seed: int) -> None:
     history = run(seed, stores, f"p{seed}")
 
-    history.now += MERGE_SECONDS + 1
+    history.now += waits.MERGE_MS // 1000 + 1
     while list(history.plain.old_deltas(history.now)):
-        history.alone("compact", lambda: history.compactor.compact(history.now + MERGE_SECONDS))
+        history.alone("compact", lambda: history.compactor.compact(history.now + waits.MERGE_MS // 1000))
     assert history.count(history.plain) == history.accepted
     assert all(not history.plain.read_hour(history.project, hour).deltas for hour in NAMES)
 
@@ -342,7 +342,7 @@ def test_tombstones_outlive_what_the_stream_remembers(stores: Stores) -> None:
     Compactor(replace(stores.rollups, clock=lambda: 1000), stores.hours).compact(1000)
 
     [tombstone] = [item for item in stores.items("rollups") if "tidemark" in item]
-    assert int(tombstone["expires_at"]["N"]) > 1000 + RETENTION_SECONDS + MARGIN_SECONDS
+    assert int(tombstone["expires_at"]["N"]) > 1000 + (waits.RETENTION_MS + waits.MARGIN_MS) // 1000
 
 
 def test_two_folds_of_one_slot_lose_nothing(stores: Stores) -> None:
@@ -376,7 +376,7 @@ def test_a_reader_that_has_read_deltas_before_they_were_folded_counts_them_once(
     compactor = Compactor(stores.rollups, stores.hours)
     compactor.compact(1000)
     Aggregator(Contracts({}), stores.rollups, stores.bucket).aggregate([a_record(1)], 1000)
-    compactor.compact(1000 + compact.FOLD_SECONDS + 1)
+    compactor.compact(1000 + waits.FOLD_MS // 1000 + 1)
 
     [view] = stores.rollups.views("demo", *NAMES, deltas).values()
 

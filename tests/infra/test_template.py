@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 from cfnlint.api import lint_file
 
-from chalicelib.base import metrics
+from chalicelib.base import metrics, waits
 from chalicelib.base.batches import MAX_BATCH_ITEMS
+from chalicelib.base.time_windows import DAY_MS
 from chalicelib.events.events import MAX_MESSAGES
 from chalicelib.lake import lake
-from chalicelib.rollups.signatures import MARGIN_SECONDS, RETENTION_SECONDS
 from chalicelib.settings import BUFFERS
 from chalicelib.wiring import CLIENT_CONFIG
 from infra.alarms import Fails, Late
@@ -89,7 +89,8 @@ def test_only_what_closing_needs_no_longer_expires(template: Template) -> None:
     rules = template["Resources"]["DataBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule}
 
-    assert days["records/"] * 86_400 > RETENTION_SECONDS + MARGIN_SECONDS + 2 * 86_400  # two days to put things right
+    needed_ms = waits.RETENTION_MS + waits.MARGIN_MS + 2 * DAY_MS  # two days to put things right
+    assert days["records/"] * DAY_MS > needed_ms
     assert not {"lake/", "manifests/", "sessions/"} & days.keys()
     assert {rule.get("Prefix", "") for rule in rules if "Transitions" in rule} == {"lake/"}
 

@@ -12,6 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from chalicelib.access.access import Project
+from chalicelib.base import waits
 from chalicelib.base.errors import Unavailable
 from chalicelib.base.time_windows import HOUR_MS
 from chalicelib.events.chunks import Parcel, chunks_of, decode_message
@@ -19,7 +20,7 @@ from chalicelib.events.contracts import Contracts
 from chalicelib.events.events import Admitter, Mode
 from chalicelib.ingest import audit
 from chalicelib.ingest.aggregate import Aggregator
-from chalicelib.ingest.audit import IN_FLIGHT_SECONDS, Auditor
+from chalicelib.ingest.audit import Auditor
 from chalicelib.ingest.bodies import read_native
 from chalicelib.ingest.collect import SWEEP_SECONDS, Collector
 from chalicelib.numbers.realtime import Observer
@@ -310,7 +311,7 @@ def test_what_balances_is_in_the_quantities_for_two_hours_and_leaves_the_view_th
     store(stores, set())
     auditor = Auditor(stores.ledger, stores.history, "test")
 
-    found = [auditor.audit(END + after, spilled=0)["EventsStored"] for after in (IN_FLIGHT_SECONDS, 7100)]
+    found = [auditor.audit(END + after, spilled=0)["EventsStored"] for after in (waits.IN_FLIGHT_MS // 1000, 7100)]
     assert (found, len(stores.ledger.open_hours(0))) == ([3, 3], 1)
     assert auditor.audit(END + 7200, spilled=0)["EventsStored"] == 0
     assert stores.ledger.open_hours(0) == []
@@ -324,7 +325,7 @@ def test_what_is_replayed_into_an_old_hour_is_in_flight_for_a_quarter_of_an_hour
     stores.ledger.put("demo", "2026-11-21T09", Receipt("replay", received=3), END + DAY)
     auditor = Auditor(stores.ledger, stores.history, "test")
 
-    found = [auditor.audit(END + DAY + after, spilled=0)["EventsMissing"] for after in (60, IN_FLIGHT_SECONDS)]
+    found = [auditor.audit(END + DAY + after, spilled=0)["EventsMissing"] for after in (60, waits.IN_FLIGHT_MS // 1000)]
 
     assert found == [0, 3]
 
@@ -381,7 +382,7 @@ def test_an_hour_that_does_not_balance_is_missing_events_once_it_should(stores: 
     end = NINE // 1000 + 3600
 
     during = auditor.audit(end - 1, spilled=0)
-    after = auditor.audit(end + IN_FLIGHT_SECONDS, spilled=2)
+    after = auditor.audit(end + waits.IN_FLIGHT_MS // 1000, spilled=2)
 
     assert (during["EventsInFlight"], during["EventsMissing"]) == (3, 0)
     assert (after["EventsInFlight"], after["EventsMissing"], after["MessagesSpilled"]) == (3, 3, 2)
@@ -397,7 +398,9 @@ def test_a_message_delivered_again_after_its_repetition_counts_once_and_hides_no
     aggregate(stores, [*texts, texts[0], texts[1], texts[0]], seen)
 
     found = balance(stores)
-    values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + IN_FLIGHT_SECONDS, spilled=0)
+    values = Auditor(stores.ledger, stores.history, "test").audit(
+        NINE // 1000 + 3600 + waits.IN_FLIGHT_MS // 1000, spilled=0
+    )
 
     assert (found["received"], found["stored"], found["duplicate"], found["in_flight"]) == (9, 3, 3, 3)
     assert (values["EventsSurplus"], values["EventsMissing"]) == (0, 3)
@@ -411,7 +414,9 @@ def test_a_surplus_of_one_hour_hides_nothing_missing_in_another(stores: Stores) 
     delta = Delta("demo", "2026-11-21T09", 1, "r1", 1, 1, NOTHING, NINE // 1000, encode_document(folding.document()))
     stores.rollups.put_delta(delta)
 
-    values = Auditor(stores.ledger, stores.history, "test").audit(NINE // 1000 + 3600 + IN_FLIGHT_SECONDS, spilled=0)
+    values = Auditor(stores.ledger, stores.history, "test").audit(
+        NINE // 1000 + 3600 + waits.IN_FLIGHT_MS // 1000, spilled=0
+    )
 
     assert (values["EventsSurplus"], values["EventsMissing"]) == (3, 3)
 
@@ -424,7 +429,7 @@ def test_one_event_that_is_lost_and_one_that_is_counted_twice_both_show_until_ei
         aggregator.aggregate([stream_record(chunk, number)], 1)
     auditor = Auditor(stores.ledger, stores.history, "test")
 
-    shown = [auditor.audit(END + after, spilled=0) for after in (IN_FLIGHT_SECONDS, 47 * 3600, 49 * 3600)]
+    shown = [auditor.audit(END + after, spilled=0) for after in (waits.IN_FLIGHT_MS // 1000, 47 * 3600, 49 * 3600)]
     aggregator.aggregate([stream_record(chunks[2], 3)], 1)
     after = auditor.audit(END + 49 * 3600, spilled=0)
 
@@ -500,6 +505,6 @@ def test_what_is_received_and_stored_while_the_audit_reads_is_not_missing(stores
             return found
 
     table = Meanwhile(stores.ledger.client, stores.ledger.name)
-    values = Auditor(table, stores.history, "test").audit(NINE // 1000 + 3600 + IN_FLIGHT_SECONDS, spilled=0)
+    values = Auditor(table, stores.history, "test").audit(NINE // 1000 + 3600 + waits.IN_FLIGHT_MS // 1000, spilled=0)
 
     assert (values["EventsStored"], values["EventsMissing"]) == (3, 0)

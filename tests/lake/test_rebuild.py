@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.base import waits
 from chalicelib.base.time_windows import DAY_MS, HOUR_MS, hour_of, hours_between, iso_ms, parse_ms
 from chalicelib.events import regrouping
 from chalicelib.events.chunks import Message, encode_message, unpack_events
@@ -14,7 +15,7 @@ from chalicelib.events.events import MAX_AGE_DAYS
 from chalicelib.events.events_table import EventsTable
 from chalicelib.events.regrouping import messages_of
 from chalicelib.events.users_table import UsersTable
-from chalicelib.hours.compact import MERGE_SECONDS, Compactor
+from chalicelib.hours.compact import Compactor
 from chalicelib.ingest.aggregate import Aggregator
 from chalicelib.ingest.archive import Archiver
 from chalicelib.ingest.process import Processor
@@ -110,7 +111,7 @@ def stores() -> Iterator[Stores]:
         records = records_of(found)
         Aggregator(CONTRACTS, found.rollups, found.bucket).aggregate(records, NOW)
         Archiver(Lake(found.bucket), found.hours, found.erased).archive(records)
-        Compactor(found.rollups, found.hours).compact(NOW // 1000 + MERGE_SECONDS + 1)
+        Compactor(found.rollups, found.hours).compact(NOW // 1000 + waits.MERGE_MS // 1000 + 1)
         finisher = finisher_of(CONTRACTS, found.rollups.client, found.bucket.client, lambda: NOW)
         for hour in found.hours.unsettled("shop"):
             assert finisher.finish("shop", hour.hour, NOW).closed

@@ -7,13 +7,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from chalicelib.base import waits
 from chalicelib.base.object_keys import hour_file_name, import_tail_name, tail_name, version_name
 from chalicelib.base.time_windows import DAY_MS, HOUR_MS, hour_of
 from chalicelib.lake import visible_files
 from chalicelib.lake.visible_files import (
     MAX_NAMED_HOURS,
     MAX_NAMED_TAILS,
-    VISIBLE_AGE_MS,
     UnsettledHour,
     VisibleFiles,
 )
@@ -35,7 +35,7 @@ def version(ms_ago: int, run: str = "ab12cd34") -> str:
     return version_name(NOW - ms_ago, run)
 
 
-OLD, NEW, YOUNG = version(3 * HOUR_MS), version(2 * HOUR_MS), version(VISIBLE_AGE_MS // 2)
+OLD, NEW, YOUNG = version(3 * HOUR_MS), version(2 * HOUR_MS), version(waits.VISIBLE_AGE_MS // 2)
 DEAD = version(HOUR_MS, "dead")
 TAILS = [tail_name(498_681, f"r{n}", bytes([n])) for n in range(3)]
 IMPORTED = import_tail_name("0001.2", b"")

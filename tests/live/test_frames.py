@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chalicelib.base import waits
 from chalicelib.base.errors import InvalidRequest
 from chalicelib.events.contracts import Contracts
 from chalicelib.live import frames as subject
@@ -236,4 +238,8 @@ def test_the_documented_limits_are_those_in_force() -> None:
 
 def test_a_snapshot_names_what_was_absorbed_for_longer_than_a_push_may_be_late() -> None:
     """Else a page would add a late delta to totals that have it."""
-    assert subject.NAMED_SECONDS > subject.STALE_SECONDS
+    merged = replace(merged_of(Rollups()), absorbed={"late": NOW - waits.STALE_MS // 1000})
+
+    [frame] = read(snapshot([HourView(HOUR, merged=[merged])]))
+
+    assert frame["absorbed"] == [frame_id(HOUR, "late")]

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from chalicelib.access.access import Project
+from chalicelib.base import waits
 from chalicelib.base.data_bucket import DataBucket
 from chalicelib.base.errors import InvalidRequest, Unavailable
 from chalicelib.base.time_windows import DAY_MS, HOUR_MS, MINUTE_MS, hour_of, iso_ms
@@ -19,7 +20,7 @@ from chalicelib.events.contracts import Contracts
 from chalicelib.events.enrichment import Client
 from chalicelib.events.events import Admitter, Mode
 from chalicelib.ingest.aggregate import Aggregator
-from chalicelib.ingest.audit import IN_FLIGHT_SECONDS, Auditor
+from chalicelib.ingest.audit import Auditor
 from chalicelib.ingest.bodies import read_native
 from chalicelib.ingest.collect import Collector
 from chalicelib.ingest.queue import EventQueue
@@ -660,9 +661,9 @@ def test_an_hour_with_a_replay_has_its_time_to_balance_before_events_are_missing
     auditor = Auditor(world.stores.ledger, world.stores.history, "test")
 
     at_once = auditor.audit(LATER // 1000 + 60, spilled=0)
-    later = auditor.audit(LATER // 1000 + IN_FLIGHT_SECONDS, spilled=0)
+    later = auditor.audit(LATER // 1000 + waits.IN_FLIGHT_MS // 1000, spilled=0)
     world.store()
-    stored = auditor.audit(LATER // 1000 + IN_FLIGHT_SECONDS, spilled=0)
+    stored = auditor.audit(LATER // 1000 + waits.IN_FLIGHT_MS // 1000, spilled=0)
 
     assert (at_once["EventsMissing"], later["EventsMissing"], stored["EventsMissing"]) == (0, 1, 0)
     assert at_once["EventsReceived"] == 0  # of this hour and the one before

@@ -79,7 +79,7 @@ class Draining:
 
     def _open(self, table: HoursTable) -> list[str]:
         """The hours that are over and dirty, after one more run of the hourly workflow where there are any."""
-        over_ms = utc_now_ms() - HOUR_MS - PAUSES["functions"]["chalicelib.hours.finish.ARRIVAL_MS"]
+        over_ms = utc_now_ms() - HOUR_MS - PAUSES["functions"]["chalicelib.base.waits.ARRIVAL_MS"]
         dirty = [hour for hour in table.waiting() if hour.is_dirty and hour_start_ms(hour.hour) <= over_ms]
         if dirty:
             self.hourly.once()

@@ -241,10 +241,9 @@ def test_the_pauses_that_are_shortened_are_those_of_the_app_and_fit_together() -
             module, _, constant = name.rpartition(".")
             assert hasattr(importlib.import_module(module), constant), (process, name)
 
-    functions, age = troubles.PAUSES["functions"], "chalicelib.lake.visible_files.VISIBLE_AGE_MS"
+    functions, age = troubles.PAUSES["functions"], "chalicelib.base.waits.VISIBLE_AGE_MS"
     assert functions[age] == troubles.PAUSES["rest"][age]
-    assert 2 * functions[age] <= functions["chalicelib.hours.consolidate.GRACE_MS"]
-    assert functions["chalicelib.hours.consolidate.GRACE_MS"] == functions["chalicelib.hours.finish.GRACE_MS"]
+    assert 2 * functions[age] <= functions["chalicelib.base.waits.GRACE_MS"]
 
 
 def test_what_was_acknowledged_is_added_up_once_and_copies_apart(tmp_path: Path) -> None:

@@ -27,18 +27,17 @@ MINUTE_MS = 60_000
 # The life of an hour, in minutes instead of hours. A query of the soak's takes seconds: nothing is deleted under it.
 PAUSES = {
     "functions": {
-        "chalicelib.hours.finish.ARRIVAL_MS": MINUTE_MS // 2,
-        "chalicelib.hours.finish.REST_MS": MINUTE_MS,
-        "chalicelib.hours.finish.TURN_MS": MINUTE_MS,
-        "chalicelib.hours.finish.GRACE_MS": 2 * MINUTE_MS,
-        "chalicelib.hours.consolidate.GRACE_MS": 2 * MINUTE_MS,
-        "chalicelib.hours.consolidate.ORPHAN_MS": 4 * MINUTE_MS,
-        "chalicelib.hours.close.CLEAN_MS": MINUTE_MS,
-        "chalicelib.hours.compact.MERGE_SECONDS": 20,
-        "chalicelib.hours.compact.FOLD_SECONDS": 120,
-        "chalicelib.lake.visible_files.VISIBLE_AGE_MS": MINUTE_MS,
+        "chalicelib.base.waits.ARRIVAL_MS": MINUTE_MS // 2,
+        "chalicelib.base.waits.REST_MS": MINUTE_MS,
+        "chalicelib.base.waits.TURN_MS": MINUTE_MS,
+        "chalicelib.base.waits.GRACE_MS": 2 * MINUTE_MS,
+        "chalicelib.base.waits.ORPHAN_MS": 4 * MINUTE_MS,
+        "chalicelib.base.waits.CLEAN_MS": MINUTE_MS,
+        "chalicelib.base.waits.MERGE_MS": MINUTE_MS // 3,
+        "chalicelib.base.waits.FOLD_MS": 2 * MINUTE_MS,
+        "chalicelib.base.waits.VISIBLE_AGE_MS": MINUTE_MS,
     },
-    "rest": {"chalicelib.lake.visible_files.VISIBLE_AGE_MS": MINUTE_MS},
+    "rest": {"chalicelib.base.waits.VISIBLE_AGE_MS": MINUTE_MS},
 }
 
 
