@@ -26,7 +26,7 @@ QUANTITIES = {
     "LakeFilesMerged": ("Count", "files that it read for that"),
     "HoursReconciled": ("Count", "closed hours that a run of `reconcile` compared with the lake"),
 }
-# Zero, or for those in seconds small, unless something is broken: each has an alarm in infra/monitoring.yaml.
+# Zero, or for those in seconds small, unless something is broken: each has an alarm in infra/alarms.py.
 INVARIANTS = {
     "EventsMissing": ("Count", "received in an hour that ended fifteen minutes ago or more, and still in flight"),
     "EventsSurplus": ("Count", "counted in such an hour more often than received: it makes up for nothing missing"),

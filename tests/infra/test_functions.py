@@ -17,12 +17,14 @@ from chalice.app import (
 
 import app as handlers
 from infra import write
+from infra.alarms import Fails
 from infra.event_sources import Buffer, Bus, Rest, Schedule, Socket, TableStream, Task, Trigger, Upload
 from infra.functions import BY_NAME, FUNCTIONS, LAYERED, all_alarms
 from infra.project import ROOT, read_config
 from infra.stack import TEMPLATE
 from infra.templates import with_tasks
 from infra.triggers import TRIGGERS
+from localcloud.schedule import period_seconds
 
 WORKFLOWS = ROOT / "infra" / "workflows"
 
@@ -37,6 +39,16 @@ def test_the_app_declares_the_functions_and_triggers_of_the_table() -> None:
     table = {each.app_name: shown(each.trigger) for each in FUNCTIONS}
     assert table == declared, "infra/functions.py (left) and app.py's decorators (right) differ"
     assert all(hasattr(handlers, name) for name in table)
+
+
+def test_every_schedule_runs_on_a_laptop_and_one_that_is_rare_fails_by_its_own_period() -> None:
+    for each in FUNCTIONS:
+        if isinstance(each.trigger, Schedule):
+            period = period_seconds(each.trigger.expression)
+            failing = [alarm for alarm in each.alarms if isinstance(alarm, Fails)]
+            assert all(alarm.seconds for alarm in failing) or period <= 60, (
+                f"{each.name} runs every {period} s: three minutes in a row never fail; say Fails(seconds=...)"
+            )
 
 
 def declared_triggers() -> dict[str, Any]:

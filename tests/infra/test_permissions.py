@@ -365,6 +365,25 @@ def run_api_handler(recorder: Recorder) -> None:
             assert client.http.post("/realtime/tickets", headers=headers).status_code == 201
             watch_something(client, headers)
             ask_something(client, headers)
+            ask_every_list(client, headers)
+
+
+def ask_every_list(client: Client, headers: dict[str, str]) -> None:
+    """Each GET route whose path is fixed, so that a new one cannot do without its grants."""
+    days, steps = "start=2026-11-20&end=2026-11-21", "steps=page_view,purchase"
+    asked = {
+        "/analytics": f"metric=events&{days}",
+        "/reports/funnel": f"{steps}&{days}",
+        "/reports/retention": days,
+        "/reports/sessions": days,
+        "/reports/top": f"of=path&{days}",
+        "/reports/paths": days,
+        "/sourceConfig": f"writeKey={headers['x-api-key']}",
+    }
+    for path, methods in handlers.app.routes.items():
+        if "GET" in methods and "{" not in path:
+            answer = client.http.get(f"{path}?{asked.get(path, '')}".rstrip("?"), headers=headers)
+            assert answer.status_code in (200, 202), f"GET {path}: {answer.status_code} {answer.body[:200]!r}"
 
 
 def ask_something(client: Client, headers: dict[str, str]) -> None:

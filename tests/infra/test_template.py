@@ -231,7 +231,7 @@ def test_every_metric_that_stands_for_a_broken_invariant_has_an_alarm_and_no_oth
 
 
 def test_the_handbook_says_what_to_do_for_every_alarm(monitoring: Template) -> None:
-    documented = set(re.findall(r"^\| `([a-z-]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
+    documented = set(re.findall(r"^\| `([a-z_-]+)` \|", OPERATIONS.read_text(), re.MULTILINE))
 
     names = [a["Properties"]["AlarmName"]["Fn::Sub"] for a in of_type(monitoring, "AWS::CloudWatch::Alarm").values()]
     assert f"{len(names)} alarms $0.10 each, {len(metrics.METRICS)} metrics" in OPERATIONS.read_text()

@@ -1,5 +1,6 @@
 """The contracts in schemas/: each one is sound, and takes what real clients send."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.pare
 def schema_of(path: Path) -> dict[str, Any]:
     schema: dict[str, Any] = orjson.loads(path.read_bytes())
     return schema
+
+
+@each_file
+def test_its_metric_is_a_name_that_needs_no_quotes_in_a_question(path: Path) -> None:
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", schema_of(path)["x-metric"])
 
 
 def test_every_event_type_of_the_product_has_a_contract() -> None:
