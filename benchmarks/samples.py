@@ -63,7 +63,7 @@ def rest_event(body: bytes) -> dict[str, Any]:
 
 
 def body(batch: list[dict[str, Any]]) -> bytes:
-    """A request's body."""
+    """Return a request's body."""
     return orjson.dumps({"events": batch})
 
 
@@ -74,13 +74,13 @@ def stored(batch: list[dict[str, Any]], number: int) -> Message:
 
 
 def queue_records(batches: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What `process` is handed."""
+    """Return what `process` is handed."""
     texts = [text for number, batch in enumerate(batches) for text, _ in encode_message(stored(batch, number))]
     return [{"messageId": str(n), "body": text} for n, text in enumerate(texts)]
 
 
 def stream_records(batches: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What `aggregate` is handed."""
+    """Return what `aggregate` is handed."""
     chunks = [chunk for number, batch in enumerate(batches) for chunk in chunks_of(stored(batch, number))]
     return [
         {

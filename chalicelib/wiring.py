@@ -36,7 +36,7 @@ def settings() -> Settings:
 
 @cache
 def client(service: str, endpoint_url: str | None = None) -> Any:
-    """A boto3 client; threads may share it."""
+    """Return a boto3 client; threads may share it."""
     return boto3.client(service, endpoint_url=endpoint_url, config=CONFIGS.get(service, CLIENT_CONFIG))
 
 

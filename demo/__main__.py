@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options; the environment gives their defaults, so that `make demo RATE=200` works."""
+    """Return the options; the environment gives their defaults, so that `make demo RATE=200` works."""
     env = os.environ
     made = argparse.ArgumentParser(
         prog="python -m demo",
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> float:
-    """A number above 0."""
+    """Return a number above 0."""
     value = float(text)
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1000000")
@@ -95,7 +95,7 @@ def demonstrate(options: argparse.Namespace) -> int:
 
 
 def start_of(run_id: str, now: datetime) -> datetime:
-    """When a run began: its id says so, because a repeated run has to send the same times."""
+    """Return when a run began: its id says so, because a repeated run has to send the same times."""
     match = RUN_ID.fullmatch(run_id)
     try:
         started_at = datetime.strptime(match[1] if match else "", "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
@@ -107,7 +107,7 @@ def start_of(run_id: str, now: datetime) -> datetime:
 
 
 def reach(url: str) -> Client:
-    """A connection to the stack; raises DemoError, naming the command that starts it, when nothing answers."""
+    """Return a connection to the stack; raises DemoError, naming the command that starts it, when nothing answers."""
     client = Client(url)
     try:
         answer = client.request("GET", "/health")

@@ -48,7 +48,7 @@ class Counts:
         self.clock, self.wait = clock, wait
 
     def of(self, metric: str) -> int:
-        """The count of a metric in the range; 0 when the project has never seen it."""
+        """Return the count of a metric in the range; 0 when the project has never seen it."""
         query = {"metric": metric, "start": self.start, "end": self.end, "interval": "day"}
         status, answer = self._ask("GET", f"/analytics?{urlencode(query)}")
         if status == 404 and answer.get("code") == "unknown_metric":
@@ -73,7 +73,7 @@ class Counts:
             last = now
 
     def known(self, id_prefix: str, *, patience_seconds: float = 60) -> Counter[str]:
-        """How many events of each type the lake holds whose ids begin so; asked until two answers agree."""
+        """Return how many events of each type the lake holds whose ids begin so; asked until two answers agree."""
         give_up_at = self.clock() + patience_seconds
         last = self._in_lake(id_prefix)
         while self.clock() < give_up_at:
@@ -87,7 +87,7 @@ class Counts:
     def agreed(
         self, sent: Mapping[str, int], known: Mapping[str, int], before: Mapping[str, int], *, patience_seconds: float
     ) -> list[Row]:
-        """The comparison, as soon as it is right and stays right, or else as it is when the patience is over."""
+        """Return the comparison, as soon as it is right and stays right, or else as it is when the patience is over."""
         give_up_at = self.clock() + patience_seconds
         right_since: float | None = None
         while True:
@@ -143,7 +143,7 @@ class Counts:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The comparison as text, the sum last; with a column of what was known before only where something was."""
+    """Return the comparison as text, the sum last; with a column of what was known before only where something was."""
     shown = list(rows)
     total = Row("total", *(sum(getattr(row, name) for row in shown) for name in ("sent", "known", "counted")))
     some_known = total.known > 0

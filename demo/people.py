@@ -69,7 +69,7 @@ class Person:
         return self.browser is None
 
     def activity(self, at_ms: int) -> float:
-        """How likely this person is to be active at an instant, from 0 to 1."""
+        """Return how likely this person is to be active at an instant, from 0 to 1."""
         return RHYTHM[(at_ms // HOUR_MS + self.utc_offset_hours) % 24] / max(RHYTHM)
 
 

@@ -89,7 +89,7 @@ class Sender:
         client.close()
 
     def post(self, client: Client, batch: Batch) -> Answer:
-        """One attempt; raises OSError or http.client.HTTPException when there is no whole answer."""
+        """Return one attempt; raises OSError or http.client.HTTPException when there is no whole answer."""
         return client.request("POST", "/events", key=self.key, body=batch.body)
 
     def _deliver(self, client: Client, batch: Batch) -> None:
@@ -147,7 +147,7 @@ class Sender:
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """The pause that a Retry-After header asks for: seconds, or until an HTTP date."""
+    """Return the pause that a Retry-After header asks for: seconds, or until an HTTP date."""
     if value is None:
         return None
     if value.strip().isdecimal():
@@ -159,7 +159,7 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
 
 
 def _rejected(answer: Answer) -> dict[str, str] | None:
-    """The refused events of an answer of the collector's, by id; None when it is no such answer."""
+    """Return the refused events of an answer of the collector's, by id; None when it is no such answer."""
     if answer.status not in (200, 202, 400):
         return None
     try:

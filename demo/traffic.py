@@ -84,7 +84,7 @@ class _Traffic:
             visit.fresh = self.random.random() < 0.2
 
     def request(self, at_seconds: float) -> Batch:
-        """The next request."""
+        """Return the next request."""
         source = self.random.choices([row[0] for row in SOURCES], [row[1] for row in SOURCES])[0]
         now_ms = self.run.start_ms + int(at_seconds * 1000)
         if source == "browser":
@@ -94,7 +94,7 @@ class _Traffic:
         return self._from_server(at_seconds, now_ms)
 
     def _from_browser(self, at_seconds: float, now_ms: int) -> Batch:
-        """One step of a visit, sent at once."""
+        """Return one step of a visit, sent at once."""
         index = self.random.randrange(len(self.visits))
         visit, session_id = self.visits[index]
         steps = visit.step(self.random)
@@ -105,7 +105,7 @@ class _Traffic:
         return self._batch(at_seconds, events)
 
     def _from_app(self, at_seconds: float, now_ms: int) -> Batch:
-        """A whole visit, kept on the device until it has a connection: seconds, or days."""
+        """Return a whole visit, kept on the device until it has a connection: seconds, or days."""
         left_ms = now_ms - self.random.randint(500, 20_000)
         if self.random.random() < LATE:
             left_ms = now_ms - self.random.randint(600_000, LATE_DAYS * DAY_MS)
@@ -126,7 +126,7 @@ class _Traffic:
         return self._batch(at_seconds, events, sent_at_ms=now_ms + skew_ms)
 
     def _from_server(self, at_seconds: float, now_ms: int) -> Batch:
-        """What a server gathered in two seconds, of many people."""
+        """Return what a server gathered in two seconds, of many people."""
         people = [person for person in self.random.choices(self.people, k=12) if person.user_id]
         events = []
         for _ in range(self.random.randint(15, 45)):

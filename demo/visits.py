@@ -61,7 +61,7 @@ class Visit:
 
     @classmethod
     def begin(cls, person: Person, random: Random) -> "Visit":
-        """A new visit, on the page that a link or the app's icon led to."""
+        """Return a new visit, on the page that a link or the app's icon led to."""
         place = (
             "home" if person.uses_app else random.choices([row[0] for row in LANDINGS], [row[1] for row in LANDINGS])[0]
         )
@@ -73,7 +73,7 @@ class Visit:
         return self.place == "leave"
 
     def step(self, random: Random) -> list[Event]:
-        """What happens at this place, and the way to the next; events without ids and times."""
+        """Return what happens at this place, and the way to the next; events without ids and times."""
         person = self.person
         product = random.choice(PRODUCTS)
         path, name = _address(self.place, product, random)
@@ -135,7 +135,7 @@ class Visit:
 
 
 def api_request(random: Random) -> Event:
-    """One request as the shop's server measured it."""
+    """Return one request as the shop's server measured it."""
     route, method, typical_ms, _ = random.choices(ROUTES, [row[-1] for row in ROUTES])[0]
     status = random.choices([row[0] for row in STATUSES], [row[1] for row in STATUSES])[0]
     latency_ms = round(typical_ms * random.lognormvariate(0, 0.45) * (20 if random.random() < 0.005 else 1), 2)
@@ -145,7 +145,7 @@ def api_request(random: Random) -> Event:
 
 
 def email_opened(random: Random) -> Event:
-    """What a mail service reports; a type that has no contract."""
+    """Return what a mail service reports; a type that has no contract."""
     return _event("email_opened", {"campaign": random.choice(("weekly", "autumn-sale"))})
 
 

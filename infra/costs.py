@@ -137,12 +137,12 @@ def sample(count: int, users: int) -> list[StoredEvent]:
 
 
 def line(name: str, quantity: float, unit: str, price: float) -> Line:
-    """A number of things at a price for a million."""
+    """Return a number of things at a price for a million."""
     return Line(name, f"{quantity:,.0f} {unit} × ${price:g}/M", quantity * price / MILLION)
 
 
 def function(name: str, calls: float, seconds: float) -> Line:
-    """A Lambda function's invocations."""
+    """Return a Lambda function's invocations."""
     gb = round(BY_NAME[name].memory_mb / 1024, 2)
     formula = f"{calls:,.0f} × (${INVOCATIONS:g}/M + {gb:g} GB × {seconds:g} s × ${GB_SECONDS:g}/M)"
     return Line(f"Lambda {name}", formula, calls * (INVOCATIONS + gb * seconds * GB_SECONDS) / MILLION)
@@ -161,7 +161,7 @@ def queue_lines(s: Scenario, message: Message) -> tuple[float, list[Line]]:
 
 
 def stream_lines(s: Scenario, message: Message) -> tuple[float, list[Line]]:
-    """The same of Kinesis, on demand, kept for a week."""
+    """Return the same of Kinesis, on demand, kept for a week."""
     records = [len(parcel.text) + MAX_KEY_BYTES for parcel in pack(message, by_user=True)]
     units = sum(ceil(size / KINESIS_UNIT_BYTES) for size in records)
     gb, kept = s.requests * units * KINESIS_UNIT_BYTES / 1e9, 6 / 30
@@ -175,7 +175,7 @@ def stream_lines(s: Scenario, message: Message) -> tuple[float, list[Line]]:
 
 
 def lines(s: Scenario) -> Iterator[Line]:
-    """Every position of a million events; storage as one month of what they add."""
+    """Yield every position of a million events; storage as one month of what they add."""
     message = Message("project", 1_790_000_000_000, sample(s.events_per_request, s.users_per_request))
     chunks = [len(chunk.body) + KEY_BYTES for chunk in chunks_of(message)]
     chunk_units = sum(ceil(size / 1024) for size in chunks)
@@ -219,7 +219,7 @@ def lines(s: Scenario) -> Iterator[Line]:
 
 
 def delta_bytes(events: int) -> int:
-    """The size of a delta of so many page views."""
+    """Return the size of a delta of so many page views."""
     spec = Contracts.load(ROOT / "schemas").spec("page_view")
     folding = Folding()
     for event in sample(min(events, 5000), 200):

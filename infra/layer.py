@@ -136,7 +136,7 @@ def zip_folder(folder: Path, target: Path) -> None:
 
 
 def publish(layer: Layer, name: str, bucket: str, s3: Any, lambda_: Any) -> str:
-    """The ARN of a version with this content: the newest one when it is the same, else a new one."""
+    """Return the ARN of a version with this content: the newest one when it is the same, else a new one."""
     runtime = f"python{layer.version}"
     versions = lambda_.list_layer_versions(LayerName=name, MaxItems=1)["LayerVersions"]
     if versions:

@@ -7,23 +7,23 @@ from typing import Any
 
 
 def variable(output: str) -> str:
-    """The variable of a stack output: EventsStreamArn -> EVENTS_STREAM_ARN."""
+    """Return the variable of a stack output: EventsStreamArn -> EVENTS_STREAM_ARN."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", output).upper()
 
 
 def dead_letters(stage: str) -> str:
-    """The dead-letter queue of a stage."""
+    """Return the dead-letter queue of a stage."""
     return f"tidemark-{stage}-events-dlq"
 
 
 def buffer_of(config: dict[str, Any], stage: str) -> str:
-    """What lies between the edge and the pipeline of a stage: sqs or kinesis."""
+    """Return what lies between the edge and the pipeline of a stage: sqs or kinesis."""
     buffer: str = config["stages"][stage]["environment_variables"]["BUFFER"]
     return buffer
 
 
 def setting_of(settings: dict[str, dict[str, Any]], function: str, kind: str) -> dict[str, Any]:
-    """What triggers.json has for a function: FUNCTION@KIND where its source is of that kind, else FUNCTION."""
+    """Return what triggers.json has for a function: FUNCTION@KIND where its source is of that kind, else FUNCTION."""
     return settings.get(f"{function}@{kind}") or settings.get(function, {})
 
 

@@ -76,13 +76,13 @@ def say(line: str) -> None:
 
 
 def pins(*names: str) -> list[str]:
-    """The pinned requirements of that name in requirements-dev.txt."""
+    """Return the pinned requirements of that name in requirements-dev.txt."""
     lines = [line.partition("#")[0].strip() for line in (ROOT / "requirements-dev.txt").read_text().splitlines()]
     return [line for line in lines if line.partition("==")[0] in names]
 
 
 def package(binaries: Path) -> tuple[Path, list[str]]:
-    """The zip, and what Chalice could not put into it.
+    """Return the zip, and what Chalice could not put into it.
 
     In Terraform's format, because SAM's refuses bucket events; only the zip is of use, for IAM's policy variables
     are Terraform's own syntax (docs/operations.md deploys with `chalice deploy`).
@@ -113,7 +113,7 @@ def read_zip(archive: Path) -> Contents:
 
 
 def local_keys(archive: Path) -> list[str]:
-    """The files that hold a key of the local cloud; the zip that ships must not know it."""
+    """Return the files that hold a key of the local cloud; the zip that ships must not know it."""
     with zipfile.ZipFile(archive) as opened:
         own = [name for name in opened.namelist() if name.startswith(("app.py", "chalicelib/"))]
         return [f"{name} holds the local cloud's key" for name in own if LOCAL_KEY in opened.read(name)]

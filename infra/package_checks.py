@@ -28,7 +28,7 @@ class Contents:
 def problems(
     contents: Contents, *, modules: Iterable[str], contracts: Iterable[str], requirements: Iterable[str]
 ) -> list[str]:
-    """A line for each thing that is missing, or there and should not be."""
+    """Return a line for each thing that is missing, or there and should not be."""
     names = contents.sizes.keys()
     wanted = ["app.py", "chalice/app.py", "dashboard/index.html", *modules, *contracts]
     found = [f"{name} is missing" for name in wanted if name not in names]
@@ -51,13 +51,13 @@ def size_problems(zip_bytes: int, unzipped_bytes: int, layer_bytes: int) -> list
 
 
 def distributions(names: Collection[str]) -> set[str]:
-    """The normalized names of the installed distributions."""
+    """Return the normalized names of the installed distributions."""
     folders = {name.partition("/")[0] for name in names}
     return {normalized(f.partition("-")[0]) for f in folders if f.endswith((".dist-info", ".data"))}
 
 
 def required(requirements: str) -> list[str]:
-    """The normalized names in a requirements file."""
+    """Return the normalized names in a requirements file."""
     lines = (line.partition("#")[0].strip() for line in requirements.splitlines())
     return [normalized(re.split(r"[=<>~! \[;]", line)[0]) for line in lines if line and not line.startswith("-")]
 
@@ -68,7 +68,7 @@ def normalized(name: str) -> str:
 
 
 def not_installed(chalice_output: str) -> list[str]:
-    """The packages that Chalice found no wheel for: it says so, leaves them out, and ends with code 0."""
+    """Return the packages that Chalice found no wheel for: it says so, leaves them out, and ends with code 0."""
     if MISSING_HEADING not in chalice_output:
         return []
     rest = chalice_output.partition(MISSING_HEADING)[2].strip().splitlines()

@@ -23,12 +23,12 @@ class OperatorError(Exception):
 
 
 def stack_name(stage: str) -> str:
-    """The stack of infra/template.yaml."""
+    """Return the stack of infra/template.yaml."""
     return f"tidemark-{stage}"
 
 
 def client(service: str) -> Any:
-    """A client with the operator's own credentials and region."""
+    """Return a client with the operator's own credentials and region."""
     return boto3.client(service, config=Config(retries={"mode": "standard", "max_attempts": 8}))
 
 
@@ -50,7 +50,7 @@ def write_config(config: dict[str, Any], path: Path = CONFIG) -> bool:
 
 
 def deployed(stage: str, chalice: Path = CHALICE) -> dict[str, dict[str, Any]]:
-    """What `chalice deploy` says it made, by resource name; empty before the first deploy."""
+    """Return what `chalice deploy` says it made, by resource name; empty before the first deploy."""
     path = chalice / "deployed" / f"{stage}.json"
     if not path.exists():
         return {}
@@ -58,7 +58,7 @@ def deployed(stage: str, chalice: Path = CHALICE) -> dict[str, dict[str, Any]]:
 
 
 def stage_argument(description: str) -> argparse.ArgumentParser:
-    """The command line that every command here has."""
+    """Return the command line that every command here has."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--stage", required=True, choices=STAGES)
     return parser

@@ -23,7 +23,7 @@ def main() -> list[str]:
 
 
 def light(app: object, handlers: list[str]) -> list[str]:
-    """The edge loads, answers, and has not imported what belongs in the layer."""
+    """Return the edge loads, answers, and has not imported what belongs in the layer."""
     found = [f"app.{name} is missing" for name in handlers if not hasattr(app, name)]
     for path in ("/health", "/dashboard"):
         answer = app.app(request(path), None)  # type: ignore[attr-defined]

@@ -69,7 +69,7 @@ def ensure(
 
 
 def describe(cloudformation: Any, name: str) -> dict[str, Any] | None:
-    """The stack, or None when there is none."""
+    """Return the stack, or None when there is none."""
     try:
         stack: dict[str, Any] = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
     except ClientError as error:
@@ -80,7 +80,7 @@ def describe(cloudformation: Any, name: str) -> dict[str, Any] | None:
 
 
 def outputs_of(stack: dict[str, Any]) -> dict[str, str]:
-    """The outputs by name."""
+    """Return the outputs by name."""
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
@@ -115,7 +115,7 @@ def _wait(
 
 
 def _events(cloudformation: Any, name: str) -> list[dict[str, Any]]:
-    """The latest events, oldest first."""
+    """Return the latest events, oldest first."""
     return list(reversed(cloudformation.describe_stack_events(StackName=name)["StackEvents"]))
 
 

@@ -62,7 +62,7 @@ def trigger_settings() -> dict[str, Any]:
 
 
 def _general(function: Function, before: dict[str, Any]) -> dict[str, Any]:
-    """A function's settings in all stages; those that are everybody's are left out."""
+    """Return a function's settings in all stages; those that are everybody's are left out."""
     own = {}
     if function.timeout_seconds != TIMEOUT_SECONDS:
         own["lambda_timeout"] = function.timeout_seconds
@@ -72,7 +72,7 @@ def _general(function: Function, before: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_stage(function: Function, stage: str, before: dict[str, Any]) -> dict[str, Any]:
-    """A function's settings in one stage."""
+    """Return a function's settings in one stage."""
     dropped = ["iam_policy_file"] if function.layer else ["iam_policy_file", "layers"]
     return {"iam_policy_file": file_name(function.name, stage)} | _without(before, *dropped)
 

@@ -15,7 +15,7 @@ from localcloud.places import PROJECT, STAGE, LocalCloudError
 
 
 def load_app() -> tuple[Any, Config]:
-    """The app object and its stage's configuration; the environment is the stage's, then the local cloud's."""
+    """Return the app object and its stage's configuration; the environment is the stage's, then the local cloud's."""
     errors = _show_errors()
     factory = CLIFactory(str(PROJECT), environ=os.environ)
     config = factory.create_config_obj(STAGE)

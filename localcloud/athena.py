@@ -167,7 +167,7 @@ class _Source:
         connection.execute(f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM {joined}")
 
     def _said(self, file: Path) -> dict[str, str]:
-        """What a file's name says, below the table's place."""
+        """Return what a file's name says, below the table's place."""
         parts = (folder.partition("=") for folder in file.parts[:-1])
         said = {column: unquote(value) for column, _, value in parts}
         return said | {PATH: f"s3://{self._bucket}/{self.prefix}{file}"}

@@ -36,7 +36,7 @@ class QueryRefused(Exception):
 
 
 def to_duckdb(query: str) -> exp.Expr:
-    """The query's tree, ready to be written in DuckDB's dialect; raises QueryRefused."""
+    """Return the query's tree, ready to be written in DuckDB's dialect; raises QueryRefused."""
     tree = _parse(query)
     return tree.transform(_replace)
 
@@ -54,7 +54,7 @@ def in_athenas_words(reason: str, query: str) -> str:
 
 
 def named_tables(query: str) -> list[tuple[str, str]]:
-    """The real tables, as (database or "", table): what a scope resolves to a CTE or a subquery is none."""
+    """Return the real tables, as (database or "", table): what a scope resolves to a CTE or a subquery is none."""
     found = {(table.db, table.name) for scope in traverse_scope(_parse(query)) for table in _tables(scope)}
     return sorted(found)
 
@@ -85,7 +85,7 @@ def _conjuncts(condition: exp.Expr) -> list[exp.Expr]:
 
 
 def _pinned(node: exp.Expr, tables: tuple[str, ...]) -> set[str] | None:
-    """The projects that a condition allows, when that can be told from its text."""
+    """Return the projects that a condition allows, when that can be told from its text."""
     match node:
         case exp.EQ(this=exp.Column(name="project", table=table), expression=exp.Literal() as value):
             values = [value]

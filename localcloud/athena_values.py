@@ -29,7 +29,7 @@ TYPES = {
 
 
 def athena_type(kind: str) -> str:
-    """The type that Athena gives a column."""
+    """Return the type that Athena gives a column."""
     kind = kind.upper()
     if kind.endswith("]"):
         return "array"
@@ -40,7 +40,7 @@ def athena_type(kind: str) -> str:
 
 
 def as_athena(value: Any) -> str | None:
-    """The text of a value in a result row; None of NULL."""
+    """Return the text of a value in a result row; None of NULL."""
     match value:
         case None:
             return None

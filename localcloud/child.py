@@ -114,7 +114,7 @@ def report(**message: Any) -> None:
 
 
 def commands() -> "queue.SimpleQueue[dict[str, Any]]":
-    """What the supervisor sends; {"stop": true} at SIGTERM and when the supervisor is gone."""
+    """Return what the supervisor sends; {"stop": true} at SIGTERM and when the supervisor is gone."""
     received: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # its put() is safe in a signal handler
 
     def read() -> None:

@@ -59,7 +59,7 @@ def install(dynamodb: Any) -> None:
 
 @lru_cache(maxsize=256)
 def _condition(expression: str, slot: str) -> Condition | None:
-    """What the expression asks of an item, where it has one of the forms; keys that are texts, else KeyError.
+    """Return what the expression asks of an item, where it has one of the forms; keys that are texts, else KeyError.
 
     Texts are compared by code points, which is the order of their UTF-8.
     """
@@ -82,7 +82,7 @@ def _condition(expression: str, slot: str) -> Condition | None:
 
 
 def _within(data: Item) -> tuple[str, Callable[[str], bool]] | None:
-    """The partition, and which of its sort keys a query is about; None where it asks in another form."""
+    """Return the partition, and which of its sort keys a query is about; None where it asks in another form."""
     expression, values = data.get(KEY), data.get("ExpressionAttributeValues")
     if not expression or not values or data.get("IndexName"):
         return None

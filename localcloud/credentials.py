@@ -31,7 +31,7 @@ def print_credentials(places: Places) -> int:
 
 
 def leaseholders(places: Places) -> list[int]:
-    """The processes that a leased cloud runs for; what is left of others is removed."""
+    """Return the processes that a leased cloud runs for; what is left of others is removed."""
     living = []
     for path in places.leases.glob("*"):
         if path.name.isdecimal() and alive(int(path.name)):
@@ -62,7 +62,7 @@ def _healthy(endpoint: str) -> bool:
 
 
 def _stays(places: Places) -> bool:
-    """Whether the healthy cloud will stay: one that is leased gets a lease more, unless it is ending already."""
+    """Return whether the healthy cloud will stay: one that is leased gets a lease more, unless it is ending already."""
     running = Running.read(places)
     if running is None or not running.leased:
         return True

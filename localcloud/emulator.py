@@ -103,7 +103,7 @@ class Emulator:
     # State
 
     async def snapshot(self, checkpoints: dict[str, str], needed: Callable[[str], str]) -> bytes:
-        """What `save` writes; runs on the server's loop, so between two requests.
+        """Return what `save` writes; runs on the server's loop, so between two requests.
 
         `needed` gives the sequence number that all triggers of a stream have passed.
         """
@@ -157,7 +157,7 @@ class Emulator:
         return checkpoints
 
     def tables(self) -> dict[str, Any]:
-        """What DynamoDB's own get_state gives, but not copied: it is written before anything can change it."""
+        """Return what DynamoDB's own get_state gives, but not copied: it is written before anything can change it."""
         tables = type(self._dynamodb._tables)()
         for (account, region, name), table in self._dynamodb._tables.all_items():
             plain = {key: value for key, value in table.items() if key != self._dynamodb._INDEX_MEMBERS}
@@ -182,7 +182,7 @@ class Emulator:
         return {"executions": executions, **{name: part.from_dict(part.to_dict()) for name, part in parts.items()}}
 
     def _waiting(self, needed: Callable[[str], str]) -> dict[str, list[Any]]:
-        """The stream records that a trigger still waits for, by table; MiniStack forgets all when it ends."""
+        """Return the stream records that a trigger still waits for, by table; MiniStack forgets all when it ends."""
         waiting: dict[str, list[Any]] = {}
         for (account, region, table), records in self._dynamodb._stream_records.all_items():
             if account == ACCOUNT and region == REGION and records:
@@ -221,7 +221,7 @@ class Emulator:
                     iterator["position"] = max(0, iterator["position"] - dropped)
 
     def _kinesis_shards(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Every shard, by the name that its triggers' checkpoints have."""
+        """Yield every shard, by the name that its triggers' checkpoints have."""
         for (account, region, _), stream in self._kinesis._streams.all_items():
             if account == ACCOUNT and region == REGION:
                 for shard_id, shard in stream["shards"].items():

@@ -13,7 +13,7 @@ PAUSES_VARIABLE = "LOCALCLOUD_PAUSES"
 
 
 def cloud_environment(ports: Ports, places: Places) -> dict[str, str]:
-    """What every child sees: the developer's own AWS settings are none of the local cloud's business."""
+    """Return what every child sees: the developer's own AWS settings are none of the local cloud's business."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     loopback = ",".join(filter(None, [own.get("NO_PROXY") or own.get("no_proxy"), HOST]))
     return {
@@ -40,7 +40,7 @@ def chosen_buffer() -> str:
 
 
 def app_environment(ports: Ports, outputs: dict[str, str]) -> dict[str, str]:
-    """What the app's processes see besides: the stack's outputs, and addresses that follow the chosen ports."""
+    """Return what the app's processes see besides: the stack's outputs, and addresses that follow the chosen ports."""
     settings = {variable(name): value for name, value in outputs.items()}
     settings |= {
         "AWS_ENDPOINT_URL": ports.cloud_url,

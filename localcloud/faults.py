@@ -70,7 +70,7 @@ class Faults:
     _messages: "deque[tuple[str, bytes]]" = field(default_factory=lambda: deque(maxlen=KEPT_MESSAGES))
 
     def of_call(self, service: str) -> str | None:
-        """What becomes of a call to a service, if anything."""
+        """Return what becomes of a call to a service, if anything."""
         with self._lock:
             if not self._strength_now():
                 return None
@@ -80,7 +80,7 @@ class Faults:
             return self._random.choice(OF_CALLS) if self._random.random() < CALLS * self._strength else None
 
     def of_invocation(self, function: str, payload: bytes) -> tuple[str | None, bytes]:
-        """What becomes of an invocation, if anything, and the old message where one comes AGAIN."""
+        """Return what becomes of an invocation, if anything, and the old message where one comes AGAIN."""
         with self._lock:
             if not self._strength_now():
                 return None, b""
@@ -135,7 +135,7 @@ _NO_SPELL = Spell(0, 0, "", "", 0)
 
 
 def with_faults(app: Asgi, faults: Faults) -> Asgi:
-    """The services, as far as faults let callers have them."""
+    """Return the services, as far as faults let callers have them."""
 
     async def troubled(scope: Any, receive: Any, send: Any) -> None:
         called = _called(scope) if scope["type"] == "http" else None
@@ -179,7 +179,7 @@ class TroubledFunctions(FunctionsApi):
 
 
 def _called(scope: Any) -> tuple[str, str] | None:
-    """Which service an SDK calls, and for what; None when it is no SDK that calls."""
+    """Return which service an SDK calls, and for what; None when it is no SDK that calls."""
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     credential = headers.get(b"authorization", "").partition("Credential=")[2].split("/")
     if not headers.get(b"user-agent", "").startswith("Boto3") or len(credential) < 5:

@@ -10,7 +10,7 @@ _ABSENT = object()
 
 
 def compile_patterns(patterns: list[dict[str, Any]]) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether a record passes: with no pattern each does, else one that any pattern takes.
+    """Return whether a record passes: with no pattern each does, else one that any pattern takes.
 
     Raises LocalCloudError for what a pattern says and this does not know.
     """

@@ -51,7 +51,7 @@ class Functions(DrainingServer):
         super().server_bind()
 
     def invoke(self, name: str, payload: bytes) -> tuple[bool, bytes]:
-        """Whether the handler returned, and its value or its error as JSON."""
+        """Return whether the handler returned, and its value or its error as JSON."""
         context = LambdaContext(name, 1024, int(self.timeout_seconds(name) * 1000))
         try:
             return True, orjson.dumps(self.handlers[name](orjson.loads(payload or b"null"), context))
@@ -65,11 +65,11 @@ class Functions(DrainingServer):
             )
 
     def timeout_seconds(self, name: str) -> float:
-        """How long a function may run."""
+        """Return how long a function may run."""
         return self.timeouts.get(name, DEFAULT_TIMEOUT_SECONDS)
 
     def overdue(self) -> str | None:
-        """A function that runs longer than it may."""
+        """Return a function that runs longer than it may."""
         now = time.monotonic()
         return next((name for name, until in list(self.running.values()) if now > until), None)
 
@@ -141,7 +141,7 @@ def end_on_request(server: Functions, received: "queue.SimpleQueue[dict[str, Any
 
 
 def read_timeouts(app: Any, config: Config) -> dict[str, int]:
-    """Each handler's time-out in seconds, as it is deployed."""
+    """Return each handler's time-out in seconds, as it is deployed."""
     deployed = {
         handler.name: SOCKET_FUNCTIONS.get(route, "websocket_message")
         for route, handler in app.websocket_handlers.items()

@@ -172,7 +172,7 @@ class Gateway:
     async def _route(
         self, connection: Connection, route: str, event: Mapping[str, Any] | None = None, **context: Any
     ) -> Any:
-        """What the route's function returns, or the exception that the invocation ended in."""
+        """Return what the route's function returns, or the exception that the invocation ended in."""
         now = datetime.now(UTC)
         request_context = {
             "routeKey": route,
@@ -200,7 +200,7 @@ class Gateway:
             return error
 
     async def _send(self, connection: Connection, text: str) -> bool:
-        """Whether the client took it."""
+        """Return whether the client took it."""
         if connection.closed:
             return False
         try:

@@ -102,7 +102,7 @@ class Places:
         return self.root / "running.json"
 
     def owned(self) -> list[Path]:
-        """What is there of all that the local cloud ever writes."""
+        """Return what is there of all that the local cloud ever writes."""
         known = (self.logs, self.services, self.objects, self.saved, self.stack, self.leases, self.running, self.faults)
         scratch = (self.root / "athena", *self.root.glob("*.draft"), *self.root.glob("*.lock"))
         return [path for path in (*known, *scratch) if path.exists()]
@@ -137,7 +137,7 @@ class Running:
 
     @classmethod
     def read(cls, places: Places) -> "Running | None":
-        """What runs now; None when nothing does."""
+        """Return what runs now; None when nothing does."""
         try:
             document: dict[str, Any] = json.loads(places.running.read_text())
         except FileNotFoundError:
@@ -148,7 +148,7 @@ class Running:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process exists (a zombie of another parent counts as gone)."""
+    """Return whether a process exists (a zombie of another parent counts as gone)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -162,7 +162,7 @@ def alive(pid: int) -> bool:
 
 
 def listen(port: int, variable: str) -> socket.socket:
-    """A listening socket that child processes inherit; raises LocalCloudError when the port is taken."""
+    """Return a listening socket that child processes inherit; raises LocalCloudError when the port is taken."""
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

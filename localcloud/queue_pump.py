@@ -126,12 +126,12 @@ class NotificationPump(QueuePump):
 
 
 def queue_url(cloud: CloudApi, name: str) -> str:
-    """The queue's URL; ApiError when there is none."""
+    """Return the queue's URL; ApiError when there is none."""
     return str(cloud.sqs("GetQueueUrl", QueueName=name)["QueueUrl"])
 
 
 def lambda_record(message: Mapping[str, Any], arn: str) -> dict[str, Any]:
-    """A received message in the shape that Lambda gives to functions."""
+    """Return a received message in the shape that Lambda gives to functions."""
     attributes = {
         name: {
             "stringValue": value.get("StringValue"),

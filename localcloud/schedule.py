@@ -21,7 +21,7 @@ UNIT_SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 
 
 def period_seconds(expression: str) -> int:
-    """The period of rate(5 minutes) or cron(10 * * * ? *); raises LocalCloudError for anything else."""
+    """Return the period of rate(5 minutes) or cron(10 * * * ? *); raises LocalCloudError for anything else."""
     if _MINUTE.fullmatch(expression):
         return UNIT_SECONDS["hour"]
     match = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", expression)
@@ -70,7 +70,7 @@ class Schedule(Pump):
 
 
 def scheduled_event(function: str) -> dict[str, Any]:
-    """What EventBridge sends."""
+    """Return what EventBridge sends."""
     return {
         "version": "0",
         "id": str(uuid.uuid4()),

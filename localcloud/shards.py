@@ -100,6 +100,6 @@ class KinesisShard:
 
 
 def kinesis_shards(stream_arn: str, cloud: CloudApi) -> list[KinesisShard]:
-    """All shards of a stream; ApiError when there is none."""
+    """Return all shards of a stream; ApiError when there is none."""
     shards = cloud.kinesis("ListShards", StreamARN=stream_arn)["Shards"]
     return [KinesisShard(stream_arn, shard["ShardId"], cloud) for shard in shards]

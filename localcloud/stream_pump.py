@@ -119,7 +119,7 @@ class StreamPump(Pump):
             self._failed(batch[first_failed:], "it reported a record that failed")
 
     def _first_failed(self, batch: list[Record], result: Any) -> int | None:
-        """Where the batch starts over; None when all of it is done."""
+        """Return where the batch starts over; None when all of it is done."""
         if not self.trigger["partial_results"] or not result or not result.get("batchItemFailures"):
             return None
         numbers = {failure.get("itemIdentifier") for failure in result["batchItemFailures"]}

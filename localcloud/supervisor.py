@@ -284,7 +284,7 @@ class Supervisor:
 
 
 def banner(ports: Ports, places: Places) -> str:
-    """What a developer needs to begin with."""
+    """Return what a developer needs to begin with."""
     rest = f"http://{HOST}:{ports.rest}"
     day = datetime.now(UTC).date()
     question = f"metric=page_views&start={day}T00:00:00Z&end={day + timedelta(days=1)}T00:00:00Z"

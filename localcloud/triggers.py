@@ -43,7 +43,7 @@ class Triggers:
         self.stream_triggers: list[dict[str, Any]] = []
 
     def pumps(self) -> list[Pump]:
-        """All of them."""
+        """Return all of them."""
         with self._lock:
             return [pump for pumps in self._running.values() for pump in pumps]
 
@@ -82,7 +82,7 @@ class Triggers:
             pump.join(seconds)
 
     def oldest_needed(self, source: str) -> str:
-        """The sequence number that every trigger of a shard has passed; empty when one has not begun."""
+        """Return the sequence number that every trigger of a shard has passed; empty when one has not begun."""
         stream_arn = source.partition(" ")[0]
         reading = [trigger for trigger in self.stream_triggers if trigger["stream_arn"] == stream_arn]
         keys = [checkpoint_key(trigger, source) for trigger in reading]

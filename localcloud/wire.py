@@ -101,15 +101,15 @@ class CloudApi:
         self._endpoint = Endpoint(port)
 
     def sqs(self, action: str, **parameters: Any) -> dict[str, Any]:
-        """One SQS call."""
+        """Return one SQS call."""
         return self._call("sqs", f"AmazonSQS.{action}", parameters)
 
     def streams(self, action: str, **parameters: Any) -> dict[str, Any]:
-        """One DynamoDB Streams call."""
+        """Return one DynamoDB Streams call."""
         return self._call("dynamodb", f"DynamoDBStreams_20120810.{action}", parameters)
 
     def kinesis(self, action: str, **parameters: Any) -> dict[str, Any]:
-        """One Kinesis call."""
+        """Return one Kinesis call."""
         return self._call("kinesis", f"Kinesis_20131202.{action}", parameters)
 
     def _call(self, service: str, target: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class FunctionsApi:
         self.timeouts: dict[str, float] = {}  # of the functions that have their own
 
     def invoke(self, name: str, payload: bytes) -> Any:
-        """The function's value; raises FunctionFailed, or Unreachable when it was not called."""
+        """Return the function's value; raises FunctionFailed, or Unreachable when it was not called."""
         seconds = self.timeouts.get(name, self._timeout_seconds) + GRACE_SECONDS
         path = f"/2015-03-31/functions/{name}/invocations"
         try:
@@ -157,7 +157,7 @@ class FunctionsApi:
         return max([self._timeout_seconds, *self.timeouts.values()]) + GRACE_SECONDS
 
     def reachable(self) -> bool:
-        """Whether the process listens."""
+        """Return whether the process listens."""
         try:
             self._endpoint.connect(1.0)
         except Unreachable:

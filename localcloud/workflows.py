@@ -68,7 +68,7 @@ class Workflows:
         self._sfn._run_execution(arn)
 
     def _call(self, function: str, event: Any) -> Any:
-        """The function's value; raises MiniStack's own error, under the name of the function's."""
+        """Return the function's value; raises MiniStack's own error, under the name of the function's."""
         name = function.rpartition(":")[2].removeprefix(f"tidemark-{STAGE}-")
         payload = orjson.dumps(event)
         while True:

@@ -36,7 +36,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Return the whole command line."""
     top = argparse.ArgumentParser(
         prog="python -m ops",
         description="Operates a stage of Tidemark; see docs/operations.md.",

@@ -124,7 +124,7 @@ def _known(arguments: argparse.Namespace, access: AccessTable) -> ApiKey:
 
 
 def _new(like: ApiKey) -> tuple[str, ApiKey]:
-    """A new key's text, and what is kept of it."""
+    """Return a new key's text, and what is kept of it."""
     text = f"tm_{secrets.token_urlsafe(KEY_BYTES)}"
     return text, replace(like, digest=digest_of(text))
 

@@ -106,7 +106,7 @@ def change(arguments: argparse.Namespace, access: AccessTable) -> None:
 
 
 def known_project(access: AccessTable, name: str) -> ProjectSettings:
-    """The project; raises OperatorError when there is none."""
+    """Return the project; raises OperatorError when there is none."""
     found = access.project(name)
     if found is None:
         raise OperatorError(f"there is no project {name!r}; `projects list` names them, `projects create` makes one")
@@ -114,7 +114,7 @@ def known_project(access: AccessTable, name: str) -> ProjectSettings:
 
 
 def access_table(stage: str) -> AccessTable:
-    """The stage's projects and keys; raises OperatorError when the stage is not there."""
+    """Return the stage's projects and keys; raises OperatorError when the stage is not there."""
     found = StageStores(stage).access
     dynamodb, table = found.client, found.name
     try:
@@ -127,7 +127,7 @@ def access_table(stage: str) -> AccessTable:
 
 
 def row(settings: ProjectSettings) -> dict[str, Any]:
-    """What is shown of a project."""
+    """Return what is shown of a project."""
     return {
         "project": settings.id,
         "mode": settings.mode.value,

@@ -22,7 +22,7 @@ def add_range(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_hours(arguments: argparse.Namespace) -> list[str]:
-    """The hours of the command line that are over, in order; raises OperatorError when there are none."""
+    """Return the hours of the command line that are over, in order; raises OperatorError when there are none."""
     if bool(arguments.hour) == (arguments.first is not None and arguments.last is not None):
         raise OperatorError("name either --hour, or --from and --to")
     over_ms = int(time.time() * 1000) // HOUR_MS * HOUR_MS
@@ -51,7 +51,7 @@ def _end(text: str) -> int:
 
 
 def _span(text: str) -> tuple[int, int]:
-    """The half-open range of an hour or a day, in Unix milliseconds."""
+    """Return the half-open range of an hour or a day, in Unix milliseconds."""
     is_day = len(text) == len("2026-11-21")
     try:
         start_ms = day_start_ms(text) if is_day else hour_start_ms(text)

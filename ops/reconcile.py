@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> Iterator[Reconciled]:
-    """Each hour of the command line, and each day that is whole in it; tells on the terminal how far it is."""
+    """Yield each hour of the command line, and each day that is whole in it; tells on the terminal how far it is."""
     known_project(access_table(arguments.stage), arguments.project)
     reconciler, project = lake_stages(arguments.stage).reconciler, arguments.project
     hours = chosen_hours(arguments)
@@ -64,7 +64,7 @@ def reconciled(arguments: argparse.Namespace, *, repair: bool, force: bool) -> I
 
 
 def rows(done: Reconciled) -> list[dict[str, Any]]:
-    """A row for each number; one for an hour that was closed again though none differed, or that waits."""
+    """Return a row for each number; one for an hour that was closed again though none differed, or that waits."""
     if done.state == AGREES:
         return []
     about: dict[str, Any] = {"start": done.start, "state": done.state}

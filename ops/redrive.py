@@ -93,7 +93,7 @@ class DeadLetters:
     clock: Callable[[], float] = time.time
 
     def count(self) -> int:
-        """How many wait, those that somebody reads just now included."""
+        """Return how many wait, those that somebody reads just now included."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
         return sum(int(found.get(name, 0)) for name in names)
@@ -117,7 +117,7 @@ class DeadLetters:
                 return
 
     def summaries(self, most: int) -> dict[str, Summary]:
-        """What is in up to `most` messages, by project; they are there for others again when this returns."""
+        """Return what is in up to `most` messages, by project; they are there for others again when this returns."""
         found: dict[str, Summary] = {}
         held: dict[str, str] = {}  # message id -> receipt handle
         try:

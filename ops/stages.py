@@ -55,13 +55,13 @@ def add_limits(parser: argparse.ArgumentParser, *, removable: bool = False) -> N
 
 
 def given_limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The limits on the command line, by field of Limits; None is one to remove."""
+    """Return the limits on the command line, by field of Limits; None is one to remove."""
     names = {"rate": "rate_per_second", "burst": "burst", "monthly_quota": "monthly_quota"}
     return {field: getattr(arguments, name) for name, field in names.items() if hasattr(arguments, name)}
 
 
 def new_limits(arguments: argparse.Namespace) -> Limits:
-    """The limits of something new; raises OperatorError."""
+    """Return the limits of something new; raises OperatorError."""
     limits = Limits(**given_limits(arguments))
     if limits.burst is not None and limits.rate_per_second is None:
         raise OperatorError(f"a burst of {limits.burst} needs a rate too: --rate")
@@ -69,7 +69,7 @@ def new_limits(arguments: argparse.Namespace) -> Limits:
 
 
 def environment(stage: str) -> dict[str, str]:
-    """The stage's environment in .chalice/config.json."""
+    """Return the stage's environment in .chalice/config.json."""
     found: dict[str, str] = read_config()["stages"][stage]["environment_variables"]
     return found
 
@@ -124,12 +124,12 @@ class _Recorded(dict[str, str]):
 
 @cache
 def contracts() -> Contracts:
-    """Those of this checkout."""
+    """Return those of this checkout."""
     return Contracts.load(ROOT / "schemas")
 
 
 def lake_stages(stage: str, *, whole: bool = False) -> LakeStages:
-    """What works on the stage's lake, for as long as it takes; `whole` as of StageStores."""
+    """Return what works on the stage's lake, for as long as it takes; `whole` as of StageStores."""
     stores = StageStores(stage, whole=whole)
     stages = Stages(stores, contracts)
     return LakeStages(stores, contracts, lambda key: stages.collector.reinject(key), unhurried=True)
@@ -171,7 +171,7 @@ def show_one(arguments: argparse.Namespace, row: Mapping[str, Any]) -> None:
 
 
 def described(limits: Limits) -> dict[str, Any]:
-    """The columns of limits."""
+    """Return the columns of limits."""
     bucket = limits.bucket
     return {
         "rate": limits.rate_per_second,

@@ -72,7 +72,7 @@ class ApiKey:
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:
-    """The API key of a request: x-api-key, a bearer token, or the user name of Basic credentials.
+    """Return the API key of a request: x-api-key, a bearer token, or the user name of Basic credentials.
 
     Header names are lower case.
     """

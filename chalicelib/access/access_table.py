@@ -41,7 +41,7 @@ class AccessTable:
     name: str
 
     def credential(self, secret: str, now: float) -> Credential | None:
-        """What an API key may do, and for which project; None of one that is unknown, revoked or over.
+        """Return what an API key may do, and for which project; None of one that is unknown, revoked or over.
 
         The table's TTL may be days late: `now`, in Unix seconds, is what counts.
         """
@@ -91,21 +91,21 @@ class AccessTable:
         return self._table.write(update(_project_key(project), f"{sets} {removes}".strip(), values, THERE))
 
     def project(self, project: str) -> ProjectSettings | None:
-        """One project; None when there is none of the name."""
+        """Return one project; None when there is none of the name."""
         item = self._table.get(_project_key(project))
         return None if item is None else _settings(item)
 
     def arrivals(self, project: str) -> Arrivals:
-        """What a project does with what still arrives of erased users."""
+        """Return what a project does with what still arrives of erased users."""
         found = self.project(project)
         return found.erased_users if found else Arrivals.DROP
 
     def names(self) -> list[str]:
-        """Every project's name."""
+        """Return every project's name."""
         return [item["sk"] for item in self._table.query("projects")]
 
     def projects(self) -> list[ProjectSettings]:
-        """Every project, by name."""
+        """Return every project, by name."""
         found = self._table.get_many(map(_project_key, self.names()))
         return sorted(map(_settings, found), key=lambda settings: settings.id)
 
@@ -139,12 +139,12 @@ class AccessTable:
         return self._table.write_together(delete(_secret_key(key)), listed)
 
     def key(self, project: str, key_id: str) -> ApiKey | None:
-        """One key of a project by its id."""
+        """Return one key of a project by its id."""
         item = self._table.get(key(f"keys#{project}", key_id))
         return None if item is None else _api_key(item)
 
     def keys(self, project: str) -> list[ApiKey]:
-        """Every key of a project, the oldest first; ended ones for 90 days more."""
+        """Return every key of a project, the oldest first; ended ones for 90 days more."""
         found = map(_api_key, self._table.query(f"keys#{project}"))
         return sorted(found, key=lambda key: (key.created_at, key.id))
 
@@ -154,7 +154,7 @@ class AccessTable:
 
 
 def digest_of(key: str) -> str:
-    """What is kept of a key."""
+    """Return what is kept of a key."""
     return sha256(key.encode()).hexdigest()
 
 

@@ -20,11 +20,11 @@ class Authorizer:
     cache: dict[str, tuple[float, Credential]] = field(default_factory=dict)  # key -> until when
 
     def project(self, headers: Mapping[str, str], scope: Scope) -> Project:
-        """The project of the key in the headers; raises Unauthenticated or Forbidden."""
+        """Return the project of the key in the headers; raises Unauthenticated or Forbidden."""
         return self.project_of_key(key_of(headers), scope)
 
     def project_of_key(self, key: str | None, scope: Scope) -> Project:
-        """The same for a key that came in another place."""
+        """Return the same for a key that came in another place."""
         if not key:
             raise Unauthenticated(
                 "the request has no API key; send one as x-api-key, as a bearer token, or as the user name of Basic "

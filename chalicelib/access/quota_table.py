@@ -59,7 +59,7 @@ class QuotaTable:
         return self._lease(key(f"quota#{counter}", "rate"), "full_at", sets, condition, values)
 
     def used(self, counter: str, month: str) -> int:
-        """How much of a month is leased: at most a tenth more than was sent."""
+        """Return how much of a month is leased: at most a tenth more than was sent."""
         item = self._table.get(key(f"quota#{counter}", f"month#{month}")) or {}
         return int(item.get("leased", 0))
 

@@ -58,7 +58,7 @@ class Bucket:
     burst: int
 
     def level(self, full_at: int, now: int) -> int:
-        """The whole tokens in it."""
+        """Return the whole tokens in it."""
         return math.floor(self.burst - max(full_at - now, 0) * self.rate / SECOND)
 
     def cost(self, tokens: int) -> int:
@@ -66,7 +66,7 @@ class Bucket:
         return math.ceil(tokens * SECOND / self.rate)
 
     def latest(self, tokens: int, now: int) -> int:
-        """The latest `full_at` at which as many tokens are in it."""
+        """Return the latest `full_at` at which as many tokens are in it."""
         return now + math.floor((self.burst - tokens) * SECOND / self.rate)
 
     @property
@@ -88,11 +88,11 @@ class RateLease:
     paused_level: int = 0
 
     def missing(self, events: int, now: int) -> int:
-        """How many tokens the events need that are not held."""
+        """Return how many tokens the events need that are not held."""
         return max(events - (self.held if now < self.until else 0), 0)
 
     def ask(self, bucket: Bucket, events: int, now: int, *, more: bool) -> tuple[int, int]:
-        """How many tokens to lease for the events, and how many must stay in the bucket then.
+        """Return how many tokens to lease for the events, and how many must stay in the bucket then.
 
         What is missing, or 0 when the bucket does not hold it. With `more`, what the next requests may need too: a
         tenth of what the period before spent, or of what the upper half of the bucket holds, which leaves the lower
@@ -144,11 +144,11 @@ class MonthLease:
     spent: int = 0
 
     def missing(self, events: int) -> int:
-        """How many events are not covered by what is held."""
+        """Return how many events are not covered by what is held."""
         return max(events - self.held, 0)
 
     def ask(self, quota: int, events: int, *, more: bool) -> int:
-        """How many events to lease: what is missing, or 0 when the quota does not leave it.
+        """Return how many events to lease: what is missing, or 0 when the quota does not leave it.
 
         With `more`, a tenth of what this container has spent, so that all containers together never hold more than a
         tenth of what they have spent.

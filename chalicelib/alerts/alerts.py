@@ -54,7 +54,7 @@ class Alert:
         return sha256(orjson.dumps([*asdict(self).values()])).hexdigest()[:ID_DIGITS]
 
     def value(self, rollups: Iterable[Rollups], contracts: Contracts) -> float | None:
-        """The number, None where nothing was measured; of no events the count is 0."""
+        """Return the number, None where nothing was measured; of no events the count is 0."""
         event_type = contracts.type_of(self.metric) or self.metric
         total = Cell()
         for part in rollups:
@@ -80,7 +80,7 @@ class Alert:
         return [values[value] for value in self.values if value in values]
 
     def broken(self, value: float | None) -> bool:
-        """Whether the number is beyond the threshold; one that is not there is not."""
+        """Return whether the number is beyond the threshold; one that is not there is not."""
         if value is None:
             return False
         return value > self.threshold if self.comparison == ABOVE else value < self.threshold
@@ -93,7 +93,7 @@ class Alert:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Alert":
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         words = {name: value for name, value in document.items() if name not in ("id", "filter")}
         dimension, values = next(iter((document["filter"] or {None: ()}).items()))
         return cls(**words, dimension=dimension, values=tuple(values))
@@ -111,7 +111,7 @@ class AlertState:
     pending: Mapping[str, Any] | None = field(default=None)
 
     def next(self, alert: Alert, value: float | None, now_ms: int) -> "AlertState | None":
-        """The state after a change, with the notice to be given; None when nothing changes.
+        """Return the state after a change, with the notice to be given; None when nothing changes.
 
         `value` is that of the window that ends at `now_ms`, a whole minute. Of a window that begins before the alert
         did, silence says nothing; of one that ends before, nothing does.
@@ -145,7 +145,7 @@ class AlertState:
 
 
 def notice_of(document: Mapping[str, Any]) -> Notice:
-    """What is published of a change."""
+    """Return what is published of a change."""
     alert, value = document["alert"], document["value"]
     number = "no value" if value is None else f"{value:.6g}"
     title = f"{document['state']}: {alert['name']}: {number}, {alert['comparison']} {alert['threshold']:.6g}"
@@ -213,7 +213,7 @@ def read_alert(document: Mapping[str, Any], project: str, contracts: Contracts) 
 
 
 def unknown(alert: Alert, contracts: Contracts, seen: Callable[[], Iterable[str]]) -> str | None:
-    """What to tell of a metric that no event has: perhaps it is misspelled, and then the alert waits for ever.
+    """Return what to tell of a metric that no event has: perhaps it is misspelled, and then the alert waits for ever.
 
     `seen` are the event types that the project ever sent; asked for only where no contract has the metric.
     """

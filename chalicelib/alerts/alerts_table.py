@@ -23,7 +23,7 @@ class AlertsTable:
     name: str
 
     def put(self, alert: Alert, now_ms: int) -> bool:
-        """Whether it was new; one that is there keeps its state."""
+        """Return whether it was new; one that is there keeps its state."""
         item = {
             **_key(alert.project, alert.id),
             "body": orjson.dumps(alert.to_json()),
@@ -33,12 +33,12 @@ class AlertsTable:
         return self._table.write(put(item, NEW))
 
     def delete(self, project: str, alert_id: str) -> bool:
-        """Whether there was one; a notice that was pending is not given any more."""
+        """Return whether there was one; a notice that was pending is not given any more."""
         _, before = self._table.write_showing(delete(_key(project, alert_id)))
         return bool(before)
 
     def alerts(self, project: str | None = None) -> Iterator[tuple[Alert, AlertState]]:
-        """Those of a project, or all, by project."""
+        """Return those of a project, or all, by project."""
         if project is None:
             return map(_read, self._table.query(PARTITION))
         return map(_read, self._table.query(PARTITION, "begins_with(sk, :project)", {"project": f"{project}#"}))

@@ -29,19 +29,19 @@ class Annotator:
         return kept.to_json(), kept == asked
 
     def between(self, project: str, start_ms: int, end_ms: int) -> list[dict[str, Any]]:
-        """The annotations of the half-open range in order; of more than 1,000 the latest."""
+        """Return the annotations of the half-open range in order; of more than 1,000 the latest."""
         found = islice(self.annotations.latest(project, start_ms, iso_ms(end_ms)), MAX_SHOWN)
         return [annotation.to_json() for _, annotation in found][::-1]
 
     def show(self, project: str, listing: Listing) -> dict[str, Any]:
-        """A page of annotations, the latest first; `next` is the `before` of the page after it."""
+        """Return a page of annotations, the latest first; `next` is the `before` of the page after it."""
         before = _earlier(listing.before, iso_ms(listing.end_ms))
         latest = self.annotations.latest(project, listing.start_ms, before)
         found, following = _page(latest, listing.limit)
         return {"annotations": [annotation.to_json() for annotation in found], "next": following}
 
     def show_anomalies(self, project: str, listing: Listing) -> dict[str, Any]:
-        """A page of anomalies whose hours begin in the range, the latest first."""
+        """Return a page of anomalies whose hours begin in the range, the latest first."""
         first = hour_of(listing.start_ms + -listing.start_ms % HOUR_MS)
         before = _earlier(listing.before, hour_of(listing.end_ms + -listing.end_ms % HOUR_MS))
         latest = self.anomalies.latest(project, first, before)
@@ -54,6 +54,6 @@ def _earlier(before: str | None, end: str) -> str:
 
 
 def _page(found: Iterable[tuple[str, Shown]], limit: int) -> tuple[list[Shown], str | None]:
-    """The first ones, and the place of the last, if more follow."""
+    """Return the first ones, and the place of the last, if more follow."""
     page = list(islice(found, limit + 1))
     return [shown for _, shown in page[:limit]], page[limit - 1][0] if len(page) > limit else None

@@ -87,7 +87,7 @@ class Listing:
     kind: str | None = None
 
     def chosen(self, anomaly: Anomaly) -> bool:
-        """Whether it passes the filters."""
+        """Return whether it passes the filters."""
         asked = ((self.metric, anomaly.subject.metric), (self.direction, anomaly.direction), (self.kind, anomaly.kind))
         return all(wanted in (None, found) for wanted, found in asked)
 
@@ -135,12 +135,12 @@ def read_annotation(document: Mapping[str, Any], project: str, now_ms: int) -> A
 
 
 def read_range(parameters: Mapping[str, str]) -> Listing:
-    """Which annotations are asked for; raises InvalidRequest."""
+    """Return which annotations are asked for; raises InvalidRequest."""
     listing: Listing = read_parameters(_RANGE, parameters)
     return listing
 
 
 def read_anomalies(parameters: Mapping[str, str]) -> Listing:
-    """Which anomalies are asked for; raises InvalidRequest."""
+    """Return which anomalies are asked for; raises InvalidRequest."""
     listing: Listing = read_parameters(_ANOMALIES, parameters)
     return listing

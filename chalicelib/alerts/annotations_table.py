@@ -24,7 +24,7 @@ class AnnotationsTable:
     name: str
 
     def put(self, annotation: Annotation) -> Annotation:
-        """The annotation of the id: this one, or the one that was there.
+        """Return the annotation of the id: this one, or the one that was there.
 
         By id first, and then by time what has the id: whoever died in between, the next one finishes it.
         """
@@ -38,7 +38,7 @@ class AnnotationsTable:
         return annotation
 
     def latest(self, project: str, start_ms: int, before: str) -> Iterator[tuple[str, Annotation]]:
-        """Those from `start_ms` on that sort before `before`, the latest first, each with its place."""
+        """Return those from `start_ms` on that sort before `before`, the latest first, each with its place."""
         if iso_ms(start_ms) > before:  # which DynamoDB refuses
             return iter(())
         between = {"first": iso_ms(start_ms), "last": before}

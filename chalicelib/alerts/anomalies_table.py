@@ -21,7 +21,7 @@ class AnomaliesTable:
     name: str
 
     def put(self, anomaly: Anomaly, now: int) -> bool:
-        """Whether it was new; `now` in Unix seconds."""
+        """Return whether it was new; `now` in Unix seconds."""
         item = {
             **_key(anomaly),
             "body": orjson.dumps(anomaly.to_json()),
@@ -34,11 +34,11 @@ class AnomaliesTable:
         self._table.write(update(_key(anomaly), "SET published_at = :now", {"now": now}, THERE))
 
     def between(self, project: str, first: str, last: str) -> list[tuple[Anomaly, bool]]:
-        """Those of the hours from `first` to `last`, both included, in order, and whether everybody was told."""
+        """Return those of the hours from `first` to `last`, both included, in order, and whether everybody was told."""
         return [(_anomaly(item), "published_at" in item) for item in self._range(project, first, f"{last}{LAST}")]
 
     def latest(self, project: str, first: str, before: str) -> Iterator[tuple[str, Anomaly]]:
-        """Those from hour `first` on that sort before `before`, the latest first, each with its place."""
+        """Return those from hour `first` on that sort before `before`, the latest first, each with its place."""
         if first > before:  # which DynamoDB refuses
             return iter(())
         items = self._range(project, first, before, backwards=True)

@@ -43,7 +43,7 @@ class History(Protocol):
     """Where the hours come from."""
 
     def event_types(self, project: str) -> list[str]:
-        """Every event type of a project."""
+        """Return every event type of a project."""
 
     def hourly(
         self,
@@ -56,7 +56,7 @@ class History(Protocol):
         measure: str | None = None,
         group_by: str | None = None,
     ) -> Series:
-        """One number for each whole hour of the half-open range, NaN where it is not known.
+        """Return one number for each whole hour of the half-open range, NaN where it is not known.
 
         By the values of the dimension `group_by`, or under "". A count of no events is 0, a percentile of none NaN.
         """
@@ -188,7 +188,7 @@ class Detector:
 
 
 def _top(series: Series) -> Series:
-    """The values with the most events, of those that have enough to be judged by."""
+    """Return the values with the most events, of those that have enough to be judged by."""
     latest = {value: float(np.nansum(hours[-TOP_WEEKS * WEEK :])) for value, hours in series.items() if value != OTHER}
     ranked = sorted(
         (value for value in latest if latest[value] >= DEFAULT.minimum_support), key=lambda v: (-latest[v], v)
@@ -199,7 +199,7 @@ def _top(series: Series) -> Series:
 def _judged(
     project: str, series: Mapping[Subject, NDArray[np.float64]], start_ms: int, *, counts: bool = True
 ) -> Iterator[Anomaly]:
-    """The anomalies of the last JUDGED_HOURS."""
+    """Yield the anomalies of the last JUDGED_HOURS."""
     if not series:
         return
     subjects, values = list(series), np.stack(list(series.values()))

@@ -21,7 +21,7 @@ class RollupHistory:
     history: History
 
     def event_types(self, project: str) -> list[str]:
-        """Every event type the project ever sent."""
+        """Return every event type the project ever sent."""
         return self.history.rollups.event_types(project)
 
     def hourly(
@@ -35,7 +35,7 @@ class RollupHistory:
         measure: str | None = None,
         group_by: str | None = None,
     ) -> dict[str, NDArray[np.float64]]:
-        """The half-open range's whole hours, by the dimension's value, or under "" without `group_by`.
+        """Return the half-open range's whole hours, by the dimension's value, or under "" without `group_by`.
 
         `agg` is count, or without `group_by` a percentile of the measure; NaN where nothing was measured. A count
         without events is 0.

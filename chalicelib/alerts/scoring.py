@@ -84,7 +84,7 @@ class _Scores:
 
 
 def find(values: Floats, hour_ms: int, *, counts: bool = True, sensitivity: Sensitivity = DEFAULT) -> list[Finding]:
-    """The anomalies of the hour that begins at `hour_ms`, the last column; at most one of each series.
+    """Return the anomalies of the hour that begins at `hour_ms`, the last column; at most one of each series.
 
     `values` has HISTORY_HOURS + 1 columns. `counts`: numbers of events, whose noise is at least that of Poisson; else
     positive values of a measure. An hour that is NaN is never an anomaly. Raises ValueError for another shape.
@@ -108,7 +108,7 @@ def find(values: Floats, hour_ms: int, *, counts: bool = True, sensitivity: Sens
 
 
 def plain_scores(history: Floats, now: Floats) -> Floats:
-    """The plain z-score of the last hour, which the benchmark compares with: (x - mean) / standard deviation.
+    """Return the plain z-score of the last hour, which the benchmark compares with: (x - mean) / standard deviation.
 
     `history` is (series, hours), `now` (series,).
     """
@@ -190,7 +190,7 @@ def _noise(levelled: Floats, others: Floats, counts: bool) -> Floats:
 
 
 def _seasonal(weeks: _Weeks, now: Floats, sensitivity: Sensitivity) -> _Scores:
-    """The hour against the same hour of the week; what one of the alternatives explains is no anomaly.
+    """Return the hour against the same hour of the week; what one of the alternatives explains is no anomaly.
 
     They are: clocks that changed or did not, and the level of the latest week or the one that growth has led to.
     """
@@ -220,7 +220,7 @@ def _silence(weeks: _Weeks, now: Floats) -> _Scores:
 
 
 def _drift(weeks: _Weeks, now: Floats, sensitivity: Sensitivity) -> _Scores:
-    """The last 24 hours against the same ones of the weeks before, which went on growing as they did.
+    """Return the last 24 hours against the same ones of the weeks before, which went on growing as they did.
 
     The hour's own test has the level of the latest week for normal, and so would not see it go.
     """
@@ -353,7 +353,7 @@ def _stable(values: Floats, counts: bool) -> Floats:
 
 
 def _unit(expected: Floats, counts: bool) -> Floats:
-    """What relative noise is worth on the scale of `_stable`."""
+    """Return what relative noise is worth on the scale of `_stable`."""
     return np.sqrt(expected + 1) if counts else np.ones_like(expected)
 
 

@@ -41,7 +41,7 @@ class Watcher:
     event_types: Callable[[str], Iterable[str]]  # that a project ever sent
 
     def create(self, project: str, document: Mapping[str, Any], now_ms: int) -> tuple[dict[str, Any], bool]:
-        """The alert, and whether it is new: the same words are the same alert. Raises InvalidRequest.
+        """Return the alert, and whether it is new: the same words are the same alert. Raises InvalidRequest.
 
         It comes with `warnings` when no event has its metric yet.
         """
@@ -58,7 +58,7 @@ class Watcher:
         return _shown(alert, AlertState(now_ms)) | warnings, self.alerts.put(alert, now_ms)
 
     def show(self, project: str) -> dict[str, Any]:
-        """Every alert of a project, with its state."""
+        """Return every alert of a project, with its state."""
         return {"alerts": [_shown(alert, state) for alert, state in self.alerts.alerts(project)]}
 
     def delete(self, project: str, alert_id: str) -> None:

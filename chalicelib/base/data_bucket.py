@@ -44,7 +44,7 @@ class DataBucket:
         self.put(key, gzip.compress(content, mtime=0))
 
     def get(self, key: str) -> bytes | None:
-        """The object, or None when it is gone."""
+        """Return the object, or None when it is gone."""
         try:
             content: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
         except self.client.exceptions.NoSuchKey:
@@ -62,12 +62,12 @@ class DataBucket:
                     yield item["Key"]
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """The size in bytes of every object under a prefix, by the rest of its key."""
+        """Return the size in bytes of every object under a prefix, by the rest of its key."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return {item["Key"].removeprefix(prefix): item["Size"] for page in pages for item in page.get("Contents", [])}
 
     def stamps(self, prefix: str) -> dict[str, Stamp]:
-        """Every object under a prefix, by the rest of its key."""
+        """Return every object under a prefix, by the rest of its key."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return {
             item["Key"].removeprefix(prefix): Stamp(item["Size"], _etag(item), item["LastModified"])
@@ -76,7 +76,7 @@ class DataBucket:
         }
 
     def open(self, key: str, size_bytes: int | None = None) -> io.BytesIO | io.RawIOBase:
-        """The object as a file to read, a large one range by range; raises FileNotFoundError when there is none.
+        """Return the object as a file to read, a large one range by range; raises FileNotFoundError when there is none.
 
         Who knows the size spares a request.
         """
@@ -102,11 +102,11 @@ class DataBucket:
         return found["ContentLength"], _etag(found)
 
     def writer(self, key: str) -> "ObjectWriter":
-        """A file to write, which is there, as a whole, once it is finished."""
+        """Return a file to write, which is there, as a whole, once it is finished."""
         return ObjectWriter(self, key)
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """The folders that begin with the prefix, each with its last slash."""
+        """Yield the folders that begin with the prefix, each with its last slash."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix, Delimiter="/")
         for page in pages:
             for folder in page.get("CommonPrefixes", []):

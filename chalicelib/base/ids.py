@@ -5,17 +5,17 @@ import uuid
 
 
 def new_event_id(received_ms: int) -> str:
-    """A UUID version 7 (RFC 9562): time-ordered, 74 random bits."""
+    """Return a UUID version 7 (RFC 9562): time-ordered, 74 random bits."""
     random_bits = secrets.randbits(74)
     high, low = random_bits >> 62, random_bits & ((1 << 62) - 1)
     return str(uuid.UUID(int=received_ms << 80 | 7 << 76 | high << 64 | 2 << 62 | low))
 
 
 def new_container_id() -> str:
-    """What a container counts under; of thousands in an hour no two have the same."""
+    """Return what a container counts under; of thousands in an hour no two have the same."""
     return secrets.token_hex(6)
 
 
 def new_run_id() -> str:
-    """What a run of a stage names its files by."""
+    """Return what a run of a stage names its files by."""
     return secrets.token_hex(4)

@@ -13,12 +13,12 @@ HOUR_FILE = "hour-"  # sorts before TAIL
 
 
 def project_folder(project: str) -> str:
-    """The lake folder of a project, with a folder for each day."""
+    """Return the lake folder of a project, with a folder for each day."""
     return f"lake/project={project}/"
 
 
 def hour_folder(project: str, hour: str) -> str:
-    """The lake folder of an hour such as `2026-11-21T10`: `lake/project=demo/dt=2026-11-21/hr=10/`."""
+    """Return the lake folder of an hour such as `2026-11-21T10`: `lake/project=demo/dt=2026-11-21/hr=10/`."""
     return f"lake/{_of_hour(project, hour)}"
 
 
@@ -27,12 +27,12 @@ def _of_hour(project: str, hour: str) -> str:
 
 
 def day_folder(project: str, day: str) -> str:
-    """The lake folder of a day such as `2026-11-21`, with a folder for each hour."""
+    """Return the lake folder of a day such as `2026-11-21`, with a folder for each hour."""
     return f"lake/project={project}/dt={day}/"
 
 
 def sessions_folder(project: str, day: str) -> str:
-    """Where the session parts of a day's hours lie: `sessions/project=demo/dt=2026-11-21/`."""
+    """Return where the session parts of a day's hours lie: `sessions/project=demo/dt=2026-11-21/`."""
     return f"sessions/project={project}/dt={day}/"
 
 
@@ -52,43 +52,43 @@ def tail_name(slot: int, first_event_id: str, content: bytes) -> str:
 
 
 def slot_of_tail(name: str) -> int | None:
-    """The slot of a tail file; None of one whose rows came with no stream record."""
+    """Return the slot of a tail file; None of one whose rows came with no stream record."""
     slot = name.removeprefix(TAIL).partition("-")[0]
     return int(slot) if slot.isdecimal() else None
 
 
 def import_tail_name(run: str, content: bytes) -> str:
-    """A tail file of an import; `run` is the same for a repeated task."""
+    """Return a tail file of an import; `run` is the same for a repeated task."""
     return f"{TAIL}import-{run}-{_digest(content)}.parquet"
 
 
 def hour_file_name(version: str, part: int) -> str:
-    """A file of one version of an hour."""
+    """Return a file of one version of an hour."""
     return f"{HOUR_FILE}{version}-{part:04d}.parquet"
 
 
 def version_name(now_ms: int, run: str) -> str:
-    """What the files of one version share: when its consolidation began, and a name of its own."""
+    """Return what the files of one version share: when its consolidation began, and a name of its own."""
     return f"{now_ms:013d}-{run}"
 
 
 def version_of(name: str) -> str | None:
-    """The version of an hour file; None of a tail file."""
+    """Return the version of an hour file; None of a tail file."""
     return name.removeprefix(HOUR_FILE).rsplit("-", 1)[0] if name.startswith(HOUR_FILE) else None
 
 
 def began_ms_of(version: str) -> int:
-    """When the consolidation of a version began."""
+    """Return when the consolidation of a version began."""
     return int(version[:13])
 
 
 def files_of_version(files: Iterable[str], version: str | None) -> list[str]:
-    """Those of an hour's files that are a version's, in order."""
+    """Return those of an hour's files that are a version's, in order."""
     return sorted(name for name in files if version is not None and version_of(name) == version)
 
 
 def quarantine_folder(project: str) -> str:
-    """What was rejected of a project."""
+    """Return what was rejected of a project."""
     return f"quarantine/project={project}/"
 
 
@@ -102,12 +102,12 @@ def quarantine_key(project: str, received_ms: int, content: bytes) -> str:
 
 
 def reversed_minute(ms: int) -> str:
-    """The minutes from the instant's own to the last of its UTC day: 1439 for 00:00, 0000 for 23:59."""
+    """Return the minutes from the instant's own to the last of its UTC day: 1439 for 00:00, 0000 for 23:59."""
     return f"{MINUTES_OF_DAY - 1 - ms // MINUTE_MS % MINUTES_OF_DAY:04d}"
 
 
 def unreadable_key(name: str) -> str:
-    """What no stage could read, whose project is therefore not known."""
+    """Return what no stage could read, whose project is therefore not known."""
     return f"{UNREADABLE}{name}"
 
 

@@ -34,7 +34,7 @@ class PageParameters(Schema):
 
 
 def read_parameters(schema: Schema, parameters: Mapping[str, str]) -> Any:
-    """What the schema makes of them; raises InvalidRequest."""
+    """Return what the schema makes of them; raises InvalidRequest."""
     try:
         return schema.load(parameters)
     except ValidationError as error:

@@ -17,7 +17,7 @@ class Spans:
         return isinstance(other, Spans) and (self.joined(), self.uncertain) == (other.joined(), other.uncertain)
 
     def joined(self) -> list[Span]:
-        """The positions as the fewest spans, in order."""
+        """Return the positions as the fewest spans, in order."""
         self.added = join(self.added)
         return self.added
 
@@ -37,7 +37,7 @@ class Spans:
 
     @classmethod
     def from_json(cls, numbers: list[int]) -> "Spans":
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         added = []
         end = 0
         for gap, length in zip(numbers[1::2], numbers[2::2], strict=True):
@@ -48,7 +48,7 @@ class Spans:
 
 
 def join(spans: Iterable[Span]) -> list[Span]:
-    """The same positions as the fewest spans, in order."""
+    """Return the same positions as the fewest spans, in order."""
     joined: list[Span] = []
     first, last = 0, -1
     for start, end in sorted(spans):
@@ -64,10 +64,10 @@ def join(spans: Iterable[Span]) -> list[Span]:
 
 
 def size(joined: Iterable[Span]) -> int:
-    """How many positions there are in spans that do not overlap."""
+    """Return how many positions there are in spans that do not overlap."""
     return sum(end - start for start, end in joined)
 
 
 def size_from(joined: Iterable[Span], least: int) -> int:
-    """How many of the positions are not below `least`."""
+    """Return how many of the positions are not below `least`."""
     return sum(end - max(start, least) for start, end in joined if end > least)

@@ -29,7 +29,7 @@ class Most:
     missed: int
 
     def is_tied(self, hashed: int) -> bool:
-        """Whether the value is as frequent as the last one."""
+        """Return whether the value is as frequent as the last one."""
         place = int(np.searchsorted(self.tied, hashed))
         return place < len(self.tied) and int(self.tied[place]) == hashed
 

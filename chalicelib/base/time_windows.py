@@ -18,7 +18,7 @@ MAX_UNIX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last instant 
 
 
 def to_ms(moment: datetime) -> int:
-    """An aware datetime as Unix milliseconds."""
+    """Return an aware datetime as Unix milliseconds."""
     since = moment - UNIX_ZERO
     return since.days * DAY_MS + since.seconds * 1000 + since.microseconds // 1000
 
@@ -29,12 +29,12 @@ def from_ms(ms: int) -> datetime:
 
 
 def month_of(ms: int) -> str:
-    """The UTC month of Unix milliseconds, `2026-11`."""
+    """Return the UTC month of Unix milliseconds, `2026-11`."""
     return from_ms(ms).strftime("%Y-%m")
 
 
 def month_after(ms: int) -> datetime:
-    """When the UTC month after it begins."""
+    """Return when the UTC month after it begins."""
     first = from_ms(ms).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return (first + timedelta(days=31)).replace(day=1)
 
@@ -67,7 +67,7 @@ def parse_ms(value: object) -> int:
 
 
 def correct_skew(client_ms: int | None, sent_ms: int | None, received_ms: int) -> int:
-    """When the event occurred, by our clock.
+    """Return when the event occurred, by our clock.
 
     A client whose clock is off by at least a minute is corrected by whole minutes, so that a retry of the same event
     lands on the same time; events/pins.py sees to those that do not. Up to a minute ahead a time stands as it is. What
@@ -84,7 +84,7 @@ def correct_skew(client_ms: int | None, sent_ms: int | None, received_ms: int) -
 
 
 def minutes_of(skew_ms: int) -> int:
-    """The whole minutes of a skew, in milliseconds, by which it is corrected; of less than one, nothing."""
+    """Return the whole minutes of a skew, in milliseconds, by which it is corrected; of less than one, nothing."""
     return int(skew_ms / MINUTE_MS) * MINUTE_MS
 
 
@@ -130,11 +130,11 @@ def day_start_ms(day: str) -> int:
 
 @lru_cache(maxsize=16_384)  # over a year of them
 def hour_start_ms(hour: str) -> int:
-    """The first instant of an hour written as `2026-11-21T10`; raises ValueError for what is no such hour."""
+    """Return the first instant of an hour written as `2026-11-21T10`; raises ValueError for what is no such hour."""
     return to_ms(datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC))
 
 
 def hours_between(start_ms: int, end_ms: int) -> list[str]:
-    """The UTC hours that the half-open range touches, in order."""
+    """Return the UTC hours that the half-open range touches, in order."""
     first = start_ms - start_ms % HOUR_MS
     return [hour_of(ms) for ms in range(first, end_ms, HOUR_MS)]

@@ -27,7 +27,7 @@ def most_in(text: bytes, free_bytes: int) -> int:
 
 
 def count(text: bytes, up_to: int | None = None) -> int:
-    """How many values there are, or `up_to` where there are as many or more; takes some 150 ns for each."""
+    """Return how many values there are, or `up_to` where there are as many or more; takes some 150 ns for each."""
     return sum(1 for _ in islice(_VALUES.finditer(text), up_to))
 
 
@@ -37,5 +37,5 @@ def exceed(text: bytes, limit: int) -> bool:
 
 
 def held_bytes(values: int, text_bytes: int) -> int:
-    """What a text of so many values and bytes takes as Python objects, at most."""
+    """Return what a text of so many values and bytes takes as Python objects, at most."""
     return values * BYTES_PER_VALUE + text_bytes * BYTES_PER_BYTE

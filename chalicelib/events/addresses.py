@@ -13,7 +13,7 @@ _NAMED = re.compile(rb'ip(?:[_-]?addr(?:ess)?)?\\{0,8}"\s{0,8}:\s{0,8}\\{0,8}"\s
 
 
 def anonymised(address: object) -> str:
-    """The network that an IP address is in; empty for what is none."""
+    """Return the network that an IP address is in; empty for what is none."""
     if not isinstance(address, str):
         return ""
     try:

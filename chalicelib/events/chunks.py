@@ -122,13 +122,13 @@ def to_spill(parcels: Iterable[Parcel]) -> bytes:
 
 
 def from_spill(content: bytes) -> list[Parcel]:
-    """The inverse of `to_spill`, but for the counts."""
+    """Return the inverse of `to_spill`, but for the counts."""
     lines = (line.rpartition(" ") for line in content.decode().splitlines())
     return [Parcel(text, 0, key) for key, _, text in lines]
 
 
 def encode_message(message: Message) -> list[tuple[str, int]]:
-    """The message as texts that each fit the buffer, with how many events each holds; almost always one."""
+    """Return the message as texts that each fit the buffer, with how many events each holds; almost always one."""
     document = {"project": message.project, "received_at": message.received_ms, "events": message.events}
     if message.receipt:
         document["receipt"] = str(message.receipt)
@@ -149,7 +149,7 @@ def encode_message(message: Message) -> list[tuple[str, int]]:
 
 
 def decode_message(text: str | bytes) -> Message:
-    """The inverse of `encode_message`; raises ValueError for what is no message."""
+    """Return the inverse of `encode_message`; raises ValueError for what is no message."""
     try:
         document = orjson.loads(isal_zlib.decompress(b64decode(text, validate=True)))
         receipt = Receipt.from_text(document["receipt"]) if "receipt" in document else None
@@ -180,7 +180,7 @@ def chunks_of(message: Message, gone: Sequence[StoredEvent] = ()) -> Iterator[Ch
 
 
 def positions_of(message: Message, gone: Iterable[StoredEvent]) -> tuple[Span, ...]:
-    """The positions of the events that are `gone`; none where the message's receipt gives no positions."""
+    """Return the positions of the events that are `gone`; none where the message's receipt gives no positions."""
     runs = _runs(message, gone)
     return tuple(join((at, at + len(events)) for events, at, is_gone in runs if is_gone and at is not None))
 
@@ -199,7 +199,7 @@ def _chunk(message: Message, events: list[StoredEvent], plain: bytes, position: 
 
 
 def cut(events: list[StoredEvent]) -> list[list[StoredEvent]]:
-    """A user's events in the groups that become chunks: almost always one.
+    """Return a user's events in the groups that become chunks: almost always one.
 
     The same events make the same groups, in whatever order they come and whatever we made of them. So do some of the
     groups by themselves. They are filled one after the other, in the order of the client's own times.
@@ -234,7 +234,7 @@ def _runs(message: Message, gone: Iterable[StoredEvent]) -> Iterator[tuple[list[
 
 
 def _first_position(message: Message) -> int | None:
-    """Where the message's events begin in the count of its receipt's container, of which they are the last.
+    """Return where the message's events begin in the count of its receipt's container, of which they are the last.
 
     They stand in it as they lie in chunks: user by user, and as `cut` has them. None where it counts fewer events.
     """
@@ -279,7 +279,7 @@ def unpack(body: bytes) -> bytes:
 
 
 def events_of(plain: bytes) -> list[StoredEvent]:
-    """The events of what `unpack` returned; raises ValueError for what is no chunk."""
+    """Return the events of what `unpack` returned; raises ValueError for what is no chunk."""
     try:
         return _checked(orjson.loads(plain))
     except UNREADABLE as error:
@@ -287,7 +287,7 @@ def events_of(plain: bytes) -> list[StoredEvent]:
 
 
 def _checked(events: list[StoredEvent]) -> list[StoredEvent]:
-    """The events, if each has what the stages rely on; else one that lacks it would fail its whole batch."""
+    """Return the events, if each has what the stages rely on; else one that lacks it would fail its whole batch."""
     if events.__class__ is not list:
         raise TypeError(f"the events are {type(events).__name__}, not a list")
     deque(map(_RELIED_ON, events), 0)
@@ -296,13 +296,13 @@ def _checked(events: list[StoredEvent]) -> list[StoredEvent]:
 
 
 def _apart(message: Message) -> Iterator[list[StoredEvent]]:
-    """The events of each user, or each event by itself."""
+    """Yield the events of each user, or each event by itself."""
     for _, events in _by_user(message):
         yield from [[event] for event in events] if message.apart else [events]
 
 
 def _place(event: StoredEvent) -> tuple[int, str, str]:
-    """Where an event stands among a user's, by what the client sent alone."""
+    """Return where an event stands among a user's, by what the client sent alone."""
     timestamp = event.get("timestamp")
     return -1 if timestamp is None else parse_ms(timestamp), str(timestamp), event["event_id"]
 

@@ -71,7 +71,7 @@ class Validator:
         return cls(compiled, compiled.is_valid)
 
     def violation(self, event: Mapping[str, Any]) -> Violation | None:
-        """The first violation, or None of what is accepted."""
+        """Return the first violation, or None of what is accepted."""
         try:
             error = next(iter(self.compiled.iter_errors(event)), None)
         except ValueError as limit:  # the engine cannot put so deep a value into words
@@ -131,17 +131,17 @@ class Contracts:
         return cls.of(_read(path) for path in sorted(folder.glob("*/*.json")))
 
     def versions(self, event_type: str) -> tuple[Contract, ...]:
-        """Those of a type, newest first; none of a type without a contract."""
+        """Return those of a type, newest first; none of a type without a contract."""
         newest = self.by_type.get(event_type)
         return (newest, *self.older.get(event_type, ())) if newest else ()
 
     def validator(self, event_type: object) -> Validator:
-        """What an event of the type is checked against first: its newest contract, or the envelope alone."""
+        """Return what an event of the type is checked against first: its newest contract, or the envelope alone."""
         contract = self.by_type.get(event_type) if isinstance(event_type, str) else None
         return contract.validator if contract else UNTYPED
 
     def spec(self, event_type: str) -> RollupSpec:
-        """What is rolled up of the type; an unknown type has neither dimensions nor measures."""
+        """Return what is rolled up of the type; an unknown type has neither dimensions nor measures."""
         contract = self.by_type.get(event_type)
         return contract.spec if contract else NO_ROLLUP
 
@@ -152,18 +152,18 @@ class Contracts:
         return event_type in RESERVED or any(contract.metric == event_type for contract in self)
 
     def metric_of(self, event_type: str) -> str:
-        """The public name of the metric that counts the type."""
+        """Return the public name of the metric that counts the type."""
         contract = self.by_type.get(event_type)
         return contract.metric if contract else event_type
 
     def type_of(self, metric: str) -> str | None:
-        """The event type that a metric's public name, or a type's own name, stands for."""
+        """Return the event type that a metric's public name, or a type's own name, stands for."""
         if metric in self.by_type:
             return metric
         return next((c.event_type for c in self if c.metric == metric), None)
 
     def catalogue(self) -> list[dict[str, Any]]:
-        """Every type: its versions, its metric, and what it is."""
+        """Return every type: its versions, its metric, and what it is."""
         return [
             {
                 "event_type": contract.event_type,
@@ -177,7 +177,7 @@ class Contracts:
         ]
 
     def described(self, event_type: str) -> dict[str, Any]:
-        """Every version of a type, whole; raises NotFound."""
+        """Return every version of a type, whole; raises NotFound."""
         versions = self.versions(event_type)
         if not versions:
             raise NotFound(
@@ -192,7 +192,7 @@ class Contracts:
 
 
 def pointer(step: object) -> str:
-    """One step of a JSON pointer (RFC 6901)."""
+    """Return one step of a JSON pointer (RFC 6901)."""
     return str(step).replace("~", "~0").replace("/", "~1")
 
 

@@ -40,7 +40,7 @@ NOBODY = Client()
 
 
 def client_of(headers: Mapping[str, str], source_ip: str, salt: bytes, now: datetime) -> Client:
-    """The client behind a request, by its headers (names in lower case).
+    """Return the client behind a request, by its headers (names in lower case).
 
     Only of what says it is a browser: behind a server's or a test's request there is no visitor.
     """

@@ -38,16 +38,16 @@ class ErasedUsers:
         Table(self.client, self.name).write(put({**place, "until_ms": marker.until_ms}))
 
     def split(self, project: str, events: Iterable[StoredEvent]) -> tuple[list[StoredEvent], list[StoredEvent]]:
-        """The events that no marker drops, and the others."""
+        """Return the events that no marker drops, and the others."""
         markers = self._markers(project)
         return split(events, markers, project) if markers else (list(events), [])
 
     def kept(self, project: str, events: Iterable[StoredEvent]) -> list[StoredEvent]:
-        """The events that no marker drops."""
+        """Return the events that no marker drops."""
         return self.split(project, events)[0]
 
     def markers(self, project: str) -> Mapping[str, Marker]:
-        """The project's markers by digest, as of now."""
+        """Return the project's markers by digest, as of now."""
         return self._read(project, _Known(0, {}), 0).markers
 
     def is_linked(self, project: str, event: StoredEvent, now_ms: int) -> bool:
@@ -56,7 +56,7 @@ class ErasedUsers:
         return marker is not None and now_ms < marker.marked_ms + waits.LINKED_MS
 
     def is_theirs(self, project: str, rejected: Any, received_ms: int) -> bool:
-        """Whether an event that was not taken, in whatever form, is an erased user's of before their time."""
+        """Return whether an event that was not taken, in whatever form, is an erased user's of before their time."""
         markers = self._markers(project)
         if not markers:
             return False

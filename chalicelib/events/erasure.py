@@ -77,7 +77,7 @@ class Erasure:
         return dict.fromkeys(self.ids, self.until_ms or 0)
 
     def shown(self) -> dict[str, Any]:
-        """The receipt; the user is named until it is done."""
+        """Return the receipt; the user is named until it is done."""
         end = self.done_ms
         return {
             "id": self.id,
@@ -92,14 +92,14 @@ class Erasure:
 
 
 def digest_of_user(project: str, user: str) -> str:
-    """What stands for an erased id."""
+    """Return what stands for an erased id."""
     return blake2b(user.encode(), key=project.encode(), digest_size=16).hexdigest()
 
 
 def split(
     events: Iterable[dict[str, Any]], markers: Mapping[str, Marker], project: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The stored events that no marker of the project drops, and the others; `markers` by digest."""
+    """Return the stored events that no marker of the project drops, and the others; `markers` by digest."""
     until: dict[str | None, int] = {None: 0}
     left: list[dict[str, Any]] = []
     gone: list[dict[str, Any]] = []
@@ -113,7 +113,7 @@ def split(
 
 
 def words_of(value: Any) -> set[str]:
-    """What may be the id of whom something is: in an event of any form by the names of ids, else every word."""
+    """Return what may be the id of whom something is: in an event of any form by the names of ids, else every word."""
     if isinstance(value, str):
         return {*_WORDS.findall(value)}
     if not isinstance(value, dict):
@@ -123,7 +123,7 @@ def words_of(value: Any) -> set[str]:
 
 
 def mentions(value: Any, ids: Iterable[str]) -> bool:
-    """Whether an event that could not be taken, or a row of a file, is of one of the ids."""
+    """Return whether an event that could not be taken, or a row of a file, is of one of the ids."""
     return not words_of(value).isdisjoint(ids)
 
 

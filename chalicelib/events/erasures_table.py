@@ -38,16 +38,16 @@ class ErasuresTable:
         return self._table.write_together(put(item, NEW), put(place, NEW))
 
     def open(self) -> list[Erasure]:
-        """Those of all projects that are not done, the oldest first."""
+        """Return those of all projects that are not done, the oldest first."""
         found = map(self._at, self._table.query(OPEN))
         return sorted((one for one in found if one is not None), key=lambda one: (one.requested_ms, one.id))
 
     def open_of_project(self, project: str) -> list[Erasure]:
-        """Those of the project that are not done."""
+        """Return those of the project that are not done."""
         return [one for one in self.open() if one.project == project]
 
     def open_of(self, project: str, digest: str) -> Erasure | None:
-        """The one of the user of that hash that is not done, if there is any."""
+        """Return the one of the user of that hash that is not done, if there is any."""
         item = self._table.get(key(OPEN, f"{project}#{digest}"))
         return self._at(item) if item else None
 
@@ -55,12 +55,12 @@ class ErasuresTable:
         return self.get(place["sk"].rpartition("#")[0], place["id"])
 
     def get(self, project: str, erasure_id: str) -> Erasure | None:
-        """One of the project, or None."""
+        """Return one of the project, or None."""
         item = self._table.get(key(f"erasures#{project}", erasure_id))
         return None if item is None else _erasure(item)
 
     def page(self, project: str, limit: int, before: str | None) -> dict[str, Any]:
-        """A page of receipts, the latest first; `next` is the `before` of the page after it."""
+        """Return a page of receipts, the latest first; `next` is the `before` of the page after it."""
         items = self._table.query(f"erasures#{project}", "sk < :before", {"before": before or LAST}, backwards=True)
         found = list(islice(map(_erasure, items), limit + 1))
         shown = [one.shown() for one in found[:limit]]

@@ -62,7 +62,7 @@ class Rejection:
     schema_version: str | None = None  # of the contract that it broke
 
     def answer(self) -> dict[str, Any]:
-        """What the client is told."""
+        """Return what the client is told."""
         return {
             "index": self.index,
             "event_id": self.event_id and self.event_id[:MESSAGE_LENGTH],
@@ -170,7 +170,7 @@ class Admitter:
         return event
 
     def _other_version(self, newest: Contract, whole: dict[str, Any]) -> Contract:
-        """The version that the event names, else the newest of the older ones that it keeps; raises _Refused."""
+        """Return the version that the event names, else the newest of the older ones that it keeps; raises _Refused."""
         named = whole.get("schema_version")
         versions = self.contracts.versions(newest.event_type)
         if named is not None:
@@ -252,7 +252,7 @@ def _occurred_ms(timestamp: object, sent: object, received_ms: int, first_ms: in
 
 
 def moment_of(event: StoredEvent) -> tuple[int, str, str]:
-    """What a user's events are ordered by: within a millisecond by the client's own words, at last by id."""
+    """Return what a user's events are ordered by: within a millisecond by the client's own words, at last by id."""
     return event["occurred_at"], str(event.get("timestamp", "")), event["event_id"]
 
 

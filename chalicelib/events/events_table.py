@@ -55,7 +55,7 @@ class EventsTable:
         return {item["sk"]: item.get("received_at") for item in items}
 
     def is_user(self, project: str, user: str) -> bool:
-        """Whether events of the last 30 days name the id as their user, and not only as a visitor."""
+        """Return whether events of the last 30 days name the id as their user, and not only as a visitor."""
         chunk = next(self.chunks(project, [user]), None)
         return chunk is not None and any(event.get("user_id") == user for event in chunk.events)
 
@@ -67,7 +67,7 @@ class EventsTable:
             raise Unavailable(f"{len(reasons)} items were not deleted: {reasons[0]}")
 
     def chunks(self, project: str, users: Iterable[str], before: str | None = None) -> Iterator[StoredChunk]:
-        """The chunks of some ids of a person, the latest first; `before` is the sort key to begin below."""
+        """Return the chunks of some ids of a person, the latest first; `before` is the sort key to begin below."""
         return merge(
             *(self._chunks_of(project, user, before) for user in users), key=lambda chunk: chunk.sort_key, reverse=True
         )
@@ -88,7 +88,7 @@ class EventsTable:
 
 
 def _readable(project: str, items: Iterable[Item]) -> Iterator[StoredChunk]:
-    """The chunks of items; one that cannot be read is left out, as stages leave it out, and hides no other."""
+    """Yield the chunks of items; one that cannot be read is left out, as stages leave it out, and hides no other."""
     for item in items:
         try:
             events, _ = unpack_events(item["body"])

@@ -38,7 +38,7 @@ class Unsure(StrEnum):
 
 
 def unsure_of(client_ms: int, sent_ms: int | None, received_ms: int) -> Unsure | None:
-    """Whether tries of the event that this one cannot know of could end in another hour, and why."""
+    """Return whether tries of the event that this one cannot know of could end in another hour, and why."""
     occurred_ms = low_ms = high_ms = client_ms
     if sent_ms is not None:
         skew_ms = received_ms - sent_ms
@@ -55,12 +55,12 @@ def unsure_of(client_ms: int, sent_ms: int | None, received_ms: int) -> Unsure |
 
 
 def name_of(event: Mapping[str, Any]) -> str:
-    """What stands for an event and its timestamp among the pins of its user."""
+    """Return what stands for an event and its timestamp among the pins of its user."""
     return blake2b(orjson.dumps([event["event_id"], event.get("timestamp")]), digest_size=12).hexdigest()
 
 
 def bucket_of(user: str | None) -> str:
-    """The bucket of a user, or of everybody who names none."""
+    """Return the bucket of a user, or of everybody who names none."""
     number = int.from_bytes(blake2b((user or "").encode(), digest_size=2).digest())
     return f"{number % BUCKETS:04x}"
 

@@ -58,14 +58,14 @@ REBUILT = "rebuilt"
 
 
 def delivered(record: Mapping[str, Any]) -> tuple[str, bytes]:
-    """A record of either buffer: by which name its trigger wants to hear of a failure, and its content."""
+    """Return a record of either buffer: by which name its trigger wants to hear of a failure, and its content."""
     if "kinesis" in record:
         return record["kinesis"]["sequenceNumber"], b64decode(record["kinesis"]["data"])
     return record["messageId"], record["body"].encode()
 
 
 def sequence_of(record: Mapping[str, Any]) -> int:
-    """The sequence number of a stream record; increases within a shard."""
+    """Return the sequence number of a stream record; increases within a shard."""
     return int(record["dynamodb"]["SequenceNumber"])
 
 

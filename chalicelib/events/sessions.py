@@ -14,7 +14,7 @@ REACH_HOURS = 12  # of a session that is counted; what other products let a visi
 
 
 def session_ids(events: Iterable[StoredEvent]) -> dict[str, str]:
-    """The session of each event that names none itself, by event id. The order of the events does not matter."""
+    """Return the session of each event that names none itself, by event id. The order of the events does not matter."""
     found: dict[str, str] = {}
     session, last_ms = "", -INACTIVITY_MS
     silent = (event for event in events if not event.get("session_id"))

@@ -84,11 +84,11 @@ class UsersTable:
         return unlearned
 
     def traits(self, project: str, user: str) -> Traits:
-        """What was said of a user, by trait."""
+        """Return what was said of a user, by trait."""
         return _traits(self._profile(project, user))
 
     def links(self, project: str, user: str) -> tuple[list[str], list[str]]:
-        """The ids that the user had before, and those that this id became; at most MAX_IDS of either."""
+        """Return the ids that the user had before, and those that this id became; at most MAX_IDS of either."""
         before, became = (
             [sort_key.removeprefix(prefix) for sort_key in islice(self._sort_keys(project, user, prefix), MAX_IDS)]
             for prefix in (WAS, BECAME)
@@ -96,7 +96,7 @@ class UsersTable:
         return before, became
 
     def ids_of(self, project: str, user: str, is_user: Callable[[str, str], bool]) -> list[str]:
-        """The user's id, and those before it that became nobody else, and never were users; at most MAX_IDS.
+        """Return the user's id, and those before it that became nobody else, and never were users; at most MAX_IDS.
 
         Who may write events may claim to have been anybody: hence a user, whom `is_user` knows by project and id, or
         of whom there are traits, is never taken for an earlier id of somebody else.
@@ -169,7 +169,7 @@ class UsersTable:
         return self._table.write(put(profile, is_unchanged, {"read": revision})) or None
 
     def _profiles(self, project: str, users: list[str]) -> dict[str, Item | None]:
-        """The profiles of some users if they can be read at once; of one user it takes the same call."""
+        """Return the profiles of some users if they can be read at once; of one user it takes the same call."""
         if len(users) < 2:
             return {}
         keys = [_key(project, user, PROFILE) for user in users]

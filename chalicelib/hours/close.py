@@ -138,7 +138,7 @@ class Closer:
         return fold.rollups(lambda types: self.rollups.note_types(project, types, contracted, hour=hour, closing=True))
 
     def _live(self, before: Hour) -> "_Live":
-        """What the merged items say that nothing covers yet; one item's rollups are in memory at a time."""
+        """Return what the merged items say that nothing covers yet; one item's rollups are in memory at a time."""
         items = [
             replace(item, rollups=Rollups(dict.fromkeys(item.rollups, Rollup()), item.rollups.ledger))
             for item in self.rollups.read_merged(before.project, before.hour, before.hour)

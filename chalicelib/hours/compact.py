@@ -125,7 +125,7 @@ class Compactor:
 
 
 def _shares(deltas: Iterable[Delta]) -> Iterator[list[Delta]]:
-    """The deltas in shares that memory can hold."""
+    """Yield the deltas in shares that memory can hold."""
     share: list[Delta] = []
     size_bytes = 0
     for delta in deltas:

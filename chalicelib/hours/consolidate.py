@@ -194,7 +194,7 @@ class Consolidator:
                     self.erasures.removed(one, "lake", count)
 
     def _records(self, before: Hour, held: Held, now_ms: int) -> tuple[dict[int, Records], dict[int, Signature]]:
-        """The stream records by slot, as far as a slot may still grow, and the signature of every slot."""
+        """Return the stream records by slot, as far as a slot may still grow, and the signature of every slot."""
         folder = hour_folder(before.project, before.hour)
         sets: dict[int, list[Records]] = {}
         for name, size in held.fresh.items():

@@ -97,7 +97,7 @@ class Finisher:
         return not any(hour.is_dirty or not self.closer.clean(hour, now_ms) for hour in hours)
 
     def consolidate_due(self, now_ms: int) -> dict[str, Any]:
-        """The first task of the hourly workflow: clean up, and consolidate the hours that are due, oldest first.
+        """Return the first task of the hourly workflow: clean up, and consolidate the hours that are due, oldest first.
 
         Returns `{hours: [{project, hour}, …], failed, more}`: MAX_HOURS at most, for `finish_all`; how many could not
         be consolidated; and whether others may be due.
@@ -128,7 +128,7 @@ class Finisher:
         }
 
     def finish_all(self, hours: Iterable[Mapping[str, str]], now_ms: int, *, failed: int = 0) -> dict[str, int]:
-        """The next task: finish these hours, as far as the time goes; those that are closed already are left.
+        """Return the next task: finish these hours, as far as the time goes; those that are closed already are left.
 
         Returns how many are `closed`, and how many `waiting`: dirty, and to come again. After all the others are done,
         raises an ExceptionGroup when an hour could not be closed, and HoursNotConsolidated when the task before this
@@ -159,7 +159,7 @@ class Finisher:
         return {"closed": closed, "waiting": waiting}
 
     def _fits(self, hour: Hour, seconds: float) -> bool:
-        """Whether the hour can be finished in the rest of the function's time."""
+        """Return whether the hour can be finished in the rest of the function's time."""
         try:
             _, held = self.consolidator.folders.look(self.hours, hour.project, hour.hour)
         except ManifestGone:
@@ -199,7 +199,7 @@ def ready_ms(hour: Hour) -> int:
 
 
 def _in_turn(hours: Iterable[Hour]) -> list[Hour]:
-    """The oldest hour of each project, then the second, and so on: no project waits for all hours of another."""
+    """Return the oldest hour of each project, then the second, and so on: no project waits for all hours of another."""
     places: dict[str, int] = {}
     ranked: list[tuple[int, str, str, Hour]] = []
     for hour in sorted(hours, key=lambda each: (not each.is_dirty, each.hour)):

@@ -29,7 +29,7 @@ class NewDays:
     table: str  # of the rollups
 
     def is_new(self, project: str, day: str) -> bool:
-        """Whether no item says anything of the day's hours."""
+        """Return whether no item says anything of the day's hours."""
         first, last = hours_of(day)
         ranges = [(f"{project}#hours", first, last), (f"{project}#merged", first, f"{last}~")]
         return not any(map(self._any, ranges))

@@ -261,7 +261,7 @@ class Reconciler:
 
 
 def hours_due(upto: str | None, now: int) -> list[str]:
-    """The hours after `upto`, or yesterday's, to the last of the day that is over for three hours or more."""
+    """Return the hours after `upto`, or yesterday's, to the last of the day that is over for three hours or more."""
     end_ms = (now * 1000 - waits.NIGHT_MS) // DAY_MS * DAY_MS
     first_ms = end_ms - DAY_MS if upto is None else hour_start_ms(upto) + HOUR_MS
     first_ms = max(first_ms, end_ms - MAX_NIGHTS * DAY_MS)

@@ -75,7 +75,7 @@ class Recount:
         return int(self.rows.num_rows)
 
     def is_empty(self, event_type: str, facet: str) -> bool:
-        """Whether nothing is to be kept of a facet."""
+        """Return whether nothing is to be kept of a facet."""
         aspect, _, dimension = facet.partition("|")
         table = self._table(event_type)
         if dimension:
@@ -87,7 +87,7 @@ class Recount:
         return not table.num_rows
 
     def differences(self, event_type: str, facet: str, shown: Rollup) -> Iterator[Unequal]:
-        """Every number of a facet that is shown otherwise than it is counted."""
+        """Yield every number of a facet that is shown otherwise than it is counted."""
         aspect, _, dimension = facet.partition("|")
         table = self._table(event_type)
         if dimension:
@@ -163,7 +163,7 @@ def _first_ones(batches: Iterable[pa.RecordBatch]) -> tuple[Rows, int]:
 
 
 def _documents(texts: pa.Array) -> list[Document]:
-    """The JSON objects of a column; of equal ones, which most are, one is read."""
+    """Return the JSON objects of a column; of equal ones, which most are, one is read."""
     encoded = texts.dictionary_encode()
     found = [orjson.loads(text) for text in encoded.dictionary.to_pylist()]
     return [{} if place is None else found[place] for place in encoded.indices.to_pylist()]
@@ -178,7 +178,7 @@ def _user_hashes(batch: pa.RecordBatch) -> pa.Array:
 def _with_columns(
     rows: pa.Table, properties: Sequence[Document], enrichment: Sequence[Document], spec: RollupSpec
 ) -> pa.Table:
-    """The rows of a type with its dimensions and measures."""
+    """Return the rows of a type with its dimensions and measures."""
     for name in spec.dimensions:
         pairs = zip(properties, enrichment, strict=True)
         values = [_text(one.get(name) if one.get(name) is not None else other.get(name)) for one, other in pairs]
@@ -200,12 +200,12 @@ def _number(value: object) -> float | None:
 
 
 def _dimension(name: str) -> str:
-    """The column of a dimension."""
+    """Return the column of a dimension."""
     return f"d:{name}"
 
 
 def _measure(name: str) -> str:
-    """The column of a measure."""
+    """Return the column of a measure."""
     return f"m:{name}"
 
 
@@ -221,7 +221,7 @@ def _counts(column: pa.ChunkedArray) -> dict[Any, int]:
 
 
 def _groups(table: pa.Table, keys: Any, aspect: str) -> dict[str, Exact]:
-    """What the rows of each key come to."""
+    """Return what the rows of each key come to."""
     table = table.append_column("key", keys)
     counts = _counts(table.column("key"))
     if aspect == USERS:
@@ -309,7 +309,7 @@ def _comes_first(events: int, kept: int, told: Sequence[Frequency], least: Seque
 
 
 def _frequencies(table: pa.Table, column: str, aspect: str) -> dict[str, Frequency]:
-    """How many events each value has, and how much of the aspect: events, distinct users, or numbers."""
+    """Return how many events each value has, and how much of the aspect: events, distinct users, or numbers."""
     counted: tuple[str, str] = (column, "count")
     if aspect == USERS:
         counted = (USER, "count_distinct")
@@ -331,7 +331,7 @@ def _of_cell(of: str, shown: Cell, exact: Exact) -> Iterator[Unequal]:
 
 
 def _are_users(shown: Cell, users: Hashes) -> bool:
-    """Whether a sketch is that of the users, and says how many they are as exactly as it promises to."""
+    """Return whether a sketch is that of the users, and says how many they are as exactly as it promises to."""
     size = len(users)
     if size <= EXACT_LIMIT:
         return shown.users.registers is None and {int.from_bytes(each) for each in shown.users.hashes} == {
@@ -362,7 +362,7 @@ def _of_measure(shown: Measure, exact: Measure) -> Iterator[Unequal]:
 
 
 def _are_buckets(shown: Mapping[int, int], exact: Mapping[int, int]) -> bool:
-    """Whether the counts are the same; where there are many buckets, the lowest may stand for those below it."""
+    """Return whether the counts are the same; where there are many buckets, the lowest may stand for those below it."""
     if len(shown) < FEWEST_BUCKETS:
         return shown == exact
     lowest = min(shown)

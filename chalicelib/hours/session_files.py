@@ -67,7 +67,7 @@ class SessionFiles:
         return Written(self.bucket.put(f"{_hour_prefix(project, hour)}{version}{SUFFIX}", content), content)
 
     def versions(self, project: str, hour: str) -> list[str]:
-        """The versions of the hour that there are parts of, in order."""
+        """Return the versions of the hour that there are parts of, in order."""
         return sorted(name.removesuffix(SUFFIX) for name in self.bucket.sizes(_hour_prefix(project, hour)))
 
     def listed(self, project: str, first: str, last: str) -> dict[str, Listed]:
@@ -89,7 +89,7 @@ class SessionFiles:
     def read(
         self, project: str, listed: Mapping[str, Listed], at_hand: Mapping[str, Written] = NOTHING
     ) -> Iterator[Columns]:
-        """The parts of the hours, in shares that memory can hold; all of a session are in one share.
+        """Yield the parts of the hours, in shares that memory can hold; all of a session are in one share.
 
         `at_hand` is what has just been written, by hour.
         """

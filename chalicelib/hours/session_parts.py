@@ -69,7 +69,7 @@ class Columns:
     exit: Objects
 
     def take(self, rows: Any) -> "Columns":
-        """Some of the parts, by a mask or by their places."""
+        """Return some of the parts, by a mask or by their places."""
         return Columns(*(getattr(self, name)[rows] for name in COLUMNS))
 
 
@@ -77,7 +77,7 @@ COLUMNS = tuple(Columns.__dataclass_fields__)
 
 
 def parts_of(events: Iterable[StoredEvent]) -> Iterator[list[SessionPart]]:
-    """The parts of an hour's events, which come in order of time, some at a time; a session may be in several.
+    """Yield the parts of an hour's events, which come in order of time, some at a time; a session may be in several.
 
     Bots have no sessions, and what has neither a user nor a session id is in none.
     """
@@ -126,7 +126,7 @@ def sessions_of(parts: Columns, first: int, last: int) -> Iterator[tuple[int, li
 
 
 def _together(parts: Columns, starts: Integers) -> list[tuple[bytes | None, StoredEvent]]:
-    """The sessions whose parts begin at these places."""
+    """Return the sessions whose parts begin at these places."""
     count = len(parts.key)
     places = np.arange(count)
     ends = np.append(starts[1:], count) - 1

@@ -132,7 +132,7 @@ class Sessionizer:
     def _truth(
         self, project: str, first: str, last: str, listed: Mapping[str, Listed], at_hand: Mapping[str, Written]
     ) -> dict[str, Rollup]:
-        """The sessions that began in the hours from `first` to `last`, by hour."""
+        """Return the sessions that began in the hours from `first` to `last`, by hour."""
         numbers = hour_start_ms(first) // HOUR_MS, hour_start_ms(last) // HOUR_MS
         bound = MAX_HELD_BYTES // (numbers[1] - numbers[0] + 1)
         folds: dict[int, HourFold] = {}

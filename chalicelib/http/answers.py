@@ -19,12 +19,12 @@ ANYTHING: JsonSchema = {}
 
 
 def one_of(*values: object) -> JsonSchema:
-    """One of these values."""
+    """Return one of these values."""
     return {"enum": list(values)}
 
 
 def many(items: JsonSchema) -> JsonSchema:
-    """A list."""
+    """Return a list."""
     return {"type": "array", "items": items}
 
 

@@ -47,7 +47,7 @@ class Call:
     # Whose it is
 
     def project(self, scope: Scope) -> Project:
-        """The project that the request's key stands for."""
+        """Return the project that the request's key stands for."""
         return wiring.stages().authorizer.project(self.headers, scope)
 
     def writer(self, body_key: str | None = None) -> Project:
@@ -55,16 +55,16 @@ class Call:
         return wiring.stages().authorizer.project_of_key(self.write_key(body_key), Scope.WRITE)
 
     def write_key(self, body_key: str | None = None) -> str | None:
-        """The key of the headers, else of the body, else of the query, which is all that a beacon has for it."""
+        """Return the key of the headers, else of the body, else of the query, which is all that a beacon has for it."""
         return key_of(self.headers) or body_key or dict(self._request.query_params or ()).get("writeKey")
 
     def client(self, owner: Project) -> Client:
-        """What may be kept of who sent the request."""
+        """Return what may be kept of who sent the request."""
         source_ip = self._request.context["identity"].get("sourceIp") or ""
         return client_of(self.headers, source_ip, owner.salt, self.now)
 
     def address(self, below: str) -> str:
-        """Where the caller reached this API, with the stage that API Gateway puts before every path."""
+        """Return where the caller reached this API, with the stage that API Gateway puts before every path."""
         stage = self._request.context["path"].partition(below)[0]
         return f"{self.headers.get('x-forwarded-proto', 'http')}://{self.headers.get('host', '')}{stage}"
 

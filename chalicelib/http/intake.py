@@ -11,7 +11,7 @@ from chalicelib.ingest import bodies, segment
 
 
 def take_native(call: Call) -> tuple[dict[str, Any], int]:
-    """The verdicts on events in our own form; 202 when any was taken."""
+    """Return the verdicts on events in our own form; 202 when any was taken."""
     owner = call.writer()
     read = bodies.read_native(call.body, call.headers)
     admission = _admitted(call, read, owner)
@@ -31,24 +31,24 @@ def take_segment(call: Call, kind: str) -> dict[str, Any]:
 
 
 def segment_settings(call: Call, key: str) -> dict[str, Any]:
-    """What browser SDKs ask before they send."""
+    """Return what browser SDKs ask before they send."""
     wiring.stages().authorizer.project_of_key(key, Scope.WRITE)
     return segment.settings(key, call.address(below="/v1/projects/"))
 
 
 def source_config(call: Call) -> dict[str, Any]:
-    """The same of RudderStack's."""
+    """Return the same of RudderStack's."""
     return segment.source_config(call.write_key(), call.writer().id)
 
 
 def _admitted(call: Call, read: bodies.Request, owner: Project) -> Admission:
-    """What became of a request's events, which are all refused when the key has sent too many."""
+    """Return what became of a request's events, which are all refused when the key has sent too many."""
     wiring.stages().throttle.take(owner.allowance, len(read.events), call.now_ms)
     return wiring.stages().collector.collect(read, owner, call.now_ms, call.client(owner))
 
 
 def _verdicts(admission: Admission, read: bodies.Request) -> dict[str, Any]:
-    """What a client is told of its events."""
+    """Return what a client is told of its events."""
     body: dict[str, Any] = {
         "accepted": len(admission.event_ids),
         "rejected": [read.answer(rejection) for rejection in admission.rejections],

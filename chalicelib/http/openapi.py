@@ -125,7 +125,7 @@ def document(
 
 
 def ref(name: str) -> JsonSchema:
-    """The component schema of that name."""
+    """Return the component schema of that name."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -198,7 +198,7 @@ def _query_parameters(schema: type[Schema]) -> list[dict[str, Any]]:
 
 
 def object_of(schema: type[Schema]) -> JsonSchema:
-    """The JSON object that a marshmallow schema loads."""
+    """Return the JSON object that a marshmallow schema loads."""
     loaded = schema()
     properties = {
         field.data_key or name: _schema_of(field, nullable=field.allow_none) | _told(field, "description")
@@ -226,7 +226,7 @@ _TYPES: tuple[tuple[type[fields.Field[Any]], str], ...] = (
 
 
 def _schema_of(field: fields.Field[Any], *, nullable: bool = False) -> JsonSchema:
-    """What the field takes; a field of no known type takes anything."""
+    """Return what the field takes; a field of no known type takes anything."""
     kind = next((name for known, name in _TYPES if isinstance(field, known)), None)
     found: JsonSchema = {"type": [kind, "null"] if nullable else kind} if kind else {}
     if isinstance(field, fields.List):
@@ -259,7 +259,7 @@ def _limits(check: object, kind: str | None) -> JsonSchema:
 
 
 def _event_schemas(contracts: Contracts) -> dict[str, JsonSchema]:
-    """A schema of each version of each contract, one of other events, and `Event`, which is any of them."""
+    """Return a schema of each version of each contract, one of other events, and `Event`, which is any of them."""
     known = {_name(contract): _of_contract(contract) for contract in _versions(contracts)}
     types = ENVELOPE["properties"]["event_type"]
     other = {**types, "not": {"enum": list(contracts.by_type)}}

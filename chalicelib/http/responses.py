@@ -60,7 +60,7 @@ class Cors(CORSConfig):
         return super().get_access_control_headers()
 
     def get_access_control_headers(self) -> dict[str, str]:
-        """A copy of them."""
+        """Return a copy of them."""
         return dict(self._made)
 
 
@@ -136,12 +136,12 @@ def _every_answer(event: Request, get_response: Callable[[Request], Response]) -
 
 
 def query_answer(found: dict[str, Any]) -> Answer:
-    """What became of a query; 202 while it goes on."""
+    """Return what became of a query; 202 while it goes on."""
     return found, 202 if found["state"] in ("QUEUED", "RUNNING") else 200
 
 
 def page(path: Path) -> Response:
-    """A web page of ours, which loads nothing from elsewhere."""
+    """Return a web page of ours, which loads nothing from elsewhere."""
     headers: dict[str, str | list[str]] = {
         "Content-Type": "text/html; charset=utf-8",
         "Content-Security-Policy": _PAGE_POLICY,
@@ -159,7 +159,7 @@ def _refusal(error: TidemarkError) -> Response:
 
 
 def _retry_headers(error: TidemarkError) -> dict[str, str]:
-    """When to try again, in seconds, as the SDKs read it."""
+    """Return when to try again, in seconds, as the SDKs read it."""
     if error.retry_seconds is None:
         return {}
     seconds = str(error.retry_seconds)

@@ -257,7 +257,7 @@ class _Work:
 
 
 def _is_taken(hour: Hour, work: _Work) -> bool:
-    """Whether another run is at work on the hour."""
+    """Return whether another run is at work on the hour."""
     return hour.began_ms > hour.consolidated_ms and hour.began_ms + waits.TURN_MS > work.now_ms > hour.began_ms
 
 
@@ -266,7 +266,7 @@ def _file(project: str, hour: str, version: str) -> str:
 
 
 def _by_hour(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """The sorted rows by their hour."""
+    """Yield the sorted rows by their hour."""
     if not table.num_rows:
         return
     numbers = np.asarray(pc.cast(table.column("occurred_at"), pa.int64())) // (HOUR_MS * 1000)

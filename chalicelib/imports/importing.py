@@ -140,7 +140,7 @@ class Importer:
         return {"part": part, "rows": rows, "rejected": summary.rejected}
 
     def aggregate(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """What the parts came to together: `{accepted, rejected, ranges: [{number, first, last, events}, …]}`.
+        """Return what the parts came to together: `{accepted, rejected, ranges: [{number, first, last, events}, …]}`.
 
         Raises ImportRefused when every row was rejected.
         """
@@ -220,7 +220,7 @@ class Importer:
         return outcome
 
     def _size(self, one: Import) -> int:
-        """The file's size; raises ImportRefused when it is not the one that was put, or too large."""
+        """Return the file's size; raises ImportRefused when it is not the one that was put, or too large."""
         size_bytes, etag = self.bucket.head(one.key)
         if etag != one.etag:
             raise ImportRefused(
@@ -236,7 +236,7 @@ class Importer:
         return None if content is None else RowMapping.read(content)
 
     def _rows(self, one: Import, part: int) -> tuple[int, Iterator[Any]]:
-        """The number of the part's first row in the file, and its rows."""
+        """Return the number of the part's first row in the file, and its rows."""
         content = self.bucket.get(one.rows_key(part))
         if content is None:
             raise ImportRefused(f"part {part} no longer exists; upload the file again")
@@ -328,7 +328,7 @@ def _pretty(document: Mapping[str, Any]) -> bytes:
 
 
 def _reason(error: Mapping[str, Any]) -> str:
-    """The words of a failed task: its cause is the exception as JSON, where it came from a function."""
+    """Return the words of a failed task: its cause is the exception as JSON, where it came from a function."""
     cause = str(error.get("Cause", ""))
     try:
         message = orjson.loads(cause)["errorMessage"]

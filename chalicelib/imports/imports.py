@@ -59,7 +59,7 @@ class Import:
 
     @classmethod
     def of(cls, key: str, etag: str, sequencer: str, started_ms: int) -> "Import | None":
-        """The import of an object; None of what is no file to import.
+        """Return the import of an object; None of what is no file to import.
 
         The same notification gives the same id. The id is in order of time and names an execution and files.
         """
@@ -73,7 +73,7 @@ class Import:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Import":
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         return cls(**{name: document[name] for name in cls.__slots__})
 
     def to_json(self) -> dict[str, Any]:
@@ -101,15 +101,15 @@ class Import:
         return f"{self.key}.{OUTCOME}"
 
     def rows_key(self, part: int) -> str:
-        """The rows of a part, as `validate` read them."""
+        """Return the rows of a part, as `validate` read them."""
         return f"{self.folder}rows-{part:05d}.ndjson.gz"
 
     def events_key(self, part: int) -> str:
-        """The events of a part, as `transform` judged them, in order of time."""
+        """Return the events of a part, as `transform` judged them, in order of time."""
         return f"{self.folder}events-{part:05d}.parquet"
 
     def summary_key(self, part: int) -> str:
-        """What `transform` says of a part."""
+        """Return what `transform` says of a part."""
         return f"{self.summaries}{part:05d}.json"
 
     @property
@@ -257,7 +257,7 @@ class RowMapping:
             )
 
     def event(self, row: Any) -> Any:
-        """The raw event of a row, or Unreadable."""
+        """Return the raw event of a row, or Unreadable."""
         if isinstance(row, Unreadable):
             return row
         if not isinstance(row, dict):

@@ -67,12 +67,12 @@ class ImportsTable:
         return _shown(item) if item else None
 
     def latest(self, project: str, before: str | None) -> Iterator[dict[str, Any]]:
-        """Those with ids before the one that is named, the latest first."""
+        """Return those with ids before the one that is named, the latest first."""
         items = self._table.query(f"imports#{project}", "sk < :before", {"before": before or FIRST}, backwards=True)
         return map(_shown, items)
 
     def going_on(self, project: str, ended_after_ms: int) -> list[int]:
-        """When the imports began that are not over, or were not then, in Unix milliseconds."""
+        """Return when the imports began that are not over, or were not then, in Unix milliseconds."""
         return [
             parse_ms(one["started_at"])
             for one in self.latest(project, None)
@@ -80,7 +80,7 @@ class ImportsTable:
         ]
 
     def page(self, project: str, limit: int, before: str | None) -> dict[str, Any]:
-        """A page of the project's imports, the latest first; `next` is the `before` of the page after it."""
+        """Return a page of the project's imports, the latest first; `next` is the `before` of the page after it."""
         found = list(islice(self.latest(project, before), limit + 1))
         return {"imports": found[:limit], "next": found[limit - 1]["id"] if len(found) > limit else None}
 
@@ -117,7 +117,7 @@ def _shown(item: Item) -> dict[str, Any]:
 
 
 def _progress(item: Item) -> float:
-    """How much is done, from 0 to 1: rows are judged in the first third, stored in the rest."""
+    """Return how much is done, from 0 to 1: rows are judged in the first third, stored in the rest."""
     if item["state"] == "done":
         return 1.0
     rows, planned = item.get("rows", 0), item.get("planned", 0)

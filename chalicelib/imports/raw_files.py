@@ -54,7 +54,7 @@ class RawFile:
         return text
 
     def rows(self) -> Iterator[Any]:
-        """Each row, an object or Unreadable; raises ImportRefused."""
+        """Yield each row, an object or Unreadable; raises ImportRefused."""
         try:
             with self.opened() as source:
                 head = source.read(4)
@@ -238,7 +238,7 @@ def _decoded(line: bytes, number: int) -> str:
 
 
 def _array_rows(chunks: Iterator[bytes]) -> Iterator[Any]:
-    """The elements of a JSON array, of which only one has to fit into memory."""
+    """Yield the elements of a JSON array, of which only one has to fit into memory."""
     scanner = _Scanner(chunks)
     scanner.take("[")
     if scanner.peek() == "]":
@@ -280,7 +280,7 @@ class _Scanner:
         self._at += 1
 
     def value(self) -> Any:
-        """The next value; raises ImportRefused where none is."""
+        """Return the next value; raises ImportRefused where none is."""
         self.peek()
         while True:
             try:
@@ -297,7 +297,7 @@ class _Scanner:
                     raise ImportRefused(f"{what}: {error}") from error
 
     def _passed(self, end: int) -> str:
-        """The text up to there, behind which the scanner goes on."""
+        """Return the text up to there, behind which the scanner goes on."""
         text = self._text[self._at : end]
         self._at, self._number = end, self._number + 1
         return text
@@ -326,7 +326,7 @@ def _checked(value: Any, text: str) -> Any:
 
 
 def _end_of(text: str, at: int) -> int | None:
-    """Where the list or object ends that begins there; None when it does not."""
+    """Return where the list or object ends that begins there; None when it does not."""
     depth = 0
     for match in _BRACKETS.finditer(text, at):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
@@ -349,7 +349,7 @@ def _number(text: str) -> float | int | None:
 
 
 def _parquet_rows(batch: pa.RecordBatch) -> Iterator[Any]:
-    """The rows of a batch, some megabytes of them at a time as Python objects."""
+    """Yield the rows of a batch, some megabytes of them at a time as Python objects."""
     step = max(1, batch.num_rows * CHUNK_BYTES // max(batch.nbytes, 1))
     for start in range(0, batch.num_rows, step):
         rows = batch.slice(start, step)
@@ -364,7 +364,7 @@ def _parquet_rows(batch: pa.RecordBatch) -> Iterator[Any]:
 
 
 def _plain(row: dict[str, Any]) -> Any:
-    """A Parquet row as JSON would have it: times as text."""
+    """Return a Parquet row as JSON would have it: times as text."""
     try:
         text = orjson.dumps(row, default=str)
     except TypeError as error:

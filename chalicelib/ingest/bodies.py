@@ -42,12 +42,12 @@ class Request:
     pointer: Callable[[int, str], str] = lambda _, path: path  # index, and path in our form -> path in the client's
 
     def answer(self, rejection: Rejection) -> dict[str, Any]:
-        """What the client is told of an event that was not taken; `path` points into what it sent."""
+        """Return what the client is told of an event that was not taken; `path` points into what it sent."""
         return {**rejection.answer(), "path": self.pointer(rejection.index, rejection.path)}
 
 
 def media_type_of(headers: Mapping[str, str]) -> str:
-    """What the body is declared as, JSON where nothing is said; raises UnsupportedMediaType."""
+    """Return what the body is declared as, JSON where nothing is said; raises UnsupportedMediaType."""
     return _media_type(headers.get("content-type", JSON))
 
 
@@ -149,7 +149,7 @@ def _copied(context: object, times: int) -> tuple[int, int]:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """A JSON object, such as the body of a query."""
+    """Return a JSON object, such as the body of a query."""
     document = _parse(opened(body))
     if not isinstance(document, dict):
         raise InvalidRequest(f"the body must be a JSON object, not {type(document).__name__}", code="invalid_envelope")
@@ -157,7 +157,7 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def opened(body: bytes) -> bytes:
-    """The body, unpacked, if it has no more values than memory is to hold; none is parsed otherwise."""
+    """Return the body, unpacked, if it has no more values than memory is to hold; none is parsed otherwise."""
     data = inflate(body)
     if len(data) >= values.LEAST_BYTES * MAX_BODY_VALUES:  # a shorter one cannot have so many
         _check_values([data])
@@ -176,7 +176,7 @@ def _most_in(text: bytes) -> int:
 
 
 def inflate(body: bytes) -> bytes:
-    """The body, unpacked if it is gzip, whatever its headers say; never more than the limit is unpacked."""
+    """Return the body, unpacked if it is gzip, whatever its headers say; never more than the limit is unpacked."""
     if len(body) > MAX_BODY_BYTES:
         raise PayloadTooLarge(f"the body has {len(body)} bytes; the limit is {MAX_BODY_BYTES}")
     if not body.startswith(_GZIP_MAGIC):
@@ -204,13 +204,13 @@ def _parse(data: bytes) -> Any:
 
 
 def _has_lines(data: bytes) -> bool:
-    """Whether this is NDJSON under another name: several lines, the first of which is an object by itself."""
+    """Return whether this is NDJSON under another name: several lines, the first of which is an object by itself."""
     first, newline, rest = data.lstrip().partition(b"\n")
     return bool(newline and rest.strip()) and first.startswith(b"{") and isinstance(_parse_line(first), dict)
 
 
 def _parse_line(line: bytes) -> Any:
-    """A line's event, or Unreadable: a bad line costs the others nothing."""
+    """Return a line's event, or Unreadable: a bad line costs the others nothing."""
     try:
         return repair.loads(line)
     except orjson.JSONDecodeError as error:
@@ -218,7 +218,7 @@ def _parse_line(line: bytes) -> Any:
 
 
 def _native(document: Any) -> dict[str, Any]:
-    """A native request's envelope, checked; raises InvalidRequest."""
+    """Return a native request's envelope, checked; raises InvalidRequest."""
     from chalicelib.ingest.envelopes import ENVELOPE, load  # here: what loads schemas takes as long as all of the edge
 
     return load(ENVELOPE, document)

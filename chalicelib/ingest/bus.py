@@ -19,12 +19,12 @@ _CONTEXT = ("source", "account", "region", "resources")
 
 
 def is_notice(event: Mapping[str, Any]) -> bool:
-    """Whether we sent it: a notice that somebody forwards must not be counted, alarm again, and come back."""
+    """Return whether we sent it: a notice that somebody forwards must not be counted, alarm again, and come back."""
     return event.get("source") in SOURCES.values()
 
 
 def read_bus_event(event: Mapping[str, Any]) -> Request:
-    """One event of EventBridge as a request; `Object Created` is object_created.
+    """Return one event of EventBridge as a request; `Object Created` is object_created.
 
     Its id and time are the sender's, so the same event delivered twice is the same request twice. Nobody is told when
     one cannot be taken, so each becomes a request: one that no parser reads with its text, for quarantine.

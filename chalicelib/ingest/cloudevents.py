@@ -30,7 +30,7 @@ _POINTERS = {"event_id": "id", "properties": "data", **{ours: theirs for theirs,
 
 
 def to_native(event: Any) -> Any:
-    """One event of the JSON format as an event of ours, or Unreadable; what is no object is handed on."""
+    """Return one event of the JSON format as an event of ours, or Unreadable; what is no object is handed on."""
     if not isinstance(event, dict):
         return event
     if (version := event.get("specversion")) != "1.0":
@@ -59,7 +59,7 @@ def to_native(event: Any) -> Any:
 
 
 def encoded(events: Iterable[Any]) -> Iterator[bytes]:
-    """The JSON that events of the JSON format carry as base64, not yet parsed."""
+    """Yield the JSON that events of the JSON format carry as base64, not yet parsed."""
     for event in events:
         if isinstance(event, dict) and isinstance(event.get("data_base64"), str):
             try:
@@ -69,19 +69,19 @@ def encoded(events: Iterable[Any]) -> Iterator[bytes]:
 
 
 def from_headers(headers: Mapping[str, str], data: Any) -> Any:
-    """The same of one event in binary mode: its attributes are `ce-` headers and `data` is the body."""
+    """Return the same of one event in binary mode: its attributes are `ce-` headers and `data` is the body."""
     attributes = {name.lower()[3:]: _decoded(headers[name]) for name in headers if name.lower().startswith("ce-")}
     return to_native({**attributes, "data": data})
 
 
 def identity(source: str, event_id: str) -> str:
-    """The event id of a source's event: both together identify it. No source, being a URI, has a space."""
+    """Return the event id of a source's event: both together identify it. No source, being a URI, has a space."""
     both = f"{source} {event_id}"
     return both if len(both) <= MAX_ID_LENGTH else blake2b(both.encode(), digest_size=16).hexdigest()
 
 
 def pointer(path: str) -> str:
-    """A JSON pointer into an event of ours as one into the CloudEvent that it was."""
+    """Return a JSON pointer into an event of ours as one into the CloudEvent that it was."""
     _, *steps = path.split("/")
     if steps and steps[0] == "context":
         steps = steps[1:]
@@ -91,7 +91,7 @@ def pointer(path: str) -> str:
 
 
 def _decoded(value: str) -> str:
-    """A header's value: a quoted string (RFC 9110) is unquoted, then what is percent-encoded is decoded."""
+    """Return a header's value: a quoted string (RFC 9110) is unquoted, then what is percent-encoded is decoded."""
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
     return unquote(value)

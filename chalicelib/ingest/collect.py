@@ -188,7 +188,7 @@ class Collector:
         self.bucket.put_gzip(quarantine_key(project.id, received_ms, file.content() + unique), file.encode())
 
     def _is_erased(self, project: str, rejected: object, received_ms: int) -> bool:
-        """Whether a rejected event is an erased user's; where that cannot be told now, it is kept."""
+        """Return whether a rejected event is an erased user's; where that cannot be told now, it is kept."""
         try:
             return self.erased.is_theirs(project, rejected, received_ms)
         except (BotoCoreError, ClientError) as error:
@@ -197,7 +197,7 @@ class Collector:
 
 
 def _judged(admission: Admission) -> dict[str, int]:
-    """What the edge counts of the verdicts."""
+    """Return what the edge counts of the verdicts."""
     return {
         "quarantined": len(admission.rejections),
         "repeated": len(admission.event_ids) - len(admission.events),

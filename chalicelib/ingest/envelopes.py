@@ -46,7 +46,7 @@ SEGMENT_ENVELOPE = SegmentEnvelope()
 
 
 def load(schema: Schema, document: Any) -> dict[str, Any]:
-    """What the schema makes of a document; raises InvalidRequest."""
+    """Return what the schema makes of a document; raises InvalidRequest."""
     try:
         loaded: dict[str, Any] = schema.load(document)
     except ValidationError as error:

@@ -131,7 +131,7 @@ class Processor:
     def _share(
         self, message_id: str, content: bytes, message: Message, left: list[StoredEvent], gone: list[StoredEvent]
     ) -> Share:
-        """What the message brings without the events of erased users."""
+        """Return what the message brings without the events of erased users."""
         dropped = None
         said = Said()
         if gone:

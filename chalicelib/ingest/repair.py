@@ -29,7 +29,7 @@ _ESCAPES = re.compile(
 
 
 def loads(data: bytes) -> Any:
-    """The document, repaired where that helps; raises orjson.JSONDecodeError."""
+    """Return the document, repaired where that helps; raises orjson.JSONDecodeError."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:

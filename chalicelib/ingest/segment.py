@@ -21,7 +21,7 @@ _EXTRA = {"previous_id": "previousId", "group_id": "groupId"}
 
 
 def to_native(message: Any, *, kind: str | None = None, shared: Mapping[str, Any] | None = None) -> Any:
-    """One SDK message as an event of ours; what is no message is handed on, for its verdict.
+    """Return one SDK message as an event of ours; what is no message is handed on, for its verdict.
 
     `kind` is the call when the route names it; `shared` is the context that a batch holds once for all.
     """
@@ -53,7 +53,7 @@ def to_native(message: Any, *, kind: str | None = None, shared: Mapping[str, Any
 
 
 def copies_traits(message: Any) -> bool:
-    """Whether the traits of a message's context are its properties as well, which has them twice in our form."""
+    """Return whether the traits of a message's context are its properties as well, which has them twice in our form."""
     return isinstance(message, dict) and message.get("type") in _TRAITS_KINDS
 
 
@@ -65,7 +65,7 @@ def event_type(kind: object, name: object) -> object:
 
 
 def pointer(path: str, message: Any, *, kind: str | None = None) -> str:
-    """A JSON pointer into the event that `to_native` made of the message as one into the message."""
+    """Return a JSON pointer into the event that `to_native` made of the message as one into the message."""
     _, *steps = path.split("/")
     if not isinstance(message, dict) or not steps:
         return path
@@ -85,7 +85,7 @@ def pointer(path: str, message: Any, *, kind: str | None = None) -> str:
 
 
 def _traits(message: dict[str, Any], kind: object) -> tuple[list[str], dict[str, Any]]:
-    """Where the message has the traits it is about, and which; some SDKs identify by their context alone."""
+    """Return where the message has the traits it is about, and which; some SDKs identify by their context alone."""
     context = message.get("context")
     if kind not in _TRAITS_KINDS:
         return [], {}
@@ -124,7 +124,7 @@ def settings(key: str, address: str) -> dict[str, Any]:
 
 
 def source_config(key: str | None, project: str) -> dict[str, Any]:
-    """What a RudderStack SDK asks for before it sends: a source without destinations of its own."""
+    """Return what a RudderStack SDK asks for before it sends: a source without destinations of its own."""
     off = {"enabled": False}
     return {
         "source": {

@@ -34,7 +34,7 @@ class HourFolders:
         return Manifests(self.bucket)
 
     def held(self, hour: Hour) -> Held:
-        """What the hour's folder holds; raises ManifestGone."""
+        """Return what the hour's folder holds; raises ManifestGone."""
         manifest = self.manifests.read(hour)
         found = self.bucket.sizes(hour_folder(hour.project, hour.hour))
         files = {name: size for name, size in found.items() if name.startswith((TAIL, HOUR_FILE))}
@@ -44,7 +44,7 @@ class HourFolders:
         return Held(manifest, current, fresh, others)
 
     def strays(self, hour: Hour, held: Held) -> list[str]:
-        """The versions that no item names and that hold something that is nowhere else, the newest last.
+        """Return the versions that no item names and that hold something that is nowhere else, the newest last.
 
         There are some when the hour's item was lost or put back to an earlier state. A run that died before it
         committed leaves a version, too, but what that took in is there yet, or in the version that counts.
@@ -62,7 +62,7 @@ class HourFolders:
         return found
 
     def files(self, hours: HoursTable, project: str, hour: str) -> tuple[Hour, dict[str, int]]:
-        """The hour, and the size in bytes of the files that hold every event of it, by name.
+        """Return the hour, and the size in bytes of the files that hold every event of it, by name.
 
         An event may be in several, unless the hour is clean. Raises ManifestGone.
         """
@@ -70,7 +70,7 @@ class HourFolders:
         return found, {**held.current, **held.fresh}
 
     def look(self, hours: HoursTable, project: str, hour: str) -> tuple[Hour, Held]:
-        """The hour, and what its folder holds; of a lost item, as it will be taken up. Raises ManifestGone."""
+        """Return the hour, and what its folder holds; of a lost item, as it will be taken up. Raises ManifestGone."""
         for _ in range(MAX_TRIES):
             found = hours.get(project, hour)
             try:
@@ -90,6 +90,6 @@ class HourFolders:
         return next((each for each in reversed(self.strays(hour, held)) if each > (hour.version or "")), None)
 
     def keys(self, hours: HoursTable, project: str, hour: str) -> tuple[Hour, list[str]]:
-        """The same files, by key."""
+        """Return the same files, by key."""
         found, files = self.files(hours, project, hour)
         return found, [hour_folder(project, hour) + name for name in files]

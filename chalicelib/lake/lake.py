@@ -89,21 +89,21 @@ class Lake:
         self.bucket.put(key, content)
 
     def files(self, folder: str) -> dict[str, int]:
-        """The size in bytes of each Parquet file of an hour's folder, by name."""
+        """Return the size in bytes of each Parquet file of an hour's folder, by name."""
         return {name: size for name, size in self.bucket.sizes(folder).items() if name.endswith(".parquet")}
 
     def records(self, key: str, size_bytes: int) -> Records:
-        """The stream records of a tail file; none of an import's."""
+        """Return the stream records of a tail file; none of an import's."""
         with self._open(key, size_bytes) as file:
             found = (file.metadata.metadata or {}).get(RECORDS)
             return from_text(found) if found is not None else records_of([])
 
     def merge(self, folder: str, files: Mapping[str, int], without: Masks | None = None) -> Merge:
-        """What the files hold together, each event once, and without the rows of erased users."""
+        """Return what the files hold together, each event once, and without the rows of erased users."""
         return Merge(list(files), lambda name: self._open(folder + name, files[name]), SCHEMA, without)
 
     def rows_of(self, key: str, size_bytes: int, users: UserRows) -> Counter[str]:
-        """How many rows of a file each of the users has."""
+        """Return how many rows of a file each of the users has."""
         with self._open(key, size_bytes) as file:
             groups = may_be_theirs(file, users.until)
             if not groups:
@@ -111,13 +111,13 @@ class Lake:
             return users.counted(file.iter_batches(SCANNED_ROWS, row_groups=groups, columns=COLUMNS, use_threads=False))
 
     def rows_by(self, keys: Sequence[str], users: UserRows) -> Iterator[Row]:
-        """Those rows of the files that are some users'."""
+        """Yield those rows of the files that are some users'."""
         for batch in self.batches(keys):
             for row in batch.filter(pa.array(users.mask(batch))).to_pylist():
                 yield Row(_stored(row), to_ms(row["received_at"]))
 
     def days(self, project: str) -> list[str]:
-        """Every UTC day that the project has a folder for, in order."""
+        """Return every UTC day that the project has a folder for, in order."""
         folder = project_folder(project)
         return sorted(name.removeprefix(f"{folder}dt=").rstrip("/") for name in self.bucket.folders(folder))
 
@@ -170,11 +170,11 @@ class Lake:
         return [file for file in files if file.rows_between(first_ms, end_ms)]
 
     def files_of_day(self, project: str, day: str) -> dict[str, int]:
-        """The size in bytes of every file of a day, by folder and name."""
+        """Return the size in bytes of every file of a day, by folder and name."""
         return self.bucket.sizes(day_folder(project, day))
 
     def rows(self, keys: Sequence[str]) -> Iterator[Row]:
-        """The rows of the files as `write` was given them."""
+        """Yield the rows of the files as `write` was given them."""
         for batch in self.batches(keys):
             for row in batch.to_pylist():
                 yield Row(_stored(row), to_ms(row["received_at"]))
@@ -207,7 +207,7 @@ class SortedFile:
         return sum(metadata.row_group(group).num_rows for group in self._groups(first_ms, end_ms))
 
     def between(self, first_ms: int, end_ms: int) -> pa.Table:
-        """The rows of the half-open range, in order."""
+        """Return the rows of the half-open range, in order."""
         groups = self._groups(first_ms, end_ms)
         if not groups:
             return SCHEMA.empty_table()
@@ -221,7 +221,7 @@ class SortedFile:
 
 
 def encode(table: pa.Table, records: Records | None = None) -> bytes:
-    """A table of SCHEMA, in order of (occurred_at, event_id), as one Parquet file."""
+    """Return a table of SCHEMA, in order of (occurred_at, event_id), as one Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(
         table.replace_schema_metadata({RECORDS: to_text(records)} if records is not None else None),
@@ -235,7 +235,7 @@ def encode(table: pa.Table, records: Records | None = None) -> bytes:
 
 
 def together(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of sorted tables in order of (occurred_at, event_id)."""
+    """Return the rows of sorted tables in order of (occurred_at, event_id)."""
     some = [table for table in tables if table.num_rows]
     if len(some) < 2:
         return some[0] if some else SCHEMA.empty_table()
@@ -243,7 +243,7 @@ def together(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def table_of(rows: Iterable[Row]) -> pa.Table:
-    """The rows as a table of SCHEMA, in order of (occurred_at, event_id)."""
+    """Return the rows as a table of SCHEMA, in order of (occurred_at, event_id)."""
     columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
     for row in sorted(rows, key=lambda row: (row.event["occurred_at"], row.event["event_id"])):
         event = row.event
@@ -272,7 +272,7 @@ def _up_to(rows: pa.RecordBatch, slot: int) -> pa.RecordBatch:
 
 
 def _overlaps(group: Any, first_ms: int, end_ms: int) -> bool:
-    """Whether a row group may have rows of the half-open range."""
+    """Return whether a row group may have rows of the half-open range."""
     statistics = group.column(SCHEMA.get_field_index("occurred_at")).statistics
     if statistics is None or not statistics.has_min_max:
         return True
@@ -280,7 +280,7 @@ def _overlaps(group: Any, first_ms: int, end_ms: int) -> bool:
 
 
 def events_of(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-    """The events of rows as they were stored, as far as rollups need them."""
+    """Yield the events of rows as they were stored, as far as rollups need them."""
     for batch in batches:
         for row in batch.select(FOLDED_COLUMNS).to_pylist():
             occurred_at = to_ms(row["occurred_at"])
@@ -298,7 +298,7 @@ def _stored(row: Mapping[str, Any]) -> StoredEvent:
 
 
 def _as_sent(timestamp: str) -> str | int | float:
-    """A client's own word for a time: Unix milliseconds of any time this century have twelve digits or more."""
+    """Return a client's own word for a time: Unix milliseconds of any time this century have twelve digits or more."""
     whole, _, fraction = timestamp.partition(".")
     if not (whole.isdigit() and len(whole) >= 12 and (fraction.isdigit() or not fraction)):
         return timestamp

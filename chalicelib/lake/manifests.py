@@ -40,7 +40,7 @@ class Manifests:
     bucket: DataBucket
 
     def read(self, hour: Hour) -> Manifest:
-        """The manifest of the hour's version; an empty one where it has none. Raises ManifestGone."""
+        """Return the manifest of the hour's version; an empty one where it has none. Raises ManifestGone."""
         if hour.version is None or hour.bare:
             return EMPTY
         content = self.bucket.get(_key(hour.project, hour.hour, hour.version))
@@ -60,7 +60,7 @@ class Manifests:
         self.bucket.put(_key(project, hour, version), isal_zlib.compress(orjson.dumps(document), 1))
 
     def versions(self, project: str, hour: str) -> list[str]:
-        """The versions of the hour that there are manifests of."""
+        """Return the versions of the hour that there are manifests of."""
         return [name.removesuffix(SUFFIX) for name in self.bucket.sizes(manifests_folder(project, hour))]
 
     def delete(self, project: str, hour: str, version: str) -> None:

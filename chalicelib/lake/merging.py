@@ -74,7 +74,7 @@ class Merge:
         self.slice_rows = max(MIN_SLICE_ROWS, min(SLICE_ROWS, SLICE_BYTES // max(1, row_bytes)))
 
     def slices(self) -> Iterator[pa.RecordBatch]:
-        """The rows in order of (occurred_at, event_id), about `slice_rows` at a time; raises Unordered."""
+        """Yield the rows in order of (occurred_at, event_id), about `slice_rows` at a time; raises Unordered."""
         waiting = sorted((s for s in self._scans if s.first is not None), key=lambda s: s.first or (0, ""))
         reading: list[_Cursor] = []
         batch_rows = max(64, min(BATCH_ROWS, self.slice_rows // max(1, len(waiting))))
@@ -182,7 +182,7 @@ class _Cursor:
         self.done = False
 
     def take_below(self, cut: Key | None) -> Iterator[pa.RecordBatch]:
-        """The rows before the cut, or all, that are not lost."""
+        """Yield the rows before the cut, or all, that are not lost."""
         while True:
             if self._batch is None:
                 self._batch = next(self._batches, None)
@@ -207,14 +207,14 @@ class _Cursor:
 
 
 def _integers(rows: pa.RecordBatch, name: str) -> pa.Array:
-    """A column of CLAIMS. A row without a slot came by an import: one that is live, too, must go by its slot."""
+    """Return a column of CLAIMS. A row without a slot came by an import: one that is live, too, must go by its slot."""
     if name not in rows.schema.names:
         return pa.array([NO_SLOT] * rows.num_rows)
     return pc.fill_null(pc.cast(rows.column(name), pa.int64()), NO_SLOT)
 
 
 def batches(file: pq.ParquetFile, batch_rows: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-    """A file's batches, none empty; of a large one, memory holds one row group's bytes."""
+    """Yield a file's batches, none empty; of a large one, memory holds one row group's bytes."""
     for group in range(file.num_row_groups):
         for batch in file.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False):
             if batch.num_rows:
@@ -222,7 +222,7 @@ def batches(file: pq.ParquetFile, batch_rows: int, columns: list[str] | None) ->
 
 
 def key_at(rows: pa.RecordBatch, row: int) -> Key:
-    """What the rows are sorted by."""
+    """Return what the rows are sorted by."""
     return rows.column("occurred_at")[row].value, rows.column("event_id")[row].as_py()
 
 
@@ -234,7 +234,7 @@ def _count_below(rows: pa.RecordBatch, cut: Key) -> int:
 
 
 def _schema(columns: pa.Schema, found: Sequence[pa.Schema]) -> pa.Schema:
-    """The lake's columns, then those that only files have: of a later version, which must not lose them."""
+    """Return the lake's columns, then those that only files have: of a later version, which must not lose them."""
     more = {field.name: field for schema in found for field in schema if field.name not in columns.names}
     return pa.schema([*columns, *(more[name] for name in sorted(more))])
 

@@ -18,19 +18,19 @@ Records = npt.NDArray[np.void]
 
 
 def records_of(received: Iterable[tuple[int, int]]) -> Records:
-    """A set of (hash, rows), each hash once."""
+    """Return a set of (hash, rows), each hash once."""
     return np.array(list(received), RECORD)
 
 
 def union(sets: Iterable[Records]) -> Records:
-    """The records of several sets, each once."""
+    """Return the records of several sets, each once."""
     every = np.concatenate([np.empty(0, RECORD), *sets])
     _, first = np.unique(every["hash"], return_index=True)
     return every[first]
 
 
 def signature_of(records: Records) -> Signature:
-    """The signature of a set."""
+    """Return the signature of a set."""
     return Signature(int(records["rows"].sum()), int(records["hash"].sum(dtype=np.uint64)) % HASHES)
 
 
@@ -40,7 +40,7 @@ def to_text(records: Records) -> bytes:
 
 
 def from_text(text: bytes) -> Records:
-    """The inverse of `to_text`."""
+    """Return the inverse of `to_text`."""
     return np.frombuffer(b64decode(text), RECORD)
 
 
@@ -51,7 +51,7 @@ class RecordSets:
     bucket: DataBucket
 
     def read(self, project: str, hour: str, version: str | None) -> dict[int, Records]:
-        """The records by slot, of the slots that may still grow; none where the version has none, or had."""
+        """Return the records by slot, of the slots that may still grow; none where the version has none, or had."""
         content = self.bucket.get(_key(project, hour, version)) if version else None
         if content is None:
             return {}

@@ -55,7 +55,7 @@ class UserRows:
         return np.asarray(pc.is_valid(self._owners(rows)))
 
     def counted(self, batches: Iterator[pa.RecordBatch]) -> Counter[str]:
-        """How many rows each of them has."""
+        """Return how many rows each of them has."""
         found: Counter[str] = Counter()
         for batch in batches:
             found.update(self._owners(batch).drop_null().to_pylist())

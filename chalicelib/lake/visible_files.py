@@ -51,7 +51,7 @@ class VisibleFiles:
         return f"{old} AND NOT ({_in_hours(o.hour for o in self.hours)})" if self.hours else old
 
     def unsettled(self, name: str) -> str:
-        """The condition on rows of unsettled hours, of which some may be there more than once."""
+        """Return the condition on rows of unsettled hours, of which some may be there more than once."""
         named = sorted(self.hours, key=lambda hour: hour.is_plain)[:MAX_NAMED_HOURS]
         hours = _in_hours(hour.hour for hour in named)
         seen = f"({hours}) AND ({' OR '.join(f'({condition})' for condition in _conditions(named, name))})"

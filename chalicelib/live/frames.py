@@ -42,7 +42,7 @@ def snapshot_frames(
     contracts: Contracts,
     subscription: int = 1,
 ) -> list[bytes]:
-    """The snapshot in as many parts as its size needs: totals of what is merged, and the open deltas by id.
+    """Return the snapshot in as many parts as its size needs: totals of what is merged, and the open deltas by id.
 
     The totals of all parts add up. Where it would be too large, minutes before the last whole hour are counted together
     in spans. Raises InvalidRequest when it is too large even so.
@@ -113,12 +113,12 @@ def delta_parts(delta: dict[str, Any]) -> list[bytes]:
 
 
 def anomaly_frame(anomaly: Anomaly) -> bytes:
-    """An anomaly as dashboards get it; one that comes again has the same id."""
+    """Return an anomaly as dashboards get it; one that comes again has the same id."""
     return orjson.dumps({"type": "anomaly", "anomaly": anomaly.to_json()})
 
 
 def error_frame(code: str, message: str) -> bytes:
-    """What is wrong with a client's frame."""
+    """Return what is wrong with a client's frame."""
     return orjson.dumps({"type": "error", "code": code, "message": message[:MAX_MESSAGE_LENGTH]})
 
 
@@ -128,13 +128,13 @@ def resync_frame(subscription: int) -> bytes:
 
 
 def delta_json(delta: Delta, topics: tuple[str, ...], contracts: Contracts) -> dict[str, Any]:
-    """One delta, as far as the topics go."""
+    """Return one delta, as far as the topics go."""
     wanted = _wanted(delta.rollups, topics, contracts)
     return _delta_json(delta, _metrics(wanted, delta.hour, contracts, 1))
 
 
 def is_wanted(event_type: str, topics: tuple[str, ...], contracts: Contracts) -> bool:
-    """Whether a topic stands for the event type: EVERYTHING, its metric or its own name."""
+    """Return whether a topic stands for the event type: EVERYTHING, its metric or its own name."""
     return EVERYTHING in topics or event_type in topics or contracts.metric_of(event_type) in topics
 
 
@@ -206,7 +206,7 @@ class _Contents:
         return sum(minutes) * MINUTE_BYTES
 
     def pieces(self, fine_since: str, span: int) -> Iterator[tuple[str, Any]]:
-        """All of it in pieces that each fit a frame; before `fine_since`, spans in place of minutes."""
+        """Yield all of it in pieces that each fit a frame; before `fine_since`, spans in place of minutes."""
         for name, rollups in self.merged.items():  # one at a time: all minutes of all types would not fit in memory
             total: dict[str, dict[str, Any]] = {}
             for hour, rollup in rollups:
@@ -218,7 +218,7 @@ class _Contents:
 
 
 def _bounded(pieces: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]] | None:
-    """The pieces, or None when they are too large together, of which no more than fits is held."""
+    """Return the pieces, or None when they are too large together, of which no more than fits is held."""
     held: list[tuple[str, Any]] = []
     size_bytes = 0
     for kind, piece in pieces:
@@ -234,7 +234,7 @@ def _delta_json(delta: Delta, metrics: dict[str, dict[str, Any]]) -> dict[str, A
 
 
 def _delta_parts(delta: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The delta, whole where it fits beside nothing else."""
+    """Yield the delta, whole where it fits beside nothing else."""
     if len(orjson.dumps(delta)) <= MAX_FRAME_BYTES - 2 * HEAD_BYTES:
         yield {**delta, "part": 1, "parts": 1}
         return
@@ -248,7 +248,7 @@ def _delta_parts(delta: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _pieces(metrics: dict[str, dict[str, Any]]) -> Iterator[dict[str, dict[str, Any]]]:
-    """The metrics in pieces that each fit a frame and that add up to them."""
+    """Yield the metrics in pieces that each fit a frame and that add up to them."""
     for name, metric in metrics.items():
         minutes = list(metric["minutes"].items())
         without_minute = metric["count"] - sum(metric["minutes"].values())
@@ -259,7 +259,7 @@ def _pieces(metrics: dict[str, dict[str, Any]]) -> Iterator[dict[str, dict[str, 
 
 
 def _parts(pieces: Iterable[tuple[str, Any]], room_bytes: int) -> Iterator[list[tuple[str, Any]]]:
-    """The pieces, in order, in parts that each fit."""
+    """Yield the pieces, in order, in parts that each fit."""
     part: list[tuple[str, Any]] = []
     size_bytes = 0
     for kind, piece in pieces:

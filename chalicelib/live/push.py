@@ -171,7 +171,7 @@ class Pusher:
     def _shown(
         self, all_topics: set[tuple[str, ...]], news: News, prepared_by: float, unreadable: set[str]
     ) -> dict[tuple[str, ...], list[Shown] | None]:
-        """The deltas by topics; None where they are too large together, or take too long."""
+        """Return the deltas by topics; None where they are too large together, or take too long."""
         shown: dict[tuple[str, ...], list[Shown] | None] = {topics: [] for topics in sorted(all_topics)}
         held_bytes = dict.fromkeys(shown, 0)
         for delta in news.deltas.values():
@@ -189,7 +189,7 @@ class Pusher:
         return shown
 
     def _parts(self, delta: Delta, topics: tuple[str, ...], *, changed: bool, unreadable: set[str]) -> list[bytes]:
-        """The delta as far as the topics go; none when it has nothing of them, and takes nothing back."""
+        """Return the delta as far as the topics go; none when it has nothing of them, and takes nothing back."""
         try:
             shown = delta_json(delta, topics, self.contracts)
             return delta_parts(shown) if shown["metrics"] or changed else []
@@ -218,7 +218,7 @@ class Pusher:
 
 
 def read_delta(record: Mapping[str, Any]) -> Delta | None:
-    """The delta of a stream record; None of merged items, tombstones and indexes."""
+    """Return the delta of a stream record; None of merged items, tombstones and indexes."""
     image = record["dynamodb"].get("NewImage")
     if image is None or not image["sk"]["S"].startswith("d#") or "body" not in image:
         return None
@@ -232,7 +232,7 @@ def read_closing(record: Mapping[str, Any]) -> tuple[str, str, str] | None:
 
 
 def _topics(connection: Connection) -> tuple[str, ...]:
-    """The connection's topics; the same for all that are sent the same."""
+    """Return the connection's topics; the same for all that are sent the same."""
     return (EVERYTHING,) if EVERYTHING in connection.topics else tuple(sorted({*connection.topics}))
 
 

@@ -137,7 +137,7 @@ class _Turns:
         self.is_over = False
 
     def take(self) -> int | None:
-        """The next one's number; None when there is none left."""
+        """Return the next one's number; None when there is none left."""
         with self.lock:
             if self.is_over or not self.waiting:
                 return None

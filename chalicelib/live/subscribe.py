@@ -59,7 +59,7 @@ class Subscriber:
     url: str
 
     def issue_ticket(self, project: str, now: datetime) -> dict[str, str]:
-        """A single-use ticket: browsers cannot send a key with a WebSocket handshake."""
+        """Return a single-use ticket: browsers cannot send a key with a WebSocket handshake."""
         ticket = secrets.token_urlsafe(24)
         expires_at = now + timedelta(seconds=TICKET_SECONDS)
         self.connections.put_ticket(ticket, project, expires_at)
@@ -190,7 +190,7 @@ def _read(body: str) -> dict[str, Any]:
 
 
 def _since(value: object, now: datetime) -> str:
-    """The first hour of the snapshot; the last 24 hours when none is asked for."""
+    """Return the first hour of the snapshot; the last 24 hours when none is asked for."""
     now_ms = to_ms(now)
     if value is None:
         return hour_of(to_ms(now - timedelta(hours=SNAPSHOT_HOURS - 1)))

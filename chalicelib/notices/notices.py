@@ -75,7 +75,7 @@ class Anomaly:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Anomaly":
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         subject = Subject(**{name: document[name] for name in Subject.__slots__})
         since = "" if document["since"] == document["hour"] else document["since"]
         rest = {n: document[n] for n in ("project", "hour", "kind", "direction", "method")}

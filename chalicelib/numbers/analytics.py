@@ -31,7 +31,7 @@ class Analytics:
     history: History
 
     def answer(self, project: str, question: Question, now_ms: int) -> dict[str, Any]:
-        """The answer to `GET /analytics`; raises NotFound for a metric that no event of the project has."""
+        """Return the answer to `GET /analytics`; raises NotFound for a metric that no event of the project has."""
         event_type = self._resolve(project, question)
         now = self._numbers(project, event_type, question)
         answer: dict[str, Any] = {
@@ -60,7 +60,7 @@ class Analytics:
     def _numbers(
         self, project: str, event_type: str | None, question: Question, shown: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """The series and their totals; of the groups that are `shown`, or else the largest."""
+        """Return the series and their totals; of the groups that are `shown`, or else the largest."""
         parts = self._parts(project, event_type, question)
         buckets = question.buckets()
         starts = [question.show(start) for start in buckets]
@@ -90,7 +90,7 @@ class Analytics:
         return {hour_start_ms(hour): part for hour, part in hours.items()}
 
     def _resolve(self, project: str, question: Question) -> str | None:
-        """The event type that the metric counts; None stands for all."""
+        """Return the event type that the metric counts; None stands for all."""
         if question.metric in (EVENTS, USERS):
             self._check(question, DERIVED[ALL_TYPES])
             return None
@@ -134,12 +134,12 @@ def _aspect(question: Question) -> str:
 
 
 def _within_days(question: Question) -> bool:
-    """Whether a bucket, or the range, begins within a UTC day, so that hours are needed."""
+    """Return whether a bucket, or the range, begins within a UTC day, so that hours are needed."""
     return any(start % DAY_MS for start in (question.start_ms, question.end_ms, *question.buckets()))
 
 
 def _within_hours(question: Question) -> bool:
-    """Whether a bucket, or the range, begins within an hour, so that its minutes are needed."""
+    """Return whether a bucket, or the range, begins within an hour, so that its minutes are needed."""
     return any(start % HOUR_MS for start in (question.start_ms, question.end_ms, *question.buckets()))
 
 
@@ -167,7 +167,7 @@ def _counts(parts: Mapping[int, Rollup], question: Question, buckets: Sequence[i
 
 
 def _values(parts: Iterable[Rollup], question: Question) -> Values:
-    """The values of the dimension, as far as the filter goes."""
+    """Return the values of the dimension, as far as the filter goes."""
     shares = [_filtered(part.dimensions.get(question.dimension or "", Values()), question.filter) for part in parts]
     if len(shares) == 1:  # as with each bucket of an hour; it is read only, as sums are
         return shares[0]
@@ -178,7 +178,7 @@ def _values(parts: Iterable[Rollup], question: Question) -> Values:
 
 
 def _others(parts: Iterable[Rollup], dimension: str) -> list[Cell]:
-    """What is kept of values that are not told apart; some of it may be of those that are asked for."""
+    """Return what is kept of values that are not told apart; some of it may be of those that are asked for."""
     values = (part.dimensions.get(dimension, Values()) for part in parts)
     return [cells[OTHER] for cells in values if OTHER in cells]
 
@@ -191,7 +191,7 @@ def _filtered(cells: Values, wanted: Filter | None) -> Values:
 
 
 def _sum(cells: Iterable[Cell]) -> Cell:
-    """The cells together; of one, itself, so nobody may change the sum."""
+    """Return the cells together; of one, itself, so nobody may change the sum."""
     shares = [cell for cell in cells if cell is not NOTHING]  # most are, of values that are rare
     if len(shares) == 1:
         return shares[0]
@@ -248,7 +248,7 @@ def _check_size(groups: int, buckets: int, question: Question) -> None:
 
 
 def _weight(cell: Cell, question: Question) -> float:
-    """What groups are ranked by: the events, the users, or the values, that an aggregate is of."""
+    """Return what groups are ranked by: the events, the users, or the values, that an aggregate is of."""
     if question.agg == "users":
         return cell.users.estimate()
     measure = cell.measures.get(question.measure or "")

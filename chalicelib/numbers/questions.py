@@ -69,7 +69,7 @@ class Question:
         return self.agg == "count" and not self.dimension
 
     def buckets(self) -> list[int]:
-        """The starts of the answer's buckets, in order; the first holds `start_ms`.
+        """Return the starts of the answer's buckets, in order; the first holds `start_ms`.
 
         Days are those of the zone, so one may have 23 or 25 hours; weeks begin on Monday. Hours are those of its
         clocks where the answer is exact to the minute, else those of UTC: in some zones these are half an hour apart.
@@ -82,7 +82,7 @@ class Question:
         return list(range(self.start_ms - self.start_ms % step, self.end_ms, step))
 
     def splits_hours(self) -> bool:
-        """Whether a bucket begins within an hour of UTC, as days do where the clocks are half an hour off."""
+        """Return whether a bucket begins within an hour of UTC, as days do where the clocks are half an hour off."""
         return any(start % HOUR_MS for start in self.buckets())
 
     def previous(self) -> "Question":
@@ -99,7 +99,7 @@ class Question:
         return replace(self, start_ms=before_ms, end_ms=self.start_ms, compare=None)
 
     def show(self, ms: int) -> str:
-        """An instant in the question's zone, as RFC 3339."""
+        """Return an instant in the question's zone, as RFC 3339."""
         return from_ms(ms).astimezone(self.zone).isoformat().replace("+00:00", "Z")
 
 
@@ -279,7 +279,7 @@ def instant(name: str, text: str, zone: ZoneInfo, *, of_end: bool) -> int:
 
 
 def calendar_starts(start_ms: int, end_ms: int, interval: str, zone: ZoneInfo) -> list[int]:
-    """The starts of the zone's days, weeks or months that the range touches, in Unix milliseconds."""
+    """Return the starts of the zone's days, weeks or months that the range touches, in Unix milliseconds."""
     starts = []
     day = from_ms(start_ms).astimezone(zone).date()
     if interval == "week":
@@ -296,7 +296,7 @@ def calendar_starts(start_ms: int, end_ms: int, interval: str, zone: ZoneInfo) -
 
 
 def hour_starts(start_ms: int, end_ms: int, zone: ZoneInfo) -> list[int]:
-    """When the zone's clocks show a full hour, from the one before the start, in Unix milliseconds."""
+    """Return when the zone's clocks show a full hour, from the one before the start, in Unix milliseconds."""
     days = (*range(start_ms, end_ms, 24 * HOUR_MS), end_ms)  # clocks keep an offset for longer
     if all(_full_hour_ms(ms, zone) == ms - ms % HOUR_MS for ms in days):
         return list(range(start_ms - start_ms % HOUR_MS, end_ms, HOUR_MS))  # looking at each would take milliseconds

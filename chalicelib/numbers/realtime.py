@@ -28,7 +28,7 @@ class Observer:
     ledger: LedgerTable
 
     def observe(self, project: str, now_ms: int) -> dict[str, Any]:
-        """The answer to `GET /realtime/metrics`: the last five minutes by arrival, the last hour by minute.
+        """Return the answer to `GET /realtime/metrics`: the last five minutes by arrival, the last hour by minute.
 
         Merged items know the minute their deltas were written in, so the window starts with a whole minute.
         """

@@ -69,7 +69,7 @@ def summary_facets(spec: RollupSpec) -> list[str]:
 
 
 def summary(parts: Mapping[str, Rollup], spec: RollupSpec, top: int) -> dict[str, Any]:
-    """The numbers of an hour, or of a day, by facet; a percentile of nothing is null."""
+    """Return the numbers of an hour, or of a day, by facet; a percentile of nothing is null."""
     counts = parts.get(COUNTS, NOTHING)
     found = {
         name: parts.get(facet_of(COUNTS, name), NOTHING).dimensions.get(name, Values()) for name in spec.dimensions
@@ -89,7 +89,7 @@ def summary(parts: Mapping[str, Rollup], spec: RollupSpec, top: int) -> dict[str
 
 
 def total_of(hours: Mapping[str, Mapping[str, Rollup]]) -> dict[str, Rollup]:
-    """The facets of all hours together, of the same by hour."""
+    """Return the facets of all hours together, of the same by hour."""
     totals: dict[str, Rollup] = {}
     for facet, parts in hours.items():
         totals[facet] = Rollup()

@@ -21,7 +21,7 @@ class Summarizer:
     history: History
 
     def day(self, project: str, name: str, day: Day, now_ms: int) -> dict[str, Any]:
-        """The summary of a type, by its name or that of its metric; raises NotFound of one that was never sent.
+        """Return the summary of a type, by its name or that of its metric; raises NotFound of one that was never sent.
 
         `open` says of an hour, and of the day, that not all of its numbers are those of its file: it is not over, or
         not closed since something came.

@@ -122,7 +122,7 @@ class Eraser:
         self.table.begin(one, ids, self.now(), until_ms)
 
     def _remove(self, one: Erasure) -> bool:
-        """Whether nothing of the user is left outside of the lake, nor arrives any more."""
+        """Return whether nothing of the user is left outside of the lake, nor arrives any more."""
         if one.files_done:
             return True
         # What was on its way when the first markers were put may have told of earlier ids.
@@ -234,7 +234,7 @@ class Eraser:
         return Looked(found, complete)
 
     def _may_rewrite(self, hour: str, state: Hour, size_bytes: int, end_ms: int | None) -> bool:
-        """Whether the hour is over, nobody else at work on it, and enough of the time left."""
+        """Return whether the hour is over, nobody else at work on it, and enough of the time left."""
         now_ms = self.now()
         if hour_start_ms(hour) + HOUR_MS + waits.ARRIVAL_MS > now_ms:
             return False
@@ -258,7 +258,7 @@ class Looked:
 
 
 def _groups(erasures: Sequence[Erasure], now_ms: int) -> list[list[Erasure]]:
-    """Those of a project that are at the same point, so that the lake is looked through once for all of them.
+    """Return those of a project that are at the same point, so that the lake is looked through once for all of them.
 
     New ones first, for markers are put in no time; the others begin with another project in each run.
     """

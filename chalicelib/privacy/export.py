@@ -76,7 +76,7 @@ class Exporter:
         return rows
 
     def days(self, project: str, target: Path) -> list[str]:
-        """The days that an earlier export wrote."""
+        """Return the days that an earlier export wrote."""
         return [path.name.removeprefix("dt=") for path in (target / f"project={project}").glob("dt=*")]
 
     def _write(self, folder: str, files: dict[str, int], there: Path) -> tuple[set[str], int]:
@@ -107,5 +107,5 @@ class Exporter:
                 yield row.received_ms, row.event
 
     def _files(self, project: str, hour: str) -> dict[str, int]:
-        """Those that hold the hour as it is now."""
+        """Return those that hold the hour as it is now."""
         return self.folders.files(self.hours, project, hour)[1]

@@ -42,7 +42,7 @@ class Forgetter:
     now: Callable[[], int]  # Unix milliseconds
 
     def places(self) -> dict[str, Callable[[str, Sequence[str], int], int]]:
-        """All but `queries`, by the name that a receipt has for it."""
+        """Return all but `queries`, by the name that a receipt has for it."""
         return {
             "quarantine": self.quarantine,
             "spill": self.spill,
@@ -133,7 +133,7 @@ class Forgetter:
         return removed
 
     def queries(self, project: str, expiring_before: datetime) -> int:
-        """What was asked, and its results, up to some time: any of them may show the user."""
+        """Return what was asked, and its results, up to some time: any of them may show the user."""
         asked = self.queries_table.asked(project, expiring_before)
         for query_id in asked:
             query = self.queries_table.get(query_id)
@@ -146,7 +146,7 @@ class Forgetter:
         return len(asked)
 
     def _row_names(self, one: Import, ids: Sequence[str]) -> bool:
-        """Whether a row is of one of the ids: as its mapping reads it, where there is one."""
+        """Return whether a row is of one of the ids: as its mapping reads it, where there is one."""
         content = next(filter(None, (self.bucket.get(key) for key in one.mapping_keys)), None)
         try:
             mapping = RowMapping.read(content) if content else None

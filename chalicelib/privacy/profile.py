@@ -68,7 +68,7 @@ class Profiler:
         raise Unavailable(f"the erasure was not stored in {MAX_REQUESTS} tries; retry the request")
 
     def erasure(self, project: str, erasure_id: str) -> dict[str, Any]:
-        """A receipt; raises NotFound."""
+        """Return a receipt; raises NotFound."""
         found = self.erasures.get(project, erasure_id) if len(erasure_id) <= MAX_ID_LENGTH else None
         if found is None:
             raise NotFound(f"erasure {erasure_id[:64]!r} does not exist in this project")

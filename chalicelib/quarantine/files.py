@@ -39,7 +39,7 @@ class Record:
 
     @classmethod
     def of(cls, rejection: Rejection, judged: object) -> "Record":
-        """The record of a verdict on what stood in the request, in our form."""
+        """Return the record of a verdict on what stood in the request, in our form."""
         kept_as = SENT if isinstance(judged, Unreadable) else OURS
         try:
             orjson.dumps([rejection.event])  # as deep as it lies in its line
@@ -67,7 +67,7 @@ class Record:
         return mentioned_in(body, ids) if self.kept_as == IN_BODY else mentions(self.event, ids)
 
     def to_json(self) -> dict[str, Any]:
-        """The record's line."""
+        """Return the record's line."""
         line = {name: getattr(self, name) for name in _LINE}
         return line if self.kept_as == IN_BODY else {**line, self.kept_as: self.event}
 
@@ -87,7 +87,7 @@ class QuarantineFile:
     body: bytes = b""  # of the request, kept only where a record needs it
 
     def content(self) -> bytes:
-        """All but the first line: the same for the same events and reasons."""
+        """Return all but the first line: the same for the same events and reasons."""
         lines = bytearray()  # into which each is copied at once: orjson keeps a large block for each text that it makes
         for record in self.records:
             lines += b"\n" if lines else b""
@@ -97,7 +97,7 @@ class QuarantineFile:
         return hidden_in_text(bytes(lines))  # of what could be read, the edge has cut the addresses before
 
     def encode(self) -> bytes:
-        """The file, not yet compressed."""
+        """Return the file, not yet compressed."""
         # A time is a text or a number; of what is neither, the name of its type is as invalid, and can be written.
         sent_at = self.sent_at if isinstance(self.sent_at, str | int | float | None) else type(self.sent_at).__name__
         head = {
@@ -111,7 +111,7 @@ class QuarantineFile:
 
     @classmethod
     def decode(cls, content: bytes) -> "QuarantineFile":
-        """The inverse of `encode`; raises ValueError for what is no such file."""
+        """Return the inverse of `encode`; raises ValueError for what is no such file."""
         try:
             first, *rest = content.split(b"\n", 1)
             head = orjson.loads(first)
@@ -139,7 +139,7 @@ class Retrial:
     kept: dict[int, Record] = field(default_factory=dict)  # index -> the record with its new reason
 
     def codes(self) -> Counter[str]:
-        """How many stay, by reason."""
+        """Return how many stay, by reason."""
         return Counter(record.code for record in self.kept.values())
 
     def rest(self, file: QuarantineFile) -> QuarantineFile:
@@ -190,7 +190,7 @@ def _identified(record: Record, place: str) -> Any:
 
 
 def shown(record: Record, file: QuarantineFile, identity: str) -> tuple[dict[str, Any], int]:
-    """What `GET /quarantine` answers of a record, and its size in bytes.
+    """Return what `GET /quarantine` answers of a record, and its size in bytes.
 
     An event that is larger than any that is taken, or nested too deep, is null, and long words are cut: they are in
     the file.

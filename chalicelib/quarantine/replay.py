@@ -48,7 +48,7 @@ class Replayer:
     clock: Callable[[], float]
 
     def show(self, project: str, selection: Selection) -> dict[str, Any]:
-        """A page of rejected events, those of the last minute first; `next` is the cursor of the page after it.
+        """Return a page of rejected events, those of the last minute first; `next` is the cursor of the page after it.
 
         A page may have fewer than `limit` events, or none, and yet a next one: few of the files looked at had any.
         """

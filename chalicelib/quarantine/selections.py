@@ -31,31 +31,31 @@ class Place:
 
     @classmethod
     def of(cls, key: str, index: int = DONE) -> "Place":
-        """The place in the file of that key."""
+        """Return the place in the file of that key."""
         day, _, name = key.rpartition("/")
         return cls(day[-len("2026-11-21") :], name.removesuffix(".ndjson.gz"), index)
 
     @classmethod
     def from_cursor(cls, cursor: str) -> "Place":
-        """The inverse of `cursor`; raises ValueError."""
+        """Return the inverse of `cursor`; raises ValueError."""
         text = urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)).decode()
         if (match := _PLACE.fullmatch(text)) is None:
             raise ValueError(f"{text!r} is not a place")
         return cls(match[1], match[2], int(match[3]))
 
     def cursor(self) -> str:
-        """The place as clients see it, which they need not understand."""
+        """Return the place as clients see it, which they need not understand."""
         return urlsafe_b64encode(str(self).encode()).decode().rstrip("=")
 
     def __str__(self) -> str:
         return f"{self.date}/{self.name}/{self.index}"
 
     def key(self, project: str) -> str:
-        """The file's key."""
+        """Return the file's key."""
         return f"{quarantine_folder(project)}dt={self.date}/{self.name}.ndjson.gz"
 
     def before(self, project: str) -> str:
-        """What sorts before the first key that is not done with."""
+        """Return what sorts before the first key that is not done with."""
         key = self.key(project)
         return key if self.index == DONE else key[:-1]
 
@@ -73,22 +73,22 @@ class Selection:
     dry_run: bool = False
 
     def days(self) -> tuple[str, str]:
-        """The first and the last date that may hold files."""
+        """Return the first and the last date that may hold files."""
         return day_of(hour_of(self.start_ms)), day_of(hour_of(self.end_ms - 1))
 
     def before(self, project: str, date: str) -> str:
-        """What sorts before the first key of the day that may hold a record."""
+        """Return what sorts before the first key of the day that may hold a record."""
         folder = f"{quarantine_folder(project)}dt={date}/"
         by_time = folder + reversed_minute(self.end_ms - 1) if date == self.days()[1] else ""
         by_place = self.after.before(project) if self.after and self.after.date == date else ""
         return max(by_time, by_place)
 
     def ends(self, place: Place) -> bool:
-        """Whether the file, and so all that follow on its day, was received before the selection starts."""
+        """Return whether the file, and so all that follow on its day, was received before the selection starts."""
         return place.date == self.days()[0] and place.name[:4] > reversed_minute(self.start_ms)
 
     def chosen(self, file: QuarantineFile, place: Place) -> list[Record]:
-        """The records of a file that are meant, in order."""
+        """Return the records of a file that are meant, in order."""
         if not self.start_ms <= file.received_ms < self.end_ms:
             return []
         done = self.after.index if self.after and (self.after.date, self.after.name) == (place.date, place.name) else -1
@@ -149,12 +149,12 @@ _LIST, _REPLAY = ListParameters(), ReplayParameters()
 
 
 def read_list(parameters: Mapping[str, str]) -> Selection:
-    """What is to be listed; raises InvalidRequest."""
+    """Return what is to be listed; raises InvalidRequest."""
     selection: Selection = read_parameters(_LIST, parameters)
     return selection
 
 
 def read_replay(parameters: Mapping[str, Any]) -> Selection:
-    """What is to be replayed; raises InvalidRequest."""
+    """Return what is to be replayed; raises InvalidRequest."""
     selection: Selection = read_parameters(_REPLAY, parameters)
     return selection

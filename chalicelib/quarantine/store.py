@@ -20,7 +20,7 @@ class QuarantineFiles:
     bucket: DataBucket
 
     def read(self, key: str) -> QuarantineFile | None:
-        """The file; None of one that is gone, or is not ours."""
+        """Return the file; None of one that is gone, or is not ours."""
         content = self.bucket.get(key)
         try:
             return None if content is None else QuarantineFile.decode(gzip.decompress(content))
@@ -29,12 +29,12 @@ class QuarantineFiles:
             return None
 
     def all(self, project: str) -> Iterator[tuple[str, QuarantineFile]]:
-        """Every file of a project that can be read, with its key."""
+        """Yield every file of a project that can be read, with its key."""
         for key in list(self.bucket.keys(quarantine_folder(project))):
             if file := self.read(key):
                 yield key, file
 
     def naming(self, project: str, ids: Sequence[str]) -> Iterator[Record]:
-        """The records of a project that name one of the ids."""
+        """Yield the records of a project that name one of the ids."""
         for _, file in self.all(project):
             yield from (record for record in file.records if record.names(ids, file.body))

@@ -65,7 +65,7 @@ class ClosedTable:
             yield from (_closed(item, excerpt) for item in items)
 
     def get(self, project: str, event_type: str, facet: str, grain: str, start: str) -> Closed | None:
-        """One item."""
+        """Return one item."""
         item = self._table.get(_key(project, event_type, facet, grain, start))
         return _closed(item) if item else None
 
@@ -113,7 +113,7 @@ class ClosedTable:
         self._table.write(put({**day_key(project, day), "token": token}))
 
     def noted_days(self, project: str) -> dict[str, str]:
-        """The days whose items lack hours, in order, with the last token of each."""
+        """Return the days whose items lack hours, in order, with the last token of each."""
         return {item["sk"]: item["token"] for item in self._table.query(f"{project}#days")}
 
     def forget_day(self, project: str, day: str, token: str) -> bool:
@@ -131,7 +131,7 @@ class ClosedTable:
         self._table.write(put(mark, f"{NEW} OR #hour < :hour", {"hour": hour}))
 
     def ledger(self, project: str, hour: str) -> tuple[Ledger, Cover]:
-        """The ledger of a closed hour, and what it covers of it."""
+        """Return the ledger of a closed hour, and what it covers of it."""
         found = self.get(project, LEDGER, LEDGER, HOUR, hour)
         return (found.rollups.ledger, found.covers[hour]) if found else (Ledger(), NOTHING_COVERED)
 
@@ -141,7 +141,7 @@ class ClosedTable:
 
 
 def closed_item(project: str, event_type: str, facet: str, grain: str, closed: Closed) -> Item:
-    """The item, as the version that follows the one that was read."""
+    """Return the item, as the version that follows the one that was read."""
     return {
         **_key(project, event_type, facet, grain, closed.start),
         "covers": {hour: str(cover) for hour, cover in closed.covers.items()},
@@ -151,7 +151,7 @@ def closed_item(project: str, event_type: str, facet: str, grain: str, closed: C
 
 
 def one(start: str, cover: Cover, content: Rollup, version: int) -> Closed:
-    """An hour's item."""
+    """Return an hour's item."""
     return Closed(start, {start: cover}, Rollups({WHOLE: content}), version)
 
 
@@ -160,7 +160,7 @@ def _key(project: str, event_type: str, facet: str, grain: str, start: str) -> I
 
 
 def day_key(project: str, day: str) -> Item:
-    """The note of a day that lacks hours."""
+    """Return the note of a day that lacks hours."""
     return key(f"{project}#days", day)
 
 

@@ -20,7 +20,7 @@ class Cover:
     upto: int = -1  # the last slot
 
     def hides(self, epoch: int, slot: int) -> bool:
-        """Whether a merged item of this epoch and slot is in the closed item."""
+        """Return whether a merged item of this epoch and slot is in the closed item."""
         return epoch <= self.epoch and slot <= self.upto
 
     def __str__(self) -> str:
@@ -28,7 +28,7 @@ class Cover:
 
     @classmethod
     def from_text(cls, text: str) -> "Cover":
-        """The inverse of str(); raises ValueError."""
+        """Return the inverse of str(); raises ValueError."""
         epoch, upto = text.split(":")
         return cls(int(epoch), int(upto))
 

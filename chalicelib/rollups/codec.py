@@ -236,7 +236,7 @@ def _cut(aspect: str, cell: Sequence[Any], names: Sequence[str], hashes: Sequenc
 
 
 def _type(data: Mapping[str, Any], hashes: Sequence[bytes], *, counted: bool = False) -> Rollup:
-    """A whole type; or, where the values of its dimensions are only `counted`, an overview."""
+    """Return a whole type; or, where the values of its dimensions are only `counted`, an overview."""
     measures = data.get("m", {})
     names = list(measures)
 

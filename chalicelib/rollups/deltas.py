@@ -66,12 +66,12 @@ def latest(deltas: Iterable[Delta]) -> list[Delta]:
 
 
 def frame_id(hour: str, delta_id: str) -> str:
-    """What dashboards know a delta by."""
+    """Return what dashboards know a delta by."""
     return f"{hour}/{delta_id}"
 
 
 def split_frame_id(name: str) -> tuple[str, str]:
-    """The hour and the delta's id that a frame id is made of."""
+    """Return the hour and the delta's id that a frame id is made of."""
     hour, _, delta_id = name.partition("/")
     return hour, delta_id
 

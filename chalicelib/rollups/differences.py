@@ -32,7 +32,7 @@ class Difference:
 
 
 def unequal(shown: Rollup, stored: Rollup) -> Iterator[Unequal]:
-    """Every number of a facet that is shown otherwise than it is stored."""
+    """Yield every number of a facet that is shown otherwise than it is stored."""
     yield from _cell("", shown, stored)
     for minute in sorted({*shown.minutes, *stored.minutes}):
         before, now = shown.minutes.get(minute, 0), stored.minutes.get(minute, 0)

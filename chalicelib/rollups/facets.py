@@ -46,12 +46,12 @@ def quantiles_of(measure: str) -> str:
 
 
 def facet_of(aspect: str, dimension: str | None) -> str:
-    """The facet's name."""
+    """Return the facet's name."""
     return f"{aspect}|{dimension}" if dimension else aspect
 
 
 def facets_of(spec: RollupSpec) -> Iterator[str]:
-    """Every facet that events of a type can have."""
+    """Yield every facet that events of a type can have."""
     for aspect in (COUNTS, USERS, *map(quantiles_of, spec.measures)):
         for dimension in (None, *spec.dimensions):
             yield facet_of(aspect, dimension)
@@ -71,18 +71,18 @@ def content_of(rollup: Rollup, facet: str) -> Rollup:
 
 
 def needed(event_type: str | None, facet: str, *, totals: bool = False) -> Excerpt:
-    """What of rollups `content_of` reads for the facet, of a type or, for None, of `all_types`."""
+    """Return what of rollups `content_of` reads for the facet, of a type or, for None, of `all_types`."""
     aspect, _, dimension = facet.partition("|")
     return Excerpt(event_type, aspect, None if event_type is None else dimension or None, totals)
 
 
 def is_empty(content: Rollup) -> bool:
-    """Whether there is nothing to keep."""
+    """Return whether there is nothing to keep."""
     return not (content.count or content.measures or content.dimensions or content.users.estimate())
 
 
 def all_types(rollups: Rollups) -> Rollup:
-    """Every event type together, with the type as its dimension."""
+    """Return every event type together, with the type as its dimension."""
     total = Rollup()
     for rollup in rollups.values():
         total.merge(Rollup(rollup.count, rollup.users, {}, rollup.minutes))

@@ -86,7 +86,7 @@ class Rows:
                 groups.setdefault(value[:MAX_DIMENSION_LENGTH], []).append(place)
 
     def __len__(self) -> int:
-        """How many events there are."""
+        """Return how many events there are."""
         return len(self.users)
 
     def columns(self) -> "list[Column]":
@@ -107,17 +107,17 @@ class Column:
     buckets: Sequence[Any]
 
     def one(self, place: int) -> list[Any] | None:
-        """The values of one event, as they are encoded."""
+        """Return the values of one event, as they are encoded."""
         value = self.values[place]
         return None if value is None else [1, value, value, value, [[self.buckets[place]], [1]]]
 
     def some(self, places: Sequence[int]) -> list[Any] | None:
-        """The values of some events."""
+        """Return the values of some events."""
         values, buckets = self.values, self.buckets
         return _measure([values[i] for i in places], [buckets[i] for i in places])
 
     def all(self) -> list[Any] | None:
-        """The values of all events."""
+        """Return the values of all events."""
         return _measure(self.values, self.buckets)
 
 
@@ -148,7 +148,7 @@ class Folding:
         return found
 
     def types(self) -> list[str]:
-        """The event types, the most frequent first."""
+        """Return the event types, the most frequent first."""
         return sorted(self.rows, key=lambda name: (-len(self.rows[name]), name))
 
     def document(self, names: Names | None = None) -> dict[str, Any]:

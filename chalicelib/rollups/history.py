@@ -46,7 +46,7 @@ class History:
     def hours(
         self, project: str, event_type: str | None, facet: str, first: str, last: str, *, totals: bool = False
     ) -> dict[str, Rollup]:
-        """A facet of each hour from `first` to `last`, both included, that has data.
+        """Return a facet of each hour from `first` to `last`, both included, that has data.
 
         With `totals`, of facets of counts, only how many. `event_type` None stands for all types together, of which
         only counts and users are kept, with their `event_type` as dimension.
@@ -142,7 +142,7 @@ class History:
         late: Mapping[str, Collection[str]] = MappingProxyType({}),
         event_types: Collection[str] | None = None,
     ) -> list[HourView]:
-        """The hours from `first` to `last`, both included, with the counts of each type, and by what they come.
+        """Return the hours from `first` to `last`, both included, with the counts of each type, and by what they come.
 
         The closed items, of `event_types` if given, and the merged ones that they do not cover are summed up in the
         first of `merged`. The hours of `exact` are read up to the last delta, and so are others where the index does
@@ -177,7 +177,7 @@ class History:
         return found
 
     def ledger(self, project: str, hour: str) -> Ledger:
-        """What the pipeline says became of what was received in the hour."""
+        """Return what the pipeline says became of what was received in the hour."""
         deltas = self.rollups.read_deltas(project, hour, hour)
         ledger, cover = self.closed.ledger(project, hour)
         view = self.rollups.views(project, hour, hour, deltas).get(hour, HourView(hour))
@@ -195,7 +195,7 @@ def _behind(views: Mapping[str, HourView], late: Mapping[str, Collection[str]]) 
 
 
 def _kept(name: str, facet: str, totals: bool) -> Excerpt | None:
-    """What to read of a facet's closed items, whose rollups have the names of hours, or WHOLE, not of types."""
+    """Return what to read of a facet's closed items, whose rollups have the names of hours, or WHOLE, not of types."""
     return replace(needed(name, facet, totals=True), event_type=None) if totals else None
 
 
@@ -208,7 +208,7 @@ def by_day(hours: dict[str, Rollup]) -> dict[str, Rollup]:
 
 
 def total_of(items: Iterable[Closed]) -> Rollup:
-    """The sum of items of one rollup each."""
+    """Return the sum of items of one rollup each."""
     total = Rollup()
     for item in items:
         total.merge(item.rollups[WHOLE])

@@ -188,7 +188,7 @@ class _Ranked(Generic[C]):
         return self._most is not None
 
     def _cell(self, value: str, most: Most) -> C:
-        """The value's cell, or that of the rest."""
+        """Return the value's cell, or that of the rest."""
         cell = self.cells.get(value) or self._tied.get(value)
         if cell is not None:
             return cell
@@ -243,7 +243,7 @@ class _TypeFold(Rollup):
         return put(self, range(len(rows)))
 
     def finished(self) -> Rollup:
-        """The rollup, with sums as they are kept; this one is not to be used any more."""
+        """Return the rollup, with sums as they are kept; this one is not to be used any more."""
         for name, ranked in self.ranked.items():
             for cell in ranked.cells.values():
                 cell.cleared = ranked.missed

@@ -42,21 +42,21 @@ class HoursTable:
     sleep: Callable[[float], None] = time.sleep
 
     def get(self, project: str, hour: str) -> Hour:
-        """The hour; as nothing was ever done of it, where there is no item."""
+        """Return the hour; as nothing was ever done of it, where there is no item."""
         item = self._table.get(hour_key(project, hour))
         return Hour(project, hour) if item is None else _hour(item)
 
     def between(self, project: str, first: str, last: str) -> list[Hour]:
-        """The hours from `first` to `last`, both included, of which there is an item, in order."""
+        """Return the hours from `first` to `last`, both included, of which there is an item, in order."""
         hours = {"first": first, "last": last}
         return [*map(_hour, self._table.query(_partition(project), "sk BETWEEN :first AND :last", hours))]
 
     def unsettled(self, project: str) -> list[Hour]:
-        """The project's hours of which a query cannot take just any file, in order."""
+        """Return the project's hours of which a query cannot take just any file, in order."""
         return [*map(_hour, self._table.query(_partition(project), only="attribute_exists(#open)"))]
 
     def waiting(self) -> list[Hour]:
-        """The hours of all projects that something is left to do of, as of some moments ago; each once."""
+        """Return the hours of all projects that something is left to do of, as of some moments ago; each once."""
         found: dict[tuple[str, str], Hour] = {}  # one that is noted anew meanwhile is on two pages
         for partition in range(OPEN_PARTITIONS):
             pages = self._table.index_pages(OPEN_INDEX, "#open = :partition", {"partition": f"#hours{partition}"})
@@ -133,7 +133,7 @@ class HoursTable:
 
 
 def hour_key(project: str, hour: str) -> Item:
-    """The item of an hour."""
+    """Return the item of an hour."""
     return key(_partition(project), hour)
 
 
@@ -146,7 +146,7 @@ def change_of(project: str, hour: str, now: float, frozen: int | None = None) ->
 
 
 def open_partition(project: str, hour: str) -> str:
-    """Where the index has an hour that is not settled; no project's name begins so."""
+    """Return where the index has an hour that is not settled; no project's name begins so."""
     return f"#hours{crc32(f'{project}#{hour}'.encode()) % OPEN_PARTITIONS}"
 
 

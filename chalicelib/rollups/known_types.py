@@ -19,7 +19,7 @@ class KnownTypes:
     since: dict[str, str]
 
     def has(self, event_type: str, hour: str) -> bool:
-        """Whether the type has its own name in the hour; of no hour, in any."""
+        """Return whether the type has its own name in the hour; of no hour, in any."""
         since = self.since.get(event_type)
         return since is not None and (not hour or since <= hour)
 
@@ -45,7 +45,7 @@ class Places:
         return cls(live, max(live, of_closing), contracted)
 
     def are_for(self, event_type: str) -> bool:
-        """Whether the new type has a place."""
+        """Return whether the new type has a place."""
         return event_type in self.contracted or self.left_over > 0
 
     def take(self, event_type: str, hour: str) -> str:

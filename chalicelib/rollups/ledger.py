@@ -43,7 +43,7 @@ class Receipt:
     @classmethod
     @lru_cache(maxsize=4096)  # the chunks of a message have the same one
     def from_text(cls, text: str) -> "Receipt":
-        """The inverse of str(); raises ValueError for what is no receipt."""
+        """Return the inverse of str(); raises ValueError for what is no receipt."""
         container, received, quarantined, repeated, refused, *more = text.split(":")
         receipt = cls(container, int(received), int(quarantined), int(repeated), int(refused))
         for each in more:
@@ -111,7 +111,7 @@ class Account:
         self.erased.merge(other.erased)
 
     def terms(self, receipt: Receipt) -> dict[str, int]:
-        """Each term of the equation, each event in the first that it is in: no term can make up for another."""
+        """Return each term of the equation, each event in the first that it is in: no term can make up for another."""
         stored, delivered, ended = self._ended()
         # What was refused may yet have been taken, when only the answer was lost; then it is received after all.
         attempted = receipt.attempted or receipt.received
@@ -127,7 +127,7 @@ class Account:
         return terms | {"in_flight": max(left, 0), "surplus": max(-left, 0)}
 
     def spans(self) -> int:
-        """How many spans it takes to say so."""
+        """Return how many spans it takes to say so."""
         return sum(len(each.joined()) for each in (self.stored, self.rewritten, self.erased))
 
     def to_json(self, *, exact: bool) -> list[list[int]]:
@@ -143,7 +143,7 @@ class Account:
         return found
 
     def _ended(self) -> tuple[list[Span], list[Span], list[Span]]:
-        """What was stored; with it what came again; and with both what was dropped."""
+        """Return what was stored; with it what came again; and with both what was dropped."""
         stored = self.stored.joined()
         delivered = join([*stored, *self.rewritten.joined()])
         return stored, delivered, join([*delivered, *self.erased.joined()])
@@ -213,7 +213,7 @@ class Ledger:
             self._account(container).merge(account)
 
     def balance(self) -> dict[str, int]:
-        """Each term of the equation; what the client was told to send again counts on neither side.
+        """Return each term of the equation; what the client was told to send again counts on neither side.
 
         What is in flight of one container is never made up for by a surplus, be it of another container or of events
         that are counted more than once.
@@ -261,7 +261,7 @@ class Ledger:
 
     @classmethod
     def from_json(cls, data: list[Any]) -> "Ledger":
-        """The inverse of `to_json`, and of what older versions wrote, who knew no positions."""
+        """Return the inverse of `to_json`, and of what older versions wrote, who knew no positions."""
         stored, rewritten, bots, *entries = data
         counted = entries.pop(0) if entries and isinstance(entries[0], int) else 0
         ledger = cls(stored, rewritten, bots, counted)

@@ -48,7 +48,7 @@ class LedgerTable:
         self._table.write(put(item, is_later, {"counted": item["counted"]}))
 
     def receipts(self, project: str, first: str, last: str) -> dict[str, list[Receipt]]:
-        """The last receipt of each container, by the hours from `first` to `last`, both included."""
+        """Return the last receipt of each container, by the hours from `first` to `last`, both included."""
         between = {"first": first, "last": f"{last}#~"}
         found: dict[str, list[Receipt]] = {}
         for item in self._table.query(f"{project}#ledger", "sk BETWEEN :first AND :last", between):
@@ -87,5 +87,5 @@ def _key(project: str, hour: str, name: str) -> Item:
 
 
 def _partition(project: str, hour: str, container: str) -> str:
-    """The same for all totals that stand in one item."""
+    """Return the same for all totals that stand in one item."""
     return PARTITIONS[crc32(f"{project}#{hour}#{container}".encode()) % len(PARTITIONS)]

@@ -252,7 +252,7 @@ def merge_all(parts: Iterable[Rollups]) -> Rollups:
 
 
 def frequency(cell: Cell) -> int:
-    """How many events, or what is kept of them: values of a measure, or users."""
+    """Return how many events, or what is kept of them: values of a measure, or users."""
     measured = (measure.count for measure in cell.measures.values())
     return cell.count or max(measured, default=0) or cell.users.estimate()
 

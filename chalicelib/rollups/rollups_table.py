@@ -102,13 +102,13 @@ class RollupsTable:
         return known
 
     def event_types(self, project: str) -> list[str]:
-        """Every event type the project ever sent."""
+        """Return every event type the project ever sent."""
         return [item["sk"] for item in self._table.query(f"{project}#types")]
 
     def read_deltas(
         self, project: str, first: str, last: str, exact: Collection[str] = (), excerpt: Excerpt | None = None
     ) -> dict[str, list[Delta]]:
-        """The open deltas of the hours from `first` to `last`, both included; with `excerpt`, no more of them.
+        """Return the open deltas of the hours from `first` to `last`, both included; with `excerpt`, no more of them.
 
         As of some moments ago; the hours of `exact` up to the last delta, at the price of their tombstones.
         """
@@ -143,16 +143,16 @@ class RollupsTable:
         return self.views(project, first, last, self.read_deltas(project, first, last, excerpt=excerpt), excerpt)
 
     def read_hour(self, project: str, hour: str) -> HourView:
-        """One hour up to the last delta."""
+        """Return one hour up to the last delta."""
         return self.views(project, hour, hour, {hour: self.deltas_of(project, hour)})[hour]
 
     def deltas_of(self, project: str, hour: str, excerpt: Excerpt | None = None) -> list[Delta]:
-        """The hour's open deltas, up to the last one."""
+        """Return the hour's open deltas, up to the last one."""
         items = self._table.query(f"{project}#live#{hour}")
         return [delta_of(item, excerpt) for item in items if "tidemark" not in item]
 
     def open_deltas(self, project: str, excerpt: Excerpt | None = None) -> Iterator[Delta]:
-        """The deltas of a project that no merged item holds, or is about to, by when they were written.
+        """Yield the deltas of a project that no merged item holds, or is about to, by when they were written.
 
         A merged item names what it took in for a while only, and the index may lag for longer: so what it shows as old
         is looked up in the table.
@@ -164,13 +164,13 @@ class RollupsTable:
             yield from (delta for delta in deltas if delta.written_at >= named_since or delta.frame_id in old)
 
     def _still_open(self, deltas: Sequence[Delta]) -> set[str]:
-        """The names, as dashboards have them, of those in whose place no tombstone stands."""
+        """Return the names, as dashboards have them, of those in whose place no tombstone stands."""
         names = {place_of(_delta_key(delta.project, delta.hour, delta.id)): delta.frame_id for delta in deltas}
         items = self._table.get_many((key(*place) for place in names), fields="pk, sk, attempt")
         return {names[place_of(item)] for item in items if "attempt" in item}
 
     def old_deltas(self, written_before: int) -> Iterator[Delta]:
-        """The open deltas of all projects that were written before the Unix second."""
+        """Yield the open deltas of all projects that were written before the Unix second."""
         is_old = "attribute_exists(body) AND written_at < :before"
         yield from map(delta_of, self._table.scan(is_old, {"before": written_before}, OPEN_INDEX))
 
@@ -197,7 +197,7 @@ class RollupsTable:
         return self._table.write_together(action, *(delete(_merged_key(project, each), THERE) for each in items))
 
     def read_merged(self, project: str, first: str, last: str, excerpt: Excerpt | None = None) -> Iterator[Merged]:
-        """The merged items of the hours from `first` to `last`, by hour, epoch and slot, each slot's base last.
+        """Return the merged items of the hours from `first` to `last`, by hour, epoch and slot, each slot's base last.
 
         Of what is folded while this reads, both an item and the base may come: see HourView.of.
         """
@@ -226,12 +226,12 @@ def _merged_key(project: str, merged: Merged) -> Item:
 
 
 def merged_name(hour: str, epoch: int, slot: int, minute: str, delta_id: str) -> str:
-    """The name of a merged item: its sort key."""
+    """Return the name of a merged item: its sort key."""
     return f"{hour}#{epoch:06d}#{slot:06d}#{minute}#{delta_id}"
 
 
 def base_name(hour: str, epoch: int, slot: int) -> str:
-    """The name of a slot's base."""
+    """Return the name of a slot's base."""
     return f"{hour}#{epoch:06d}#{slot:06d}#{BASE}"
 
 
@@ -294,7 +294,7 @@ def closing_of(item: Item) -> tuple[str, str, str] | None:
 
 
 def delta_of(item: Item, excerpt: Excerpt | None = None) -> Delta:
-    """The delta that an item of the table holds."""
+    """Return the delta that an item of the table holds."""
     slot, _, first = item["sk"].removeprefix("d#").partition("#")
     return Delta(
         project=item["open"],

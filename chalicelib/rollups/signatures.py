@@ -23,7 +23,7 @@ class Signature(NamedTuple):
     hashes: int = 0
 
     def __add__(self, other: object) -> "Signature":
-        """The signature of both together, where they share no record."""
+        """Return the signature of both together, where they share no record."""
         assert isinstance(other, Signature), f"{other!r} is no signature"
         return Signature(self.rows + other.rows, (self.hashes + other.hashes) % HASHES)
 
@@ -32,7 +32,7 @@ class Signature(NamedTuple):
 
     @classmethod
     def from_text(cls, text: str) -> "Signature":
-        """The inverse of str(); raises ValueError."""
+        """Return the inverse of str(); raises ValueError."""
         rows, hashes = text.split(":")
         return cls(int(rows), int(hashes, 16))
 
@@ -46,7 +46,7 @@ def hash_of(record_id: str) -> int:
 
 
 def total(signatures: Iterable[Signature]) -> Signature:
-    """The signature of all of them together."""
+    """Return the signature of all of them together."""
     return sum(signatures, start=NOTHING)
 
 
@@ -56,10 +56,10 @@ def slot_of(record: Mapping[str, Any]) -> int:
 
 
 def slot_end(slot: int) -> int:
-    """The Unix second in which the slot is over."""
+    """Return the Unix second in which the slot is over."""
     return (slot + 1) * SLOT_SECONDS + SLOT_OFFSET_SECONDS
 
 
 def is_forgotten(slot: int, now: int) -> bool:
-    """Whether the stream has forgotten the slot's records, and nothing of them can be on its way any more."""
+    """Return whether the stream has forgotten the slot's records, and nothing of them can be on its way any more."""
     return now >= slot_end(slot) + (waits.RETENTION_MS + waits.MARGIN_MS) // 1000

@@ -34,7 +34,7 @@ NO_FLOOR = -1_000_000  # below every bucket: no values are counted in a higher o
 
 
 def hash_user(user: str) -> bytes:
-    """The few bytes that stand for a user in every sketch."""
+    """Return the few bytes that stand for a user in every sketch."""
     return blake2b(user.encode(), digest_size=HASH_BYTES).digest()
 
 
@@ -75,20 +75,20 @@ class Uniques:
             self.update(other.hashes)
 
     def estimate(self) -> int:
-        """How many distinct users there are."""
+        """Return how many distinct users there are."""
         if self.registers is None:
             return len(self.hashes)
         return round(_estimate(self.registers))
 
     def to_bytes(self) -> bytes:
-        """One form byte, then the sorted hashes or the registers."""
+        """Return one form byte, then the sorted hashes or the registers."""
         if self.registers is None:
             return b"\x00" + b"".join(sorted(self.hashes))
         return b"\x01" + bytes(self.registers)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Uniques":
-        """The inverse of `to_bytes`."""
+        """Return the inverse of `to_bytes`."""
         if data[:1] == b"\x01":
             return cls(registers=bytearray(data[1:]))
         return cls(data[i : i + HASH_BYTES] for i in range(1, len(data), HASH_BYTES))
@@ -164,7 +164,7 @@ def _tau(x: float) -> float:
 
 
 def bucket_of(value: float) -> int:
-    """The quantile bucket of a value: k covers (g^(k-1), g^k]; negative values mirror the positive ones.
+    """Return the quantile bucket of a value: k covers (g^(k-1), g^k]; negative values mirror the positive ones.
 
     Buckets are in the order of their values.
     """
@@ -207,7 +207,7 @@ def raise_to(buckets: dict[int, int], floor: int) -> None:
 
 
 def quantile(buckets: dict[int, int], q: float) -> float | None:
-    """The q-quantile of the counted values, within 1 % of its true size; None of nothing.
+    """Return the q-quantile of the counted values, within 1 % of its true size; None of nothing.
 
     `buckets` maps `bucket_of` to counts. It is the value of the nearest rank, ceil(q * n), as SQL's percentile_disc has
     it: the smallest that is not less than a share q of all, so that of two latencies the 95th percentile is the longer.

@@ -80,7 +80,7 @@ _PARSED = frozenset(
 
 
 def refusal(node: exp.Expr) -> str | None:
-    """What is not taken of a node, or None; its children are not looked at."""
+    """Return what is not taken of a node, or None; its children are not looked at."""
     if isinstance(node, exp.Func):
         name = node.name.lower() if isinstance(node, exp.Anonymous) else node.sql_name().lower()
         return None if name in FUNCTIONS or name in _PARSED else f"the function {name}"

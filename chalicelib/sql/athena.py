@@ -50,7 +50,7 @@ class Athena:
         return f"{self.database}.events"
 
     def start(self, sql: str) -> str:
-        """The id of the started query; raises InvalidRequest, with Athena's words, when it refuses the text."""
+        """Return the id of the started query; raises InvalidRequest, with Athena's words, when it refuses the text."""
         try:
             query_id: str = self.client.start_query_execution(
                 QueryString=sql, QueryExecutionContext={"Database": self.database}, WorkGroup=self.workgroup
@@ -62,12 +62,12 @@ class Athena:
         return query_id
 
     def as_parquet(self, sql: str, folder: str) -> str:
-        """The statement that writes the query's rows as Parquet into the folder, which must be empty."""
+        """Return the statement that writes the query's rows as Parquet into the folder, which must be empty."""
         target = f"s3://{self.results_bucket}/{UNLOADED}{folder}/"
         return f"UNLOAD ({sql}) TO '{target}' WITH (format = 'PARQUET', compression = 'SNAPPY')"
 
     def state(self, query_id: str) -> QueryState:
-        """Where the query stands."""
+        """Return where the query stands."""
         execution = self.client.get_query_execution(QueryExecutionId=query_id)["QueryExecution"]
         status = execution["Status"]
         return QueryState(
@@ -105,7 +105,7 @@ class Athena:
         return Rows(columns, rows, token)
 
     def link(self, location: str, seconds: int) -> str:
-        """A link to the object at s3://…, by which whoever has it may read it for so long."""
+        """Return a link to the object at s3://…, by which whoever has it may read it for so long."""
         place = urlsplit(location)
         link: str = self.s3.generate_presigned_url(
             "get_object", Params={"Bucket": place.netloc, "Key": place.path.lstrip("/")}, ExpiresIn=seconds
@@ -113,7 +113,7 @@ class Athena:
         return link
 
     def unloaded(self, folder: str, seconds: int) -> Iterator[tuple[str, int]]:
-        """A link to each file that was written as Parquet into the folder, and its size in bytes."""
+        """Yield a link to each file that was written as Parquet into the folder, and its size in bytes."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(
             Bucket=self.results_bucket, Prefix=f"{UNLOADED}{folder}/"
         )

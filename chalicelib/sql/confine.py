@@ -181,7 +181,7 @@ def _fold_case(named: exp.Expr) -> None:
 
 
 def _real_tables(tree: exp.Query) -> list[exp.Table]:
-    """What no scope resolves to a CTE or a subquery of the query itself."""
+    """Return what no scope resolves to a CTE or a subquery of the query itself."""
     scopes = traverse_scope(tree)
     real = {
         id(source): source for scope in scopes for source in scope.sources.values() if isinstance(source, exp.Table)

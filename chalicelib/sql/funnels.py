@@ -95,7 +95,7 @@ def _step(text: str) -> Step:
 
 
 def sql(funnel: Funnel) -> Sql:
-    """A row of all users, and with `group_by` one of each group, the largest first.
+    """Return a row of all users, and with `group_by` one of each group, the largest first.
 
     `after` goes backwards in time: of each event it says when the steps behind it come next. `next_<k>_<j>` is the time
     of step j in what follows on the next step k + 1, which the later steps then need look up once.
@@ -156,7 +156,7 @@ def _matches(number: int, step: Step, values: dict[str, Value]) -> str:
 
 
 def answer(funnel: Funnel, rows: Sequence[Row]) -> dict[str, Any]:
-    """The steps of everyone and, with `group_by`, of each group."""
+    """Return the steps of everyone and, with `group_by`, of each group."""
     everyone = next((row for row in rows if row["everyone"]), {})
     answered = {
         **funnel.within.told(),

@@ -13,7 +13,7 @@ _POSITION = re.compile(r"line (\d+):(\d+)")
 
 
 def as_written(message: str, *, sent: str, written: str) -> str:
-    """The message with the position of the same word in `written`; without one where no word is the same."""
+    """Return the message with the position of the same word in `written`; without one where no word is the same."""
     if (found := _POSITION.search(message)) is None:
         return message
     line, column = int(found[1]), int(found[2])

@@ -59,7 +59,7 @@ class QueriesTable:
         self._table.write(put(item))
 
     def asked(self, project: str, expiring_before: datetime) -> list[str]:
-        """The ids of the project's queries that expire before then."""
+        """Return the ids of the project's queries that expire before then."""
         limit = int(expiring_before.timestamp())
         return [item["sk"] for item in self._table.query(f"asked#{project}") if item["expires_at"] < limit]
 
@@ -69,7 +69,7 @@ class QueriesTable:
             self._table.write(delete(place))
 
     def get(self, query_id: str) -> Asked | None:
-        """What was asked; None of an unknown query."""
+        """Return what was asked; None of an unknown query."""
         item = self._table.get(key(f"query#{query_id}", "query"))
         if item is None:
             return None
@@ -87,12 +87,12 @@ class QueriesTable:
         self._table.write(put(item))
 
     def saved(self, project: str, name: str) -> SavedQuery | None:
-        """The query of that name, or None."""
+        """Return the query of that name, or None."""
         item = self._table.get(key(f"queries#{project}", name))
         return None if item is None else _saved(item)
 
     def all_saved(self, project: str) -> Iterator[SavedQuery]:
-        """Those of a project, by name."""
+        """Return those of a project, by name."""
         return map(_saved, self._table.query(f"queries#{project}"))
 
     def forget(self, project: str, name: str) -> bool:

@@ -58,13 +58,13 @@ class QueryRunner:
         return self._wait(query_id, asked, ResultPage(request.limit))
 
     def report(self, name: str, parameters: Mapping[str, str], project: str, now: datetime) -> dict[str, Any]:
-        """The same of a report, whose answer is made of the rows; raises InvalidRequest for bad parameters."""
+        """Return the same of a report, whose answer is made of the rows; raises InvalidRequest for bad parameters."""
         text, values = REPORTS[name].sql(REPORTS[name].read(parameters))
         asked = Asked(project, text, report=name, question=dict(parameters))
         return self._wait(self._start(asked, values, now), asked, ResultPage(MAX_PAGE))
 
     def answer(self, query_id: str, project: str, page: ResultPage) -> dict[str, Any]:
-        """The state of a query of this project and, once it succeeded, its rows; raises NotFound.
+        """Return the state of a query of this project and, once it succeeded, its rows; raises NotFound.
 
         Raises InvalidRequest with the engine's words when it failed, or was cancelled.
         """
@@ -89,7 +89,7 @@ class QueryRunner:
         return _shown(saved)
 
     def show_saved(self, project: str) -> dict[str, Any]:
-        """Every saved query, by name."""
+        """Return every saved query, by name."""
         return {"queries": [_shown(saved) for saved in self.queries.all_saved(project)]}
 
     def forget(self, name: str, project: str) -> None:
@@ -196,7 +196,7 @@ class QueryRunner:
 
 
 def _fitting(rows: list[list[Any]]) -> int:
-    """How many of the rows fit an answer."""
+    """Return how many of the rows fit an answer."""
     size_bytes = 0
     for number, row in enumerate(rows):
         size_bytes += len(orjson.dumps(row))

@@ -41,15 +41,15 @@ class TimeRange:
     filter: Filter | None = None
 
     def show(self, ms: int) -> str:
-        """An instant in the zone, as RFC 3339."""
+        """Return an instant in the zone, as RFC 3339."""
         return from_ms(ms).astimezone(self.zone).isoformat().replace("+00:00", "Z")
 
     def told(self) -> dict[str, Any]:
-        """What every answer says of it."""
+        """Return what every answer says of it."""
         return {"start": self.show(self.start_ms), "end": self.show(self.end_ms), "timezone": self.zone.key}
 
     def events(self, *, before_ms: int | None = 0, after_ms: int = 0) -> Sql:
-        """The condition on events of the range, and of so much around it; None: of all that was before."""
+        """Return the condition on events of the range, and of so much around it; None: of all that was before."""
         end = from_ms(self.end_ms + after_ms)
         conditions = [NO_BOTS, "occurred_at < cast(:end as timestamp)", "dt <= :last_day"]
         values: dict[str, Value] = {"end": f"{end:%Y-%m-%d %H:%M:%S.%f}"[:-3], "last_day": f"{end:%Y-%m-%d}"}
@@ -72,7 +72,7 @@ class Report:
     answer: Callable[[Any, Sequence[Row]], dict[str, Any]]
 
     def read(self, parameters: Mapping[str, str]) -> Any:
-        """The question; raises InvalidRequest naming the parameter, the value and what is allowed."""
+        """Return the question; raises InvalidRequest naming the parameter, the value and what is allowed."""
         return read_parameters(self.schema(), parameters)
 
 
@@ -113,7 +113,7 @@ def take_range(data: dict[str, Any]) -> TimeRange:
 
 
 def property_of(name: str) -> str:
-    """The SQL of a property's value as text, or of what was told of the client under that name."""
+    """Return the SQL of a property's value as text, or of what was told of the client under that name."""
     if name == "event_type":
         return "event_type"
     assert NAME.fullmatch(name), name

@@ -36,7 +36,7 @@ class Retention:
     mode: str
 
     def periods(self) -> list[date]:
-        """The first days of the periods that the range touches."""
+        """Return the first days of the periods that the range touches."""
         starts = calendar_starts(self.within.start_ms, self.within.end_ms, self.interval, self.within.zone)
         return [from_ms(ms).astimezone(self.within.zone).date() for ms in starts]
 

@@ -40,7 +40,7 @@ class Sessions:
     limit: int
 
     def buckets(self) -> list[int]:
-        """The starts of the answer's buckets, in Unix milliseconds."""
+        """Return the starts of the answer's buckets, in Unix milliseconds."""
         if self.interval == "hour":
             return list(range(self.within.start_ms - self.within.start_ms % HOUR_MS, self.within.end_ms, HOUR_MS))
         return calendar_starts(self.within.start_ms, self.within.end_ms, self.interval, self.within.zone)
@@ -107,7 +107,7 @@ class PathsParameters(RangeParameters):
 
 
 def sessions_sql(sessions: Sessions) -> Sql:
-    """A row of all sessions, one of each bucket and, with `group_by`, one of each group."""
+    """Return a row of all sessions, one of each bucket and, with `group_by`, one of each group."""
     group = property_of(sessions.group_by) if sessions.group_by else "cast(NULL AS varchar)"
     pages = "event_type IN ('page_view', 'screen_view')"
     text, values = sessioned(sessions.within, f"occurred_at, {pages} AS is_page, {group} AS dimension")
@@ -177,7 +177,7 @@ def _numbers(row: Row) -> dict[str, Any]:
 
 
 def paths_sql(paths: Paths) -> Sql:
-    """A row of each path, the most frequent first: its steps, its sessions, and how many sessions there are."""
+    """Return a row of each path, the most frequent first: its steps, its sessions, and how many sessions there are."""
     text, values = sessioned(paths.within, f"event_type, {property_of(paths.by)} AS node")
     key = "visitor, session_id, part"
     only, begin = "node IS NOT NULL", "1"
@@ -206,7 +206,7 @@ def paths_sql(paths: Paths) -> Sql:
 
 
 def paths_answer(paths: Paths, rows: Sequence[Row]) -> dict[str, Any]:
-    """The paths with their share of the sessions that have one."""
+    """Return the paths with their share of the sessions that have one."""
     total = rows[0]["everything"] if rows else 0
     shown = []
     for row in rows:

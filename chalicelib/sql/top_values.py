@@ -56,7 +56,7 @@ class TopParameters(RangeParameters):
 
 
 def sql(top: Top) -> Sql:
-    """A row of all events that have the property, then one of each value."""
+    """Return a row of all events that have the property, then one of each value."""
     condition, values = top.within.events()
     if top.event_type:
         condition, values["event_type"] = f"{condition} AND event_type = :event_type", top.event_type
@@ -75,7 +75,7 @@ def sql(top: Top) -> Sql:
 
 
 def answer(top: Top, rows: Sequence[Row]) -> dict[str, Any]:
-    """The values with their share of the total; shares of users may add up to more than one."""
+    """Return the values with their share of the total; shares of users may add up to more than one."""
     total = next((row["number"] for row in rows if row["everything"]), None) or 0
     shown = [
         {"value": row["value"], "number": row["number"], "share": ratio(row["number"], total)}
