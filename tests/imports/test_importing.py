@@ -12,12 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from chalicelib.base.object_keys import hour_folder
-from chalicelib.base.time_windows import day_of
+from chalicelib.base.time_windows import day_of, hour_start_ms
+from chalicelib.events.chunks import Message, chunks_of
+from chalicelib.hours.compact import Compactor
 from chalicelib.hours.new_days import NewDays
 from chalicelib.imports import importing, imports
 from chalicelib.imports.imports import Import, ImportRefused
+from chalicelib.ingest.aggregate import Aggregator
+from chalicelib.ingest.archive import Archiver
 from tests.imports.importing import FILE, World, a_world, ndjson, view
 from tests.mortal import Died, Mortal
+from tests.stores import stream_record
 
 # 12 events in six hours of three days.
 EVENTS = [view(f"2013-0{1 + n % 3}-07T{n % 2 + 9:02}:05:00Z", user_id=f"u{n % 4}", event_id=f"e{n}") for n in range(12)]
@@ -575,6 +580,28 @@ def test_recent_history_is_added_to_what_came_live(world: World) -> None:
     world.drop(ndjson(view("2026-11-21T07:20:00Z", event_id="late"), live[0]))
 
     assert world.total() == 4
+
+
+def test_what_comes_live_into_an_hour_that_an_import_brought_is_closed_each_time(world: World) -> None:
+    """The import's version has no manifest; those that follow it have one."""
+    hour = EVENTS[0]["timestamp"][:13]
+    world.drop(ndjson(*EVENTS))
+    for number in range(2):
+        event = {"event_id": f"live{number}", "event_type": "page_view", "occurred_at": hour_start_ms(hour)}
+        [chunk] = chunks_of(Message("demo", world.now_ms, [{**event, "user_id": f"u{number}"}]))
+        records = [stream_record(chunk, number)]
+        Aggregator(world.contracts, world.rollups, world.stores.bucket).aggregate(records, world.now_ms)
+        Archiver(world.lake, world.hours, world.stores.erased).archive(records)
+        world.now_ms += 2 * 3_600_000
+        Compactor(world.rollups, world.hours).compact(world.now_ms // 1000)
+
+        assert world.finisher.finish("demo", hour, world.now_ms).closed
+        assert not world.hours.get("demo", hour).is_dirty
+        assert world.total() == 13 + number
+        world.now_ms += 2 * 3_600_000
+        world.finisher.consolidate_due(world.now_ms)
+
+    assert len(world.stores.objects(f"lake/project=demo/dt={hour[:10]}/hr={hour[11:]}/")) == 1
 
 
 def test_an_hour_that_is_not_over_waits_for_the_hourly_workflow(world: World) -> None:
