@@ -34,7 +34,7 @@ def test_a_key_that_sends_too_much_is_told_when_to_send_again(stack: Stack, api:
         assert answer.status == 429
         assert answer.body["code"] == "rate_limited"
         assert answer.headers["retry-after"] == answer.headers["x-ratelimit-reset"] == "300"
-    assert "10 events and the key may send 5 now; its limit is 0.01 a second" in refused.body["message"]
+    assert "10 events; the key may send 5 now. Its limit is 0.01 a second" in refused.body["message"]
     assert last.status == 202
     eventually(lambda: sum(hour["received"] for hour in api.ledger(made["key"])), 20, seconds=20)
 
