@@ -109,7 +109,7 @@ class Stores:
 
     @cached_property
     def new_days(self) -> NewDays:
-        """Users' first sessions by day."""
+        """Days of history that an import brings, of whose hours nothing was known."""
         from chalicelib.hours.new_days import NewDays
 
         return NewDays(self.client("dynamodb"), self.settings.rollups_table)

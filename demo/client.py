@@ -32,7 +32,7 @@ class Client:
         self.path = parts.path.rstrip("/")
 
     def request(self, method: str, path: str, *, key: str = "", body: bytes | None = None) -> Answer:
-        """Return one exchange; raises OSError or http.client.HTTPException when there is no whole answer."""
+        """Make one exchange; raises OSError or http.client.HTTPException when there is no whole answer."""
         headers = {"x-api-key": key} if key else {}
         if body is not None:
             headers["content-type"] = "application/json"

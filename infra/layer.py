@@ -136,7 +136,7 @@ def zip_folder(folder: Path, target: Path) -> None:
 
 
 def publish(layer: Layer, name: str, bucket: str, s3: Any, lambda_: Any) -> str:
-    """Return the ARN of a version with this content: the newest one when it is the same, else a new one."""
+    """Publish the content unless the newest version has it; return the ARN of the version that does."""
     runtime = f"python{layer.version}"
     versions = lambda_.list_layer_versions(LayerName=name, MaxItems=1)["LayerVersions"]
     if versions:

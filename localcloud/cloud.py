@@ -67,7 +67,7 @@ class Cloud:
         self.saved_changes, self.saved_at, self.save_seconds = 0, time.monotonic(), 0.0
 
     def run(self) -> int:
-        """Return the process's life."""
+        """Run until the process is told to end; return its exit code."""
         if resumed := self.workflows.resume():
             print(f"{resumed} workflows begin anew", flush=True)
         self.save()

@@ -51,7 +51,7 @@ class Functions(DrainingServer):
         super().server_bind()
 
     def invoke(self, name: str, payload: bytes) -> tuple[bool, bytes]:
-        """Return whether the handler returned, and its value or its error as JSON."""
+        """Run a handler; return whether it returned, and its value or its error as JSON."""
         context = LambdaContext(name, 1024, int(self.timeout_seconds(name) * 1000))
         try:
             return True, orjson.dumps(self.handlers[name](orjson.loads(payload or b"null"), context))

@@ -135,7 +135,7 @@ class FunctionsApi:
         self.timeouts: dict[str, float] = {}  # of the functions that have their own
 
     def invoke(self, name: str, payload: bytes) -> Any:
-        """Return the function's value; raises FunctionFailed, or Unreachable when it was not called."""
+        """Invoke a function, and return its value; raises FunctionFailed, or Unreachable when it was not called."""
         seconds = self.timeouts.get(name, self._timeout_seconds) + GRACE_SECONDS
         path = f"/2015-03-31/functions/{name}/invocations"
         try:

@@ -23,7 +23,7 @@ class AlertsTable:
     name: str
 
     def put(self, alert: Alert, now_ms: int) -> bool:
-        """Return whether it was new; one that is there keeps its state."""
+        """Put an alert; return whether it was new. One that is there keeps its state."""
         item = {
             **_key(alert.project, alert.id),
             "body": orjson.dumps(alert.to_json()),
@@ -33,7 +33,7 @@ class AlertsTable:
         return self._table.write(put(item, NEW))
 
     def delete(self, project: str, alert_id: str) -> bool:
-        """Return whether there was one; a notice that was pending is not given any more."""
+        """Delete an alert; return whether there was one. A notice that was pending is not given any more."""
         _, before = self._table.write_showing(delete(_key(project, alert_id)))
         return bool(before)
 

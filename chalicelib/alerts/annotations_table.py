@@ -24,7 +24,7 @@ class AnnotationsTable:
     name: str
 
     def put(self, annotation: Annotation) -> Annotation:
-        """Return the annotation of the id: this one, or the one that was there.
+        """Put an annotation; return that of the id: this one, or the one that was there.
 
         By id first, and then by time what has the id: whoever died in between, the next one finishes it.
         """

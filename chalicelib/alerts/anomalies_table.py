@@ -21,7 +21,7 @@ class AnomaliesTable:
     name: str
 
     def put(self, anomaly: Anomaly, now: int) -> bool:
-        """Return whether it was new; `now` in Unix seconds."""
+        """Put an anomaly; return whether it was new. `now` is in Unix seconds."""
         item = {
             **_key(anomaly),
             "body": orjson.dumps(anomaly.to_json()),

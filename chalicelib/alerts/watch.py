@@ -41,7 +41,7 @@ class Watcher:
     event_types: Callable[[str], Iterable[str]]  # that a project ever sent
 
     def create(self, project: str, document: Mapping[str, Any], now_ms: int) -> tuple[dict[str, Any], bool]:
-        """Return the alert, and whether it is new: the same words are the same alert. Raises InvalidRequest.
+        """Keep an alert; return it, and whether it is new: the same words are the same alert. Raises InvalidRequest.
 
         It comes with `warnings` when no event has its metric yet.
         """

@@ -97,7 +97,7 @@ class Finisher:
         return not any(hour.is_dirty or not self.closer.clean(hour, now_ms) for hour in hours)
 
     def consolidate_due(self, now_ms: int) -> dict[str, Any]:
-        """Return the first task of the hourly workflow: clean up, and consolidate the hours that are due, oldest first.
+        """Do the first task of the hourly workflow: clean up, and consolidate the hours that are due, oldest first.
 
         Returns `{hours: [{project, hour}, …], failed, more}`: MAX_HOURS at most, for `finish_all`; how many could not
         be consolidated; and whether others may be due.
@@ -128,7 +128,7 @@ class Finisher:
         }
 
     def finish_all(self, hours: Iterable[Mapping[str, str]], now_ms: int, *, failed: int = 0) -> dict[str, int]:
-        """Return the next task: finish these hours, as far as the time goes; those that are closed already are left.
+        """Do the next task: finish these hours, as far as the time goes; those that are closed already are left.
 
         Returns how many are `closed`, and how many `waiting`: dirty, and to come again. After all the others are done,
         raises an ExceptionGroup when an hour could not be closed, and HoursNotConsolidated when the task before this

@@ -11,7 +11,7 @@ from chalicelib.ingest import bodies, segment
 
 
 def take_native(call: Call) -> tuple[dict[str, Any], int]:
-    """Return the verdicts on events in our own form; 202 when any was taken."""
+    """Take events in our own form; return the verdicts, with 202 when any was taken."""
     owner = call.writer()
     read = bodies.read_native(call.body, call.headers)
     admission = _admitted(call, read, owner)

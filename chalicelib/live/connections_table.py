@@ -30,7 +30,7 @@ class ConnectionsTable:
         self._table.write(put({**_ticket_key(ticket), "project": project, **_expiry(expires_at)}))
 
     def take_ticket(self, ticket: str, now: datetime) -> str | None:
-        """Return the ticket's project, once; None of a ticket that is unknown, used or over."""
+        """Use a ticket up, and return its project; None of a ticket that is unknown, used or over."""
         _, taken = self._table.write_showing(delete(_ticket_key(ticket)))
         if not taken or taken["expires_at"] <= now.timestamp():
             return None

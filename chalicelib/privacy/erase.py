@@ -122,7 +122,7 @@ class Eraser:
         self.table.begin(one, ids, self.now(), until_ms)
 
     def _remove(self, one: Erasure) -> bool:
-        """Return whether nothing of the user is left outside of the lake, nor arrives any more."""
+        """Remove what is outside of the lake; return whether nothing of it is left, nor arrives any more."""
         if one.files_done:
             return True
         # What was on its way when the first markers were put may have told of earlier ids.

@@ -133,7 +133,7 @@ class Forgetter:
         return removed
 
     def queries(self, project: str, expiring_before: datetime) -> int:
-        """Return what was asked, and its results, up to some time: any of them may show the user."""
+        """Remove what was asked, and its results, up to some time: any of them may show the user."""
         asked = self.queries_table.asked(project, expiring_before)
         for query_id in asked:
             query = self.queries_table.get(query_id)

@@ -50,7 +50,7 @@ class Athena:
         return f"{self.database}.events"
 
     def start(self, sql: str) -> str:
-        """Return the id of the started query; raises InvalidRequest, with Athena's words, when it refuses the text."""
+        """Start a query, and return its id; raises InvalidRequest, with Athena's words, when it refuses the text."""
         try:
             query_id: str = self.client.start_query_execution(
                 QueryString=sql, QueryExecutionContext={"Database": self.database}, WorkGroup=self.workgroup

@@ -60,6 +60,14 @@ def test_what_is_no_list_of_events_is_refused_by_both() -> None:
         assert read(events_of, plain) is None
 
 
+def test_what_is_nested_deeper_than_any_chunk_of_ours_is_refused_by_both() -> None:
+    """An error of another kind would fail the stream's batch each time, and stop its shard."""
+    deep = b'[{"event_id":"e","event_type":"t","occurred_at":1,"properties":' + b"[" * 5000 + b"]" * 5000 + b"}]"
+
+    assert read(counted_events, deep) is None
+    assert read(events_of, deep) is None
+
+
 def test_an_event_as_deep_as_json_is_written_is_counted() -> None:
     deep: Any = 7
     for _ in range(248):
